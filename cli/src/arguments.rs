@@ -1,0 +1,223 @@
+//! What may stand on the command line.
+
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use tollgate_service::{Phase, Track};
+
+/// Migrates and reconciles the database behind an LLM gateway.
+///
+/// Point it at a PostgreSQL or SQLite database that a Bifrost gateway created, recognise it with `migrate adopt`, look
+/// with `migrate plan`, and migrate with `migrate up`, while the gateway goes on serving.
+#[derive(Debug, Parser)]
+#[command(name = "tollgate", bin_name = "tollgate", version, propagate_version = true)]
+#[command(after_help = "\
+Exit codes: 0 done; 1 failed, nothing half-applied; 2 wrong call; 3 --check found pending migrations or drift;
+4 refused, see the findings; 5 another run holds the lock; 130 and 143 stopped by a signal, resumable.
+
+Try it without a database:  tollgate demo")]
+pub(crate) struct Arguments {
+    /// The database: postgres://user@host:5432/name or sqlite://path/to/file.db
+    #[arg(long, global = true, value_name = "URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+
+    /// The track to work on; may be repeated [default: those that the database carries]
+    #[arg(long = "track", global = true, value_name = "TRACK", env = "TOLLGATE_TRACK", value_delimiter = ',')]
+    pub tracks: Vec<Track>,
+
+    /// How results are printed on stdout
+    #[arg(long, global = true, value_enum, default_value = "text", env = "TOLLGATE_OUTPUT")]
+    pub output: Output,
+
+    /// How logs and progress are printed on stderr
+    #[arg(long, global = true, value_enum, default_value = "text", env = "TOLLGATE_LOG_FORMAT")]
+    pub log_format: Output,
+
+    /// How long connecting may take, in seconds
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 10, env = "TOLLGATE_CONNECT_TIMEOUT",
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub connect_timeout: u64,
+
+    /// Log more; repeat for more still
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+
+    /// Log errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// A way of printing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Text,
+    /// For machines: exactly one object.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Look at the migrations, apply them, undo them
+    #[command(subcommand)]
+    Migrate(Migrate),
+    /// Migrate a made-up gateway database in a temporary folder, and show what happens
+    Demo(Demo),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Migrate {
+    /// What is applied and what is pending
+    ///
+    /// Reads only. With --check, exits 3 when migrations are pending.
+    Status {
+        /// Exit 3 when migrations are pending
+        #[arg(long)]
+        check: bool,
+    },
+    /// What `up` would do on this database
+    ///
+    /// Reads only: the schema, the history, and the data that hazards are looked for in.
+    Plan {
+        /// Exit 3 when migrations are pending
+        #[arg(long)]
+        check: bool,
+        /// Print every statement
+        #[arg(long)]
+        sql: bool,
+        #[command(flatten)]
+        choice: Choice,
+    },
+    /// Apply what is pending
+    ///
+    /// Takes the track's lock, looks for hazards, and stops before the first write when one blocks. Safe to run from
+    /// several replicas at once: one does the work, the others find nothing left to do. Safe to stop and to repeat.
+    Up(Up),
+    /// Undo the last migration, or all behind --to
+    ///
+    /// Removes only what `up` created here; an adopted migration never goes down.
+    Down {
+        /// The last migration that stays applied, by name or slug
+        #[arg(long, value_name = "MIGRATION")]
+        to: Option<String>,
+        /// Go on where rows or values cannot be kept; each is listed
+        #[arg(long)]
+        allow_data_loss: bool,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Recognise a database that a gateway created
+    ///
+    /// Marks the migrations whose result it already has. Changes no table of the gateway.
+    Adopt {
+        /// Say what it is and write nothing
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        wait: Wait,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    #[command(flatten)]
+    pub choice: Choice,
+    /// Adopt first where there is no history; goes on where there is
+    #[arg(long)]
+    pub adopt: bool,
+    /// How long a batch of a backfill should take, in milliseconds [default: 50 on PostgreSQL, 10 on SQLite]
+    #[arg(long, value_name = "MS", env = "TOLLGATE_BATCH_MS", value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    pub batch_ms: Option<u64>,
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Choice {
+    /// Stop before the first migration of a later phase
+    #[arg(long, value_enum, env = "TOLLGATE_PHASE")]
+    pub phase: Option<PhaseWord>,
+    /// The last migration to apply, by name or slug
+    #[arg(long, value_name = "MIGRATION")]
+    pub to: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Wait {
+    /// How long to wait while another run holds the lock, in seconds; 0 does not wait
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, env = "TOLLGATE_WAIT_LOCK",
+          value_parser = clap::value_parser!(u64).range(..=86_400))]
+    wait_lock: u64,
+}
+
+impl Wait {
+    pub(crate) fn duration(&self) -> Duration {
+        Duration::from_secs(self.wait_lock)
+    }
+}
+
+/// A phase, as a word of the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum PhaseWord {
+    /// Adds; old code keeps working
+    Expand,
+    /// Moves data, in batches
+    Backfill,
+    /// Removes what only old code used
+    Contract,
+}
+
+impl From<PhaseWord> for Phase {
+    fn from(word: PhaseWord) -> Self {
+        match word {
+            PhaseWord::Expand => Self::Expand,
+            PhaseWord::Backfill => Self::Backfill,
+            PhaseWord::Contract => Self::Contract,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// How many virtual keys the made-up gateway has
+    #[arg(long, value_name = "N", default_value_t = 3000, value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
+    pub virtual_keys: u32,
+    /// Keep the database and say where it is
+    #[arg(long)]
+    pub keep: bool,
+}
+
+impl Command {
+    /// The command's name in the JSON answer.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Migrate(Migrate::Status { .. }) => "migrate status",
+            Self::Migrate(Migrate::Plan { .. }) => "migrate plan",
+            Self::Migrate(Migrate::Up(_)) => "migrate up",
+            Self::Migrate(Migrate::Down { .. }) => "migrate down",
+            Self::Migrate(Migrate::Adopt { .. }) => "migrate adopt",
+            Self::Demo(_) => "demo",
+            Self::Completions { .. } => "completions",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Arguments;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+}

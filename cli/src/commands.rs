@@ -1,0 +1,54 @@
+//! One function per command: arguments in, an answer out.
+
+mod demo;
+mod migrate;
+
+use std::time::Duration;
+
+use clap::CommandFactory;
+use tollgate_service::runner::Session;
+use tollgate_service::{Error, Location, Outcome, Result, Stop};
+
+use crate::arguments::{Arguments, Command};
+use crate::output::{Answer, View};
+
+/// Runs the command.
+pub(crate) async fn run(arguments: &Arguments, stop: &Stop) -> Answer {
+    let name = arguments.command.name();
+    match &arguments.command {
+        Command::Migrate(command) => migrate::run(arguments, command, stop).await,
+        Command::Demo(options) => demo::run(arguments, options, stop).await,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Arguments::command(), "tollgate", &mut script);
+            Answer::new(
+                name,
+                Outcome::default(),
+                View::Plain(String::from_utf8_lossy(&script).into_owned()),
+            )
+        }
+    }
+}
+
+/// The session that the arguments describe. There is no default database: a deploy that forgot its URL must not
+/// migrate an empty file.
+pub(crate) fn session(arguments: &Arguments, wait_lock: Duration) -> Result<Session> {
+    let given = arguments
+        .database_url
+        .clone()
+        .or_else(|| std::env::var("TOLLGATE_DATABASE_URL").ok())
+        .or_else(|| std::env::var("DATABASE_URL").ok())
+        .filter(|url| !url.trim().is_empty());
+    let Some(url) = given else {
+        return Err(Error::usage(
+            "no database was named",
+            "pass --database-url URL or set DATABASE_URL; `tollgate demo` needs none",
+        ));
+    };
+    Ok(Session {
+        location: Location::parse(url.trim())?,
+        tracks: arguments.tracks.clone(),
+        connect_timeout: Duration::from_secs(arguments.connect_timeout),
+        wait_lock,
+    })
+}

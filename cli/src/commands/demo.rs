@@ -1,0 +1,208 @@
+//! `tollgate demo`: the main job on a made-up database, on one screen.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use comfy_table::{CellAlignment, Table, presets};
+use tollgate_service::runner::{Session, adopt, plan, up};
+use tollgate_service::seed::{self, Profile};
+use tollgate_service::survey::{Survey, survey};
+use tollgate_service::{Error, Location, Outcome, Report, Result, Stop};
+
+use crate::arguments::{Arguments, Demo};
+use crate::output::{Answer, View};
+use crate::progress::Progress;
+
+pub(super) async fn run(arguments: &Arguments, options: &Demo, stop: &Stop) -> Answer {
+    let name = arguments.command.name();
+    match folder(options.keep) {
+        Ok((folder, _guard)) => match show(arguments, options, &folder, stop).await {
+            Ok((text, report)) => Answer::new(
+                name,
+                Outcome {
+                    report,
+                    error: None,
+                },
+                View::Plain(text),
+            ),
+            Err(error) => Answer::failed(name, error),
+        },
+        Err(source) => Answer::failed(
+            name,
+            Error::File {
+                path: std::env::temp_dir().display().to_string(),
+                source,
+            },
+        ),
+    }
+}
+
+/// A temporary folder, and the guard that removes it unless it is to be kept.
+fn folder(keep: bool) -> std::io::Result<(std::path::PathBuf, Option<tempfile::TempDir>)> {
+    let folder = tempfile::Builder::new().prefix("tollgate-demo-").tempdir()?;
+    if keep {
+        Ok((folder.keep(), None))
+    } else {
+        Ok((folder.path().to_path_buf(), Some(folder)))
+    }
+}
+
+async fn show(
+    arguments: &Arguments,
+    options: &Demo,
+    folder: &Path,
+    stop: &Stop,
+) -> Result<(String, Report)> {
+    let file = folder.join("gateway.db");
+    let session = Session {
+        connect_timeout: Duration::from_secs(arguments.connect_timeout),
+        ..Session::new(Location::parse(&format!("sqlite://{}", file.display()))?)
+    };
+    let mut out = String::new();
+    let say = |out: &mut String, text: &str| {
+        out.push_str(text);
+        out.push('\n');
+    };
+    let started = Instant::now();
+    seed::seed(
+        &session,
+        &seed::Options {
+            profile: Profile::BifrostLegacy,
+            virtual_keys: options.virtual_keys,
+            rng_seed: 1,
+        },
+    )
+    .await?;
+    let before = survey(&session).await?;
+    say(
+        &mut out,
+        &format!(
+            "A gateway database from before multi-budget: {} virtual keys, {} provider configs, {} budgets ({} ms)\n",
+            before.virtual_keys,
+            before.provider_configs,
+            before.budgets,
+            started.elapsed().as_millis()
+        ),
+    );
+
+    say(&mut out, "$ tollgate migrate adopt");
+    let adopted = adopt::adopt(&session, false, stop).await?;
+    let shape = adopted
+        .result
+        .as_ref()
+        .and_then(|result| result["recognised"][0]["shape"].as_str())
+        .unwrap_or_default();
+    say(&mut out, &format!("governance: adopted as {shape}\n"));
+
+    say(&mut out, "$ tollgate migrate plan");
+    let planned = plan::plan(&session, &up::Options::default()).await?;
+    for track in &planned.tracks {
+        for pending in &track.pending {
+            let _ = writeln!(out, "  {:<9} {}", pending.phase.name(), pending.summary);
+        }
+    }
+
+    say(&mut out, "\n$ tollgate migrate up");
+    let progress = Progress::new(arguments);
+    let Outcome { report, error } =
+        up::up(&session, &up::Options::default(), &progress, stop).await;
+    progress.finish();
+    if let Some(error) = error {
+        return Err(error);
+    }
+    for applied in report.tracks.iter().flat_map(|track| &track.applied) {
+        let _ = writeln!(
+            out,
+            "  {:<9} {:<44} {:>6} rows {:>5} ms",
+            applied.phase.name(),
+            applied.version,
+            applied.rows,
+            applied.duration_ms
+        );
+    }
+
+    let after = survey(&session).await?;
+    let _ = writeln!(out, "\n{}\n", compare(&before, &after));
+    let again = up::up(
+        &session,
+        &up::Options::default(),
+        &tollgate_service::Silent,
+        stop,
+    )
+    .await;
+    if let Some(error) = again.error {
+        return Err(error);
+    }
+    if before != after || again.report.tracks.iter().any(|track| !track.applied.is_empty()) {
+        return Err(Error::refused(
+            "demo_differs",
+            format!("what the demo counted before and after differs:\n{out}"),
+            "this is a defect of Tollgate; please report it",
+        ));
+    }
+    say(
+        &mut out,
+        "Nothing lost: every budget, cent and flag is where it belongs, and a second `up` finds nothing to do.\n",
+    );
+    let url = if options.keep {
+        format!("sqlite://{}", file.display())
+    } else {
+        "sqlite://gateway.db".to_owned()
+    };
+    say(
+        &mut out,
+        &format!(
+            "Next, on a database of yours (a copy first):\n\
+             \x20 export DATABASE_URL={url}\n\
+             \x20 tollgate migrate adopt --dry-run   # what is it?\n\
+             \x20 tollgate migrate plan --sql        # what would happen, statement by statement?\n\
+             \x20 tollgate migrate up                # do it; `migrate down` takes it back"
+        ),
+    );
+    let report = Report {
+        result: Some(serde_json::json!({ "before": before, "after": after })),
+        ..report
+    };
+    Ok((out, report))
+}
+
+fn compare(before: &Survey, after: &Survey) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_BORDERS_ONLY);
+    table.set_header(["", "before", "after", ""]);
+    let rows: [(&str, String, String); 6] = [
+        (
+            "budgets",
+            before.budgets.to_string(),
+            after.budgets.to_string(),
+        ),
+        (
+            "  owned by virtual keys",
+            before.owned_by_virtual_keys.to_string(),
+            after.owned_by_virtual_keys.to_string(),
+        ),
+        (
+            "  owned by provider configs",
+            before.owned_by_provider_configs.to_string(),
+            after.owned_by_provider_configs.to_string(),
+        ),
+        (
+            "virtual keys on calendar windows",
+            before.aligned_virtual_keys.to_string(),
+            after.aligned_virtual_keys.to_string(),
+        ),
+        ("sum of usage", before.usage.clone(), after.usage.clone()),
+        ("sum of limits", before.limits.clone(), after.limits.clone()),
+    ];
+    for (what, before, after) in rows {
+        let same = if before == after { "same" } else { "DIFFERS" };
+        table.add_row([what.to_owned(), before, after, same.to_owned()]);
+    }
+    for column in [1, 2] {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}

@@ -1,0 +1,80 @@
+//! `tollgate migrate …`
+
+use std::time::Duration;
+
+use tollgate_service::runner::{adopt, down, plan, status, up};
+use tollgate_service::{Outcome, Stop};
+
+use crate::arguments::{Arguments, Choice, Migrate};
+use crate::commands::session;
+use crate::output::{Answer, View};
+use crate::progress::Progress;
+
+pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &Stop) -> Answer {
+    let name = arguments.command.name();
+    let wait = match command {
+        Migrate::Up(up) => up.wait.duration(),
+        Migrate::Down { wait, .. } | Migrate::Adopt { wait, .. } => wait.duration(),
+        Migrate::Status { .. } | Migrate::Plan { .. } => Duration::ZERO,
+    };
+    let session = match session(arguments, wait) {
+        Ok(session) => session,
+        Err(error) => return Answer::failed(name, error),
+    };
+    let progress = Progress::new(arguments);
+    let (outcome, view, check) = match command {
+        Migrate::Status { check } => (
+            Outcome::from(status::status(&session).await),
+            View::Status,
+            *check,
+        ),
+        Migrate::Plan { check, sql, choice } => (
+            Outcome::from(plan::plan(&session, &options(choice)).await),
+            View::Plan { sql: *sql },
+            *check,
+        ),
+        Migrate::Up(arguments) => {
+            let options = up::Options {
+                adopt: arguments.adopt,
+                batch: arguments.batch_ms.map(Duration::from_millis),
+                ..options(&arguments.choice)
+            };
+            (
+                up::up(&session, &options, &progress, stop).await,
+                View::Moved,
+                false,
+            )
+        }
+        Migrate::Down {
+            to,
+            allow_data_loss,
+            ..
+        } => {
+            let options = down::Options {
+                to: to.clone(),
+                allow_data_loss: *allow_data_loss,
+            };
+            (
+                down::down(&session, &options, &progress, stop).await,
+                View::Moved,
+                false,
+            )
+        }
+        Migrate::Adopt { dry_run, .. } => (
+            Outcome::from(adopt::adopt(&session, *dry_run, stop).await),
+            View::Adopted,
+            false,
+        ),
+    };
+    progress.finish();
+    let pending = check && outcome.report.is_pending();
+    Answer::new(name, outcome, view).exiting_with_3_when(pending)
+}
+
+fn options(choice: &Choice) -> up::Options {
+    up::Options {
+        phase: choice.phase.map(Into::into),
+        to: choice.to.clone(),
+        ..up::Options::default()
+    }
+}

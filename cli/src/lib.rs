@@ -1,0 +1,105 @@
+//! The command line of Tollgate: arguments, output, exit codes. It knows no SQL.
+
+mod arguments;
+mod commands;
+mod output;
+mod progress;
+mod signals;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use arguments::{Arguments, Output};
+use output::Answer;
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error),
+    };
+    log(&arguments);
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            output::stderr(&format!("tollgate: cannot start: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let started = Instant::now();
+    let code = runtime.block_on(async {
+        let stop = signals::watch();
+        let answer = commands::run(&arguments, &stop).await;
+        output::print(&answer, &arguments, started.elapsed())
+    });
+    // A driver's thread that hangs in a dead connection must not keep the process.
+    runtime.shutdown_background();
+    ExitCode::from(code)
+}
+
+/// What clap says about a wrong call: help and version on stdout with 0, the rest on stderr with 2.
+fn usage(error: &clap::Error) -> ExitCode {
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    ) {
+        output::stdout(error.render().ansi().to_string().trim_end());
+        return ExitCode::SUCCESS;
+    }
+    // The contract holds for wrong calls too: whoever asked for JSON gets JSON.
+    let words: Vec<String> = std::env::args().collect();
+    let json = words.iter().any(|word| word == "--output=json")
+        || words
+            .windows(2)
+            .any(|pair| pair[0] == "--output" && pair[1] == "json")
+        || std::env::var("TOLLGATE_OUTPUT").is_ok_and(|word| word == "json");
+    if json {
+        output::stdout(&Answer::usage(error.render().to_string().trim()).json(0));
+    } else {
+        output::stderr(error.render().ansi().to_string().trim_end());
+    }
+    ExitCode::from(2)
+}
+
+fn log(arguments: &Arguments) {
+    use tracing_subscriber::filter::LevelFilter;
+    let level = match (arguments.quiet, arguments.verbose) {
+        (true, _) => LevelFilter::ERROR,
+        (false, 0) => LevelFilter::INFO,
+        (false, 1) => LevelFilter::DEBUG,
+        (false, _) => LevelFilter::TRACE,
+    };
+    // The driver logs statements with what is bound to them, so it stays quiet at any level.
+    let filter = tracing_subscriber::EnvFilter::default()
+        .add_directive(LevelFilter::WARN.into())
+        .add_directive(directive("tollgate", level))
+        .add_directive(directive("tollgate_cli", level))
+        .add_directive(directive("tollgate_service", level))
+        .add_directive(directive("tollgate_migration", level))
+        .add_directive(directive("sqlx", LevelFilter::OFF));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false);
+    // A second subscriber in one process (tests) is not an error worth ending for.
+    let _ = match arguments.log_format {
+        Output::Json => builder.json().try_init(),
+        Output::Text => builder.without_time().try_init(),
+    };
+}
+
+fn directive(
+    target: &str,
+    level: tracing_subscriber::filter::LevelFilter,
+) -> tracing_subscriber::filter::Directive {
+    format!("{target}={level}")
+        .parse()
+        .unwrap_or_else(|_| level.into())
+}

@@ -1,0 +1,5 @@
+//! The binary `tollgate`.
+
+fn main() -> std::process::ExitCode {
+    tollgate_cli::main()
+}

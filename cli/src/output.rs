@@ -1,0 +1,165 @@
+//! The one place that prints: JSON for machines, text for people.
+
+mod text;
+
+use std::io::Write;
+use std::time::Duration;
+
+use serde::Serialize;
+use tollgate_service::{Change, Error, Finding, Outcome, Report, TrackReport};
+
+use crate::arguments::{Arguments, Output};
+
+/// How an answer is shown as text.
+#[derive(Clone, Debug)]
+pub(crate) enum View {
+    /// Applied and pending.
+    Status,
+    /// What would be done.
+    Plan {
+        /// With every statement.
+        sql: bool,
+    },
+    /// What was applied or undone.
+    Moved,
+    /// What was recognised.
+    Adopted,
+    /// Text that is ready.
+    Plain(String),
+}
+
+/// What a command answers.
+pub(crate) struct Answer {
+    command: &'static str,
+    report: Report,
+    error: Option<Problem>,
+    view: View,
+    exit_code: u8,
+}
+
+struct Problem {
+    code: &'static str,
+    message: String,
+    hint: String,
+}
+
+#[derive(Serialize)]
+struct Json<'a> {
+    command: &'a str,
+    ok: bool,
+    exit_code: u8,
+    duration_ms: u64,
+    tracks: &'a [TrackReport],
+    changes: &'a [Change],
+    findings: &'a [Finding],
+    result: Option<&'a serde_json::Value>,
+    error: Option<JsonError<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonError<'a> {
+    code: &'a str,
+    message: &'a str,
+    hint: &'a str,
+}
+
+impl Answer {
+    pub(crate) fn new(command: &'static str, outcome: Outcome, view: View) -> Self {
+        let Outcome { mut report, error } = outcome;
+        let exit_code = error.as_ref().map_or(0, Error::exit_code);
+        if let Some(error) = &error {
+            report.findings.extend_from_slice(error.findings());
+        }
+        Self {
+            command,
+            report,
+            error: error.map(|error| Problem {
+                code: error.code(),
+                message: error.to_string(),
+                hint: error.hint(),
+            }),
+            view,
+            exit_code,
+        }
+    }
+
+    pub(crate) fn failed(command: &'static str, error: Error) -> Self {
+        Self::new(command, Outcome::from(Err(error)), View::Moved)
+    }
+
+    /// A wrong call, in clap's words.
+    pub(crate) fn usage(text: &str) -> Self {
+        let (message, hint) = text.split_once("\n\n").unwrap_or((text, ""));
+        Self {
+            command: "",
+            report: Report::default(),
+            error: Some(Problem {
+                code: "usage",
+                message: message.trim_start_matches("error: ").trim().to_owned(),
+                hint: hint.trim().to_owned(),
+            }),
+            view: View::Moved,
+            exit_code: 2,
+        }
+    }
+
+    pub(crate) fn exiting_with_3_when(mut self, found: bool) -> Self {
+        if found && self.exit_code == 0 {
+            self.exit_code = 3;
+        }
+        self
+    }
+
+    /// The one JSON object.
+    pub(crate) fn json(&self, duration_ms: u64) -> String {
+        let json = Json {
+            command: self.command,
+            ok: self.exit_code == 0,
+            exit_code: self.exit_code,
+            duration_ms,
+            tracks: &self.report.tracks,
+            changes: &self.report.changes,
+            findings: &self.report.findings,
+            result: self.report.result.as_ref(),
+            error: self.error.as_ref().map(|problem| JsonError {
+                code: problem.code,
+                message: &problem.message,
+                hint: &problem.hint,
+            }),
+        };
+        // Every part serialises: strings, numbers and values that came from JSON.
+        serde_json::to_string(&json).unwrap_or_default()
+    }
+}
+
+/// Prints an answer and returns the exit code.
+pub(crate) fn print(answer: &Answer, arguments: &Arguments, elapsed: Duration) -> u8 {
+    let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+    match arguments.output {
+        Output::Json => stdout(&answer.json(millis)),
+        Output::Text => {
+            let body = text::render(&answer.report, &answer.view, answer.error.is_some());
+            if !body.is_empty() {
+                stdout(body.trim_end());
+            }
+            if let Some(problem) = &answer.error {
+                let mut message = format!("error: {}", problem.message);
+                if !problem.hint.is_empty() {
+                    message.push_str(&format!("\n hint: {}", problem.hint));
+                }
+                stderr(&message);
+            }
+        }
+    }
+    answer.exit_code
+}
+
+/// A line on stdout. A reader that has gone away is no reason to fail a migration that is done.
+pub(crate) fn stdout(line: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// A line on stderr.
+pub(crate) fn stderr(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}

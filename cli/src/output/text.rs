@@ -1,0 +1,223 @@
+//! Reports as text.
+
+use std::fmt::Write;
+
+use tollgate_service::{Finding, Report, Severity, TrackReport};
+
+use super::View;
+
+/// The whole answer.
+pub(super) fn render(report: &Report, view: &View, failed: bool) -> String {
+    let mut out = String::new();
+    match view {
+        View::Plain(text) => return text.clone(),
+        View::Status => {
+            for track in &report.tracks {
+                status(&mut out, track);
+            }
+        }
+        View::Plan { sql } => {
+            plan(&mut out, report, *sql);
+        }
+        View::Moved => {
+            for track in &report.tracks {
+                moved(&mut out, track);
+            }
+        }
+        View::Adopted => adopted(&mut out, report),
+    }
+    for change in &report.changes {
+        line(
+            &mut out,
+            &format!(
+                "{}: {} {} rows{}",
+                change.table,
+                change.action,
+                change.rows,
+                samples(&change.sample_ids, change.rows)
+            ),
+        );
+    }
+    findings(&mut out, &report.findings);
+    if !failed && out.is_empty() && matches!(view, View::Moved) {
+        line(&mut out, "nothing to do");
+    }
+    out
+}
+
+fn line(out: &mut String, text: &str) {
+    out.push_str(text);
+    out.push('\n');
+}
+
+fn heading(out: &mut String, track: &TrackReport) {
+    let at = track.to.as_deref().unwrap_or("nothing applied");
+    let _ = writeln!(out, "{}: {at}", track.track);
+}
+
+fn status(out: &mut String, track: &TrackReport) {
+    heading(out, track);
+    for applied in &track.applied {
+        let _ = writeln!(
+            out,
+            "  applied   {:<9} {}",
+            applied.phase.name(),
+            applied.version
+        );
+    }
+    for pending in &track.pending {
+        let _ = writeln!(
+            out,
+            "  pending   {:<9} {}  {}",
+            pending.phase.name(),
+            pending.version,
+            pending.summary
+        );
+    }
+}
+
+fn moved(out: &mut String, track: &TrackReport) {
+    let from = track.from.as_deref().unwrap_or("nothing");
+    let to = track.to.as_deref().unwrap_or("nothing");
+    if track.applied.is_empty() {
+        let _ = writeln!(out, "{}: {to}, nothing to do", track.track);
+    } else {
+        let _ = writeln!(out, "{}: {from} -> {to}", track.track);
+    }
+    for applied in &track.applied {
+        let _ = writeln!(
+            out,
+            "  {:<9} {:<44} {:>9} rows {:>8} ms",
+            applied.phase.name(),
+            applied.version,
+            applied.rows,
+            applied.duration_ms
+        );
+    }
+    for pending in &track.pending {
+        let _ = writeln!(
+            out,
+            "  {:<9} {:<44}   pending",
+            pending.phase.name(),
+            pending.version
+        );
+    }
+}
+
+fn adopted(out: &mut String, report: &Report) {
+    let dry = report
+        .result
+        .as_ref()
+        .and_then(|result| result["dry_run"].as_bool())
+        .unwrap_or_default();
+    let recognised = report
+        .result
+        .as_ref()
+        .and_then(|result| result["recognised"].as_array());
+    for track in &report.tracks {
+        let name = track.track.name();
+        let shape = recognised
+            .into_iter()
+            .flatten()
+            .find(|found| found["track"] == name)
+            .and_then(|found| found["shape"].as_str());
+        match shape {
+            Some(shape) => {
+                let verb = if dry { "would adopt" } else { "adopted" };
+                let _ = writeln!(out, "{name}: {verb} as {shape}");
+                for applied in &track.applied {
+                    let _ = writeln!(out, "  {}", applied.version);
+                }
+            }
+            None => {
+                let at = track.to.as_deref().unwrap_or("nothing applied");
+                let _ = writeln!(out, "{name}: has a history already, at {at}");
+            }
+        }
+        if !track.pending.is_empty() {
+            let _ = writeln!(
+                out,
+                "  {} migrations pending; look with `tollgate migrate plan`",
+                track.pending.len()
+            );
+        }
+    }
+}
+
+fn plan(out: &mut String, report: &Report, sql: bool) {
+    let migrations = report
+        .result
+        .as_ref()
+        .and_then(|result| result["migrations"].as_array());
+    for track in &report.tracks {
+        heading(out, track);
+        if track.pending.is_empty() {
+            line(out, "  nothing pending");
+        }
+        for migration in migrations.into_iter().flatten() {
+            if migration["track"] != track.track.name() {
+                continue;
+            }
+            let word = |key: &str| migration[key].as_str().unwrap_or_default();
+            let _ = writeln!(out, "  {:<9} {}", word("phase"), word("version"));
+            let _ = writeln!(
+                out,
+                "            {}; blocks {}",
+                word("summary"),
+                word("blocks")
+            );
+            let steps = migration["steps"].as_array();
+            for step in steps.into_iter().flatten() {
+                let text = |key: &str| step[key].as_str().unwrap_or_default();
+                if sql {
+                    let note = if step["batched"] == true {
+                        "in batches, {range} is each batch's".to_owned()
+                    } else {
+                        step["transaction"]
+                            .as_u64()
+                            .map_or_else(|| "outside a transaction".to_owned(), |number| {
+                                format!("transaction {number}")
+                            })
+                    };
+                    let _ = writeln!(out, "    -- {} ({note})", text("purpose"));
+                    let _ = writeln!(out, "    {};", text("sql"));
+                } else {
+                    let _ = writeln!(out, "            - {}", text("purpose"));
+                }
+            }
+        }
+    }
+}
+
+/// Findings, the heaviest first.
+fn findings(out: &mut String, findings: &[Finding]) {
+    let mut sorted: Vec<&Finding> = findings.iter().collect();
+    sorted.sort_by_key(|finding| finding.severity);
+    for finding in sorted {
+        let word = match finding.severity {
+            Severity::Blocking => "BLOCKING",
+            Severity::Warning => "warning",
+            Severity::Info => "info",
+        };
+        let _ = writeln!(
+            out,
+            "{:<8} {}  {}: {} rows of {}{}",
+            word,
+            finding.code,
+            finding.title,
+            finding.rows,
+            finding.table,
+            samples(&finding.sample_ids, finding.rows)
+        );
+        let _ = writeln!(out, "              {}", finding.effect);
+        let _ = writeln!(out, "              -> {}", finding.resolve);
+    }
+}
+
+fn samples(ids: &[String], rows: u64) -> String {
+    if ids.is_empty() {
+        return String::new();
+    }
+    let more = if rows > ids.len() as u64 { ", …" } else { "" };
+    format!(" ({}{more})", ids.join(", "))
+}

@@ -1,0 +1,182 @@
+//! Reads PostgreSQL's catalog. Everything resolves through `current_schema()`, never through a schema's name.
+
+use std::collections::BTreeMap;
+
+use sea_orm::{ConnectionTrait, DbErr, QueryResult, Statement};
+
+use super::{Catalog, Check, Column, Dependent, ForeignKey, Index, Table, Trigger};
+use crate::ddl::OnDelete;
+use crate::dialect::Dialect;
+
+const TABLES: &str = "SELECT c.relname AS name, c.reltuples::bigint AS rows \
+  FROM pg_class c WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r','p')";
+
+const COLUMNS: &str = "SELECT c.relname AS table_name, a.attname AS name, format_type(a.atttypid, a.atttypmod) AS kind, \
+  a.attnotnull AS not_null, pg_get_expr(d.adbin, d.adrelid) AS default_expression, a.attgenerated <> '' AS generated \
+  FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid \
+  LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
+  WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r','p') AND a.attnum > 0 AND NOT a.attisdropped \
+  ORDER BY c.relname, a.attnum";
+
+/// `array_to_string` over column names is joined with a byte that no sane column name holds, since sea-orm would need
+/// an extra feature to read an array.
+const CONSTRAINTS: &str = "SELECT c.relname AS table_name, k.conname AS name, k.contype::text AS kind, k.convalidated AS validated, \
+  pg_get_constraintdef(k.oid) AS definition, k.confdeltype::text AS on_delete, p.relname AS parent, \
+  (SELECT string_agg(a.attname, E'\\x1f' ORDER BY u.position) FROM unnest(k.conkey) WITH ORDINALITY u(number, position) \
+     JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.number) AS columns, \
+  (SELECT string_agg(a.attname, E'\\x1f' ORDER BY u.position) FROM unnest(k.confkey) WITH ORDINALITY u(number, position) \
+     JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.number) AS parent_columns \
+  FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid LEFT JOIN pg_class p ON p.oid = k.confrelid \
+  WHERE c.relnamespace = current_schema()::regnamespace AND k.contype IN ('p','f','c') ORDER BY c.relname, k.conname";
+
+const INDEXES: &str = "SELECT t.relname AS table_name, i.relname AS name, x.indisunique AS is_unique, \
+  x.indisvalid AND x.indisready AS valid, pg_get_indexdef(x.indexrelid) AS definition, \
+  pg_get_expr(x.indpred, x.indrelid) AS predicate, \
+  EXISTS (SELECT 1 FROM pg_constraint k WHERE k.conindid = x.indexrelid AND k.contype IN ('p','u','x')) AS owned, \
+  (SELECT string_agg(COALESCE(a.attname, ''), E'\\x1f' ORDER BY u.position) \
+     FROM unnest(x.indkey::int2[]) WITH ORDINALITY u(number, position) \
+     LEFT JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = u.number AND u.number > 0) AS columns \
+  FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_class t ON t.oid = x.indrelid \
+  WHERE t.relnamespace = current_schema()::regnamespace AND t.relkind IN ('r','p') ORDER BY t.relname, i.relname";
+
+const TRIGGERS: &str = "SELECT c.relname AS table_name, g.tgname AS name, pg_get_triggerdef(g.oid) AS definition \
+  FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid \
+  WHERE c.relnamespace = current_schema()::regnamespace AND NOT g.tgisinternal ORDER BY c.relname, g.tgname";
+
+/// Views and rules hold one dependency per column they read; triggers that name a column (`UPDATE OF`, `WHEN`) too.
+const DEPENDENTS: &str = "SELECT DISTINCT CASE WHEN v.relkind = 'v' THEN 'view' WHEN v.relkind = 'm' THEN 'materialized view' ELSE 'rule' END AS kind, \
+  CASE WHEN v.relkind IN ('v','m') THEN v.oid::regclass::text ELSE r.rulename END AS name, \
+  c.relname AS table_name, a.attname AS column_name \
+  FROM pg_depend d JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid \
+  JOIN pg_class v ON v.oid = r.ev_class JOIN pg_class c ON d.refclassid = 'pg_class'::regclass AND c.oid = d.refobjid \
+  JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid \
+  WHERE c.relnamespace = current_schema()::regnamespace AND d.refobjsubid > 0 AND c.relkind IN ('r','p') \
+  UNION SELECT 'trigger', g.tgname, c.relname, a.attname FROM pg_depend d \
+  JOIN pg_trigger g ON d.classid = 'pg_trigger'::regclass AND d.objid = g.oid AND NOT g.tgisinternal \
+  JOIN pg_class c ON d.refclassid = 'pg_class'::regclass AND c.oid = d.refobjid \
+  JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid \
+  WHERE c.relnamespace = current_schema()::regnamespace AND d.refobjsubid > 0 ORDER BY 2, 3, 4";
+
+fn names(joined: Option<String>) -> Vec<String> {
+    joined.map_or_else(Vec::new, |text| {
+        text.split('\u{1f}').map(str::to_owned).collect()
+    })
+}
+
+async fn rows<C: ConnectionTrait>(connection: &C, sql: &str) -> Result<Vec<QueryResult>, DbErr> {
+    connection
+        .query_all_raw(Statement::from_string(Dialect::Postgres.backend(), sql))
+        .await
+}
+
+/// Reads every ordinary table of the current schema.
+pub(super) async fn read<C: ConnectionTrait>(connection: &C) -> Result<Catalog, DbErr> {
+    let schema: Option<String> = rows(connection, "SELECT current_schema()::text AS name")
+        .await?
+        .first()
+        .and_then(|row| row.try_get("", "name").transpose())
+        .transpose()?;
+    let Some(schema) = schema else {
+        return Err(DbErr::Custom(
+            "the connection's search_path names no existing schema".to_owned(),
+        ));
+    };
+    let mut tables: BTreeMap<String, Table> = BTreeMap::new();
+    for row in rows(connection, TABLES).await? {
+        tables.insert(
+            row.try_get("", "name")?,
+            Table {
+                estimated_rows: row.try_get("", "rows")?,
+                ..Table::default()
+            },
+        );
+    }
+    for row in rows(connection, COLUMNS).await? {
+        let table: String = row.try_get("", "table_name")?;
+        if let Some(table) = tables.get_mut(&table) {
+            table.columns.push(Column {
+                name: row.try_get("", "name")?,
+                kind: row.try_get("", "kind")?,
+                not_null: row.try_get("", "not_null")?,
+                default: row.try_get("", "default_expression")?,
+                generated: row.try_get("", "generated")?,
+            });
+        }
+    }
+    for row in rows(connection, CONSTRAINTS).await? {
+        let table: String = row.try_get("", "table_name")?;
+        let Some(table) = tables.get_mut(&table) else {
+            continue;
+        };
+        let kind: String = row.try_get("", "kind")?;
+        let name: String = row.try_get("", "name")?;
+        let definition: String = row.try_get("", "definition")?;
+        let validated: bool = row.try_get("", "validated")?;
+        let columns = names(row.try_get("", "columns")?);
+        match kind.as_str() {
+            "p" => table.primary_key = columns,
+            "f" => {
+                let action: String = row.try_get("", "on_delete")?;
+                table.foreign_keys.push(ForeignKey {
+                    name: Some(name),
+                    columns,
+                    parent: row
+                        .try_get::<Option<String>>("", "parent")?
+                        .unwrap_or_default(),
+                    parent_columns: names(row.try_get("", "parent_columns")?),
+                    on_delete: match action.as_str() {
+                        "a" => OnDelete::NoAction,
+                        "c" => OnDelete::Cascade,
+                        "n" => OnDelete::SetNull,
+                        _ => OnDelete::Other,
+                    },
+                    validated,
+                    definition: definition.trim_end_matches(" NOT VALID").to_owned(),
+                });
+            }
+            _ => table.checks.push(Check {
+                name: Some(name),
+                definition: definition.trim_end_matches(" NOT VALID").to_owned(),
+                validated,
+            }),
+        }
+    }
+    for row in rows(connection, INDEXES).await? {
+        let table: String = row.try_get("", "table_name")?;
+        if let Some(table) = tables.get_mut(&table) {
+            table.indexes.push(Index {
+                name: row.try_get("", "name")?,
+                unique: row.try_get("", "is_unique")?,
+                columns: names(row.try_get("", "columns")?),
+                valid: row.try_get("", "valid")?,
+                constraint: row.try_get("", "owned")?,
+                definition: row.try_get("", "definition")?,
+                predicate: row.try_get("", "predicate")?,
+            });
+        }
+    }
+    for row in rows(connection, TRIGGERS).await? {
+        let table: String = row.try_get("", "table_name")?;
+        if let Some(table) = tables.get_mut(&table) {
+            table.triggers.push(Trigger {
+                name: row.try_get("", "name")?,
+                definition: row.try_get("", "definition")?,
+            });
+        }
+    }
+    let mut dependents = Vec::new();
+    for row in rows(connection, DEPENDENTS).await? {
+        dependents.push(Dependent {
+            kind: row.try_get("", "kind")?,
+            name: row.try_get("", "name")?,
+            table: row.try_get("", "table_name")?,
+            column: row.try_get("", "column_name")?,
+        });
+    }
+    Ok(Catalog {
+        dialect: Dialect::Postgres,
+        schema,
+        tables,
+        dependents,
+    })
+}

@@ -1,0 +1,302 @@
+//! What a migration creates, said once for both dialects.
+
+use crate::dialect::Dialect;
+
+/// A column type, by the meaning the upstream's struct gives it (`reference/bifrost.md` §0).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Type {
+    /// `varchar(n)`; SQLite keeps the length in the DDL and does not enforce it.
+    Varchar(u16),
+    /// Text without a limit.
+    Text,
+    /// An amount: `numeric` on PostgreSQL, `real` on SQLite, as upstream chose.
+    Amount,
+    /// `boolean` on PostgreSQL, `numeric` holding 0 and 1 on SQLite.
+    Bool,
+    /// `timestamptz` on PostgreSQL, `datetime` holding text on SQLite.
+    Time,
+    /// A 64-bit integer.
+    BigInt,
+    /// A 64-bit primary key that the database counts up.
+    Serial,
+    /// A type read from the live catalog, spelt as the database spells it.
+    Live(String),
+}
+
+impl Type {
+    /// The type's spelling in a column definition.
+    pub fn sql(&self, dialect: Dialect) -> String {
+        let fixed = match (dialect, self) {
+            (_, Self::Varchar(length)) => return format!("varchar({length})"),
+            (_, Self::Live(spelling)) => return spelling.clone(),
+            (_, Self::Text) => "text",
+            (Dialect::Postgres, Self::Amount) => "numeric",
+            (Dialect::Sqlite, Self::Amount) => "real",
+            (Dialect::Postgres, Self::Bool) => "boolean",
+            (Dialect::Sqlite, Self::Bool) => "numeric",
+            (Dialect::Postgres, Self::Time) => "timestamptz",
+            (Dialect::Sqlite, Self::Time) => "datetime",
+            (Dialect::Postgres, Self::BigInt) => "bigint",
+            (Dialect::Sqlite, Self::BigInt) => "integer",
+            (Dialect::Postgres, Self::Serial) => "bigserial",
+            (Dialect::Sqlite, Self::Serial) => "integer",
+        };
+        fixed.to_owned()
+    }
+}
+
+/// What happens to the referring rows when the row they refer to is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDelete {
+    /// The delete fails.
+    NoAction,
+    /// They are deleted too.
+    Cascade,
+    /// They are set to NULL.
+    SetNull,
+    /// Anything else a hand may have written.
+    Other,
+}
+
+impl OnDelete {
+    /// The clause that says it, empty for the default.
+    pub fn clause(self) -> &'static str {
+        match self {
+            Self::Cascade => " ON DELETE CASCADE",
+            Self::SetNull => " ON DELETE SET NULL",
+            Self::NoAction | Self::Other => "",
+        }
+    }
+}
+
+/// A column to be created.
+#[derive(Clone, Debug)]
+pub struct ColumnSpec {
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    pub kind: Type,
+    /// Whether NULL is refused.
+    pub not_null: bool,
+    /// The default expression, as SQL.
+    pub default: Option<String>,
+}
+
+/// A nullable column without a default.
+pub fn column(name: &str, kind: Type) -> ColumnSpec {
+    ColumnSpec {
+        name: name.to_owned(),
+        kind,
+        not_null: false,
+        default: None,
+    }
+}
+
+impl ColumnSpec {
+    /// The same column, refusing NULL.
+    pub fn not_null(mut self) -> Self {
+        self.not_null = true;
+        self
+    }
+
+    /// The same column, with a default expression.
+    pub fn default(mut self, expression: &str) -> Self {
+        self.default = Some(expression.to_owned());
+        self
+    }
+
+    /// The column as it stands in `CREATE TABLE` or after `ADD COLUMN`.
+    pub fn sql(&self, dialect: Dialect) -> String {
+        let mut sql = format!("{} {}", dialect.quote(&self.name), self.kind.sql(dialect));
+        if self.kind == Type::Serial && dialect == Dialect::Sqlite {
+            sql.push_str(" PRIMARY KEY AUTOINCREMENT");
+        }
+        if self.not_null {
+            sql.push_str(" NOT NULL");
+        }
+        if let Some(default) = &self.default {
+            sql.push_str(" DEFAULT ");
+            sql.push_str(default);
+        }
+        sql
+    }
+}
+
+/// A foreign key over one column.
+#[derive(Clone, Debug)]
+pub struct ForeignKeySpec {
+    /// The constraint's name.
+    pub name: String,
+    /// The referring column.
+    pub column: String,
+    /// The table referred to.
+    pub parent: String,
+    /// The column referred to.
+    pub parent_column: String,
+    /// What a delete of the parent row does.
+    pub on_delete: OnDelete,
+}
+
+/// A foreign key without a delete action.
+pub fn foreign_key(name: &str, column: &str, parent: &str, parent_column: &str) -> ForeignKeySpec {
+    ForeignKeySpec {
+        name: name.to_owned(),
+        column: column.to_owned(),
+        parent: parent.to_owned(),
+        parent_column: parent_column.to_owned(),
+        on_delete: OnDelete::NoAction,
+    }
+}
+
+impl ForeignKeySpec {
+    /// The same key, deleting the referring rows with their parent.
+    pub fn cascade(mut self) -> Self {
+        self.on_delete = OnDelete::Cascade;
+        self
+    }
+
+    /// As a table constraint.
+    pub fn table_constraint(&self, dialect: Dialect) -> String {
+        format!(
+            "CONSTRAINT {} FOREIGN KEY ({}) {}",
+            dialect.quote(&self.name),
+            dialect.quote(&self.column),
+            self.references(dialect)
+        )
+    }
+
+    /// As a column constraint, which is the only form SQLite's `ADD COLUMN` takes.
+    pub fn column_constraint(&self, dialect: Dialect) -> String {
+        format!(
+            "CONSTRAINT {} {}",
+            dialect.quote(&self.name),
+            self.references(dialect)
+        )
+    }
+
+    fn references(&self, dialect: Dialect) -> String {
+        format!(
+            "REFERENCES {}({}){}",
+            dialect.quote(&self.parent),
+            dialect.quote(&self.parent_column),
+            self.on_delete.clause()
+        )
+    }
+}
+
+/// A check over one row.
+#[derive(Clone, Debug)]
+pub struct CheckSpec {
+    /// The constraint's name.
+    pub name: String,
+    /// The condition, as SQL that both dialects read.
+    pub expression: String,
+}
+
+impl CheckSpec {
+    /// As a table or column constraint.
+    pub fn constraint(&self, dialect: Dialect) -> String {
+        format!(
+            "CONSTRAINT {} CHECK ({})",
+            dialect.quote(&self.name),
+            self.expression
+        )
+    }
+}
+
+/// An index to be created.
+#[derive(Clone, Debug)]
+pub struct IndexSpec {
+    /// Its name.
+    pub name: String,
+    /// The indexed columns, in order.
+    pub columns: Vec<String>,
+    /// Whether equal values are refused.
+    pub unique: bool,
+}
+
+/// A plain index over the columns.
+pub fn index(name: &str, columns: &[&str]) -> IndexSpec {
+    IndexSpec {
+        name: name.to_owned(),
+        columns: columns.iter().map(|&column| column.to_owned()).collect(),
+        unique: false,
+    }
+}
+
+/// A unique index over the columns.
+pub fn unique_index(name: &str, columns: &[&str]) -> IndexSpec {
+    IndexSpec {
+        unique: true,
+        ..index(name, columns)
+    }
+}
+
+impl IndexSpec {
+    /// The statement that creates it.
+    pub fn sql(&self, dialect: Dialect, table: &str, concurrently: bool) -> String {
+        format!(
+            "CREATE {}INDEX {}{} ON {}({})",
+            if self.unique { "UNIQUE " } else { "" },
+            if concurrently { "CONCURRENTLY " } else { "" },
+            dialect.quote(&self.name),
+            dialect.quote(table),
+            dialect.quote_all(&self.columns)
+        )
+    }
+}
+
+/// A table to be created.
+#[derive(Clone, Debug)]
+pub struct TableSpec {
+    /// Its name.
+    pub name: String,
+    /// Its columns, in order.
+    pub columns: Vec<ColumnSpec>,
+    /// Its primary key, empty where a [`Type::Serial`] column is the key.
+    pub primary_key: Vec<String>,
+    /// Its foreign keys.
+    pub foreign_keys: Vec<ForeignKeySpec>,
+    /// Its checks.
+    pub checks: Vec<CheckSpec>,
+    /// Its indexes.
+    pub indexes: Vec<IndexSpec>,
+}
+
+impl TableSpec {
+    /// The columns of the primary key.
+    pub fn key(&self) -> Vec<String> {
+        if !self.primary_key.is_empty() {
+            return self.primary_key.clone();
+        }
+        self.columns
+            .iter()
+            .filter(|column| column.kind == Type::Serial)
+            .map(|column| column.name.clone())
+            .collect()
+    }
+
+    /// The `CREATE TABLE` statement, without the indexes.
+    pub fn sql(&self, dialect: Dialect) -> String {
+        let mut items: Vec<String> = self
+            .columns
+            .iter()
+            .map(|column| column.sql(dialect))
+            .collect();
+        let counted_in_place = dialect == Dialect::Sqlite && self.primary_key.is_empty();
+        if !counted_in_place {
+            items.push(format!("PRIMARY KEY ({})", dialect.quote_all(&self.key())));
+        }
+        items.extend(
+            self.foreign_keys
+                .iter()
+                .map(|key| key.table_constraint(dialect)),
+        );
+        items.extend(self.checks.iter().map(|check| check.constraint(dialect)));
+        format!(
+            "CREATE TABLE {} ({})",
+            dialect.quote(&self.name),
+            items.join(", ")
+        )
+    }
+}

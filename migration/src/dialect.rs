@@ -1,0 +1,103 @@
+//! The one home of what differs between PostgreSQL and SQLite in the text of a statement.
+
+use sea_orm::DbBackend;
+
+/// The SQL dialect a statement is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// PostgreSQL 14 and later.
+    Postgres,
+    /// SQLite 3.35 and later (`DROP COLUMN`, `RETURNING`).
+    Sqlite,
+}
+
+impl Dialect {
+    /// Quotes an identifier. SQLite gets backticks because the gateway's own migrator finds its constraints by
+    /// searching the stored DDL for them in that spelling.
+    pub fn quote(self, identifier: &str) -> String {
+        match self {
+            Self::Postgres => format!("\"{}\"", identifier.replace('"', "\"\"")),
+            Self::Sqlite => format!("`{}`", identifier.replace('`', "``")),
+        }
+    }
+
+    /// Quotes a text literal.
+    pub fn text(self, value: &str) -> String {
+        format!("'{}'", value.replace('\'', "''"))
+    }
+
+    /// Quotes several identifiers, separated by commas.
+    pub fn quote_all<S: AsRef<str>>(self, identifiers: &[S]) -> String {
+        let quoted: Vec<String> = identifiers
+            .iter()
+            .map(|identifier| self.quote(identifier.as_ref()))
+            .collect();
+        quoted.join(", ")
+    }
+
+    /// The condition that a boolean column holds true. SQLite's upstream writes 0 and 1 into `numeric` columns, and a
+    /// NULL flag is false on both.
+    pub fn is_true(self, column: &str) -> String {
+        match self {
+            Self::Postgres => format!("{column} IS TRUE"),
+            Self::Sqlite => format!("COALESCE({column}, 0) <> 0"),
+        }
+    }
+
+    /// The literal true.
+    pub fn truth(self) -> &'static str {
+        match self {
+            Self::Postgres => "true",
+            Self::Sqlite => "1",
+        }
+    }
+
+    /// The literal false.
+    pub fn falsehood(self) -> &'static str {
+        match self {
+            Self::Postgres => "false",
+            Self::Sqlite => "0",
+        }
+    }
+
+    /// The n-th bind parameter, counted from one.
+    pub fn parameter(self, position: usize) -> String {
+        match self {
+            Self::Postgres => format!("${position}"),
+            Self::Sqlite => format!("?{position}"),
+        }
+    }
+
+    /// sea-orm's name of the backend.
+    pub fn backend(self) -> DbBackend {
+        match self {
+            Self::Postgres => DbBackend::Postgres,
+            Self::Sqlite => DbBackend::Sqlite,
+        }
+    }
+
+    /// The name used in file names and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Sqlite => "sqlite",
+        }
+    }
+}
+
+/// A database that Tollgate has no dialect for.
+#[derive(Debug, thiserror::Error)]
+#[error("Tollgate works on PostgreSQL and SQLite, not on {0:?}")]
+pub struct UnknownBackend(pub DbBackend);
+
+impl TryFrom<DbBackend> for Dialect {
+    type Error = UnknownBackend;
+
+    fn try_from(backend: DbBackend) -> Result<Self, UnknownBackend> {
+        match backend {
+            DbBackend::Postgres => Ok(Self::Postgres),
+            DbBackend::Sqlite => Ok(Self::Sqlite),
+            other => Err(UnknownBackend(other)),
+        }
+    }
+}

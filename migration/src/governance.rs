@@ -1,0 +1,52 @@
+//! The governance track: Bifrost's budgets and who owns them (`reference/bifrost.md`).
+
+pub mod adoption;
+mod m20260329_000001_governance_baseline;
+mod m20260330_000002_multi_budget_expand;
+mod m20260330_000004_multi_budget_backfill;
+mod m20260330_000005_multi_budget_constraints;
+mod m20260330_000007_multi_budget_contract;
+pub mod owners;
+mod tables;
+
+pub use tables::legacy as legacy_tables;
+
+use sea_orm_migration::sea_query::{Alias, DynIden, IntoIden};
+use sea_orm_migration::{MigrationTrait, MigratorTrait};
+
+use crate::migration::Migration;
+use crate::track::Track;
+
+/// Spending limits.
+pub const BUDGETS: &str = "governance_budgets";
+/// The keys that callers present.
+pub const VIRTUAL_KEYS: &str = "governance_virtual_keys";
+/// What one virtual key may do on one provider.
+pub const PROVIDER_CONFIGS: &str = "governance_virtual_key_provider_configs";
+
+/// The track's migrations, oldest first. Contract stays last, so that `--phase backfill` leaves nothing else undone.
+/// Numbers 3 and 6 belong to the MCP credential tables.
+pub const MIGRATIONS: &[&Migration] = &[
+    &m20260329_000001_governance_baseline::MIGRATION,
+    &m20260330_000002_multi_budget_expand::MIGRATION,
+    &m20260330_000004_multi_budget_backfill::MIGRATION,
+    &m20260330_000005_multi_budget_constraints::MIGRATION,
+    &m20260330_000007_multi_budget_contract::MIGRATION,
+];
+
+/// The track for sea-orm's own tools.
+pub struct Migrator;
+
+#[async_trait::async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        MIGRATIONS
+            .iter()
+            .map(|&migration| Box::new(migration) as Box<dyn MigrationTrait>)
+            .collect()
+    }
+
+    fn migration_table_name() -> DynIden {
+        Alias::new(Track::Governance.history_table()).into_iden()
+    }
+}

@@ -1,0 +1,173 @@
+//! Owners from `budget_id`, and the calendar flag from the budgets of virtual keys **and** of provider configs, which
+//! upstream loses (`reference/bifrost.md` §2.1, 3 and 4; §2.2).
+
+use crate::dialect::Dialect;
+use crate::migration::{Context, Migration, Phase};
+use crate::plan::{Backfill, Blocks, Created, Loss};
+use crate::script::Script;
+
+use super::owners::{self, Legacy, Owner};
+use super::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
+
+pub(super) const MIGRATION: Migration = Migration {
+    version: "m20260330_000004_multi_budget_backfill",
+    phase: Phase::Backfill,
+    summary: "each budget gets its owner, each virtual key its calendar flag",
+    up,
+    down,
+    losses,
+};
+
+fn up(context: &Context, script: &mut Script) {
+    for owner in Owner::BOTH {
+        if owner.has_legacy_reference(context) {
+            script.backfill(owner_pass(script.dialect(), owner));
+        }
+    }
+    if owners::has_legacy_flag(context) {
+        for owner in Owner::BOTH {
+            // Upstream has read the flag of a virtual key's own budget already; what is left of it is stale.
+            let stale = owners::legacy(context) == Legacy::Leftover && owner == Owner::VirtualKey;
+            if owner.has_legacy_reference(context) && !stale {
+                script.backfill(flag_pass(script.dialect(), owner));
+            }
+        }
+    }
+}
+
+/// A budget without owner gets the one that refers to it. The referring row is locked too, so that its reference
+/// cannot move between the look and the write.
+fn owner_pass(dialect: Dialect, owner: Owner) -> Backfill {
+    let (referring, column) = (owner.table(), owner.column());
+    let due = "b.virtual_key_id IS NULL AND b.provider_config_id IS NULL AND r.budget_id <> ''";
+    let sql = match dialect {
+        Dialect::Postgres => format!(
+            "WITH due AS MATERIALIZED (SELECT b.id AS budget, r.id AS owner FROM {referring} r \
+             JOIN {BUDGETS} b ON b.id = r.budget_id WHERE {range} AND {due} \
+             FOR NO KEY UPDATE OF r, b SKIP LOCKED) \
+             UPDATE {BUDGETS} b SET {column} = due.owner FROM due WHERE b.id = due.budget",
+            range = Backfill::RANGE,
+        ),
+        Dialect::Sqlite => format!(
+            "UPDATE {BUDGETS} AS b SET {column} = r.id FROM {referring} AS r \
+             WHERE {range} AND b.id = r.budget_id AND {due}",
+            range = Backfill::RANGE,
+        ),
+    };
+    Backfill {
+        name: format!("owner_{}", owner.name()),
+        purpose: format!("budgets of {referring} get their owner"),
+        table: referring.to_owned(),
+        alias: "r".to_owned(),
+        sql,
+        remaining: format!(
+            "SELECT count(*) AS rows FROM {referring} r JOIN {BUDGETS} b ON b.id = r.budget_id WHERE {due}"
+        ),
+    }
+}
+
+/// A virtual key with a flagged budget, its own or a provider config's, gets the flag.
+fn flag_pass(dialect: Dialect, owner: Owner) -> Backfill {
+    let referring = owner.table();
+    let flagged = dialect.is_true("b.calendar_aligned");
+    let unflagged = format!("NOT ({})", dialect.is_true("v.calendar_aligned"));
+    let (source, key) = match owner {
+        Owner::VirtualKey => (format!("{VIRTUAL_KEYS} r"), "r.id"),
+        Owner::ProviderConfig => (format!("{PROVIDER_CONFIGS} r"), "r.virtual_key_id"),
+    };
+    let due = format!("{flagged} AND {unflagged} AND r.budget_id <> ''");
+    let truth = dialect.truth();
+    let sql = match dialect {
+        Dialect::Postgres => format!(
+            "WITH due AS MATERIALIZED (SELECT v.id FROM {source} JOIN {BUDGETS} b ON b.id = r.budget_id \
+             JOIN {VIRTUAL_KEYS} v ON v.id = {key} WHERE {range} AND {due} \
+             FOR NO KEY UPDATE OF v SKIP LOCKED) \
+             UPDATE {VIRTUAL_KEYS} v SET calendar_aligned = {truth} FROM due WHERE v.id = due.id",
+            range = Backfill::RANGE,
+        ),
+        Dialect::Sqlite => format!(
+            "UPDATE {VIRTUAL_KEYS} AS v SET calendar_aligned = {truth} FROM {source} \
+             JOIN {BUDGETS} b ON b.id = r.budget_id WHERE {range} AND v.id = {key} AND {due}",
+            range = Backfill::RANGE,
+        ),
+    };
+    Backfill {
+        name: format!("flag_{}", owner.name()),
+        purpose: format!("calendar flags of the budgets of {referring} move to the virtual key"),
+        table: referring.to_owned(),
+        alias: "r".to_owned(),
+        sql,
+        remaining: format!(
+            "SELECT count(DISTINCT v.id) AS rows FROM {source} JOIN {BUDGETS} b ON b.id = r.budget_id \
+             JOIN {VIRTUAL_KEYS} v ON v.id = {key} WHERE {due}"
+        ),
+    }
+}
+
+/// Owners that the legacy columns can hold go back there, then the new columns are emptied.
+fn down(context: &Context, _created: &Created, script: &mut Script) {
+    let dialect = script.dialect();
+    let catalog = &context.catalog;
+    if owners::has_legacy_flag(context) {
+        write_flags_back(dialect, script);
+    }
+    for owner in Owner::BOTH {
+        if owner.has_legacy_reference(context) && catalog.has_column(BUDGETS, owner.column()) {
+            write_owner_back(dialect, owner, script);
+        }
+    }
+    for owner in Owner::BOTH {
+        let column = owner.column();
+        if owner.has_legacy_reference(context) && catalog.has_column(BUDGETS, column) {
+            script.execute(
+                format!("UPDATE {BUDGETS} SET {column} = NULL WHERE {column} IS NOT NULL"),
+                "budgets lose the owner column's value",
+                Blocks::Rows,
+            );
+        }
+    }
+}
+
+/// Every budget below an aligned virtual key is aligned: that is what the key's flag means.
+pub(super) fn write_flags_back(dialect: Dialect, script: &mut Script) {
+    let aligned = dialect.is_true("v.calendar_aligned");
+    let unflagged = format!("NOT ({})", dialect.is_true("b.calendar_aligned"));
+    let truth = dialect.truth();
+    for source in [
+        format!("SELECT b.id AS id FROM {BUDGETS} b JOIN {VIRTUAL_KEYS} v ON v.id = b.virtual_key_id"),
+        format!(
+            "SELECT b.id AS id FROM {BUDGETS} b JOIN {PROVIDER_CONFIGS} p ON p.id = b.provider_config_id \
+             JOIN {VIRTUAL_KEYS} v ON v.id = p.virtual_key_id"
+        ),
+    ] {
+        script.execute(
+            format!(
+                "UPDATE {BUDGETS} SET calendar_aligned = {truth} FROM ({source} WHERE {aligned} AND {unflagged}) due \
+                 WHERE due.id = {BUDGETS}.id"
+            ),
+            "calendar flags go back to the budgets",
+            Blocks::Rows,
+        );
+    }
+}
+
+/// The owner's oldest budget becomes its `budget_id`.
+pub(super) fn write_owner_back(dialect: Dialect, owner: Owner, script: &mut Script) {
+    let (table, column) = (owner.table(), owner.column());
+    script.execute(
+        format!(
+            "UPDATE {table} SET budget_id = due.budget FROM (SELECT {column} AS owner, id AS budget, \
+             row_number() OVER (PARTITION BY {column} ORDER BY {}, id) AS place \
+             FROM {BUDGETS} WHERE {column} IS NOT NULL) due \
+             WHERE due.place = 1 AND due.owner = {table}.id \
+             AND ({table}.budget_id IS NULL OR {table}.budget_id <> due.budget)",
+            owners::oldest_first(dialect, "")
+        ),
+        &format!("{table} refers to its budget again"),
+        Blocks::Rows,
+    );
+}
+
+fn losses(context: &Context, _created: &Created) -> Vec<Loss> {
+    owners::beyond_the_oldest(context)
+}

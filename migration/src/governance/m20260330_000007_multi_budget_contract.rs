@@ -1,0 +1,161 @@
+//! Catches up with what old code wrote since the backfill, then drops the legacy columns (`reference/bifrost.md` §2.1,
+//! 4 and 5).
+//!
+//! Everything happens under one lock on the three tables, in both directions: an owner or a flag that old code set,
+//! moved or cleared ends as the legacy columns say. A budget that has become shared refuses (G001).
+
+use crate::dialect::Dialect;
+use crate::migration::{Context, Migration, Phase};
+use crate::plan::{Blocks, Created, Loss};
+use crate::script::Script;
+
+use super::m20260330_000004_multi_budget_backfill::{write_flags_back, write_owner_back};
+use super::owners::{self, Legacy, Owner};
+use super::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
+
+pub(super) const MIGRATION: Migration = Migration {
+    version: "m20260330_000007_multi_budget_contract",
+    phase: Phase::Contract,
+    summary: "catches up with old code, then drops budget_id and the budgets' calendar flag",
+    up,
+    down,
+    losses,
+};
+
+fn up(context: &Context, script: &mut Script) {
+    let referring: Vec<Owner> = Owner::BOTH
+        .into_iter()
+        .filter(|owner| owner.has_legacy_reference(context))
+        .collect();
+    let flag = owners::has_legacy_flag(context);
+    if referring.is_empty() && !flag {
+        return;
+    }
+    script.lock_tables(&[VIRTUAL_KEYS, PROVIDER_CONFIGS, BUDGETS]);
+    if !referring.is_empty() {
+        if let Some(shared) = owners::shared(context) {
+            script.guard("G001", shared);
+        }
+        if let Some(claimed) = owners::claimed_elsewhere(context) {
+            script.guard("G002", claimed);
+        }
+        catch_up_owners(context, script);
+        if flag {
+            catch_up_flags(context, script);
+        }
+    }
+    for owner in referring {
+        script.drop_column(owner.table(), "budget_id");
+    }
+    if flag {
+        script.drop_column(BUDGETS, "calendar_aligned");
+    }
+}
+
+fn catch_up_owners(context: &Context, script: &mut Script) {
+    let live = owners::legacy(context) == Legacy::Live;
+    let join = |owner: Owner, alias: &str| {
+        if owner.has_legacy_reference(context) {
+            format!(
+                "LEFT JOIN {} {alias} ON {alias}.budget_id = b.id AND {alias}.budget_id <> ''",
+                owner.table()
+            )
+        } else {
+            // Only one of the two columns is left: the other kind of owner is already where it belongs.
+            format!(
+                "LEFT JOIN {} {alias} ON {alias}.id = b.{}",
+                owner.table(),
+                owner.column()
+            )
+        }
+    };
+    let differs = match script.dialect() {
+        Dialect::Postgres => "IS DISTINCT FROM",
+        Dialect::Sqlite => "IS NOT",
+    };
+    let stale = if live {
+        // Both directions: an owner whose reference was cleared or moved loses the budget.
+        format!(
+            "(b.virtual_key_id {differs} v.id OR b.provider_config_id {differs} CASE WHEN v.id IS NULL THEN p.id END)"
+        )
+    } else {
+        "b.virtual_key_id IS NULL AND b.provider_config_id IS NULL AND (v.id IS NOT NULL OR p.id IS NOT NULL)"
+            .to_owned()
+    };
+    script.execute(
+        format!(
+            "UPDATE {BUDGETS} SET virtual_key_id = due.virtual_key, provider_config_id = due.provider_config \
+             FROM (SELECT b.id AS id, v.id AS virtual_key, CASE WHEN v.id IS NULL THEN p.id END AS provider_config \
+             FROM {BUDGETS} b {} {} WHERE {stale}) due WHERE due.id = {BUDGETS}.id",
+            join(Owner::VirtualKey, "v"),
+            join(Owner::ProviderConfig, "p"),
+        ),
+        "owners that old code has set, moved or cleared since the backfill",
+        Blocks::Everyone,
+    );
+}
+
+fn catch_up_flags(context: &Context, script: &mut Script) {
+    let dialect = script.dialect();
+    let live = owners::legacy(context) == Legacy::Live;
+    let owners: &[Owner] = if live {
+        &Owner::BOTH
+    } else {
+        &[Owner::ProviderConfig]
+    };
+    let Some(flagged) = owners::flagged_by_legacy(context, owners) else {
+        return;
+    };
+    let aligned = dialect.is_true(&format!("{VIRTUAL_KEYS}.calendar_aligned"));
+    script.execute(
+        format!(
+            "UPDATE {VIRTUAL_KEYS} SET calendar_aligned = {} FROM ({flagged}) flagged \
+             WHERE flagged.id = {VIRTUAL_KEYS}.id AND NOT ({aligned})",
+            dialect.truth()
+        ),
+        "calendar flags that old code has set since the backfill",
+        Blocks::Everyone,
+    );
+    if live {
+        script.execute(
+            format!(
+                "WITH flagged AS ({flagged}) UPDATE {VIRTUAL_KEYS} SET calendar_aligned = {} \
+                 WHERE {aligned} AND NOT EXISTS (SELECT 1 FROM flagged WHERE flagged.id = {VIRTUAL_KEYS}.id)",
+                dialect.falsehood()
+            ),
+            "calendar flags that old code has cleared since the backfill",
+            Blocks::Everyone,
+        );
+    }
+}
+
+fn down(context: &Context, created: &Created, script: &mut Script) {
+    script.lock_tables(&[VIRTUAL_KEYS, PROVIDER_CONFIGS, BUDGETS]);
+    for dropped in &created.dropped {
+        script.restore_column(dropped);
+    }
+    let dialect = script.dialect();
+    let restored = |table: &str, column: &str| {
+        created
+            .dropped
+            .iter()
+            .any(|dropped| dropped.table == table && dropped.name == column)
+    };
+    for owner in Owner::BOTH {
+        if restored(owner.table(), "budget_id")
+            && context.catalog.has_column(BUDGETS, owner.column())
+        {
+            write_owner_back(dialect, owner, script);
+        }
+    }
+    if restored(BUDGETS, "calendar_aligned") {
+        write_flags_back(dialect, script);
+    }
+    for dropped in &created.dropped {
+        script.restore_constraints(dropped);
+    }
+}
+
+fn losses(context: &Context, _created: &Created) -> Vec<Loss> {
+    owners::beyond_the_oldest(context)
+}

@@ -1,0 +1,278 @@
+//! Who owns a budget, in the legacy schema and in the new one.
+
+use crate::ddl::{CheckSpec, ForeignKeySpec, foreign_key};
+use crate::dialect::Dialect;
+use crate::migration::Context;
+use crate::plan::{Created, Loss};
+
+use super::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
+
+/// The two kinds of owner that `budget_id` spoke for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// A virtual key.
+    VirtualKey,
+    /// What a virtual key may do on one provider.
+    ProviderConfig,
+}
+
+impl Owner {
+    /// Virtual keys come before provider configs wherever both claim a budget.
+    pub const BOTH: [Self; 2] = [Self::VirtualKey, Self::ProviderConfig];
+
+    /// The owner's table.
+    pub fn table(self) -> &'static str {
+        match self {
+            Self::VirtualKey => VIRTUAL_KEYS,
+            Self::ProviderConfig => PROVIDER_CONFIGS,
+        }
+    }
+
+    /// The column on budgets that names the owner.
+    pub fn column(self) -> &'static str {
+        match self {
+            Self::VirtualKey => "virtual_key_id",
+            Self::ProviderConfig => "provider_config_id",
+        }
+    }
+
+    /// The name in checkpoints and derived ids.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::VirtualKey => "virtual_key",
+            Self::ProviderConfig => "provider_config",
+        }
+    }
+
+    /// Upstream's foreign key from a budget to this owner; a has-many key carries its parent's name.
+    pub fn foreign_key(self) -> ForeignKeySpec {
+        let name = match self {
+            Self::VirtualKey => "fk_governance_virtual_keys_budgets",
+            Self::ProviderConfig => "fk_governance_virtual_key_provider_configs_budgets",
+        };
+        foreign_key(name, self.column(), self.table(), "id").cascade()
+    }
+
+    /// Upstream's index over the owner column.
+    pub fn index(self) -> String {
+        format!("idx_{BUDGETS}_{}", self.column())
+    }
+
+    /// Whether this owner's table still has the legacy reference.
+    pub fn has_legacy_reference(self, context: &Context) -> bool {
+        context.catalog.has_column(self.table(), "budget_id")
+    }
+}
+
+/// A budget has at most one owner. Upstream says so in a save hook only, and its own backfill broke it.
+pub fn one_owner() -> CheckSpec {
+    CheckSpec {
+        name: "chk_governance_budgets_one_owner".to_owned(),
+        expression: "virtual_key_id IS NULL OR provider_config_id IS NULL".to_owned(),
+    }
+}
+
+/// Where the legacy columns stand between the two schemas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Legacy {
+    /// Old code reads and writes them: they say who owns what.
+    Live,
+    /// Upstream's own migration ran and could not drop them (SQLite prereleases): they are stale, and give an owner
+    /// only to a budget that has none and a flag only from a provider config's budget (G008).
+    Leftover,
+}
+
+/// Who speaks for the owners on this database. When in doubt the columns are leftovers, for that never takes an owner
+/// or a flag away.
+pub fn legacy(context: &Context) -> Legacy {
+    let ours = context
+        .created("multi_budget_expand")
+        .is_none_or(|created| created.has_column(BUDGETS, Owner::VirtualKey.column()));
+    let untouched = context.created("multi_budget_expand").is_some()
+        || !context
+            .catalog
+            .has_column(BUDGETS, Owner::VirtualKey.column());
+    if ours && untouched && !context.upstream_ran("add_multi_budget_tables") {
+        Legacy::Live
+    } else {
+        Legacy::Leftover
+    }
+}
+
+/// Whether the flag on budgets is the legacy one. Upstream's `migrate_calendar_aligned` adds a column of the same name
+/// again, which its own code then reads until `drop_legacy_calendar_aligned_columns`.
+pub fn has_legacy_flag(context: &Context) -> bool {
+    let added_again = context.upstream_ran("migrate_calendar_aligned")
+        && !context.upstream_ran("drop_legacy_calendar_aligned_columns");
+    context.catalog.has_column(BUDGETS, "calendar_aligned") && !added_again
+}
+
+/// Every legacy reference: `budget` is referred to by `owner` of `kind`, which sorts virtual keys before provider
+/// configs. `None` where neither table has the column any more.
+pub fn references(context: &Context) -> Option<String> {
+    let arms: Vec<String> = Owner::BOTH
+        .into_iter()
+        .enumerate()
+        .filter(|(_, owner)| owner.has_legacy_reference(context))
+        .map(|(rank, owner)| {
+            format!(
+                "SELECT {rank} AS kind, CAST(id AS text) AS owner, budget_id AS budget FROM {} \
+                 WHERE budget_id IS NOT NULL AND budget_id <> ''",
+                owner.table()
+            )
+        })
+        .collect();
+    (!arms.is_empty()).then(|| arms.join(" UNION ALL "))
+}
+
+/// Budgets that two or more owners refer to: `id`, and `referrers`, how many.
+pub fn shared(context: &Context) -> Option<String> {
+    let references = references(context)?;
+    Some(format!(
+        "SELECT b.id AS id, count(*) AS referrers FROM ({references}) r JOIN {BUDGETS} b ON b.id = r.budget \
+         GROUP BY b.id HAVING count(*) > 1"
+    ))
+}
+
+/// Tables that may hold a `budget_id` besides virtual keys and provider configs.
+const OTHER_OWNERS: [&str; 4] = [
+    "governance_teams",
+    "governance_customers",
+    "config_providers",
+    "governance_model_configs",
+];
+
+/// Columns on budgets that name another kind of owner in later versions.
+const OTHER_OWNER_COLUMNS: [&str; 3] = ["team_id", "customer_id", "model_config_id"];
+
+/// Every claim on a budget by a team, customer, provider or model config, as `budget`.
+pub fn foreign_claims(context: &Context) -> Option<String> {
+    let mut arms: Vec<String> = OTHER_OWNERS
+        .into_iter()
+        .filter(|table| context.catalog.has_column(table, "budget_id"))
+        .map(|table| {
+            format!("SELECT budget_id AS budget FROM {table} WHERE budget_id IS NOT NULL AND budget_id <> ''")
+        })
+        .collect();
+    arms.extend(
+        OTHER_OWNER_COLUMNS
+            .into_iter()
+            .filter(|column| context.catalog.has_column(BUDGETS, column))
+            .map(|column| {
+                format!("SELECT id AS budget FROM {BUDGETS} WHERE {column} IS NOT NULL AND CAST({column} AS text) <> ''")
+            }),
+    );
+    (!arms.is_empty()).then(|| arms.join(" UNION "))
+}
+
+/// Budgets that a virtual key or provider config refers to and somebody else claims as well: `id`.
+pub fn claimed_elsewhere(context: &Context) -> Option<String> {
+    let references = references(context)?;
+    let claims = foreign_claims(context)?;
+    Some(format!(
+        "SELECT DISTINCT b.id AS id FROM {BUDGETS} b JOIN ({references}) r ON r.budget = b.id \
+         JOIN ({claims}) c ON c.budget = b.id"
+    ))
+}
+
+/// Virtual keys with a flagged budget, of their own or of one of their provider configs, by the legacy columns: `id`.
+pub fn flagged_by_legacy(context: &Context, owners: &[Owner]) -> Option<String> {
+    let dialect = context.catalog.dialect;
+    let flagged = dialect.is_true("b.calendar_aligned");
+    let arms: Vec<String> = owners
+        .iter()
+        .filter(|owner| owner.has_legacy_reference(context))
+        .map(|owner| {
+            let key = match owner {
+                Owner::VirtualKey => "r.id",
+                Owner::ProviderConfig => "r.virtual_key_id",
+            };
+            format!(
+                "SELECT {key} AS id FROM {} r JOIN {BUDGETS} b ON b.id = r.budget_id \
+                 WHERE {flagged} AND r.budget_id <> ''",
+                owner.table()
+            )
+        })
+        .collect();
+    (!arms.is_empty()).then(|| arms.join(" UNION "))
+}
+
+/// Budgets that are not the oldest of their owner, which the legacy schema cannot say.
+pub fn beyond_the_oldest(context: &Context) -> Vec<Loss> {
+    Owner::BOTH
+        .into_iter()
+        .filter(|owner| context.catalog.has_column(BUDGETS, owner.column()))
+        .map(|owner| {
+            let column = owner.column();
+            Loss {
+                table: BUDGETS.to_owned(),
+                what: format!(
+                    "the legacy schema holds one budget per {}: the oldest keeps its owner, these stay without one",
+                    owner.name().replace('_', " ")
+                ),
+                sql: format!(
+                    "SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY {column} ORDER BY {}, id) AS place \
+                     FROM {BUDGETS} WHERE {column} IS NOT NULL) ranked WHERE place > 1",
+                    oldest_first(context.catalog.dialect, "")
+                ),
+            }
+        })
+        .collect()
+}
+
+/// The sort key "oldest", whatever the spelling of a time on SQLite.
+pub fn oldest_first(dialect: Dialect, prefix: &str) -> String {
+    match dialect {
+        Dialect::Postgres => format!("{prefix}created_at"),
+        Dialect::Sqlite => format!("julianday({prefix}created_at), {prefix}created_at"),
+    }
+}
+
+/// Calendar flags of virtual keys that would vanish with the column: keys without any budget to carry the flag, and
+/// all of them where budgets never had the column.
+pub fn flags_without_a_legacy_place(context: &Context, created: &Created) -> Vec<Loss> {
+    let catalog = &context.catalog;
+    if !created.has_column(VIRTUAL_KEYS, "calendar_aligned")
+        || !catalog.has_column(VIRTUAL_KEYS, "calendar_aligned")
+    {
+        return Vec::new();
+    }
+    let restored = context.created("multi_budget_contract").is_some_and(|contract| {
+        contract
+            .dropped
+            .iter()
+            .any(|column| column.table == BUDGETS && column.name == "calendar_aligned")
+    });
+    let carried = if restored || catalog.has_column(BUDGETS, "calendar_aligned") {
+        let mut carriers = Vec::new();
+        if catalog.has_column(BUDGETS, "virtual_key_id") {
+            carriers.push(format!(
+                "SELECT b.virtual_key_id AS id FROM {BUDGETS} b WHERE b.virtual_key_id IS NOT NULL \
+                 UNION SELECT p.virtual_key_id AS id FROM {BUDGETS} b JOIN {PROVIDER_CONFIGS} p ON p.id = b.provider_config_id"
+            ));
+        }
+        for owner in Owner::BOTH {
+            if catalog.has_column(BUDGETS, "calendar_aligned") {
+                carriers.extend(flagged_by_legacy(context, &[owner]));
+            }
+        }
+        if carriers.is_empty() {
+            String::new()
+        } else {
+            format!(
+                " AND v.id NOT IN (SELECT carriers.id FROM ({}) carriers WHERE carriers.id IS NOT NULL)",
+                carriers.join(" UNION ")
+            )
+        }
+    } else {
+        String::new()
+    };
+    vec![Loss {
+        table: VIRTUAL_KEYS.to_owned(),
+        what: "the calendar flag has no budget to go back to and is dropped".to_owned(),
+        sql: format!(
+            "SELECT v.id AS id FROM {VIRTUAL_KEYS} v WHERE {}{carried}",
+            catalog.dialect.is_true("v.calendar_aligned")
+        ),
+    }]
+}

@@ -1,0 +1,17 @@
+#![doc = include_str!("../README.md")]
+
+pub mod catalog;
+pub mod ddl;
+pub mod dialect;
+pub mod governance;
+pub mod migration;
+pub mod plan;
+mod rebuild;
+pub mod script;
+pub mod track;
+
+pub use catalog::Catalog;
+pub use dialect::Dialect;
+pub use migration::{Context, Migration, Phase, SharedBudgets};
+pub use plan::{Created, Plan};
+pub use track::Track;

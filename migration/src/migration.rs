@@ -1,0 +1,216 @@
+//! One step of a track.
+
+use std::collections::BTreeMap;
+
+use sea_orm::{ConnectionTrait, DbErr};
+use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager};
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::Catalog;
+use crate::plan::{Created, Loss, Plan, Step, Unit};
+use crate::script::Script;
+
+/// What a migration does to a running gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Adds; old code keeps working.
+    Expand,
+    /// Moves data, in batches.
+    Backfill,
+    /// Removes what only old code used.
+    Contract,
+}
+
+impl Phase {
+    /// The phase's word on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Expand => "expand",
+            Self::Backfill => "backfill",
+            Self::Contract => "contract",
+        }
+    }
+}
+
+/// What happens to a budget with several referrers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SharedBudgets {
+    /// The run stops before its first write (G001, G002).
+    #[default]
+    Refuse,
+    /// Every further owner gets a copy with the same usage.
+    Clone,
+}
+
+/// What a migration may know when it makes its plan.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// The live schema.
+    pub catalog: Catalog,
+    /// Ids in upstream's own `migrations` table; empty where there is none.
+    pub upstream: Vec<String>,
+    /// What the track's applied migrations created here, by version.
+    pub history: BTreeMap<String, Created>,
+    /// What the caller wants done with shared budgets.
+    pub shared_budgets: SharedBudgets,
+}
+
+impl Context {
+    /// Reads the schema and upstream's record of its own migrations.
+    ///
+    /// # Errors
+    /// Whatever the database answers; nothing is written.
+    pub async fn read<C: ConnectionTrait>(connection: &C) -> Result<Self, DbErr> {
+        let catalog = Catalog::read(connection).await?;
+        let mut upstream = Vec::new();
+        if catalog.has_column("migrations", "id") {
+            for row in connection
+                .query_all_raw(sea_orm::Statement::from_string(
+                    catalog.dialect.backend(),
+                    "SELECT CAST(id AS text) AS id FROM migrations",
+                ))
+                .await?
+            {
+                upstream.extend(row.try_get::<Option<String>>("", "id")?);
+            }
+        }
+        Ok(Self {
+            catalog,
+            upstream,
+            history: BTreeMap::new(),
+            shared_budgets: SharedBudgets::default(),
+        })
+    }
+
+    /// Whether upstream has recorded one of its own migrations.
+    pub fn upstream_ran(&self, id: &str) -> bool {
+        self.upstream.iter().any(|found| found == id)
+    }
+
+    /// What one of the track's migrations created here; `None` while it is pending.
+    pub fn created(&self, slug: &str) -> Option<&Created> {
+        self.history
+            .iter()
+            .find(|(version, _)| slug_of(version) == slug)
+            .map(|(_, created)| created)
+    }
+}
+
+/// The part of a version behind its date and number.
+pub fn slug_of(version: &str) -> &str {
+    version.splitn(3, '_').nth(2).unwrap_or(version)
+}
+
+/// One step of a track: a function from what the database looks like to what will be done.
+pub struct Migration {
+    /// `mYYYYMMDD_NNNNNN_slug`.
+    pub version: &'static str,
+    /// What it does to a running gateway.
+    pub phase: Phase,
+    /// What it does, as one line.
+    pub summary: &'static str,
+    /// Emits the statements that are still missing.
+    pub up: fn(&Context, &mut Script),
+    /// Emits the statements that undo what `up` created here.
+    pub down: fn(&Context, &Created, &mut Script),
+    /// What `down` would lose, asked before its first statement. The context is that of the whole run.
+    pub losses: fn(&Context, &Created) -> Vec<Loss>,
+}
+
+impl Migration {
+    /// The part of the version behind its date and number.
+    pub fn slug(&self) -> &'static str {
+        slug_of(self.version)
+    }
+
+    /// The plan for a database, and the context as it will be afterwards.
+    pub fn plan_up(&self, context: &Context) -> (Plan, Context) {
+        let mut script = Script::new(&context.catalog);
+        (self.up)(context, &mut script);
+        let (plan, catalog) = script.finish();
+        let mut after = context.clone();
+        after.catalog = catalog;
+        after
+            .history
+            .insert(self.version.to_owned(), plan.created.clone());
+        (plan, after)
+    }
+
+    /// The plan that undoes what `up` created, and the context as it will be afterwards.
+    pub fn plan_down(&self, context: &Context, created: &Created) -> (Plan, Context) {
+        let mut script = Script::new(&context.catalog);
+        (self.down)(context, created, &mut script);
+        let (plan, catalog) = script.finish();
+        let mut after = context.clone();
+        after.catalog = catalog;
+        after.history.remove(self.version);
+        (plan, after)
+    }
+}
+
+impl MigrationName for &'static Migration {
+    fn name(&self) -> &str {
+        self.version
+    }
+}
+
+/// The way in for sea-orm's own tools: one statement after the other, without lock, doctor or batches.
+#[async_trait::async_trait]
+impl MigrationTrait for &'static Migration {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let connection = manager.get_connection();
+        let context = Context::read(connection).await?;
+        let (plan, _) = self.plan_up(&context);
+        if !plan.rebuilds.is_empty() {
+            return Err(DbErr::Migration(format!(
+                "{} rebuilds a table, which needs foreign keys off outside the transaction; run `tollgate migrate up`",
+                self.version
+            )));
+        }
+        for unit in &plan.units {
+            let steps = match unit {
+                Unit::Transaction(steps) => steps.clone(),
+                Unit::Alone(statement) => vec![Step::Run(statement.clone())],
+                Unit::Backfill(backfill) => {
+                    connection.execute_unprepared(&backfill.batch("1 = 1")).await?;
+                    continue;
+                }
+            };
+            for step in steps {
+                match step {
+                    Step::Run(statement) => {
+                        connection.execute_unprepared(&statement.sql).await?;
+                    }
+                    Step::Guard(guard) => {
+                        let found = connection
+                            .query_one_raw(sea_orm::Statement::from_string(
+                                context.catalog.dialect.backend(),
+                                guard.sql,
+                            ))
+                            .await?;
+                        if found.is_some() {
+                            return Err(DbErr::Migration(format!(
+                                "{}: hazard {}; run `tollgate doctor`",
+                                self.version, guard.code
+                            )));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn down(&self, _manager: &SchemaManager) -> Result<(), DbErr> {
+        Err(DbErr::Migration(format!(
+            "what {} created here is recorded with its losses; run `tollgate migrate down`",
+            self.version
+        )))
+    }
+
+    fn use_transaction(&self) -> Option<bool> {
+        // Concurrent index builds refuse a transaction; every statement is safe to repeat.
+        Some(false)
+    }
+}

@@ -1,0 +1,188 @@
+//! What a migration is going to do, as data: the statements, how they are grouped into transactions, and what they
+//! create. `migrate up` runs a plan, `migrate plan` prints it, tests count and break it.
+
+use serde::{Deserialize, Serialize};
+
+/// What a statement makes a running gateway wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Blocks {
+    /// Nobody.
+    Nothing,
+    /// Writers of the rows it touches, while its short transaction lasts.
+    Rows,
+    /// Writers of a table.
+    Writers,
+    /// Readers and writers of a table.
+    Everyone,
+}
+
+/// One statement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Statement {
+    /// The statement, without a semicolon.
+    pub sql: String,
+    /// What it is for, as one line.
+    pub purpose: String,
+    /// What it makes others wait for.
+    pub blocks: Blocks,
+    /// Whether the rows it affects are rows of the migration's data, and counted.
+    pub counted: bool,
+}
+
+/// A question asked under the migration's lock; any row in the answer refuses the migration before it commits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guard {
+    /// The hazard's code.
+    pub code: String,
+    /// A query whose first column `id` names the offending rows.
+    pub sql: String,
+}
+
+/// One step inside a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Runs a statement.
+    Run(Statement),
+    /// Refuses when a query finds something.
+    Guard(Guard),
+}
+
+/// One pass of a batched backfill over the physical order of a referring table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backfill {
+    /// The name its checkpoint is kept under, unique within the migration.
+    pub name: String,
+    /// What it is for, as one line.
+    pub purpose: String,
+    /// The table whose physical order is walked.
+    pub table: String,
+    /// The alias that table has in [`Backfill::sql`].
+    pub alias: String,
+    /// The statement, with [`Backfill::RANGE`] where the batch's range belongs. A repeat changes nothing.
+    pub sql: String,
+    /// A query whose single column `rows` counts what the statement would still change, over the whole table.
+    pub remaining: String,
+}
+
+impl Backfill {
+    /// Stands in [`Backfill::sql`] for the range of the batch.
+    pub const RANGE: &'static str = "{range}";
+
+    /// The statement for one range, a condition over the walked table.
+    pub fn batch(&self, range: &str) -> String {
+        self.sql.replace(Self::RANGE, range)
+    }
+}
+
+/// A group of steps that commits at once, or cannot run in a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Steps of one transaction.
+    Transaction(Vec<Step>),
+    /// A statement that PostgreSQL refuses inside a transaction (`CREATE INDEX CONCURRENTLY`).
+    Alone(Statement),
+    /// Batches, each a transaction of its own.
+    Backfill(Backfill),
+}
+
+/// A column that was dropped, with what is needed to bring it back.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DroppedColumn {
+    /// The table it was dropped from.
+    pub table: String,
+    /// Its name.
+    pub name: String,
+    /// Its type, as the database spelt it.
+    pub kind: String,
+    /// Its default expression.
+    pub default: Option<String>,
+    /// The foreign key over it: name and clause.
+    pub foreign_key: Option<(Option<String>, String)>,
+    /// The indexes that went with it: name and statement.
+    pub indexes: Vec<(String, String)>,
+}
+
+/// What a migration really created and dropped on this database. Its `down` undoes exactly this.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Created {
+    /// Tables.
+    pub tables: Vec<String>,
+    /// Columns, as `table.column`.
+    pub columns: Vec<String>,
+    /// Indexes, by name.
+    pub indexes: Vec<String>,
+    /// Foreign keys, as `table.constraint`.
+    pub foreign_keys: Vec<String>,
+    /// Checks, as `table.constraint`.
+    pub checks: Vec<String>,
+    /// Columns that were dropped.
+    pub dropped: Vec<DroppedColumn>,
+}
+
+impl Created {
+    /// Adds what another run of the same migration created, so that a run that was killed half-way still counts.
+    pub fn merge(&mut self, other: &Self) {
+        fn add<T: Clone + PartialEq>(to: &mut Vec<T>, from: &[T]) {
+            for item in from {
+                if !to.contains(item) {
+                    to.push(item.clone());
+                }
+            }
+        }
+        add(&mut self.tables, &other.tables);
+        add(&mut self.columns, &other.columns);
+        add(&mut self.indexes, &other.indexes);
+        add(&mut self.foreign_keys, &other.foreign_keys);
+        add(&mut self.checks, &other.checks);
+        add(&mut self.dropped, &other.dropped);
+    }
+
+    /// Whether the column was created by this migration.
+    pub fn has_column(&self, table: &str, column: &str) -> bool {
+        self.columns.contains(&format!("{table}.{column}"))
+    }
+}
+
+/// Data that a `down` cannot keep.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// The table that loses.
+    pub table: String,
+    /// What happens to the rows, as one line.
+    pub what: String,
+    /// A query whose first column `id` names the rows.
+    pub sql: String,
+}
+
+/// Everything a migration is going to do on one database.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// What runs, in order.
+    pub units: Vec<Unit>,
+    /// What it creates and drops.
+    pub created: Created,
+    /// SQLite: tables that are rebuilt. Foreign keys must be off around the transaction and checked before it commits.
+    pub rebuilds: Vec<String>,
+}
+
+impl Plan {
+    /// Every statement, in order; a backfill stands with its whole table as the range.
+    pub fn statements(&self) -> Vec<String> {
+        let mut statements = Vec::new();
+        for unit in &self.units {
+            match unit {
+                Unit::Transaction(steps) => {
+                    statements.extend(steps.iter().map(|step| match step {
+                        Step::Run(statement) => statement.sql.clone(),
+                        Step::Guard(guard) => guard.sql.clone(),
+                    }));
+                }
+                Unit::Alone(statement) => statements.push(statement.sql.clone()),
+                Unit::Backfill(backfill) => statements.push(backfill.batch("1 = 1")),
+            }
+        }
+        statements
+    }
+}

@@ -1,0 +1,119 @@
+//! SQLite's documented way to change what `ALTER TABLE` cannot: copy to a new table, drop, rename.
+//!
+//! The caller keeps `foreign_keys` off around the transaction, since dropping a parent would otherwise delete its
+//! children, and runs `foreign_key_check` before the commit. `legacy_alter_table` is on meanwhile: views, triggers and
+//! foreign keys elsewhere go on naming the table, and the rename must not rewrite or refuse them.
+
+use crate::catalog::Table;
+use crate::catalog::sqlite_ddl::CreateTable;
+use crate::dialect::Dialect;
+use crate::plan::{Blocks, Statement};
+use crate::script::index_mentions;
+
+/// The statements that rebuild a table under an edited definition, and that definition. `None` where the stored text
+/// could not be read.
+pub(crate) fn rebuild(
+    name: &str,
+    table: &Table,
+    edit: impl FnOnce(&mut CreateTable),
+) -> Option<(Vec<Statement>, String)> {
+    let dialect = Dialect::Sqlite;
+    let before = table.sql.as_deref().and_then(CreateTable::parse)?;
+    let mut after = before.clone();
+    edit(&mut after);
+    let kept = |column: &str| {
+        after
+            .items
+            .iter()
+            .any(|item| item.column.as_deref() == Some(column))
+    };
+    let copy = format!("{name}__tollgate");
+    let (old, new) = (dialect.quote(name), dialect.quote(&copy));
+    let mut columns: Vec<String> = table
+        .columns
+        .iter()
+        .filter(|column| !column.generated && kept(&column.name))
+        .map(|column| dialect.quote(&column.name))
+        .collect();
+    // Rows keep their rowid: whoever remembers one (a checkpoint, an FTS table) goes on finding the same row.
+    let counted = matches!(table.primary_key.as_slice(), [key]
+        if table.column(key).is_some_and(|column| column.kind.eq_ignore_ascii_case("integer")));
+    if before.has_rowid() && !counted && table.column("rowid").is_none() {
+        columns.insert(0, "rowid".to_owned());
+    }
+    let columns = columns.join(", ");
+    let mut statements = Vec::new();
+    let mut run = |sql: String, purpose: String| {
+        statements.push(Statement {
+            sql,
+            purpose,
+            blocks: Blocks::Everyone,
+            counted: false,
+        });
+    };
+    run(
+        "PRAGMA legacy_alter_table = ON".to_owned(),
+        format!("views and triggers that mention {name} stay as they are"),
+    );
+    run(
+        format!("DROP TABLE IF EXISTS {new}"),
+        "a leftover of somebody else's rebuild".to_owned(),
+    );
+    run(after.sql(&new), format!("the new {name}"));
+    run(
+        format!("INSERT INTO {new} ({columns}) SELECT {columns} FROM {old}"),
+        format!("copy the rows of {name}"),
+    );
+    if before.is_autoincrement() {
+        // A dropped table forgets how far it has counted, and an id of a deleted row would be given out again.
+        run(
+            format!(
+                "DELETE FROM sqlite_sequence WHERE name = {}",
+                dialect.text(&copy)
+            ),
+            "the copy counts on where the original stood".to_owned(),
+        );
+        run(
+            format!(
+                "INSERT INTO sqlite_sequence (name, seq) SELECT {}, seq FROM sqlite_sequence WHERE name = {}",
+                dialect.text(&copy),
+                dialect.text(name)
+            ),
+            "the copy counts on where the original stood".to_owned(),
+        );
+    }
+    run(format!("DROP TABLE {old}"), format!("drop the old {name}"));
+    run(
+        format!("ALTER TABLE {new} RENAME TO {old}"),
+        format!("the new {name} takes its place"),
+    );
+    let gone: Vec<&str> = table
+        .columns
+        .iter()
+        .map(|column| column.name.as_str())
+        .filter(|&column| !kept(column))
+        .collect();
+    for index in table
+        .indexes
+        .iter()
+        .filter(|index| !index.definition.is_empty())
+        .filter(|index| {
+            !gone
+                .iter()
+                .any(|column| index_mentions(index, column, dialect))
+        })
+    {
+        run(index.definition.clone(), format!("index {}", index.name));
+    }
+    for trigger in &table.triggers {
+        run(
+            trigger.definition.clone(),
+            format!("trigger {}", trigger.name),
+        );
+    }
+    run(
+        "PRAGMA legacy_alter_table = OFF".to_owned(),
+        "back to the default".to_owned(),
+    );
+    Some((statements, after.sql(&old)))
+}

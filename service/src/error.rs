@@ -1,0 +1,204 @@
+//! What can go wrong, with a stable code and what to do next.
+
+use sea_orm::DbErr;
+use tollgate_migration::Track;
+
+use crate::report::Finding;
+
+/// A failure of a command. The message says what happened and where; [`Error::hint`] says what to do next.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The command was called wrongly; nothing was connected to or changed.
+    #[error("{message}")]
+    Usage {
+        /// What is wrong.
+        message: String,
+        /// What to do.
+        hint: String,
+    },
+    /// The database did not answer.
+    #[error("cannot reach the database at {place}: {reason}")]
+    Unreachable {
+        /// The address without its password.
+        place: String,
+        /// What the driver said.
+        reason: String,
+    },
+    /// The SQLite file does not exist.
+    #[error("there is no database file {place}")]
+    NoFile {
+        /// The path.
+        place: String,
+    },
+    /// The file is something else.
+    #[error("{place} is not a SQLite database")]
+    NotADatabase {
+        /// The path.
+        place: String,
+    },
+    /// The database cannot be written.
+    #[error("the database at {place} is read-only: {reason}")]
+    ReadOnly {
+        /// The address without its password.
+        place: String,
+        /// What the driver said.
+        reason: String,
+    },
+    /// Tollgate declines, and nothing was changed.
+    #[error("{message}")]
+    Refused {
+        /// A stable code.
+        code: &'static str,
+        /// What stands in the way.
+        message: String,
+        /// What resolves it.
+        hint: String,
+        /// The findings behind it.
+        findings: Vec<Finding>,
+    },
+    /// Another run holds the lock.
+    #[error("another run holds the lock of track {track}: {holder}")]
+    Locked {
+        /// The track.
+        track: Track,
+        /// Who holds it.
+        holder: String,
+    },
+    /// The connection that holds the lock is gone, so another run may have begun.
+    #[error("the connection that held the lock of track {track} is gone: {reason}")]
+    LockLost {
+        /// The track.
+        track: Track,
+        /// What the driver said.
+        reason: String,
+    },
+    /// A signal asked to stop; what was committed stays, and the next run goes on from there.
+    #[error("stopped by {}", if *.signal == 15 { "SIGTERM" } else { "SIGINT" })]
+    Stopped {
+        /// The signal's number.
+        signal: u8,
+    },
+    /// A migration failed; its transaction was rolled back.
+    #[error("{version} failed: {source}")]
+    Migration {
+        /// The migration.
+        version: String,
+        /// What the database said.
+        source: DbErr,
+    },
+    /// The database refused or failed a statement.
+    #[error("{doing}: {source}")]
+    Database {
+        /// What was being done.
+        doing: String,
+        /// What the database said.
+        source: DbErr,
+    },
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// Wraps a database error with what was being done.
+    pub fn database(doing: impl Into<String>) -> impl FnOnce(DbErr) -> Self {
+        let doing = doing.into();
+        move |source| Self::Database { doing, source }
+    }
+
+    /// A usage error.
+    pub fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Usage {
+            message: message.into(),
+            hint: hint.into(),
+        }
+    }
+
+    /// A refusal without findings.
+    pub fn refused(
+        code: &'static str,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        Self::Refused {
+            code,
+            message: message.into(),
+            hint: hint.into(),
+            findings: Vec::new(),
+        }
+    }
+
+    /// The stable code that machines match on.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Usage { .. } => "usage",
+            Self::Unreachable { .. } => "unreachable",
+            Self::NoFile { .. } => "no_file",
+            Self::NotADatabase { .. } => "not_a_database",
+            Self::ReadOnly { .. } => "read_only",
+            Self::Refused { code, .. } => code,
+            Self::Locked { .. } => "locked",
+            Self::LockLost { .. } => "lock_lost",
+            Self::Stopped { .. } => "stopped",
+            Self::Migration { .. } => "migration_failed",
+            Self::Database { .. } => "database",
+            Self::File { .. } => "file",
+        }
+    }
+
+    /// The exit code of DESIGN's table.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage { .. } => 2,
+            Self::Refused { .. } => 4,
+            Self::Locked { .. } => 5,
+            Self::Stopped { signal } => 128 + signal,
+            _ => 1,
+        }
+    }
+
+    /// What to do next.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Usage { hint, .. } | Self::Refused { hint, .. } => hint.clone(),
+            Self::Unreachable { .. } => {
+                "check host, port, credentials and network; --connect-timeout SECONDS waits longer".to_owned()
+            }
+            Self::NoFile { .. } => {
+                "check the path; `migrate up --track TRACK` creates a fresh database".to_owned()
+            }
+            Self::NotADatabase { .. } => "check the path of --database-url".to_owned(),
+            Self::ReadOnly { .. } => {
+                "connect to the primary, or make the file and its folder writable; nothing was changed".to_owned()
+            }
+            Self::Locked { .. } => {
+                "wait for it, or pass --wait-lock SECONDS to wait longer; nothing was changed".to_owned()
+            }
+            Self::LockLost { .. } | Self::Stopped { .. } => {
+                "run the same command again; it goes on from what is committed".to_owned()
+            }
+            Self::Migration { .. } => {
+                "nothing of the failed step was kept; resolve the cause and run the same command again"
+                    .to_owned()
+            }
+            Self::Database { .. } => "see the database's own message; -v shows the statements".to_owned(),
+            Self::File { .. } => "check the path and its permissions".to_owned(),
+        }
+    }
+
+    /// The findings that a refusal carries.
+    pub fn findings(&self) -> &[Finding] {
+        match self {
+            Self::Refused { findings, .. } => findings,
+            _ => &[],
+        }
+    }
+}
+
+/// What a command of this crate returns.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,232 @@
+//! Which migrations are applied, in a table that sea-orm's own tools read too.
+
+use std::collections::BTreeMap;
+
+use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
+use tollgate_migration::{Created, Dialect, Track};
+
+use crate::database::existing;
+
+/// One applied migration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// The migration.
+    pub version: String,
+    /// When it was applied, in seconds since 1970.
+    pub applied_at: i64,
+    /// Whether it was recognised rather than run.
+    pub adopted: bool,
+    /// What it really created here.
+    pub created: Created,
+    /// How long it took.
+    pub duration_ms: i64,
+    /// How many rows it changed.
+    pub rows: i64,
+}
+
+/// The applied migrations of a track.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct History {
+    /// Whether the table exists.
+    pub exists: bool,
+    /// By version, which sorts oldest first.
+    pub entries: BTreeMap<String, Entry>,
+}
+
+impl History {
+    /// The last applied migration in the track's own order.
+    pub fn current(&self, track: Track) -> Option<String> {
+        track
+            .migrations()
+            .iter()
+            .rev()
+            .find(|migration| self.entries.contains_key(migration.version))
+            .map(|migration| migration.version.to_owned())
+    }
+
+    /// What each applied migration created.
+    pub fn created(&self) -> BTreeMap<String, Created> {
+        self.entries
+            .iter()
+            .map(|(version, entry)| (version.clone(), entry.created.clone()))
+            .collect()
+    }
+
+    /// Versions that this build does not know.
+    pub fn unknown(&self, track: Track) -> Vec<String> {
+        self.entries
+            .keys()
+            .filter(|version| {
+                !track
+                    .migrations()
+                    .iter()
+                    .any(|migration| migration.version == version.as_str())
+            })
+            .cloned()
+            .collect()
+    }
+
+    /// Reads the history; an absent table is an empty history.
+    pub async fn read<C: ConnectionTrait>(
+        connection: &C,
+        dialect: Dialect,
+        track: Track,
+    ) -> Result<Self, DbErr> {
+        let table = track.history_table();
+        if existing(connection, dialect, std::slice::from_ref(&table))
+            .await?
+            .is_empty()
+        {
+            return Ok(Self::default());
+        }
+        Self::read_existing(connection, dialect, track).await
+    }
+
+    /// Reads the history of a track whose table exists.
+    pub(crate) async fn read_existing<C: ConnectionTrait>(
+        connection: &C,
+        dialect: Dialect,
+        track: Track,
+    ) -> Result<Self, DbErr> {
+        let mut entries = BTreeMap::new();
+        let sql = format!("SELECT * FROM {}", dialect.quote(&track.history_table()));
+        for row in connection
+            .query_all_raw(Statement::from_string(dialect.backend(), sql))
+            .await?
+        {
+            let version: String = row.try_get("", "version")?;
+            // sea-orm's own migrator writes the first two columns only.
+            let created: Option<String> = row.try_get("", "created").unwrap_or_default();
+            let created = created
+                .map(|json| {
+                    serde_json::from_str(&json).map_err(|error| {
+                        DbErr::Custom(format!(
+                            "the record of what {version} created cannot be read: {error}"
+                        ))
+                    })
+                })
+                .transpose()?
+                .unwrap_or_default();
+            entries.insert(
+                version.clone(),
+                Entry {
+                    applied_at: row.try_get("", "applied_at")?,
+                    adopted: row
+                        .try_get::<Option<bool>>("", "adopted")
+                        .unwrap_or_default()
+                        .unwrap_or_default(),
+                    created,
+                    duration_ms: row
+                        .try_get::<Option<i64>>("", "duration_ms")
+                        .unwrap_or_default()
+                        .unwrap_or_default(),
+                    rows: row
+                        .try_get::<Option<i64>>("", "rows")
+                        .unwrap_or_default()
+                        .unwrap_or_default(),
+                    version,
+                },
+            );
+        }
+        Ok(Self {
+            exists: true,
+            entries,
+        })
+    }
+}
+
+/// The statements that bring a track's history table up to date: sea-orm's two columns, then Tollgate's.
+pub(crate) fn ensure(dialect: Dialect, track: Track, columns: Option<&[String]>) -> Vec<String> {
+    let table = dialect.quote(&track.history_table());
+    let mut statements = Vec::new();
+    let own = [
+        ("adopted", "boolean"),
+        ("created", "text"),
+        ("duration_ms", "bigint"),
+        ("rows", "bigint"),
+        ("tool_version", "text"),
+        ("applied_by", "text"),
+    ];
+    match columns {
+        None => {
+            let own: Vec<String> = own
+                .iter()
+                .map(|(name, kind)| format!("{} {kind}", dialect.quote(name)))
+                .collect();
+            statements.push(format!(
+                "CREATE TABLE IF NOT EXISTS {table} (version varchar(255) NOT NULL PRIMARY KEY, \
+                 applied_at bigint NOT NULL, {})",
+                own.join(", ")
+            ));
+        }
+        Some(columns) => {
+            for (name, kind) in own {
+                if !columns.iter().any(|column| column == name) {
+                    statements.push(format!(
+                        "ALTER TABLE {table} ADD COLUMN {} {kind}",
+                        dialect.quote(name)
+                    ));
+                }
+            }
+        }
+    }
+    statements
+}
+
+/// Records a migration as applied.
+pub(crate) async fn record<C: ConnectionTrait>(
+    connection: &C,
+    dialect: Dialect,
+    track: Track,
+    entry: &Entry,
+) -> Result<(), DbErr> {
+    let parameters: Vec<String> = (1..=8).map(|n| dialect.parameter(n)).collect();
+    let sql = format!(
+        "INSERT INTO {} (version, applied_at, adopted, created, duration_ms, {}, tool_version, applied_by) VALUES ({})",
+        dialect.quote(&track.history_table()),
+        dialect.quote("rows"),
+        parameters.join(", ")
+    );
+    let created = serde_json::to_string(&entry.created)
+        .map_err(|error| DbErr::Custom(error.to_string()))?;
+    let values: Vec<Value> = vec![
+        entry.version.clone().into(),
+        entry.applied_at.into(),
+        entry.adopted.into(),
+        created.into(),
+        entry.duration_ms.into(),
+        entry.rows.into(),
+        env!("CARGO_PKG_VERSION").into(),
+        crate::runs::applied_by().into(),
+    ];
+    connection
+        .execute_raw(Statement::from_sql_and_values(
+            dialect.backend(),
+            sql,
+            values,
+        ))
+        .await?;
+    Ok(())
+}
+
+/// Takes a migration out of the history.
+pub(crate) async fn forget<C: ConnectionTrait>(
+    connection: &C,
+    dialect: Dialect,
+    track: Track,
+    version: &str,
+) -> Result<(), DbErr> {
+    let sql = format!(
+        "DELETE FROM {} WHERE version = {}",
+        dialect.quote(&track.history_table()),
+        dialect.parameter(1)
+    );
+    connection
+        .execute_raw(Statement::from_sql_and_values(
+            dialect.backend(),
+            sql,
+            [version.into()],
+        ))
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! Results as values. Printing them is the command line's business; the field names are a contract.
+
+use serde::Serialize;
+use tollgate_migration::{Phase, Track};
+
+/// How much a finding weighs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// `migrate up` refuses.
+    Blocking,
+    /// Behaviour changes, or something is dropped.
+    Warning,
+    /// Good to know.
+    Info,
+}
+
+/// A hazard or a broken invariant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Its stable code.
+    pub code: String,
+    /// How much it weighs.
+    pub severity: Severity,
+    /// One line.
+    pub title: String,
+    /// The table.
+    pub table: String,
+    /// How many rows.
+    pub rows: u64,
+    /// The first of their ids.
+    pub sample_ids: Vec<String>,
+    /// What would happen.
+    pub effect: String,
+    /// The flag or command that resolves it.
+    pub resolve: String,
+}
+
+/// One table × one action.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// The table.
+    pub table: String,
+    /// What was done to the rows.
+    pub action: String,
+    /// How many rows.
+    pub rows: u64,
+    /// The first of their ids.
+    pub sample_ids: Vec<String>,
+}
+
+/// A migration that was applied or undone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Applied {
+    /// The migration.
+    pub version: String,
+    /// Its phase.
+    pub phase: Phase,
+    /// How long it took.
+    pub duration_ms: u64,
+    /// How many rows it changed.
+    pub rows: u64,
+}
+
+/// A migration that is still to be applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Pending {
+    /// The migration.
+    pub version: String,
+    /// Its phase.
+    pub phase: Phase,
+    /// What it does.
+    pub summary: String,
+}
+
+/// What happened to one track.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TrackReport {
+    /// The track.
+    pub track: Track,
+    /// The last migration that was applied before the run.
+    pub from: Option<String>,
+    /// The last migration that is applied now.
+    pub to: Option<String>,
+    /// What the run applied or undid; for `status`, all that is applied.
+    pub applied: Vec<Applied>,
+    /// What is still to be applied.
+    pub pending: Vec<Pending>,
+}
+
+/// What a command found and did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Report {
+    /// One entry per track.
+    pub tracks: Vec<TrackReport>,
+    /// What was changed besides.
+    pub changes: Vec<Change>,
+    /// Hazards and broken invariants.
+    pub findings: Vec<Finding>,
+    /// The command's own result.
+    pub result: Option<serde_json::Value>,
+}
+
+impl Report {
+    /// Whether a finding forbids the migration.
+    pub fn is_blocked(&self) -> bool {
+        self.findings
+            .iter()
+            .any(|finding| finding.severity == Severity::Blocking)
+    }
+
+    /// Whether migrations are still to be applied.
+    pub fn is_pending(&self) -> bool {
+        self.tracks.iter().any(|track| !track.pending.is_empty())
+    }
+}
+
+/// What a command that may fail half-way came to: what it did stands in the report either way.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// What was found and done.
+    pub report: Report,
+    /// What stopped it.
+    pub error: Option<crate::Error>,
+}
+
+impl From<crate::Result<Report>> for Outcome {
+    fn from(result: crate::Result<Report>) -> Self {
+        match result {
+            Ok(report) => Self {
+                report,
+                error: None,
+            },
+            Err(error) => Self {
+                report: Report::default(),
+                error: Some(error),
+            },
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Which failures are worth another try.
+
+use std::time::Duration;
+
+use backon::ExponentialBuilder;
+use sea_orm::{DbErr, RuntimeErr};
+
+/// PostgreSQL's lock timeout, deadlock and serialization failure, SQLite's busy: nothing was done, and the next try
+/// may find the way free.
+pub(crate) fn is_transient(error: &DbErr) -> bool {
+    let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) =
+        error
+    else {
+        return false;
+    };
+    let Some(code) = error.as_database_error().and_then(|error| error.code()) else {
+        return false;
+    };
+    // SQLite's codes are numbers whose low byte is the primary code: 5 is BUSY, 6 is LOCKED.
+    matches!(code.as_ref(), "55P03" | "40P01" | "40001")
+        || code
+            .parse::<u32>()
+            .is_ok_and(|code| code < 10_000 && matches!(code & 0xff, 5 | 6))
+}
+
+/// Gives way for about a minute in all before it gives up.
+pub(crate) fn backoff() -> ExponentialBuilder {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_secs(5))
+        .with_factor(1.7)
+        .with_max_times(20)
+        .with_jitter()
+}

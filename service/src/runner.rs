@@ -1,0 +1,314 @@
+//! The migration runner: status, plan, up, down and adopt.
+//!
+//! Every command reads first. What writes takes the track's lock, reads again, asks the doctor, and stops before its
+//! first statement when something stands in the way.
+
+pub mod adopt;
+mod apply;
+mod checkpoint;
+pub mod down;
+mod engine;
+pub mod plan;
+pub mod status;
+pub mod up;
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement, TransactionTrait};
+use tollgate_migration::{Context, Dialect, Migration, Track};
+
+use crate::database::{Access, Location, existing};
+use crate::error::{Error, Result};
+use crate::history::History;
+use crate::report::{Pending, Report, TrackReport};
+use crate::runs::{self, Run};
+
+/// What every command of the runner needs to know.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// Where the database is.
+    pub location: Location,
+    /// The tracks that were named; empty means those that the database carries.
+    pub tracks: Vec<Track>,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// How long a busy lock is waited for.
+    pub wait_lock: Duration,
+}
+
+impl Session {
+    /// A session with the command line's defaults.
+    pub fn new(location: Location) -> Self {
+        Self {
+            location,
+            tracks: Vec::new(),
+            connect_timeout: Duration::from_secs(10),
+            wait_lock: Duration::from_secs(60),
+        }
+    }
+
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.location.dialect()
+    }
+
+    pub(crate) async fn connect(&self, access: Access) -> Result<DatabaseConnection> {
+        self.location.connect(access, self.connect_timeout).await
+    }
+
+    /// The tracks this command works on, and which of them have a history table. One statement.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when none was named and the database carries none.
+    pub(crate) async fn tracks<C: ConnectionTrait>(
+        &self,
+        connection: &C,
+    ) -> Result<Vec<(Track, bool)>> {
+        let mut names: Vec<String> = Vec::new();
+        for track in Track::ALL {
+            names.push(track.history_table());
+            names.extend(track.marks().iter().map(|&mark| mark.to_owned()));
+        }
+        let found = existing(connection, self.dialect(), &names)
+            .await
+            .map_err(Error::database("look for the tables of the tracks"))?;
+        let has = |name: &str| found.iter().any(|found| found == name);
+        let carried: Vec<Track> = if self.tracks.is_empty() {
+            Track::ALL
+                .into_iter()
+                .filter(|track| {
+                    has(&track.history_table()) || track.marks().iter().any(|mark| has(mark))
+                })
+                .collect()
+        } else {
+            let mut named = self.tracks.clone();
+            named.sort();
+            named.dedup();
+            named
+        };
+        if carried.is_empty() {
+            return Err(Error::usage(
+                format!(
+                    "{} carries none of the tracks {}",
+                    self.location.display,
+                    Track::ALL.map(Track::name).join(", ")
+                ),
+                "name one with --track to create its tables here, or check the database URL",
+            ));
+        }
+        Ok(carried
+            .into_iter()
+            .map(|track| (track, has(&track.history_table())))
+            .collect())
+    }
+
+    /// Reads a track's history where its table is known to exist.
+    pub(crate) async fn history<C: ConnectionTrait>(
+        &self,
+        connection: &C,
+        track: Track,
+        exists: bool,
+    ) -> Result<History> {
+        let history = if exists {
+            History::read_existing(connection, self.dialect(), track).await
+        } else {
+            Ok(History::default())
+        }
+        .map_err(Error::database(format!("read {}", track.history_table())))?;
+        let unknown = history.unknown(track);
+        if !unknown.is_empty() {
+            return Err(Error::refused(
+                "newer_history",
+                format!(
+                    "{} names migrations that this tollgate {} does not know: {}",
+                    track.history_table(),
+                    env!("CARGO_PKG_VERSION"),
+                    unknown.join(", ")
+                ),
+                "use the tollgate that applied them, or a newer one",
+            ));
+        }
+        Ok(history)
+    }
+
+    /// Records a run that changed something. A failure to record is said, and does not undo what was done.
+    pub(crate) async fn record_run(
+        &self,
+        connection: &DatabaseConnection,
+        kind: &str,
+        started_at: DateTime<Utc>,
+        outcome: &str,
+        report: &Report,
+    ) {
+        let run = Run {
+            kind: kind.to_owned(),
+            routine: None,
+            started_at,
+            finished_at: Utc::now(),
+            outcome: outcome.to_owned(),
+            report: serde_json::to_string(report).unwrap_or_default(),
+        };
+        if let Err(error) = runs::record(connection, self.dialect(), &run).await {
+            tracing::warn!(%error, "the run is done but could not be recorded in {}", runs::TABLE);
+        }
+    }
+}
+
+/// The live context of a track: schema, upstream's record, and what was created here.
+pub(crate) async fn context<C: ConnectionTrait>(
+    connection: &C,
+    history: &History,
+) -> Result<Context> {
+    let mut context = Context::read(connection)
+        .await
+        .map_err(Error::database("read the catalog"))?;
+    context.history = history.created();
+    Ok(context)
+}
+
+/// The track's migrations that are not applied, in order.
+pub(crate) fn pending(track: Track, history: &History) -> Vec<&'static Migration> {
+    track
+        .migrations()
+        .iter()
+        .copied()
+        .filter(|migration| !history.entries.contains_key(migration.version))
+        .collect()
+}
+
+pub(crate) fn pending_report(migrations: &[&'static Migration]) -> Vec<Pending> {
+    migrations
+        .iter()
+        .map(|migration| Pending {
+            version: migration.version.to_owned(),
+            phase: migration.phase,
+            summary: migration.summary.to_owned(),
+        })
+        .collect()
+}
+
+/// A report of a track on which nothing happened.
+pub(crate) fn idle(track: Track, history: &History) -> TrackReport {
+    let current = history.current(track);
+    TrackReport {
+        track,
+        from: current.clone(),
+        to: current,
+        applied: Vec::new(),
+        pending: pending_report(&pending(track, history)),
+    }
+}
+
+/// The migration of that version or slug in any of the tracks.
+///
+/// # Errors
+/// [`Error::Usage`] naming the nearest one.
+pub(crate) fn find(tracks: &[Track], name: &str) -> Result<(Track, &'static Migration)> {
+    for &track in tracks {
+        if let Some(migration) = track.find(name) {
+            return Ok((track, migration));
+        }
+    }
+    let mut known: Vec<&str> = tracks
+        .iter()
+        .flat_map(|track| track.migrations())
+        .map(|migration| migration.slug())
+        .collect();
+    known.sort_by_key(|slug| distance(slug, name));
+    let nearest = known.first().copied().unwrap_or_default();
+    Err(Error::usage(
+        format!("there is no migration {name:?}"),
+        format!("did you mean {nearest}? `tollgate migrate status` lists all"),
+    ))
+}
+
+/// The number of single-character edits between two words.
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (i, a) in one.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in other.iter().enumerate() {
+            let above = row[j + 1];
+            row[j + 1] = (above + 1)
+                .min(row[j] + 1)
+                .min(diagonal + usize::from(a != *b));
+            diagonal = above;
+        }
+    }
+    row[other.len()]
+}
+
+/// Proves that the database takes writes, without writing.
+///
+/// # Errors
+/// [`Error::ReadOnly`].
+pub(crate) async fn prove_writable(
+    session: &Session,
+    connection: &DatabaseConnection,
+) -> Result<()> {
+    let read_only = |reason: String| Error::ReadOnly {
+        place: session.location.display.clone(),
+        reason,
+    };
+    match session.dialect() {
+        Dialect::Postgres => {
+            let row = connection
+                .query_one_raw(Statement::from_string(
+                    Dialect::Postgres.backend(),
+                    "SELECT current_setting('transaction_read_only') AS setting",
+                ))
+                .await
+                .map_err(Error::database("ask whether the server takes writes"))?;
+            let setting: Option<String> = row.and_then(|row| row.try_get("", "setting").ok());
+            if setting.as_deref() == Some("on") {
+                return Err(read_only("transactions are read-only".to_owned()));
+            }
+            Ok(())
+        }
+        Dialect::Sqlite => {
+            if let Some(path) = session.location.file()
+                && std::fs::metadata(&path).is_ok_and(|meta| meta.permissions().readonly())
+            {
+                // The superuser could write it all the same; whoever took the permission away meant it.
+                return Err(read_only("the file's permissions forbid writing".to_owned()));
+            }
+            let transaction = begin(connection).await.map_err(|error| {
+                if error.to_string().contains("readonly") {
+                    read_only(error.to_string())
+                } else {
+                    Error::database("open a write transaction")(error)
+                }
+            })?;
+            // BEGIN IMMEDIATE takes the lock but writes nothing: setting the version it has makes SQLite try.
+            let version = transaction
+                .query_one_raw(Statement::from_string(
+                    Dialect::Sqlite.backend(),
+                    "SELECT user_version AS version FROM pragma_user_version",
+                ))
+                .await
+                .and_then(|row| row.map_or(Ok(0i32), |row| row.try_get("", "version")))
+                .map_err(Error::database("read the file"))?;
+            let written = transaction
+                .execute_unprepared(&format!("PRAGMA user_version = {version}"))
+                .await;
+            let undone = transaction.rollback().await;
+            written
+                .map_err(|error| read_only(error.to_string()))
+                .and_then(|_| undone.map_err(Error::database("undo the test write")))
+        }
+    }
+}
+
+/// A write transaction. On SQLite it takes the write lock at once, so that it cannot fail half-way for want of it.
+pub(crate) async fn begin(
+    connection: &DatabaseConnection,
+) -> std::result::Result<sea_orm::DatabaseTransaction, DbErr> {
+    connection
+        .begin_with_options(sea_orm::TransactionOptions {
+            sqlite_transaction_mode: Some(sea_orm::SqliteTransactionMode::Immediate),
+            ..Default::default()
+        })
+        .await
+}

@@ -1,0 +1,187 @@
+//! `migrate adopt`: recognises a database that a gateway created, and marks what it already stands behind.
+
+use chrono::Utc;
+use sea_orm::{ConnectionTrait, DatabaseConnection};
+use tollgate_migration::governance::adoption;
+use tollgate_migration::{Context, Created, Track};
+
+use super::{Session, begin, context, idle, prove_writable};
+use crate::database::Access;
+use crate::error::{Error, Result};
+use crate::history::{self, Entry, History};
+use crate::lock::Lock;
+use crate::report::{Applied, Report, TrackReport};
+use crate::stop::Stop;
+
+/// Adopts every track that the database carries and that has no history yet. With `dry_run` it only says what it
+/// would do, and opens the database read-only.
+///
+/// # Errors
+/// [`Error::Refused`] with every difference from the nearest known version; [`Error::Locked`].
+pub async fn adopt(session: &Session, dry_run: bool, stop: &Stop) -> Result<Report> {
+    let started = Utc::now();
+    let access = if dry_run { Access::Read } else { Access::Write };
+    let connection = session.connect(access).await?;
+    let mut report = Report::default();
+    let mut recognised = Vec::new();
+    for (track, exists) in session.tracks(&connection).await? {
+        let history = session.history(&connection, track, exists).await?;
+        if !history.entries.is_empty() {
+            report.tracks.push(idle(track, &history));
+            continue;
+        }
+        let context = context(&connection, &history).await?;
+        let shape = recognise(track, &context)?;
+        recognised.push(serde_json::json!({
+            "track": track, "shape": shape.shape, "applied": versions(track, &shape.applied),
+        }));
+        if dry_run {
+            report.tracks.push(mark_report(track, &shape.applied));
+            continue;
+        }
+        prove_writable(session, &connection).await?;
+        let lock = Lock::take(
+            &session.location,
+            track,
+            session.wait_lock,
+            session.connect_timeout,
+            stop,
+        )
+        .await?;
+        let marked = mark(session, &connection, track).await;
+        lock.release().await;
+        report.tracks.push(marked?);
+    }
+    report.result = Some(serde_json::json!({ "dry_run": dry_run, "recognised": recognised }));
+    if !dry_run && !recognised.is_empty() {
+        session
+            .record_run(&connection, "migrate adopt", started, "done", &report)
+            .await;
+    }
+    Ok(report)
+}
+
+fn versions(track: Track, slugs: &[&str]) -> Vec<&'static str> {
+    slugs
+        .iter()
+        .filter_map(|slug| track.find(slug))
+        .map(|migration| migration.version)
+        .collect()
+}
+
+/// What the database is.
+pub(super) fn recognise(track: Track, context: &Context) -> Result<adoption::Recognised> {
+    if !track.is_carried_by(&context.catalog) {
+        return Err(Error::refused(
+            "nothing_to_adopt",
+            format!("the database has none of the tables of track {track}"),
+            format!("`tollgate migrate up --track {track}` creates them"),
+        ));
+    }
+    match track {
+        Track::Governance => adoption::recognise(context),
+    }
+    .map_err(|differences| {
+        Error::refused(
+            "unknown_schema",
+            format!(
+                "the {track} tables are at no version that is known; nearest is the legacy schema, from which they \
+                 differ: {}",
+                differences.join("; ")
+            ),
+            "bring the schema to a known version, or finish the upgrade that was begun; nothing was changed",
+        )
+    })
+}
+
+/// The history that adopting would write.
+pub(super) fn recognised_history(track: Track, context: &Context) -> Result<History> {
+    Ok(marked(track, &recognise(track, context)?.applied))
+}
+
+fn marked(track: Track, slugs: &[&str]) -> History {
+    History {
+        exists: true,
+        entries: versions(track, slugs)
+            .into_iter()
+            .map(|version| (version.to_owned(), entry(version)))
+            .collect(),
+    }
+}
+
+fn mark_report(track: Track, slugs: &[&str]) -> TrackReport {
+    let marked = marked(track, slugs);
+    let mut report = idle(track, &marked);
+    report.from = None;
+    report.applied = track
+        .migrations()
+        .iter()
+        .filter(|migration| marked.entries.contains_key(migration.version))
+        .map(|migration| Applied {
+            version: migration.version.to_owned(),
+            phase: migration.phase,
+            duration_ms: 0,
+            rows: 0,
+        })
+        .collect();
+    report
+}
+
+fn entry(version: &str) -> Entry {
+    Entry {
+        version: version.to_owned(),
+        applied_at: Utc::now().timestamp(),
+        adopted: true,
+        created: Created::default(),
+        duration_ms: 0,
+        rows: 0,
+    }
+}
+
+/// Marks a track under its lock. Somebody may have done so while the lock was waited for.
+pub(super) async fn mark(
+    session: &Session,
+    connection: &DatabaseConnection,
+    track: Track,
+) -> Result<TrackReport> {
+    let history = History::read(connection, session.dialect(), track)
+        .await
+        .map_err(Error::database("read the history"))?;
+    if !history.entries.is_empty() {
+        return Ok(idle(track, &history));
+    }
+    let context = context(connection, &history).await?;
+    let shape = recognise(track, &context)?;
+    let doing = || Error::database(format!("mark {track} as adopted"));
+    let transaction = begin(connection).await.map_err(doing())?;
+    ensure_history(&transaction, &context, track)
+        .await
+        .map_err(doing())?;
+    for version in versions(track, &shape.applied) {
+        history::record(&transaction, session.dialect(), track, &entry(version))
+            .await
+            .map_err(doing())?;
+    }
+    transaction.commit().await.map_err(doing())?;
+    Ok(mark_report(track, &shape.applied))
+}
+
+/// Creates the history table, or adds Tollgate's columns to one that sea-orm's own tools created.
+pub(super) async fn ensure_history<C: ConnectionTrait>(
+    connection: &C,
+    context: &Context,
+    track: Track,
+) -> std::result::Result<(), sea_orm::DbErr> {
+    let columns: Option<Vec<String>> =
+        context.catalog.table(&track.history_table()).map(|table| {
+            table
+                .columns
+                .iter()
+                .map(|column| column.name.clone())
+                .collect()
+        });
+    for statement in history::ensure(context.catalog.dialect, track, columns.as_deref()) {
+        connection.execute_unprepared(&statement).await?;
+    }
+    Ok(())
+}

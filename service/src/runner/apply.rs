@@ -1,0 +1,382 @@
+//! Runs one plan and records it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use backon::Retryable;
+use chrono::Utc;
+use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, Statement};
+use tollgate_migration::plan::{Created, Guard, Plan, Step, Unit};
+use tollgate_migration::{Dialect, Migration, Track};
+
+use super::engine::Engine;
+use super::{begin, checkpoint};
+use crate::error::{Error, Result};
+use crate::history::{self, Entry};
+use crate::lock::Lock;
+use crate::observer::{Event, Observer};
+use crate::report::Applied;
+use crate::retry::{backoff, is_transient};
+use crate::stop::Stop;
+
+/// Below `deadlock_timeout`, so that Tollgate gives way and not the gateway.
+const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '500ms'";
+
+/// Everything that applying needs besides the plan.
+pub(super) struct Applier<'a> {
+    pub connection: &'a DatabaseConnection,
+    pub dialect: Dialect,
+    pub track: Track,
+    pub lock: &'a Lock,
+    pub batch: Duration,
+    pub observer: &'a dyn Observer,
+    pub stop: &'a Stop,
+}
+
+/// Whether the plan is to be recorded as applied or taken out of the history.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Up,
+    Down,
+}
+
+/// Why a transaction ended without committing.
+enum Abort {
+    Database(DbErr),
+    Guard { code: String, ids: Vec<String> },
+    Violations(String),
+}
+
+impl From<DbErr> for Abort {
+    fn from(error: DbErr) -> Self {
+        Self::Database(error)
+    }
+}
+
+/// What one transaction does at its end.
+struct Ending<'a> {
+    direction: Direction,
+    migration: &'a Migration,
+    created: &'a Created,
+    begun: Instant,
+    rows_before: u64,
+}
+
+impl Applier<'_> {
+    /// Applies a migration and records it, both in one transaction or the record in the last of several.
+    pub(super) async fn up(&self, migration: &Migration, plan: &Plan) -> Result<Applied> {
+        self.run(Direction::Up, migration, plan).await
+    }
+
+    /// Undoes a migration and takes it out of the history.
+    pub(super) async fn down(&self, migration: &Migration, plan: &Plan) -> Result<Applied> {
+        self.run(Direction::Down, migration, plan).await
+    }
+
+    async fn run(
+        &self,
+        direction: Direction,
+        migration: &Migration,
+        plan: &Plan,
+    ) -> Result<Applied> {
+        let begun = Instant::now();
+        self.observer.note(Event::Migration {
+            version: migration.version.to_owned(),
+            summary: migration.summary.to_owned(),
+        });
+        let failed = |source| Error::Migration {
+            version: migration.version.to_owned(),
+            source,
+        };
+        let units = self.units(plan);
+        let mut created = plan.created.clone();
+        if units.len() > 1 || matches!(units.first(), Some(Unit::Alone(_) | Unit::Backfill(_))) {
+            checkpoint::ensure(self.connection, self.dialect)
+                .await
+                .map_err(failed)?;
+            if direction == Direction::Up {
+                created = checkpoint::announce(
+                    self.connection,
+                    self.dialect,
+                    migration.version,
+                    &plan.created,
+                )
+                .await
+                .map_err(failed)?;
+            }
+        }
+        let mut rows = 0;
+        let (last, first) = match units.split_last() {
+            Some((Unit::Transaction(steps), first)) => (steps.as_slice(), first),
+            Some(_) => (&[][..], units.as_slice()),
+            None => (&[][..], &[][..]),
+        };
+        for unit in first {
+            self.stop.check()?;
+            self.lock.prove(self.track).await?;
+            match unit {
+                Unit::Transaction(steps) => {
+                    rows += self.transaction(migration, steps, &[], None).await?;
+                }
+                Unit::Alone(statement) => {
+                    self.observer.note(Event::Step(statement.purpose.clone()));
+                    self.connection
+                        .execute_unprepared(&statement.sql)
+                        .await
+                        .map_err(failed)?;
+                }
+                Unit::Backfill(pass) => {
+                    let engine = Engine {
+                        connection: self.connection,
+                        dialect: self.dialect,
+                        track: self.track,
+                        version: migration.version,
+                        batch: self.batch,
+                        lock: self.lock,
+                        observer: self.observer,
+                        stop: self.stop,
+                    };
+                    rows += engine.run(pass).await?;
+                }
+            }
+        }
+        self.stop.check()?;
+        self.lock.prove(self.track).await?;
+        let ending = Ending {
+            direction,
+            migration,
+            created: &created,
+            begun,
+            rows_before: rows,
+        };
+        rows += self
+            .transaction(migration, last, &plan.rebuilds, Some(&ending))
+            .await?;
+        let duration = begun.elapsed();
+        self.observer.note(Event::Applied {
+            version: migration.version.to_owned(),
+            duration,
+            rows,
+        });
+        Ok(Applied {
+            version: migration.version.to_owned(),
+            phase: migration.phase,
+            duration_ms: millis(duration).unsigned_abs(),
+            rows,
+        })
+    }
+
+    /// On SQLite everything but batched backfills is one transaction.
+    fn units(&self, plan: &Plan) -> Vec<Unit> {
+        if self.dialect == Dialect::Postgres {
+            return plan.units.clone();
+        }
+        let mut merged: Vec<Unit> = Vec::new();
+        for unit in &plan.units {
+            match (unit, merged.last_mut()) {
+                (Unit::Transaction(steps), Some(Unit::Transaction(open))) => {
+                    open.extend(steps.iter().cloned());
+                }
+                _ => merged.push(unit.clone()),
+            }
+        }
+        merged
+    }
+
+    async fn transaction(
+        &self,
+        migration: &Migration,
+        steps: &[Step],
+        rebuilds: &[String],
+        ending: Option<&Ending<'_>>,
+    ) -> Result<u64> {
+        if !rebuilds.is_empty() {
+            // The pragma is ignored inside a transaction, and dropping a parent with it on deletes its children.
+            self.foreign_keys(false).await?;
+        }
+        let outcome = (|| self.attempt(steps, rebuilds, ending))
+            .retry(backoff())
+            .when(|abort| matches!(abort, Abort::Database(error) if is_transient(error)))
+            .notify(|_, pause| {
+                tracing::info!(?pause, "a table is busy; giving way and trying again");
+            })
+            .await;
+        if !rebuilds.is_empty() {
+            self.foreign_keys(true).await?;
+        }
+        outcome.map_err(|abort| match abort {
+            Abort::Database(source) => Error::Migration {
+                version: migration.version.to_owned(),
+                source,
+            },
+            Abort::Guard { code, ids } => crate::doctor::refusal_under_lock(&code, ids),
+            Abort::Violations(what) => Error::refused(
+                "foreign_key_violation",
+                format!(
+                    "{} would leave rows without their parent: {what}",
+                    migration.version
+                ),
+                "nothing was changed; see `tollgate doctor`",
+            ),
+        })
+    }
+
+    async fn foreign_keys(&self, on: bool) -> Result<()> {
+        let word = if on { "ON" } else { "OFF" };
+        self.connection
+            .execute_unprepared(&format!("PRAGMA foreign_keys = {word}"))
+            .await
+            .map(|_| ())
+            .map_err(Error::database(format!("turn foreign keys {word}")))
+    }
+
+    async fn attempt(
+        &self,
+        steps: &[Step],
+        rebuilds: &[String],
+        ending: Option<&Ending<'_>>,
+    ) -> std::result::Result<u64, Abort> {
+        let transaction = begin(self.connection).await?;
+        if self.dialect == Dialect::Postgres {
+            transaction.execute_unprepared(LOCK_TIMEOUT).await?;
+        }
+        let violations = if rebuilds.is_empty() {
+            BTreeMap::new()
+        } else {
+            expect_foreign_keys_off(&transaction).await?;
+            violations(&transaction, rebuilds).await?
+        };
+        let mut rows = 0;
+        for step in steps {
+            match step {
+                Step::Run(statement) => {
+                    self.observer.note(Event::Step(statement.purpose.clone()));
+                    let affected = transaction
+                        .execute_unprepared(&statement.sql)
+                        .await?
+                        .rows_affected();
+                    if statement.counted {
+                        rows += affected;
+                    }
+                }
+                Step::Guard(guard) => ask(&transaction, self.dialect, guard).await?,
+            }
+        }
+        if !rebuilds.is_empty() {
+            let after = self::violations(&transaction, rebuilds).await?;
+            for (place, count) in after {
+                let before = violations.get(&place).copied().unwrap_or_default();
+                if count > before {
+                    return Err(Abort::Violations(format!(
+                        "{} rows of {} whose {} is gone",
+                        count - before,
+                        place.0,
+                        place.1
+                    )));
+                }
+            }
+        }
+        if let Some(ending) = ending {
+            self.end(&transaction, ending, rows).await?;
+        }
+        transaction.commit().await?;
+        Ok(rows)
+    }
+
+    async fn end(
+        &self,
+        transaction: &DatabaseTransaction,
+        ending: &Ending<'_>,
+        rows: u64,
+    ) -> std::result::Result<(), DbErr> {
+        let version = ending.migration.version;
+        match ending.direction {
+            Direction::Up => {
+                let entry = Entry {
+                    version: version.to_owned(),
+                    applied_at: Utc::now().timestamp(),
+                    adopted: false,
+                    created: ending.created.clone(),
+                    duration_ms: millis(ending.begun.elapsed()),
+                    rows: i64::try_from(ending.rows_before + rows).unwrap_or(i64::MAX),
+                };
+                history::record(transaction, self.dialect, self.track, &entry).await?;
+            }
+            Direction::Down => {
+                history::forget(transaction, self.dialect, self.track, version).await?;
+            }
+        }
+        checkpoint::clear(transaction, self.dialect, version).await
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+async fn ask(
+    transaction: &DatabaseTransaction,
+    dialect: Dialect,
+    guard: &Guard,
+) -> std::result::Result<(), Abort> {
+    let found = transaction
+        .query_all_raw(Statement::from_string(dialect.backend(), guard.sql.clone()))
+        .await?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    let ids = found
+        .iter()
+        .map(|row| row.try_get("", "id"))
+        .collect::<std::result::Result<Vec<String>, DbErr>>()?;
+    Err(Abort::Guard {
+        code: guard.code.clone(),
+        ids,
+    })
+}
+
+async fn expect_foreign_keys_off(
+    transaction: &DatabaseTransaction,
+) -> std::result::Result<(), DbErr> {
+    let row = transaction
+        .query_one_raw(Statement::from_string(
+            Dialect::Sqlite.backend(),
+            "SELECT foreign_keys AS setting FROM pragma_foreign_keys",
+        ))
+        .await?;
+    let on: i32 = row.map_or(Ok(1), |row| row.try_get("", "setting"))?;
+    if on != 0 {
+        return Err(DbErr::Custom(
+            "foreign keys could not be turned off, and rebuilding a table would delete its children"
+                .to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// Rows without their parent, by table and parent, in the rebuilt tables and in those that refer to them.
+async fn violations(
+    transaction: &DatabaseTransaction,
+    rebuilds: &[String],
+) -> std::result::Result<BTreeMap<(String, String), i64>, DbErr> {
+    let dialect = Dialect::Sqlite;
+    let names: Vec<String> = rebuilds.iter().map(|name| dialect.text(name)).collect();
+    let names = names.join(", ");
+    let sql = format!(
+        "SELECT m.name AS child, f.parent AS parent, count(*) AS violations FROM sqlite_schema m, \
+         pragma_foreign_key_check(m.name) f WHERE m.type = 'table' AND (m.name IN ({names}) OR EXISTS \
+         (SELECT 1 FROM pragma_foreign_key_list(m.name) l WHERE l.\"table\" IN ({names}))) \
+         AND m.sql NOT LIKE 'CREATE VIRTUAL%' GROUP BY m.name, f.parent"
+    );
+    transaction
+        .query_all_raw(Statement::from_string(dialect.backend(), sql))
+        .await?
+        .iter()
+        .map(|row| {
+            Ok((
+                (row.try_get("", "child")?, row.try_get("", "parent")?),
+                row.try_get("", "violations")?,
+            ))
+        })
+        .collect()
+}

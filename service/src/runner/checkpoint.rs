@@ -1,0 +1,202 @@
+//! How far a migration of several transactions has come, written in the transactions themselves.
+
+use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
+use tollgate_migration::{Created, Dialect};
+
+use crate::database::existing;
+
+/// The table of checkpoints.
+pub(crate) const TABLE: &str = "tollgate_backfills";
+
+/// The pass name under which a migration's record of what it creates is kept until it is done.
+const CREATED: &str = "";
+
+/// Where a pass stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Checkpoint {
+    /// Everything before this place of the physical order is done.
+    pub position: i64,
+    /// Where the pass ends, fixed when it began.
+    pub bound: i64,
+    /// The file the positions speak of; a rewritten table has another one (PostgreSQL).
+    pub file: i64,
+    /// Rows changed so far.
+    pub rows: i64,
+}
+
+/// Creates the table on first need.
+pub(crate) async fn ensure<C: ConnectionTrait>(
+    connection: &C,
+    dialect: Dialect,
+) -> Result<(), DbErr> {
+    if !existing(connection, dialect, &[TABLE.to_owned()])
+        .await?
+        .is_empty()
+    {
+        return Ok(());
+    }
+    connection
+        .execute_unprepared(&format!(
+            "CREATE TABLE IF NOT EXISTS {TABLE} (migration varchar(255) NOT NULL, pass varchar(255) NOT NULL, \
+             position bigint NOT NULL, bound bigint NOT NULL, file bigint NOT NULL, {} bigint NOT NULL, \
+             created text, PRIMARY KEY (migration, pass))",
+            dialect.quote("rows")
+        ))
+        .await?;
+    Ok(())
+}
+
+async fn write<C: ConnectionTrait>(
+    connection: &C,
+    dialect: Dialect,
+    sql: String,
+    values: Vec<Value>,
+) -> Result<(), DbErr> {
+    connection
+        .execute_raw(Statement::from_sql_and_values(
+            dialect.backend(),
+            sql,
+            values,
+        ))
+        .await
+        .map(|_| ())
+}
+
+/// Reads a pass's checkpoint.
+pub(crate) async fn read<C: ConnectionTrait>(
+    connection: &C,
+    dialect: Dialect,
+    migration: &str,
+    pass: &str,
+) -> Result<Option<Checkpoint>, DbErr> {
+    let sql = format!(
+        "SELECT position, bound, file, {} AS changed FROM {TABLE} WHERE migration = {} AND pass = {}",
+        dialect.quote("rows"),
+        dialect.parameter(1),
+        dialect.parameter(2)
+    );
+    connection
+        .query_one_raw(Statement::from_sql_and_values(
+            dialect.backend(),
+            sql,
+            [migration.into(), pass.into()],
+        ))
+        .await?
+        .map(|row| {
+            Ok(Checkpoint {
+                position: row.try_get("", "position")?,
+                bound: row.try_get("", "bound")?,
+                file: row.try_get("", "file")?,
+                rows: row.try_get("", "changed")?,
+            })
+        })
+        .transpose()
+}
+
+/// Writes a pass's checkpoint.
+pub(crate) async fn save<C: ConnectionTrait>(
+    connection: &C,
+    dialect: Dialect,
+    migration: &str,
+    pass: &str,
+    checkpoint: &Checkpoint,
+) -> Result<(), DbErr> {
+    let p = |n| dialect.parameter(n);
+    let rows = dialect.quote("rows");
+    let sql = format!(
+        "INSERT INTO {TABLE} (migration, pass, position, bound, file, {rows}) VALUES ({}, {}, {}, {}, {}, {}) \
+         ON CONFLICT (migration, pass) DO UPDATE SET position = excluded.position, bound = excluded.bound, \
+         file = excluded.file, {rows} = excluded.{rows}",
+        p(1),
+        p(2),
+        p(3),
+        p(4),
+        p(5),
+        p(6)
+    );
+    write(
+        connection,
+        dialect,
+        sql,
+        vec![
+            migration.into(),
+            pass.into(),
+            checkpoint.position.into(),
+            checkpoint.bound.into(),
+            checkpoint.file.into(),
+            checkpoint.rows.into(),
+        ],
+    )
+    .await
+}
+
+/// Adds what the migration is about to create to what killed runs of it have announced, and returns it all.
+pub(crate) async fn announce<C: ConnectionTrait>(
+    connection: &C,
+    dialect: Dialect,
+    migration: &str,
+    created: &Created,
+) -> Result<Created, DbErr> {
+    let p = |n| dialect.parameter(n);
+    let sql = format!(
+        "SELECT created FROM {TABLE} WHERE migration = {} AND pass = {}",
+        p(1),
+        p(2)
+    );
+    let json = |error: serde_json::Error| DbErr::Custom(error.to_string());
+    let mut all: Created = match connection
+        .query_one_raw(Statement::from_sql_and_values(
+            dialect.backend(),
+            sql,
+            [migration.into(), CREATED.into()],
+        ))
+        .await?
+    {
+        Some(row) => {
+            let text: Option<String> = row.try_get("", "created")?;
+            text.map_or_else(|| Ok(Created::default()), |text| serde_json::from_str(&text))
+                .map_err(json)?
+        }
+        None => Created::default(),
+    };
+    all.merge(created);
+    let sql = format!(
+        "INSERT INTO {TABLE} (migration, pass, position, bound, file, {}, created) VALUES ({}, {}, 0, 0, 0, 0, {}) \
+         ON CONFLICT (migration, pass) DO UPDATE SET created = excluded.created",
+        dialect.quote("rows"),
+        p(1),
+        p(2),
+        p(3)
+    );
+    write(
+        connection,
+        dialect,
+        sql,
+        vec![
+            migration.into(),
+            CREATED.into(),
+            serde_json::to_string(&all).map_err(json)?.into(),
+        ],
+    )
+    .await?;
+    Ok(all)
+}
+
+/// Forgets a migration's checkpoints: it is done, or undone.
+pub(crate) async fn clear<C: ConnectionTrait>(
+    connection: &C,
+    dialect: Dialect,
+    migration: &str,
+) -> Result<(), DbErr> {
+    if existing(connection, dialect, &[TABLE.to_owned()])
+        .await?
+        .is_empty()
+    {
+        return Ok(());
+    }
+    let sql = format!(
+        "DELETE FROM {TABLE} WHERE migration = {}",
+        dialect.parameter(1)
+    );
+    write(connection, dialect, sql, vec![migration.into()]).await
+}

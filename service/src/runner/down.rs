@@ -1,0 +1,277 @@
+//! `migrate down`: undoes the last migration, or everything behind `--to`.
+
+use std::time::Duration;
+
+use chrono::Utc;
+use sea_orm::DatabaseConnection;
+use tollgate_migration::{Migration, Track};
+
+use super::apply::Applier;
+use super::{Session, context, find, idle, pending, pending_report, prove_writable};
+use crate::database::Access;
+use crate::doctor::{self, Samples};
+use crate::error::{Error, Result};
+use crate::history::History;
+use crate::lock::Lock;
+use crate::observer::Observer;
+use crate::report::{Change, Finding, Outcome, Report, Severity, TrackReport};
+use crate::stop::Stop;
+
+/// What the operator chose.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The last migration that stays applied; one step when absent.
+    pub to: Option<String>,
+    /// Go on where rows or values cannot be kept.
+    pub allow_data_loss: bool,
+}
+
+/// Undoes migrations, newest first.
+///
+/// The outcome's error is [`Error::Refused`] before the first write for an adopted migration, and for data that would
+/// be lost unless `allow_data_loss`; [`Error::Usage`] when several tracks could be meant.
+pub async fn down(
+    session: &Session,
+    options: &Options,
+    observer: &dyn Observer,
+    stop: &Stop,
+) -> Outcome {
+    let mut report = Report::default();
+    let error = run(session, options, observer, stop, &mut report)
+        .await
+        .err();
+    Outcome { report, error }
+}
+
+async fn run(
+    session: &Session,
+    options: &Options,
+    observer: &dyn Observer,
+    stop: &Stop,
+    report: &mut Report,
+) -> Result<()> {
+    let started = Utc::now();
+    if let Some(to) = &options.to {
+        find(&Track::ALL, to)?;
+    }
+    let connection = session.connect(Access::Write).await?;
+    let tracks = session.tracks(&connection).await?;
+    let names: Vec<Track> = tracks.iter().map(|(track, _)| *track).collect();
+    let (track, exists) = match (&options.to, tracks.as_slice()) {
+        (Some(to), _) => {
+            let (track, _) = find(&names, to)?;
+            tracks
+                .iter()
+                .copied()
+                .find(|(named, _)| *named == track)
+                .unwrap_or((track, false))
+        }
+        (None, [only]) => *only,
+        (None, _) => {
+            return Err(Error::usage(
+                "the database carries several tracks, and down undoes one step of one",
+                "name it with --track",
+            ));
+        }
+    };
+    let history = session.history(&connection, track, exists).await?;
+    let steps = selected(track, &history, options)?;
+    if steps.is_empty() {
+        report.tracks.push(idle(track, &history));
+        return Ok(());
+    }
+    prove_writable(session, &connection).await?;
+    let lock = Lock::take(
+        &session.location,
+        track,
+        session.wait_lock,
+        session.connect_timeout,
+        stop,
+    )
+    .await?;
+    let outcome = locked(
+        session, &connection, track, options, &lock, observer, stop, report,
+    )
+    .await;
+    lock.release().await;
+    if report.tracks.iter().any(|track| !track.applied.is_empty()) {
+        let word = if outcome.is_ok() { "done" } else { "failed" };
+        session
+            .record_run(&connection, "migrate down", started, word, report)
+            .await;
+    }
+    outcome
+}
+
+fn selected(
+    track: Track,
+    history: &History,
+    options: &Options,
+) -> Result<Vec<&'static Migration>> {
+    let applied: Vec<&'static Migration> = track
+        .migrations()
+        .iter()
+        .rev()
+        .copied()
+        .filter(|migration| history.entries.contains_key(migration.version))
+        .collect();
+    let Some(to) = &options.to else {
+        return Ok(applied.into_iter().take(1).collect());
+    };
+    let (_, last) = find(&[track], to)?;
+    if !history.entries.contains_key(last.version) {
+        return Err(Error::usage(
+            format!("{} is not applied, so nothing can go down to it", last.version),
+            "`tollgate migrate status` lists what is applied",
+        ));
+    }
+    Ok(applied
+        .into_iter()
+        .take_while(|migration| migration.version != last.version)
+        .collect())
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one call, split off so that the lock is released on every way out"
+)]
+async fn locked(
+    session: &Session,
+    connection: &DatabaseConnection,
+    track: Track,
+    options: &Options,
+    lock: &Lock,
+    observer: &dyn Observer,
+    stop: &Stop,
+    report: &mut Report,
+) -> Result<()> {
+    let dialect = session.dialect();
+    let mut history = History::read(connection, dialect, track)
+        .await
+        .map_err(Error::database("read the history"))?;
+    let steps = selected(track, &history, options)?;
+    if let Some(adopted) = steps
+        .iter()
+        .find(|step| history.entries[step.version].adopted)
+    {
+        return Err(Error::refused(
+            "adopted",
+            format!(
+                "{} was adopted, not applied: what it stands for is the gateway's own",
+                adopted.version
+            ),
+            format!(
+                "go down to it and no further: --to {}; nothing was changed",
+                adopted.slug()
+            ),
+        ));
+    }
+    let losses = losses(connection, &history, &steps).await?;
+    if !losses.is_empty() && !options.allow_data_loss {
+        return Err(Error::Refused {
+            code: "data_loss",
+            message: format!(
+                "going down would lose data: {}",
+                losses
+                    .iter()
+                    .map(|loss| format!("{} rows of {}", loss.rows, loss.table))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ),
+            hint: "--allow-data-loss goes on all the same; nothing was changed".to_owned(),
+            findings: losses,
+        });
+    }
+    report.changes.extend(losses.iter().map(|loss| Change {
+        table: loss.table.clone(),
+        action: "lose".to_owned(),
+        rows: loss.rows,
+        sample_ids: loss.sample_ids.clone(),
+    }));
+    report.findings.extend(losses);
+    let applier = Applier {
+        connection,
+        dialect,
+        track,
+        lock,
+        batch: Duration::from_millis(50),
+        observer,
+        stop,
+    };
+    let mut entry = TrackReport {
+        track,
+        from: history.current(track),
+        to: None,
+        applied: Vec::new(),
+        pending: Vec::new(),
+    };
+    let mut outcome = Ok(());
+    for migration in steps {
+        outcome = one(&applier, migration, &history, &mut entry).await;
+        if outcome.is_err() {
+            break;
+        }
+        history = History::read(connection, dialect, track)
+            .await
+            .map_err(Error::database("read the history"))?;
+    }
+    entry.to = history.current(track);
+    entry.pending = pending_report(&pending(track, &history));
+    report.tracks.push(entry);
+    outcome
+}
+
+async fn one(
+    applier: &Applier<'_>,
+    migration: &'static Migration,
+    history: &History,
+    entry: &mut TrackReport,
+) -> Result<()> {
+    applier.stop.check()?;
+    let context = context(applier.connection, history).await?;
+    let created = history
+        .entries
+        .get(migration.version)
+        .map(|applied| applied.created.clone())
+        .unwrap_or_default();
+    let (plan, _) = migration.plan_down(&context, &created);
+    entry.applied.push(applier.down(migration, &plan).await?);
+    Ok(())
+}
+
+/// What the steps together would lose, each loss once.
+async fn losses(
+    connection: &DatabaseConnection,
+    history: &History,
+    steps: &[&'static Migration],
+) -> Result<Vec<Finding>> {
+    let context = context(connection, history).await?;
+    let mut asked: Vec<String> = Vec::new();
+    let mut found = Vec::new();
+    for step in steps {
+        let created = &history.entries[step.version].created;
+        for loss in (step.losses)(&context, created) {
+            if asked.contains(&loss.sql) {
+                continue;
+            }
+            asked.push(loss.sql.clone());
+            let (rows, sample_ids) =
+                doctor::ids(connection, &context, &loss.sql, Samples::default())
+                    .await
+                    .map_err(Error::database("count what would be lost"))?;
+            if rows > 0 {
+                found.push(Finding {
+                    code: "data_loss".to_owned(),
+                    severity: Severity::Blocking,
+                    title: "going down loses data".to_owned(),
+                    table: loss.table,
+                    rows,
+                    sample_ids,
+                    effect: loss.what,
+                    resolve: "--allow-data-loss".to_owned(),
+                });
+            }
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,220 @@
+//! The backfill engine: ranges of the physical order of the referring table, each a short transaction of its own.
+//!
+//! The bound is fixed when a pass begins, so that inserts cannot keep it going; the checkpoint is written in the batch's
+//! own transaction, so that a killed run goes on exactly behind its last commit; a repeat of a range changes nothing.
+
+use std::time::{Duration, Instant};
+
+use backon::Retryable;
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement};
+use tollgate_migration::Dialect;
+use tollgate_migration::plan::Backfill;
+
+use super::checkpoint::{self, Checkpoint};
+use crate::error::{Error, Result};
+use crate::lock::Lock;
+use crate::observer::{Event, Observer, Progress};
+use crate::retry::{backoff, is_transient};
+use crate::stop::Stop;
+use tollgate_migration::Track;
+
+/// What the engine needs besides the pass.
+pub(super) struct Engine<'a> {
+    pub connection: &'a DatabaseConnection,
+    pub dialect: Dialect,
+    pub track: Track,
+    pub version: &'a str,
+    pub batch: Duration,
+    pub lock: &'a Lock,
+    pub observer: &'a dyn Observer,
+    pub stop: &'a Stop,
+}
+
+/// The first batch, in blocks or rowids; from there a batch sizes itself.
+const FIRST: i64 = 16;
+/// A repeat that leaves fewer rows than this is left to contract's catch-up.
+const ONE_BATCH: i64 = 500;
+/// Rows that somebody keeps locked are tried this often before they are left to contract.
+const REPEATS: usize = 5;
+
+impl Engine<'_> {
+    /// Runs a pass to its end, then repeats it until less than a batch is left. Returns the rows changed.
+    pub(super) async fn run(&self, pass: &Backfill) -> Result<u64> {
+        let mut total = 0;
+        for repeat in 0..=REPEATS {
+            let changed = self.walk(pass).await?;
+            total += changed;
+            let left = self.remaining(pass).await.map_err(|e| self.failed(e))?;
+            if left == 0 || (left < ONE_BATCH && repeat > 0) {
+                break;
+            }
+            tracing::debug!(pass = pass.name, left, "another round for what was locked or new");
+        }
+        Ok(total)
+    }
+
+    fn failed(&self, source: DbErr) -> Error {
+        Error::Migration {
+            version: self.version.to_owned(),
+            source,
+        }
+    }
+
+    async fn number(&self, sql: String) -> std::result::Result<i64, DbErr> {
+        let row = self
+            .connection
+            .query_one_raw(Statement::from_string(self.dialect.backend(), sql))
+            .await?;
+        row.map_or(Ok(0), |row| {
+            row.try_get::<Option<i64>>("", "number")
+                .map(Option::unwrap_or_default)
+        })
+    }
+
+    async fn remaining(&self, pass: &Backfill) -> std::result::Result<i64, DbErr> {
+        self.number(pass.remaining.replace(" AS rows", " AS number"))
+            .await
+    }
+
+    /// The end of the table's physical order, and the file it lies in.
+    async fn extent(&self, pass: &Backfill) -> std::result::Result<(i64, i64), DbErr> {
+        let table = self.dialect.quote(&pass.table);
+        match self.dialect {
+            Dialect::Postgres => {
+                let literal = self.dialect.text(&table);
+                let file = self
+                    .number(format!(
+                        "SELECT pg_relation_filenode({literal}::regclass)::bigint AS number"
+                    ))
+                    .await?;
+                let blocks = self
+                    .number(format!(
+                        "SELECT pg_relation_size({literal}::regclass) / current_setting('block_size')::bigint AS number"
+                    ))
+                    .await?;
+                Ok((blocks, file))
+            }
+            Dialect::Sqlite => {
+                let last = self
+                    .number(format!("SELECT max(rowid) AS number FROM {table}"))
+                    .await?;
+                Ok((last + 1, 0))
+            }
+        }
+    }
+
+    fn range(&self, pass: &Backfill, from: i64, to: i64) -> String {
+        let alias = &pass.alias;
+        match self.dialect {
+            Dialect::Postgres => {
+                format!("{alias}.ctid >= '({from},0)'::tid AND {alias}.ctid < '({to},0)'::tid")
+            }
+            Dialect::Sqlite => format!("{alias}.rowid >= {from} AND {alias}.rowid < {to}"),
+        }
+    }
+
+    async fn walk(&self, pass: &Backfill) -> Result<u64> {
+        let (bound, file) = self.extent(pass).await.map_err(|e| self.failed(e))?;
+        let stored = checkpoint::read(self.connection, self.dialect, self.version, &pass.name)
+            .await
+            .map_err(|e| self.failed(e))?;
+        // A pass that was interrupted goes on; one that had ended, or whose table was rewritten, begins again.
+        let mut at = match stored {
+            Some(stored) if stored.file == file && stored.position < stored.bound => stored,
+            _ => Checkpoint {
+                // rowids may be negative, blocks never are.
+                position: match self.dialect {
+                    Dialect::Postgres => 0,
+                    Dialect::Sqlite => self
+                        .number(format!(
+                            "SELECT min(rowid) AS number FROM {}",
+                            self.dialect.quote(&pass.table)
+                        ))
+                        .await
+                        .map_err(|e| self.failed(e))?,
+                },
+                bound,
+                file,
+                rows: 0,
+            },
+        };
+        let before = at.rows;
+        let begun = Instant::now();
+        let mut step = FIRST;
+        while at.position < at.bound {
+            self.stop.check()?;
+            self.lock.prove(self.track).await?;
+            let to = at.position.saturating_add(step).min(at.bound);
+            let sql = pass.batch(&self.range(pass, at.position, to));
+            let started = Instant::now();
+            let next = (|| self.batch(pass, &sql, &at, to))
+                .retry(backoff())
+                .when(is_transient)
+                .notify(|error, pause| {
+                    tracing::debug!(%error, ?pause, "a batch gives way to the gateway");
+                })
+                .await
+                .map_err(|e| self.failed(e))?;
+            let took = started.elapsed();
+            at = next;
+            step = next_step(step, took, self.batch);
+            self.observer
+                .note(Event::Backfill(progress(pass, &at, begun)));
+        }
+        self.observer
+            .note(Event::BackfillDone(progress(pass, &at, begun)));
+        Ok((at.rows - before).unsigned_abs())
+    }
+
+    async fn batch(
+        &self,
+        pass: &Backfill,
+        sql: &str,
+        at: &Checkpoint,
+        to: i64,
+    ) -> std::result::Result<Checkpoint, DbErr> {
+        let transaction = super::begin(self.connection).await?;
+        if self.dialect == Dialect::Postgres {
+            // The batch is a few hundred rows whatever the planner believes of tables it has never analysed: only a
+            // nested loop over primary keys stays linear.
+            transaction
+                .execute_unprepared(
+                    "SET LOCAL lock_timeout = '500ms'; SET LOCAL enable_hashjoin = off; \
+                     SET LOCAL enable_mergejoin = off; SET LOCAL enable_seqscan = off",
+                )
+                .await?;
+        }
+        let changed = transaction.execute_unprepared(sql).await?.rows_affected();
+        let next = Checkpoint {
+            position: to,
+            rows: at.rows.saturating_add_unsigned(changed),
+            ..at.clone()
+        };
+        checkpoint::save(&transaction, self.dialect, self.version, &pass.name, &next).await?;
+        transaction.commit().await?;
+        Ok(next)
+    }
+}
+
+fn progress(pass: &Backfill, at: &Checkpoint, begun: Instant) -> Progress {
+    Progress {
+        purpose: pass.purpose.clone(),
+        position: at.position.unsigned_abs(),
+        bound: at.bound.unsigned_abs(),
+        rows: at.rows.unsigned_abs(),
+        elapsed: begun.elapsed(),
+    }
+}
+
+/// Grows or shrinks a batch toward its time, at most by half or double, so that one slow batch does not throw it off.
+fn next_step(step: i64, took: Duration, target: Duration) -> i64 {
+    let took = took.as_secs_f64().max(0.000_1);
+    let factor = (target.as_secs_f64() / took).clamp(0.5, 2.0);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        reason = "a batch is far below 2^52 blocks, and the result is clamped"
+    )]
+    let next = (step as f64 * factor) as i64;
+    next.clamp(1, 1 << 40)
+}

@@ -1,0 +1,345 @@
+//! `migrate up`: applies what is pending.
+
+use std::time::Duration;
+
+use chrono::Utc;
+use sea_orm::DatabaseConnection;
+use tollgate_migration::{Context, Dialect, Migration, Phase, SharedBudgets, Track};
+
+use super::adopt::{ensure_history, mark, recognise, recognised_history};
+use super::apply::Applier;
+use super::{Session, context, find, idle, pending, pending_report, prove_writable};
+use crate::database::Access;
+use crate::doctor::{self, Samples};
+use crate::error::{Error, Result};
+use crate::history::History;
+use crate::lock::Lock;
+use crate::observer::Observer;
+use crate::report::{Outcome, Report, TrackReport};
+use crate::stop::Stop;
+
+/// What the operator chose.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Stop before the first migration of a later phase.
+    pub phase: Option<Phase>,
+    /// The last migration to be applied.
+    pub to: Option<String>,
+    /// Adopt first where there is no history.
+    pub adopt: bool,
+    /// What happens to shared budgets.
+    pub shared_budgets: SharedBudgets,
+    /// How long a batch of a backfill should take; 50 ms on PostgreSQL and 10 ms on SQLite when absent.
+    pub batch: Option<Duration>,
+}
+
+/// The pending migrations that these options select, in order.
+///
+/// # Errors
+/// [`Error::Usage`] where `--to` names no migration of the tracks.
+pub(super) fn selected(
+    tracks: &[Track],
+    track: Track,
+    history: &History,
+    options: &Options,
+) -> Result<Vec<&'static Migration>> {
+    let mut selected = pending(track, history);
+    if let Some(phase) = options.phase
+        && let Some(end) = selected
+            .iter()
+            .position(|migration| migration.phase > phase)
+    {
+        selected.truncate(end);
+    }
+    if let Some(to) = &options.to {
+        let (of, last) = find(tracks, to)?;
+        if of == track {
+            let end = track
+                .migrations()
+                .iter()
+                .position(|migration| migration.version == last.version)
+                .map_or(0, |position| position + 1);
+            let kept = &track.migrations()[..end];
+            selected.retain(|migration| kept.iter().any(|kept| kept.version == migration.version));
+        } else {
+            // `--to` names a migration of another track: this one stays where it is.
+            selected.clear();
+        }
+    }
+    Ok(selected)
+}
+
+/// A track that is about to change.
+struct Work {
+    track: Track,
+    history: History,
+    from: Option<String>,
+    selected: Vec<&'static Migration>,
+    /// Whether the track is to be marked as adopted first.
+    adopt: bool,
+}
+
+/// Applies what is pending: read, lock, read again, ask the doctor, apply.
+///
+/// The outcome's error is [`Error::Refused`] before the first write when something stands in the way,
+/// [`Error::Locked`], or [`Error::Migration`] with everything before the failed step committed and nothing of it kept.
+pub async fn up(
+    session: &Session,
+    options: &Options,
+    observer: &dyn Observer,
+    stop: &Stop,
+) -> Outcome {
+    let mut report = Report::default();
+    let error = run(session, options, observer, stop, &mut report)
+        .await
+        .err();
+    Outcome { report, error }
+}
+
+async fn run(
+    session: &Session,
+    options: &Options,
+    observer: &dyn Observer,
+    stop: &Stop,
+    report: &mut Report,
+) -> Result<()> {
+    let started = Utc::now();
+    let access = if session.tracks.is_empty() {
+        Access::Write
+    } else {
+        Access::Create
+    };
+    if let Some(to) = &options.to {
+        let tracks = if session.tracks.is_empty() {
+            &Track::ALL
+        } else {
+            session.tracks.as_slice()
+        };
+        find(tracks, to)?;
+    }
+    let connection = session.connect(access).await?;
+    let tracks = session.tracks(&connection).await?;
+    let names: Vec<Track> = tracks.iter().map(|(track, _)| *track).collect();
+    let mut waiting = Vec::new();
+    for (track, exists) in tracks {
+        let history = session.history(&connection, track, exists).await?;
+        if selected(&names, track, &history, options)?.is_empty() {
+            report.tracks.push(idle(track, &history));
+        } else {
+            waiting.push(track);
+        }
+    }
+    if waiting.is_empty() {
+        return Ok(());
+    }
+    prove_writable(session, &connection).await?;
+    let mut locks = Vec::new();
+    let mut outcome = Ok(());
+    // SQLite has one writer, hence one lock for all tracks; it is taken with the first.
+    let lockable = match session.dialect() {
+        Dialect::Postgres => waiting.len(),
+        Dialect::Sqlite => 1,
+    };
+    for &track in waiting.iter().take(lockable) {
+        match Lock::take(
+            &session.location,
+            track,
+            session.wait_lock,
+            session.connect_timeout,
+            stop,
+        )
+        .await
+        {
+            Ok(lock) => locks.push(lock),
+            Err(error) => {
+                outcome = Err(error);
+                break;
+            }
+        }
+    }
+    if outcome.is_ok() {
+        let locked = Locked {
+            session,
+            connection: &connection,
+            names: &names,
+            options,
+            observer,
+            stop,
+            locks: &locks,
+        };
+        outcome = locked.run(&waiting, report).await;
+    }
+    for lock in locks {
+        lock.release().await;
+    }
+    let wrote = report.tracks.iter().any(|track| !track.applied.is_empty());
+    if wrote {
+        let word = match &outcome {
+            Ok(()) => "done",
+            Err(Error::Refused { .. }) => "refused",
+            Err(Error::Stopped { .. }) => "stopped",
+            Err(_) => "failed",
+        };
+        session
+            .record_run(&connection, "migrate up", started, word, report)
+            .await;
+    }
+    outcome
+}
+
+/// The part of `up` that happens under the locks.
+struct Locked<'a> {
+    session: &'a Session,
+    connection: &'a DatabaseConnection,
+    names: &'a [Track],
+    options: &'a Options,
+    observer: &'a dyn Observer,
+    stop: &'a Stop,
+    locks: &'a [Lock],
+}
+
+impl Locked<'_> {
+    async fn run(&self, tracks: &[Track], report: &mut Report) -> Result<()> {
+        let mut work = Vec::new();
+        for &track in tracks {
+            work.push(self.prepare(track, report).await?);
+        }
+        if report.is_blocked() {
+            return Err(doctor::refusal(std::mem::take(&mut report.findings)));
+        }
+        for (position, item) in work.iter_mut().enumerate() {
+            let Some(lock) = self.locks.get(position).or_else(|| self.locks.first()) else {
+                continue;
+            };
+            let outcome = self.apply(item, lock, report).await;
+            report.tracks.sort_by_key(|track| track.track);
+            outcome?;
+        }
+        Ok(())
+    }
+
+    /// Reads again, now that nobody else can write, and asks the doctor.
+    async fn prepare(&self, track: Track, report: &mut Report) -> Result<Work> {
+        let mut history = read_again(self.session, self.connection, track).await?;
+        let from = history.current(track);
+        let mut adopt = false;
+        let mut live = live(self.connection, &history, self.options).await?;
+        if history.entries.is_empty() && track.is_carried_by(&live.catalog) {
+            if !self.options.adopt {
+                return Err(unadopted(track, &live));
+            }
+            // Marked only after the doctor has looked, so that a refusal leaves nothing behind.
+            history = recognised_history(track, &live)?;
+            live.history = history.created();
+            adopt = true;
+        }
+        let selected = selected(self.names, track, &history, self.options)?;
+        report.findings.extend(
+            doctor::examine(
+                self.connection,
+                &live,
+                track,
+                &selected,
+                Samples::default(),
+            )
+            .await?,
+        );
+        Ok(Work {
+            track,
+            history,
+            from,
+            selected,
+            adopt,
+        })
+    }
+
+    async fn apply(&self, item: &mut Work, lock: &Lock, report: &mut Report) -> Result<()> {
+        let dialect = self.session.dialect();
+        let mut entry = TrackReport {
+            track: item.track,
+            from: item.from.clone(),
+            to: item.history.current(item.track),
+            applied: Vec::new(),
+            pending: Vec::new(),
+        };
+        let applier = Applier {
+            connection: self.connection,
+            dialect,
+            track: item.track,
+            lock,
+            batch: self.options.batch.unwrap_or(match dialect {
+                Dialect::Postgres => Duration::from_millis(50),
+                Dialect::Sqlite => Duration::from_millis(10),
+            }),
+            observer: self.observer,
+            stop: self.stop,
+        };
+        if item.adopt {
+            mark(self.session, self.connection, item.track).await?;
+            item.history = read_again(self.session, self.connection, item.track).await?;
+        }
+        let outcome = apply_all(&applier, item, self.options, &mut entry).await;
+        entry.to = item.history.current(item.track);
+        entry.pending = pending_report(&pending(item.track, &item.history));
+        report.tracks.push(entry);
+        outcome
+    }
+}
+
+async fn apply_all(
+    applier: &Applier<'_>,
+    item: &mut Work,
+    options: &Options,
+    entry: &mut TrackReport,
+) -> Result<()> {
+    for migration in &item.selected {
+        applier.stop.check()?;
+        // The gateway goes on working, and upstream may have migrated in between: each step reads for itself.
+        let context = live(applier.connection, &item.history, options).await?;
+        ensure_history(applier.connection, &context, item.track)
+            .await
+            .map_err(Error::database("create the history table"))?;
+        let (plan, _) = migration.plan_up(&context);
+        entry.applied.push(applier.up(migration, &plan).await?);
+        item.history = History::read(applier.connection, applier.dialect, item.track)
+            .await
+            .map_err(Error::database("read the history"))?;
+    }
+    Ok(())
+}
+
+async fn read_again(
+    session: &Session,
+    connection: &DatabaseConnection,
+    track: Track,
+) -> Result<History> {
+    History::read(connection, session.dialect(), track)
+        .await
+        .map_err(Error::database("read the history"))
+}
+
+/// The live context, with what the operator chose.
+pub(super) async fn live(
+    connection: &DatabaseConnection,
+    history: &History,
+    options: &Options,
+) -> Result<Context> {
+    let mut context = context(connection, history).await?;
+    context.shared_budgets = options.shared_budgets;
+    Ok(context)
+}
+
+/// Tables are there and no history: they are somebody's, and creating ours over them would fail or worse.
+pub(super) fn unadopted(track: Track, context: &Context) -> Error {
+    match recognise(track, context) {
+        Ok(shape) => Error::refused(
+            "not_adopted",
+            format!(
+                "the database has {track} tables ({}) and no history of Tollgate's",
+                shape.shape
+            ),
+            "run `tollgate migrate adopt` first, or `tollgate migrate up --adopt` in one step; nothing was changed",
+        ),
+        Err(error) => error,
+    }
+}

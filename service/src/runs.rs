@@ -1,0 +1,97 @@
+//! One row for each command that changed something.
+
+use chrono::{DateTime, Utc};
+use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
+use tollgate_migration::Dialect;
+
+/// The table of runs.
+pub const TABLE: &str = "tollgate_runs";
+
+/// A run to be recorded.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The command, `migrate up`.
+    pub kind: String,
+    /// The routine, for `reconcile`.
+    pub routine: Option<String>,
+    /// When it began.
+    pub started_at: DateTime<Utc>,
+    /// When it ended.
+    pub finished_at: DateTime<Utc>,
+    /// `done`, `failed`, `refused` or `stopped`.
+    pub outcome: String,
+    /// The report, as JSON.
+    pub report: String,
+}
+
+/// Who runs this process: user, host and process id, as far as the environment says.
+pub fn applied_by() -> String {
+    let user = std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned());
+    format!("{user}@{} (pid {})", host(), std::process::id())
+}
+
+fn host() -> String {
+    std::env::var("HOSTNAME")
+        .ok()
+        .filter(|name| !name.is_empty())
+        .or_else(|| std::fs::read_to_string("/etc/hostname").ok())
+        .map_or_else(|| "unknown".to_owned(), |name| name.trim().to_owned())
+}
+
+/// Records a run, creating the table on first need.
+pub(crate) async fn record<C: ConnectionTrait>(
+    connection: &C,
+    dialect: Dialect,
+    run: &Run,
+) -> Result<(), DbErr> {
+    let (key, time) = match dialect {
+        Dialect::Postgres => ("bigserial PRIMARY KEY", "timestamptz"),
+        Dialect::Sqlite => ("integer PRIMARY KEY AUTOINCREMENT", "datetime"),
+    };
+    connection
+        .execute_unprepared(&format!(
+            "CREATE TABLE IF NOT EXISTS {TABLE} (id {key}, kind text NOT NULL, routine text, started_at {time} NOT NULL, \
+             finished_at {time} NOT NULL, outcome text NOT NULL, tool_version text NOT NULL, host text NOT NULL, report text NOT NULL)"
+        ))
+        .await?;
+    let p = |n| dialect.parameter(n);
+    let (started, finished) = match dialect {
+        Dialect::Postgres => (
+            format!("CAST({} AS timestamptz)", p(3)),
+            format!("CAST({} AS timestamptz)", p(4)),
+        ),
+        Dialect::Sqlite => (p(3), p(4)),
+    };
+    let sql = format!(
+        "INSERT INTO {TABLE} (kind, routine, started_at, finished_at, outcome, tool_version, host, report) \
+         VALUES ({}, {}, {started}, {finished}, {}, {}, {}, {})",
+        p(1),
+        p(2),
+        p(5),
+        p(6),
+        p(7),
+        p(8)
+    );
+    let values: Vec<Value> = vec![
+        run.kind.clone().into(),
+        run.routine.clone().into(),
+        instant(run.started_at).into(),
+        instant(run.finished_at).into(),
+        run.outcome.clone().into(),
+        env!("CARGO_PKG_VERSION").into(),
+        host().into(),
+        run.report.clone().into(),
+    ];
+    connection
+        .execute_raw(Statement::from_sql_and_values(
+            dialect.backend(),
+            sql,
+            values,
+        ))
+        .await?;
+    Ok(())
+}
+
+fn instant(at: DateTime<Utc>) -> String {
+    at.format("%Y-%m-%d %H:%M:%S%.6f+00:00").to_string()
+}

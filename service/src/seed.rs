@@ -1,0 +1,191 @@
+//! Made-up databases that look like real ones, for demonstrations, rehearsals and measurements.
+//!
+//! Everything is inserted by a few set-based statements, and the same seed makes the same rows.
+
+mod bifrost_legacy;
+
+use sea_orm::ConnectionTrait;
+use tollgate_migration::{Catalog, Dialect};
+
+use crate::database::Access;
+use crate::error::{Error, Result};
+use crate::report::{Change, Report};
+use crate::runner::{Session, begin};
+
+/// Which gateway is imitated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// Bifrost before multi-budget, with the calendar flag on budgets (v1.5.0-prerelease1).
+    BifrostLegacy,
+}
+
+/// What is to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Which gateway is imitated.
+    pub profile: Profile,
+    /// How many virtual keys it has.
+    pub virtual_keys: u32,
+    /// The seed of the values.
+    pub rng_seed: u32,
+}
+
+/// One statement of a seed, and the table it fills.
+struct Fill {
+    table: &'static str,
+    sql: String,
+}
+
+/// SQL that makes numbers and values on either backend.
+struct Maker {
+    dialect: Dialect,
+    seed: u32,
+}
+
+impl Maker {
+    /// A source `g` with a column `i` that counts from one, to be put before the statement and behind `FROM`.
+    fn numbers(&self, count: u32) -> (String, String) {
+        match self.dialect {
+            Dialect::Postgres => (
+                String::new(),
+                format!("generate_series(1::bigint, {count}::bigint) AS g(i)"),
+            ),
+            Dialect::Sqlite => (
+                format!(
+                    "WITH RECURSIVE g(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM g WHERE i < {count}) "
+                ),
+                "g".to_owned(),
+            ),
+        }
+    }
+
+    /// `INSERT INTO table (columns) SELECT values FROM numbers`.
+    fn insert(
+        &self,
+        table: &'static str,
+        count: u32,
+        columns: &[(&str, String)],
+        condition: &str,
+    ) -> Fill {
+        let (with, from) = self.numbers(count);
+        let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+        let values: Vec<&str> = columns.iter().map(|(_, value)| value.as_str()).collect();
+        Fill {
+            table,
+            sql: format!(
+                "{with}INSERT INTO {table} ({}) SELECT {} FROM {from} WHERE {condition}",
+                names.join(", "),
+                values.join(", ")
+            ),
+        }
+    }
+
+    /// A number from zero to `below`, different for every `i` and every `salt`.
+    fn random(&self, salt: u32, below: u32) -> String {
+        let offset = u64::from(self.seed) * 7_919 + u64::from(salt) * 104_729;
+        format!("((((i * 48271 + {offset}) % 2147483647) * 48271 % 2147483647) / 64 % {below})")
+    }
+
+    /// One of several texts.
+    fn pick(&self, salt: u32, words: &[&str]) -> String {
+        let count = u32::try_from(words.len()).unwrap_or(1);
+        let arms: Vec<String> = words
+            .iter()
+            .enumerate()
+            .map(|(position, word)| format!("WHEN {position} THEN '{word}'"))
+            .collect();
+        format!("CASE {} {} END", self.random(salt, count), arms.join(" "))
+    }
+
+    /// An instant that many seconds before 2026-03-29, as the upstream's driver writes it.
+    fn before(&self, seconds: &str) -> String {
+        match self.dialect {
+            Dialect::Postgres => format!(
+                "timestamptz '2026-03-29 00:00:00.123456+00' - ({seconds}) * interval '1 second'"
+            ),
+            Dialect::Sqlite => format!(
+                "strftime('%Y-%m-%d %H:%M:%S', '2026-03-29 00:00:00', '-' || ({seconds}) || ' seconds') || '.123456789+00:00'"
+            ),
+        }
+    }
+
+    /// An id with a prefix and the number, padded so that ids sort as numbers do.
+    fn id(&self, prefix: &str, number: &str) -> String {
+        match self.dialect {
+            Dialect::Postgres => format!("'{prefix}-' || lpad(({number})::text, 7, '0')"),
+            Dialect::Sqlite => format!("'{prefix}-' || printf('%07d', {number})"),
+        }
+    }
+
+    /// A boolean from a condition.
+    fn flag(&self, condition: &str) -> String {
+        match self.dialect {
+            Dialect::Postgres => format!("({condition})"),
+            Dialect::Sqlite => format!("CASE WHEN {condition} THEN 1 ELSE 0 END"),
+        }
+    }
+}
+
+/// Creates the tables and fills them.
+///
+/// # Errors
+/// [`Error::Refused`] when one of the tables exists: a seed never touches rows of somebody else.
+pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
+    let connection = session.connect(Access::Create).await?;
+    let catalog = Catalog::read(&connection)
+        .await
+        .map_err(Error::database("read the catalog"))?;
+    let Profile::BifrostLegacy = options.profile;
+    let tables = bifrost_legacy::tables();
+    if let Some(table) = tables.iter().find(|table| catalog.has_table(&table.name)) {
+        return Err(Error::refused(
+            "not_empty",
+            format!("the database has a table {} already", table.name),
+            "seed an empty database; nothing was changed",
+        ));
+    }
+    let dialect = session.dialect();
+    let doing = |what: &str| Error::database(format!("seed {what}"));
+    let transaction = begin(&connection).await.map_err(doing("the database"))?;
+    for table in &tables {
+        transaction
+            .execute_unprepared(&table.sql(dialect))
+            .await
+            .map_err(doing(&table.name))?;
+    }
+    let maker = Maker {
+        dialect,
+        seed: options.rng_seed,
+    };
+    let mut report = Report::default();
+    for fill in bifrost_legacy::fills(&maker, options.virtual_keys) {
+        let rows = transaction
+            .execute_unprepared(&fill.sql)
+            .await
+            .map_err(doing(fill.table))?
+            .rows_affected();
+        report.changes.push(Change {
+            table: fill.table.to_owned(),
+            action: "insert".to_owned(),
+            rows,
+            sample_ids: Vec::new(),
+        });
+    }
+    for table in &tables {
+        for index in &table.indexes {
+            transaction
+                .execute_unprepared(&index.sql(dialect, &table.name, false))
+                .await
+                .map_err(doing(&index.name))?;
+        }
+    }
+    transaction.commit().await.map_err(doing("the database"))?;
+    if dialect == Dialect::Postgres {
+        // Autovacuum would do it a minute later; a plan made before that is made blindly.
+        connection
+            .execute_unprepared("ANALYZE")
+            .await
+            .map_err(doing("statistics"))?;
+    }
+    Ok(report)
+}
