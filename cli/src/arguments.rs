@@ -10,7 +10,12 @@ use tollgate_service::{Phase, Track};
 /// Point it at a PostgreSQL or SQLite database that a Bifrost gateway created, recognise it with `migrate adopt`, look
 /// with `migrate plan`, and migrate with `migrate up`, while the gateway goes on serving.
 #[derive(Debug, Parser)]
-#[command(name = "tollgate", bin_name = "tollgate", version, propagate_version = true)]
+#[command(
+    name = "tollgate",
+    bin_name = "tollgate",
+    version,
+    propagate_version = true
+)]
 #[command(after_help = "\
 Exit codes: 0 done; 1 failed, nothing half-applied; 2 wrong call; 3 --check found pending migrations or drift;
 4 refused, see the findings; 5 another run holds the lock; 130 and 143 stopped by a signal, resumable.
@@ -22,15 +27,33 @@ pub(crate) struct Arguments {
     pub database_url: Option<String>,
 
     /// The track to work on; may be repeated [default: those that the database carries]
-    #[arg(long = "track", global = true, value_name = "TRACK", env = "TOLLGATE_TRACK", value_delimiter = ',')]
+    #[arg(
+        long = "track",
+        global = true,
+        value_name = "TRACK",
+        env = "TOLLGATE_TRACK",
+        value_delimiter = ','
+    )]
     pub tracks: Vec<Track>,
 
     /// How results are printed on stdout
-    #[arg(long, global = true, value_enum, default_value = "text", env = "TOLLGATE_OUTPUT")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "text",
+        env = "TOLLGATE_OUTPUT"
+    )]
     pub output: Output,
 
     /// How logs and progress are printed on stderr
-    #[arg(long, global = true, value_enum, default_value = "text", env = "TOLLGATE_LOG_FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "text",
+        env = "TOLLGATE_LOG_FORMAT"
+    )]
     pub log_format: Output,
 
     /// How long connecting may take, in seconds

@@ -58,7 +58,9 @@ impl Progress {
 }
 
 fn rate(rows: u64, elapsed: Duration) -> u64 {
-    let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
+    let millis = u64::try_from(elapsed.as_millis())
+        .unwrap_or(u64::MAX)
+        .max(1);
     rows.saturating_mul(1000) / millis
 }
 

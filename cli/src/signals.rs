@@ -8,6 +8,10 @@ const INTERRUPT: u8 = 2;
 const TERMINATE: u8 = 15;
 
 /// Begins to watch for signals.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the second signal asks for exactly that, and every write is in a transaction"
+)]
 pub(crate) fn watch() -> Stop {
     let stop = Stop::default();
     let asked = stop.clone();

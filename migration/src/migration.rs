@@ -173,7 +173,9 @@ impl MigrationTrait for &'static Migration {
                 Unit::Transaction(steps) => steps.clone(),
                 Unit::Alone(statement) => vec![Step::Run(statement.clone())],
                 Unit::Backfill(backfill) => {
-                    connection.execute_unprepared(&backfill.batch("1 = 1")).await?;
+                    connection
+                        .execute_unprepared(&backfill.batch("1 = 1"))
+                        .await?;
                     continue;
                 }
             };

@@ -28,6 +28,8 @@ pub struct Statement {
     pub blocks: Blocks,
     /// Whether the rows it affects are rows of the migration's data, and counted.
     pub counted: bool,
+    /// Whether it is a part of the step before it, and shown only with its SQL.
+    pub detail: bool,
 }
 
 /// A question asked under the migration's lock; any row in the answer refuses the migration before it commits.
@@ -35,6 +37,8 @@ pub struct Statement {
 pub struct Guard {
     /// The hazard's code.
     pub code: String,
+    /// The table whose rows it names.
+    pub table: String,
     /// A query whose first column `id` names the offending rows.
     pub sql: String,
 }

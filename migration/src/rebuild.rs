@@ -43,17 +43,20 @@ pub(crate) fn rebuild(
     }
     let columns = columns.join(", ");
     let mut statements = Vec::new();
+    let mut first = true;
     let mut run = |sql: String, purpose: String| {
         statements.push(Statement {
             sql,
             purpose,
             blocks: Blocks::Everyone,
             counted: false,
+            detail: !first,
         });
+        first = false;
     };
     run(
         "PRAGMA legacy_alter_table = ON".to_owned(),
-        format!("views and triggers that mention {name} stay as they are"),
+        format!("rebuild {name}, with its indexes and triggers; what mentions it stays as it is"),
     );
     run(
         format!("DROP TABLE IF EXISTS {new}"),

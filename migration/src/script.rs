@@ -65,6 +65,7 @@ impl Script {
             purpose,
             blocks,
             counted: false,
+            detail: false,
         }));
     }
 
@@ -75,6 +76,7 @@ impl Script {
             purpose: purpose.to_owned(),
             blocks,
             counted: true,
+            detail: false,
         }));
     }
 
@@ -95,9 +97,10 @@ impl Script {
     }
 
     /// A question that refuses the migration when it finds something.
-    pub fn guard(&mut self, code: &str, sql: String) {
+    pub fn guard(&mut self, code: &str, table: &str, sql: String) {
         self.open.push(Step::Guard(Guard {
             code: code.to_owned(),
+            table: table.to_owned(),
             sql,
         }));
     }
@@ -134,11 +137,7 @@ impl Script {
             .iter()
             .map(|key| live_foreign_key(key, dialect))
             .collect();
-        table.checks = spec
-            .checks
-            .iter()
-            .map(|check| live_check(check))
-            .collect();
+        table.checks = spec.checks.iter().map(live_check).collect();
         self.catalog.tables.insert(spec.name.clone(), table);
         self.plan.created.tables.push(spec.name.clone());
         for index in &spec.indexes {
@@ -178,7 +177,10 @@ impl Script {
             definition.push_str(&constraint);
         }
         self.ddl(
-            format!("ALTER TABLE {} ADD COLUMN {definition}", dialect.quote(table)),
+            format!(
+                "ALTER TABLE {} ADD COLUMN {definition}",
+                dialect.quote(table)
+            ),
             format!("column {table}.{}", column.name),
             Blocks::Everyone,
         );
@@ -241,10 +243,14 @@ impl Script {
             Some(_) => {
                 self.boundary();
                 self.plan.units.push(Unit::Alone(Statement {
-                    sql: format!("DROP INDEX CONCURRENTLY IF EXISTS {}", dialect.quote(&spec.name)),
+                    sql: format!(
+                        "DROP INDEX CONCURRENTLY IF EXISTS {}",
+                        dialect.quote(&spec.name)
+                    ),
                     purpose: format!("index {} was left half-built", spec.name),
                     blocks: Blocks::Nothing,
                     counted: false,
+                    detail: false,
                 }));
             }
             None => {}
@@ -256,6 +262,7 @@ impl Script {
                 purpose: format!("index {}, built while the gateway works", spec.name),
                 blocks: Blocks::Nothing,
                 counted: false,
+                detail: false,
             }));
         } else {
             self.ddl(

@@ -51,8 +51,7 @@ impl Location {
     /// # Errors
     /// [`Error::Usage`] for any other address. The message never repeats a password.
     pub fn parse(url: &str) -> Result<Self> {
-        const HINT: &str =
-            "use postgres://user@host:5432/database or sqlite://path/to/file.db";
+        const HINT: &str = "use postgres://user@host:5432/database or sqlite://path/to/file.db";
         let scheme = url.split(':').next().unwrap_or_default();
         match scheme {
             "postgres" | "postgresql" => {
@@ -146,7 +145,9 @@ impl Location {
                 }
                 Target::Sqlite(options) => {
                     let options = match access {
-                        Access::Read => (**options).clone().create_if_missing(false).read_only(true),
+                        Access::Read => {
+                            (**options).clone().create_if_missing(false).read_only(true)
+                        }
                         Access::Write => (**options).clone().create_if_missing(false),
                         Access::Create => (**options).clone().create_if_missing(true),
                     };

@@ -16,16 +16,14 @@ pub(crate) struct Hazard {
     pub severity: Severity,
     /// One line.
     pub title: &'static str,
-    /// The table it is found in.
-    pub table: &'static str,
     /// What would happen.
     pub effect: &'static str,
     /// The flag or command that resolves it.
     pub resolve: &'static str,
     /// The slugs of the migrations it concerns; it is asked while one of them is to run.
     pub concerns: &'static [&'static str],
-    /// The query, `None` where this schema cannot have the hazard.
-    pub query: fn(&Context) -> Option<String>,
+    /// One query per table it can be found in; none where this schema cannot have the hazard.
+    pub queries: fn(&Context) -> Vec<(&'static str, String)>,
 }
 
 /// How many ids a finding lists.
@@ -49,7 +47,7 @@ fn hazards(track: Track) -> &'static [Hazard] {
     }
 }
 
-/// Looks for the hazards of the migrations that are to run. Two statements per hazard at the most; nothing is written.
+/// Looks for the hazards of the migrations that are to run. One statement per hazard and table; nothing is written.
 ///
 /// # Errors
 /// [`Error::Database`] naming the hazard whose question failed.
@@ -62,33 +60,31 @@ pub(crate) async fn examine<C: ConnectionTrait>(
 ) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for hazard in hazards(track) {
-        let concerned = hazard.concerns.iter().any(|slug| {
-            migrations
-                .iter()
-                .any(|migration| migration.slug() == *slug)
-        });
+        let concerned = hazard
+            .concerns
+            .iter()
+            .any(|slug| migrations.iter().any(|migration| migration.slug() == *slug));
         if !concerned {
             continue;
         }
-        let Some(query) = (hazard.query)(context) else {
-            continue;
-        };
-        let (rows, sample_ids) = ids(connection, context, &query, samples)
-            .await
-            .map_err(Error::database(format!("look for hazard {}", hazard.code)))?;
-        if rows > 0 {
-            findings.push(finding(hazard, rows, sample_ids));
+        for (table, query) in (hazard.queries)(context) {
+            let (rows, sample_ids) = ids(connection, context, &query, samples)
+                .await
+                .map_err(Error::database(format!("look for hazard {}", hazard.code)))?;
+            if rows > 0 {
+                findings.push(finding(hazard, table, rows, sample_ids));
+            }
         }
     }
     Ok(findings)
 }
 
-fn finding(hazard: &Hazard, rows: u64, sample_ids: Vec<String>) -> Finding {
+fn finding(hazard: &Hazard, table: &str, rows: u64, sample_ids: Vec<String>) -> Finding {
     Finding {
         code: hazard.code.to_owned(),
         severity: hazard.severity,
         title: hazard.title.to_owned(),
-        table: hazard.table.to_owned(),
+        table: table.to_owned(),
         rows,
         sample_ids,
         effect: hazard.effect.to_owned(),
@@ -116,9 +112,7 @@ pub(crate) async fn ids<C: ConnectionTrait>(
             ),
         ))
         .await?;
-    let total: i64 = rows
-        .first()
-        .map_or(Ok(0), |row| row.try_get("", "total"))?;
+    let total: i64 = rows.first().map_or(Ok(0), |row| row.try_get("", "total"))?;
     let mut ids = rows
         .iter()
         .map(|row| {
@@ -140,7 +134,10 @@ pub(crate) fn refusal(findings: Vec<Finding>) -> Error {
         .map(|finding| finding.code.as_str())
         .collect();
     codes.dedup();
-    let message = format!("doctor found {}, which blocks the migration", codes.join(", "));
+    let message = format!(
+        "doctor found {}, which blocks the migration",
+        codes.join(", ")
+    );
     Error::Refused {
         code: "blocked",
         message,
@@ -151,18 +148,20 @@ pub(crate) fn refusal(findings: Vec<Finding>) -> Error {
 }
 
 /// The refusal for a hazard that has come up since the doctor looked, found under the migration's own lock.
-pub(crate) fn refusal_under_lock(code: &str, ids: Vec<String>) -> Error {
+pub(crate) fn refusal_under_lock(code: &str, table: &str, ids: Vec<String>) -> Error {
     let found = Track::ALL
         .into_iter()
         .flat_map(hazards)
         .find(|hazard| hazard.code == code)
         .map(|hazard| {
             let rows = ids.len() as u64;
-            finding(hazard, rows, ids.into_iter().take(10).collect())
+            finding(hazard, table, rows, ids.into_iter().take(10).collect())
         });
     Error::Refused {
         code: "blocked",
-        message: format!("{code} has come up since the doctor looked; the migration was rolled back"),
+        message: format!(
+            "{code} has come up since the doctor looked; the migration was rolled back"
+        ),
         hint: "resolve what the finding names, then run the command again".to_owned(),
         findings: found.into_iter().collect(),
     }

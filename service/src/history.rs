@@ -187,8 +187,8 @@ pub(crate) async fn record<C: ConnectionTrait>(
         dialect.quote("rows"),
         parameters.join(", ")
     );
-    let created = serde_json::to_string(&entry.created)
-        .map_err(|error| DbErr::Custom(error.to_string()))?;
+    let created =
+        serde_json::to_string(&entry.created).map_err(|error| DbErr::Custom(error.to_string()))?;
     let values: Vec<Value> = vec![
         entry.version.clone().into(),
         entry.applied_at.into(),

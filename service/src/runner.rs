@@ -272,7 +272,9 @@ pub(crate) async fn prove_writable(
                 && std::fs::metadata(&path).is_ok_and(|meta| meta.permissions().readonly())
             {
                 // The superuser could write it all the same; whoever took the permission away meant it.
-                return Err(read_only("the file's permissions forbid writing".to_owned()));
+                return Err(read_only(
+                    "the file's permissions forbid writing".to_owned(),
+                ));
             }
             let transaction = begin(connection).await.map_err(|error| {
                 if error.to_string().contains("readonly") {

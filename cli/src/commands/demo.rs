@@ -40,7 +40,9 @@ pub(super) async fn run(arguments: &Arguments, options: &Demo, stop: &Stop) -> A
 
 /// A temporary folder, and the guard that removes it unless it is to be kept.
 fn folder(keep: bool) -> std::io::Result<(std::path::PathBuf, Option<tempfile::TempDir>)> {
-    let folder = tempfile::Builder::new().prefix("tollgate-demo-").tempdir()?;
+    let folder = tempfile::Builder::new()
+        .prefix("tollgate-demo-")
+        .tempdir()?;
     if keep {
         Ok((folder.keep(), None))
     } else {
@@ -134,7 +136,13 @@ async fn show(
     if let Some(error) = again.error {
         return Err(error);
     }
-    if before != after || again.report.tracks.iter().any(|track| !track.applied.is_empty()) {
+    if before != after
+        || again
+            .report
+            .tracks
+            .iter()
+            .any(|track| !track.applied.is_empty())
+    {
         return Err(Error::refused(
             "demo_differs",
             format!("what the demo counted before and after differs:\n{out}"),

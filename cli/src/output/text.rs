@@ -173,15 +173,14 @@ fn plan(out: &mut String, report: &Report, sql: bool) {
                     let note = if step["batched"] == true {
                         "in batches, {range} is each batch's".to_owned()
                     } else {
-                        step["transaction"]
-                            .as_u64()
-                            .map_or_else(|| "outside a transaction".to_owned(), |number| {
-                                format!("transaction {number}")
-                            })
+                        step["transaction"].as_u64().map_or_else(
+                            || "outside a transaction".to_owned(),
+                            |number| format!("transaction {number}"),
+                        )
                     };
                     let _ = writeln!(out, "    -- {} ({note})", text("purpose"));
                     let _ = writeln!(out, "    {};", text("sql"));
-                } else {
+                } else if step["detail"] != true {
                     let _ = writeln!(out, "            - {}", text("purpose"));
                 }
             }

@@ -280,8 +280,9 @@ impl CreateTable {
                 let end = start + unwanted.text.len();
                 let mut head = item.text[..start].trim_end();
                 if unwanted.name.is_some()
-                    && let Some(keyword) =
-                        tokens(head).iter().rfind(|token| token.is_keyword("CONSTRAINT"))
+                    && let Some(keyword) = tokens(head)
+                        .iter()
+                        .rfind(|token| token.is_keyword("CONSTRAINT"))
                 {
                     head = head[..keyword.start].trim_end();
                 }
@@ -451,8 +452,6 @@ fn item(sql: &str, tokens: &[Token]) -> Option<Item> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
     use super::*;
 
     const GORM: &str = "CREATE TABLE `governance_virtual_keys` (`id` varchar(255),`name` varchar(255) NOT NULL,`is_active` numeric DEFAULT true,`budget_id` varchar(255),`note` text DEFAULT 'a, (b) `c` -- d',PRIMARY KEY (`id`),CONSTRAINT `fk_governance_virtual_keys_budget` FOREIGN KEY (`budget_id`) REFERENCES `governance_budgets`(`id`),CONSTRAINT `fk_team` FOREIGN KEY (`team_id`) REFERENCES `governance_teams`(`budget_id`))";
@@ -460,10 +459,7 @@ mod tests {
     #[test]
     fn what_is_taken_apart_reads_the_same_when_put_together() {
         let table = CreateTable::parse(GORM).unwrap();
-        assert_eq!(
-            table.sql("`governance_virtual_keys`"),
-            GORM
-        );
+        assert_eq!(table.sql("`governance_virtual_keys`"), GORM);
     }
 
     #[test]

@@ -24,11 +24,10 @@ const REQUIRED: [(&str, &[&str]); 3] = [
             "reset_duration",
             "last_reset",
             "current_usage",
-            "created_at",
         ],
     ),
     (VIRTUAL_KEYS, &["id"]),
-    (PROVIDER_CONFIGS, &["id", "virtual_key_id", "provider"]),
+    (PROVIDER_CONFIGS, &["id", "virtual_key_id"]),
 ];
 
 /// Recognises a database.
@@ -79,8 +78,13 @@ fn missing(catalog: &Catalog) -> Vec<String> {
                 differences.push(format!("{table} has no column {column}"));
             }
         }
-        if live.primary_key != ["id"] {
-            differences.push(format!("the primary key of {table} is not (id)"));
+        let keyed = live.primary_key == ["id"]
+            || live
+                .indexes
+                .iter()
+                .any(|index| index.unique && index.predicate.is_none() && index.columns == ["id"]);
+        if !keyed {
+            differences.push(format!("{table} has no unique key over id"));
         }
     }
     differences

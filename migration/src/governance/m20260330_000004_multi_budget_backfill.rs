@@ -113,7 +113,7 @@ fn down(context: &Context, _created: &Created, script: &mut Script) {
     }
     for owner in Owner::BOTH {
         if owner.has_legacy_reference(context) && catalog.has_column(BUDGETS, owner.column()) {
-            write_owner_back(dialect, owner, script);
+            write_owner_back(owner, script);
         }
     }
     for owner in Owner::BOTH {
@@ -134,7 +134,9 @@ pub(super) fn write_flags_back(dialect: Dialect, script: &mut Script) {
     let unflagged = format!("NOT ({})", dialect.is_true("b.calendar_aligned"));
     let truth = dialect.truth();
     for source in [
-        format!("SELECT b.id AS id FROM {BUDGETS} b JOIN {VIRTUAL_KEYS} v ON v.id = b.virtual_key_id"),
+        format!(
+            "SELECT b.id AS id FROM {BUDGETS} b JOIN {VIRTUAL_KEYS} v ON v.id = b.virtual_key_id"
+        ),
         format!(
             "SELECT b.id AS id FROM {BUDGETS} b JOIN {PROVIDER_CONFIGS} p ON p.id = b.provider_config_id \
              JOIN {VIRTUAL_KEYS} v ON v.id = p.virtual_key_id"
@@ -152,16 +154,16 @@ pub(super) fn write_flags_back(dialect: Dialect, script: &mut Script) {
 }
 
 /// The owner's oldest budget becomes its `budget_id`.
-pub(super) fn write_owner_back(dialect: Dialect, owner: Owner, script: &mut Script) {
+pub(super) fn write_owner_back(owner: Owner, script: &mut Script) {
     let (table, column) = (owner.table(), owner.column());
+    let oldest = owners::oldest_first(&script.catalog);
     script.execute(
         format!(
             "UPDATE {table} SET budget_id = due.budget FROM (SELECT {column} AS owner, id AS budget, \
-             row_number() OVER (PARTITION BY {column} ORDER BY {}, id) AS place \
+             row_number() OVER (PARTITION BY {column} ORDER BY {oldest}) AS place \
              FROM {BUDGETS} WHERE {column} IS NOT NULL) due \
              WHERE due.place = 1 AND due.owner = {table}.id \
-             AND ({table}.budget_id IS NULL OR {table}.budget_id <> due.budget)",
-            owners::oldest_first(dialect, "")
+             AND ({table}.budget_id IS NULL OR {table}.budget_id <> due.budget)"
         ),
         &format!("{table} refers to its budget again"),
         Blocks::Rows,

@@ -34,10 +34,10 @@ fn up(context: &Context, script: &mut Script) {
     script.lock_tables(&[VIRTUAL_KEYS, PROVIDER_CONFIGS, BUDGETS]);
     if !referring.is_empty() {
         if let Some(shared) = owners::shared(context) {
-            script.guard("G001", shared);
+            script.guard("G001", BUDGETS, shared);
         }
         if let Some(claimed) = owners::claimed_elsewhere(context) {
-            script.guard("G002", claimed);
+            script.guard("G002", BUDGETS, claimed);
         }
         catch_up_owners(context, script);
         if flag {
@@ -145,7 +145,7 @@ fn down(context: &Context, created: &Created, script: &mut Script) {
         if restored(owner.table(), "budget_id")
             && context.catalog.has_column(BUDGETS, owner.column())
         {
-            write_owner_back(dialect, owner, script);
+            write_owner_back(owner, script);
         }
     }
     if restored(BUDGETS, "calendar_aligned") {

@@ -1,5 +1,6 @@
 //! Who owns a budget, in the legacy schema and in the new one.
 
+use crate::catalog::Catalog;
 use crate::ddl::{CheckSpec, ForeignKeySpec, foreign_key};
 use crate::dialect::Dialect;
 use crate::migration::Context;
@@ -211,20 +212,21 @@ pub fn beyond_the_oldest(context: &Context) -> Vec<Loss> {
                     owner.name().replace('_', " ")
                 ),
                 sql: format!(
-                    "SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY {column} ORDER BY {}, id) AS place \
+                    "SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY {column} ORDER BY {}) AS place \
                      FROM {BUDGETS} WHERE {column} IS NOT NULL) ranked WHERE place > 1",
-                    oldest_first(context.catalog.dialect, "")
+                    oldest_first(&context.catalog)
                 ),
             }
         })
         .collect()
 }
 
-/// The sort key "oldest", whatever the spelling of a time on SQLite.
-pub fn oldest_first(dialect: Dialect, prefix: &str) -> String {
-    match dialect {
-        Dialect::Postgres => format!("{prefix}created_at"),
-        Dialect::Sqlite => format!("julianday({prefix}created_at), {prefix}created_at"),
+/// The sort key "oldest": by creation, whatever the spelling of a time on SQLite, then by id.
+pub fn oldest_first(catalog: &Catalog) -> &'static str {
+    match catalog.dialect {
+        _ if !catalog.has_column(BUDGETS, "created_at") => "id",
+        Dialect::Postgres => "created_at, id",
+        Dialect::Sqlite => "julianday(created_at), created_at, id",
     }
 }
 
@@ -237,12 +239,14 @@ pub fn flags_without_a_legacy_place(context: &Context, created: &Created) -> Vec
     {
         return Vec::new();
     }
-    let restored = context.created("multi_budget_contract").is_some_and(|contract| {
-        contract
-            .dropped
-            .iter()
-            .any(|column| column.table == BUDGETS && column.name == "calendar_aligned")
-    });
+    let restored = context
+        .created("multi_budget_contract")
+        .is_some_and(|contract| {
+            contract
+                .dropped
+                .iter()
+                .any(|column| column.table == BUDGETS && column.name == "calendar_aligned")
+        });
     let carried = if restored || catalog.has_column(BUDGETS, "calendar_aligned") {
         let mut carriers = Vec::new();
         if catalog.has_column(BUDGETS, "virtual_key_id") {

@@ -350,15 +350,7 @@ fn keys() -> TableSpec {
             hash(),
             encryption(),
         ]),
-        vec![
-            foreign_key(
-                "fk_config_providers_keys",
-                "provider_id",
-                PROVIDERS,
-                "id",
-            )
-            .cascade(),
-        ],
+        vec![foreign_key("fk_config_providers_keys", "provider_id", PROVIDERS, "id").cascade()],
         indexes,
     )
 }

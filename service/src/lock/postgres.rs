@@ -55,6 +55,10 @@ impl Poll {
             .map_err(Error::database("take the lock"))
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "PostgreSQL only, where begin has one meaning"
+    )]
     async fn attempt(self, track: Track) -> std::result::Result<Tried, DbErr> {
         let transaction = self.connection.begin().await?;
         // An idle transaction is this lock's whole life; PostgreSQL 17 can end it in two ways.
@@ -92,10 +96,7 @@ impl Poll {
     }
 }
 
-async fn holder(
-    transaction: &DatabaseTransaction,
-    key: i32,
-) -> std::result::Result<String, DbErr> {
+async fn holder(transaction: &DatabaseTransaction, key: i32) -> std::result::Result<String, DbErr> {
     let row = transaction
         .query_one_raw(query(format!(
             "SELECT format('server pid %s, application %s, client %s, for %s s', a.pid, \

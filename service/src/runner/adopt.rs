@@ -172,14 +172,13 @@ pub(super) async fn ensure_history<C: ConnectionTrait>(
     context: &Context,
     track: Track,
 ) -> std::result::Result<(), sea_orm::DbErr> {
-    let columns: Option<Vec<String>> =
-        context.catalog.table(&track.history_table()).map(|table| {
-            table
-                .columns
-                .iter()
-                .map(|column| column.name.clone())
-                .collect()
-        });
+    let columns: Option<Vec<String>> = context.catalog.table(&track.history_table()).map(|table| {
+        table
+            .columns
+            .iter()
+            .map(|column| column.name.clone())
+            .collect()
+    });
     for statement in history::ensure(context.catalog.dialect, track, columns.as_deref()) {
         connection.execute_unprepared(&statement).await?;
     }

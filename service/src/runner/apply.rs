@@ -43,7 +43,11 @@ enum Direction {
 /// Why a transaction ended without committing.
 enum Abort {
     Database(DbErr),
-    Guard { code: String, ids: Vec<String> },
+    Guard {
+        code: String,
+        table: String,
+        ids: Vec<String>,
+    },
     Violations(String),
 }
 
@@ -209,7 +213,9 @@ impl Applier<'_> {
                 version: migration.version.to_owned(),
                 source,
             },
-            Abort::Guard { code, ids } => crate::doctor::refusal_under_lock(&code, ids),
+            Abort::Guard { code, table, ids } => {
+                crate::doctor::refusal_under_lock(&code, &table, ids)
+            }
             Abort::Violations(what) => Error::refused(
                 "foreign_key_violation",
                 format!(
@@ -331,6 +337,7 @@ async fn ask(
         .collect::<std::result::Result<Vec<String>, DbErr>>()?;
     Err(Abort::Guard {
         code: guard.code.clone(),
+        table: guard.table.clone(),
         ids,
     })
 }

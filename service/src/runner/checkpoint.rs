@@ -154,8 +154,11 @@ pub(crate) async fn announce<C: ConnectionTrait>(
     {
         Some(row) => {
             let text: Option<String> = row.try_get("", "created")?;
-            text.map_or_else(|| Ok(Created::default()), |text| serde_json::from_str(&text))
-                .map_err(json)?
+            text.map_or_else(
+                || Ok(Created::default()),
+                |text| serde_json::from_str(&text),
+            )
+            .map_err(json)?
         }
         None => Created::default(),
     };

@@ -90,7 +90,14 @@ async fn run(
     )
     .await?;
     let outcome = locked(
-        session, &connection, track, options, &lock, observer, stop, report,
+        session,
+        &connection,
+        track,
+        options,
+        &lock,
+        observer,
+        stop,
+        report,
     )
     .await;
     lock.release().await;
@@ -103,11 +110,7 @@ async fn run(
     outcome
 }
 
-fn selected(
-    track: Track,
-    history: &History,
-    options: &Options,
-) -> Result<Vec<&'static Migration>> {
+fn selected(track: Track, history: &History, options: &Options) -> Result<Vec<&'static Migration>> {
     let applied: Vec<&'static Migration> = track
         .migrations()
         .iter()
@@ -121,7 +124,10 @@ fn selected(
     let (_, last) = find(&[track], to)?;
     if !history.entries.contains_key(last.version) {
         return Err(Error::usage(
-            format!("{} is not applied, so nothing can go down to it", last.version),
+            format!(
+                "{} is not applied, so nothing can go down to it",
+                last.version
+            ),
             "`tollgate migrate status` lists what is applied",
         ));
     }

@@ -48,7 +48,11 @@ impl Engine<'_> {
             if left == 0 || (left < ONE_BATCH && repeat > 0) {
                 break;
             }
-            tracing::debug!(pass = pass.name, left, "another round for what was locked or new");
+            tracing::debug!(
+                pass = pass.name,
+                left,
+                "another round for what was locked or new"
+            );
         }
         Ok(total)
     }

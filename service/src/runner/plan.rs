@@ -24,6 +24,8 @@ pub struct PlannedStep {
     pub transaction: Option<usize>,
     /// Whether it runs once per batch.
     pub batched: bool,
+    /// Whether it is a part of the step before it.
+    pub detail: bool,
 }
 
 /// A planned migration.
@@ -62,9 +64,9 @@ pub async fn plan(session: &Session, options: &Options) -> Result<Report> {
             return Err(unadopted(track, &context));
         }
         let run = selected(&names, track, &history, options)?;
-        report.findings.extend(
-            doctor::examine(&connection, &context, track, &run, Samples::default()).await?,
-        );
+        report
+            .findings
+            .extend(doctor::examine(&connection, &context, track, &run, Samples::default()).await?);
         let mut entry = idle(track, &history);
         entry.pending = pending_report(&run);
         report.tracks.push(entry);
@@ -92,6 +94,7 @@ fn describe(track: Track, migration: &Migration, plan: &Plan) -> PlannedMigratio
                         blocks: statement.blocks,
                         transaction: Some(transactions),
                         batched: false,
+                        detail: statement.detail,
                     },
                     Step::Guard(guard) => PlannedStep {
                         purpose: format!("stop when this finds a row ({})", guard.code),
@@ -99,6 +102,7 @@ fn describe(track: Track, migration: &Migration, plan: &Plan) -> PlannedMigratio
                         blocks: Blocks::Nothing,
                         transaction: Some(transactions),
                         batched: false,
+                        detail: false,
                     },
                 }));
             }
@@ -108,6 +112,7 @@ fn describe(track: Track, migration: &Migration, plan: &Plan) -> PlannedMigratio
                 blocks: statement.blocks,
                 transaction: None,
                 batched: false,
+                detail: statement.detail,
             }),
             Unit::Backfill(pass) => steps.push(PlannedStep {
                 purpose: pass.purpose.clone(),
@@ -115,6 +120,7 @@ fn describe(track: Track, migration: &Migration, plan: &Plan) -> PlannedMigratio
                 blocks: Blocks::Rows,
                 transaction: None,
                 batched: true,
+                detail: false,
             }),
         }
     }

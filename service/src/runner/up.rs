@@ -235,14 +235,7 @@ impl Locked<'_> {
         }
         let selected = selected(self.names, track, &history, self.options)?;
         report.findings.extend(
-            doctor::examine(
-                self.connection,
-                &live,
-                track,
-                &selected,
-                Samples::default(),
-            )
-            .await?,
+            doctor::examine(self.connection, &live, track, &selected, Samples::default()).await?,
         );
         Ok(Work {
             track,

@@ -27,21 +27,27 @@ fn budget(maker: &Maker, id: String, salt: u32, usage_below: u32) -> Vec<(&'stat
         ("id", id),
         ("max_limit", format!("({limit} + 100) * 1.0")),
         ("reset_duration", maker.pick(salt + 3, &DURATIONS)),
-        ("last_reset", maker.before(&maker.random(salt + 4, 2_592_000))),
+        (
+            "last_reset",
+            maker.before(&maker.random(salt + 4, 2_592_000)),
+        ),
         ("current_usage", format!("{usage} / 100.0")),
         (
             "calendar_aligned",
             maker.flag(&format!("{} = 0", maker.random(salt + 5, 5))),
         ),
-        ("created_at", maker.before(&format!("{} + 2592000", maker.random(salt + 6, 20_000_000)))),
-        ("updated_at", maker.before(&maker.random(salt + 7, 2_592_000))),
+        (
+            "created_at",
+            maker.before(&format!("{} + 2592000", maker.random(salt + 6, 20_000_000))),
+        ),
+        (
+            "updated_at",
+            maker.before(&maker.random(salt + 7, 2_592_000)),
+        ),
     ]
 }
 
-fn stamped(
-    maker: &Maker,
-    mut columns: Vec<(&'static str, String)>,
-) -> Vec<(&'static str, String)> {
+fn stamped(maker: &Maker, mut columns: Vec<(&'static str, String)>) -> Vec<(&'static str, String)> {
     columns.push(("created_at", maker.before("i + 2592000")));
     columns.push(("updated_at", maker.before("i % 86400")));
     columns
@@ -59,10 +65,30 @@ pub(super) fn fills(maker: &Maker, virtual_keys: u32) -> Vec<Fill> {
     let has_own = format!("{} < 7", maker.random(10, 10));
     let config_has = format!("{} < 3", maker.random(20, 10));
     let mut fills = vec![
-        maker.insert(BUDGETS, customers, &budget(maker, maker.id("budget-customer", "i"), 100, 900_000), "1 = 1"),
-        maker.insert(BUDGETS, teams, &budget(maker, maker.id("budget-team", "i"), 200, 90_000), "i % 2 = 0"),
-        maker.insert(BUDGETS, virtual_keys, &budget(maker, maker.id("budget-vk", "i"), 300, 9_000), &has_own),
-        maker.insert(BUDGETS, configs, &budget(maker, maker.id("budget-pc", "i"), 400, 5_000), &config_has),
+        maker.insert(
+            BUDGETS,
+            customers,
+            &budget(maker, maker.id("budget-customer", "i"), 100, 900_000),
+            "1 = 1",
+        ),
+        maker.insert(
+            BUDGETS,
+            teams,
+            &budget(maker, maker.id("budget-team", "i"), 200, 90_000),
+            "i % 2 = 0",
+        ),
+        maker.insert(
+            BUDGETS,
+            virtual_keys,
+            &budget(maker, maker.id("budget-vk", "i"), 300, 9_000),
+            &has_own,
+        ),
+        maker.insert(
+            BUDGETS,
+            configs,
+            &budget(maker, maker.id("budget-pc", "i"), 400, 5_000),
+            &config_has,
+        ),
     ];
     fills.push(maker.insert(
         "governance_rate_limits",
@@ -71,7 +97,10 @@ pub(super) fn fills(maker: &Maker, virtual_keys: u32) -> Vec<Fill> {
             maker,
             vec![
                 ("id", maker.id("limit", "i")),
-                ("token_max_limit", format!("{} + 1000", maker.random(30, 1_000_000))),
+                (
+                    "token_max_limit",
+                    format!("{} + 1000", maker.random(30, 1_000_000)),
+                ),
                 ("token_reset_duration", "'1h'".to_owned()),
                 ("token_current_usage", maker.random(31, 1000)),
                 ("token_last_reset", maker.before(&maker.random(32, 7200))),
@@ -100,8 +129,14 @@ pub(super) fn fills(maker: &Maker, virtual_keys: u32) -> Vec<Fill> {
             vec![
                 ("id", maker.id("team", "i")),
                 ("name", "'Team ' || i".to_owned()),
-                ("customer_id", maker.id("customer", &format!("i % {customers} + 1"))),
-                ("budget_id", when("i % 2 = 0", &maker.id("budget-team", "i"))),
+                (
+                    "customer_id",
+                    maker.id("customer", &format!("i % {customers} + 1")),
+                ),
+                (
+                    "budget_id",
+                    when("i % 2 = 0", &maker.id("budget-team", "i")),
+                ),
             ],
         ),
         "1 = 1",
@@ -115,12 +150,33 @@ pub(super) fn fills(maker: &Maker, virtual_keys: u32) -> Vec<Fill> {
                 ("id", maker.id("vk", "i")),
                 ("name", "'Key ' || i".to_owned()),
                 ("description", "''".to_owned()),
-                ("value", format!("'sk-bf-demo-' || {} || '-' || i", maker.random(40, 1_000_000))),
+                (
+                    "value",
+                    format!(
+                        "'sk-bf-demo-' || {} || '-' || i",
+                        maker.random(40, 1_000_000)
+                    ),
+                ),
                 ("is_active", maker.flag("i % 50 <> 0")),
-                ("team_id", when("i % 3 <> 0", &maker.id("team", &format!("i % {teams} + 1")))),
-                ("customer_id", when("i % 3 = 0 AND i % 2 = 0", &maker.id("customer", &format!("i % {customers} + 1")))),
+                (
+                    "team_id",
+                    when("i % 3 <> 0", &maker.id("team", &format!("i % {teams} + 1"))),
+                ),
+                (
+                    "customer_id",
+                    when(
+                        "i % 3 = 0 AND i % 2 = 0",
+                        &maker.id("customer", &format!("i % {customers} + 1")),
+                    ),
+                ),
                 ("budget_id", when(&has_own, &maker.id("budget-vk", "i"))),
-                ("rate_limit_id", when(&format!("i <= {}", virtual_keys / 3), &maker.id("limit", "i"))),
+                (
+                    "rate_limit_id",
+                    when(
+                        &format!("i <= {}", virtual_keys / 3),
+                        &maker.id("limit", "i"),
+                    ),
+                ),
             ],
         ),
         "1 = 1",
@@ -130,14 +186,14 @@ pub(super) fn fills(maker: &Maker, virtual_keys: u32) -> Vec<Fill> {
         .enumerate()
         .map(|(position, name)| format!("WHEN {position} THEN '{name}'"))
         .collect();
-    let provider = format!(
-        "CASE (i - 1) % {providers} {} END",
-        provider_list.join(" ")
-    );
+    let provider = format!("CASE (i - 1) % {providers} {} END", provider_list.join(" "));
     fills.push(maker.insert(
         "config_providers",
         providers,
-        &stamped(maker, vec![("id", "i".to_owned()), ("name", provider.clone())]),
+        &stamped(
+            maker,
+            vec![("id", "i".to_owned()), ("name", provider.clone())],
+        ),
         "1 = 1",
     ));
     fills.push(maker.insert(
@@ -150,7 +206,10 @@ pub(super) fn fills(maker: &Maker, virtual_keys: u32) -> Vec<Fill> {
                 ("name", "'provider key ' || i".to_owned()),
                 ("provider_id", format!("(i - 1) % {providers} + 1")),
                 ("provider", provider.clone()),
-                ("key_id", "'00000000-0000-4000-8000-' || (100000000000 + i)".to_owned()),
+                (
+                    "key_id",
+                    "'00000000-0000-4000-8000-' || (100000000000 + i)".to_owned(),
+                ),
                 ("value", "'env.PROVIDER_KEY_' || i".to_owned()),
             ],
         ),
@@ -161,7 +220,10 @@ pub(super) fn fills(maker: &Maker, virtual_keys: u32) -> Vec<Fill> {
         configs,
         &[
             ("id", "i".to_owned()),
-            ("virtual_key_id", maker.id("vk", &format!("(i - 1) % {virtual_keys} + 1"))),
+            (
+                "virtual_key_id",
+                maker.id("vk", &format!("(i - 1) % {virtual_keys} + 1")),
+            ),
             ("provider", provider),
             ("weight", "1.0".to_owned()),
             ("allowed_models", "'[\"*\"]'".to_owned()),
@@ -183,7 +245,9 @@ pub(super) fn fills(maker: &Maker, virtual_keys: u32) -> Vec<Fill> {
         for table in ["config_providers", "config_keys", PROVIDER_CONFIGS] {
             fills.push(Fill {
                 table: "sequences",
-                sql: format!("SELECT setval(pg_get_serial_sequence('{table}', 'id'), max(id)) FROM {table}"),
+                sql: format!(
+                    "SELECT setval(pg_get_serial_sequence('{table}', 'id'), max(id)) FROM {table}"
+                ),
             });
         }
     }

@@ -1,0 +1,14 @@
+//! Bifrost's governance tables (`reference/bifrost.md` §1, after multi-budget §2).
+
+pub mod budget;
+pub mod customer;
+pub mod encryption_status;
+pub mod key;
+pub mod provider;
+pub mod provider_config;
+pub mod provider_config_key;
+pub mod rate_limit;
+pub mod team;
+pub mod virtual_key;
+
+pub use encryption_status::EncryptionStatus;

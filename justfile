@@ -1,0 +1,24 @@
+# `just` lists the recipes.
+default:
+    @just --list
+
+# Everything that CI does
+ci:
+    .ci/run
+
+# The tests, on both backends
+test *ARGS:
+    cargo test --workspace {{ARGS}}
+
+# Formatting and lints
+lint:
+    cargo fmt --check
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# The main job on a made-up database
+demo *ARGS:
+    cargo run --release -- demo {{ARGS}}
+
+# A PostgreSQL image from Debian's packages, where no registry of images is reachable
+image:
+    scripts/postgres-image.sh

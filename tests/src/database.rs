@@ -1,0 +1,249 @@
+//! An empty database of a test's own.
+
+use std::time::Duration;
+
+use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
+use tollgate_migration::{Catalog, Dialect};
+use tollgate_service::{Access, Location};
+
+use crate::server;
+
+/// A backend that every behaviour is tested on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// A file in a temporary folder.
+    Sqlite,
+    /// A database on the binary's server.
+    Postgres,
+}
+
+/// An empty database, gone when dropped.
+pub struct TestDatabase {
+    /// Its backend.
+    pub backend: Backend,
+    /// Its address.
+    pub url: String,
+    /// A connection for looking and for what a gateway would write.
+    pub connection: DatabaseConnection,
+    folder: Option<tempfile::TempDir>,
+    name: Option<String>,
+}
+
+async fn open(url: &str) -> DatabaseConnection {
+    Location::parse(url)
+        .expect("an address")
+        .connect(Access::Create, Duration::from_secs(10))
+        .await
+        .expect("a connection")
+}
+
+impl TestDatabase {
+    /// Creates one.
+    pub async fn new(backend: Backend) -> Self {
+        match backend {
+            Backend::Sqlite => {
+                let folder = tempfile::tempdir().expect("a temporary folder");
+                let url = format!("sqlite://{}/gateway.db", folder.path().display());
+                Self {
+                    backend,
+                    connection: open(&url).await,
+                    url,
+                    folder: Some(folder),
+                    name: None,
+                }
+            }
+            Backend::Postgres => {
+                let name = format!("t_{}", uuid::Uuid::new_v4().simple());
+                let admin = open(server::url()).await;
+                admin
+                    .execute_unprepared(&format!("CREATE DATABASE {name}"))
+                    .await
+                    .expect("a database");
+                admin.close().await.expect("closed");
+                let mut url = url::Url::parse(server::url()).expect("an address");
+                url.set_path(&name);
+                let url = url.to_string();
+                Self {
+                    backend,
+                    connection: open(&url).await,
+                    url,
+                    folder: None,
+                    name: Some(name),
+                }
+            }
+        }
+    }
+
+    /// The backend's dialect.
+    pub fn dialect(&self) -> Dialect {
+        match self.backend {
+            Backend::Sqlite => Dialect::Sqlite,
+            Backend::Postgres => Dialect::Postgres,
+        }
+    }
+
+    /// The folder that holds a SQLite file.
+    pub fn folder(&self) -> Option<&std::path::Path> {
+        self.folder.as_ref().map(tempfile::TempDir::path)
+    }
+
+    /// Another connection, as another process would have.
+    pub async fn another(&self) -> DatabaseConnection {
+        open(&self.url).await
+    }
+
+    /// Runs statements.
+    pub async fn execute(&self, sql: &str) {
+        self.connection
+            .execute_unprepared(sql)
+            .await
+            .unwrap_or_else(|error| panic!("{error}\nin {sql}"));
+    }
+
+    /// One column of every row, as text; NULL is `-`.
+    pub async fn column(&self, sql: &str) -> Vec<String> {
+        self.connection
+            .query_all_raw(Statement::from_string(self.dialect().backend(), sql))
+            .await
+            .unwrap_or_else(|error| panic!("{error}\nin {sql}"))
+            .iter()
+            .map(|row| {
+                row.try_get_by_index::<Option<String>>(0)
+                    .expect("a text")
+                    .unwrap_or_else(|| "-".to_owned())
+            })
+            .collect()
+    }
+
+    /// A single text.
+    pub async fn one(&self, sql: &str) -> String {
+        self.column(sql)
+            .await
+            .into_iter()
+            .next()
+            .unwrap_or_default()
+    }
+
+    /// A count.
+    pub async fn count(&self, from: &str) -> u64 {
+        self.one(&format!("SELECT CAST(count(*) AS text) FROM {from}"))
+            .await
+            .parse()
+            .expect("a number")
+    }
+
+    /// The live schema.
+    pub async fn catalog(&self) -> Catalog {
+        Catalog::read(&self.connection).await.expect("the catalog")
+    }
+
+    /// Every row of a table over the given columns, each as the exact bytes that the database holds, sorted.
+    pub async fn rows(&self, table: &str, columns: &[&str]) -> Vec<String> {
+        let dialect = self.dialect();
+        let cells: Vec<String> = columns
+            .iter()
+            .map(|column| match self.backend {
+                Backend::Sqlite => format!("quote({})", dialect.quote(column)),
+                Backend::Postgres => format!(
+                    "COALESCE(quote_literal({}::text), 'NULL')",
+                    dialect.quote(column)
+                ),
+            })
+            .collect();
+        self.column(&format!(
+            "SELECT {} FROM {} ORDER BY 1",
+            cells.join(" || '|' || "),
+            dialect.quote(table)
+        ))
+        .await
+    }
+
+    /// Every row of every table that is not Tollgate's own, over the columns for which `keep` holds.
+    pub async fn everything(
+        &self,
+        keep: impl Fn(&str, &str) -> bool,
+    ) -> Vec<(String, Vec<String>)> {
+        let catalog = self.catalog().await;
+        let mut all = Vec::new();
+        for (name, table) in &catalog.tables {
+            if name.starts_with("tollgate_") {
+                continue;
+            }
+            let mut columns: Vec<&str> = table
+                .columns
+                .iter()
+                .map(|column| column.name.as_str())
+                .filter(|column| keep(name, column))
+                .collect();
+            columns.sort_unstable();
+            all.push((name.clone(), self.rows(name, &columns).await));
+        }
+        all
+    }
+
+    /// The schema as text, for comparing: columns, constraints, indexes, triggers and views, sorted.
+    pub async fn schema(&self) -> Vec<String> {
+        let catalog = self.catalog().await;
+        let mut lines = Vec::new();
+        for (name, table) in &catalog.tables {
+            for column in &table.columns {
+                lines.push(format!(
+                    "{name} column {} {} {} {:?}",
+                    column.name, column.kind, column.not_null, column.default
+                ));
+            }
+            lines.push(format!("{name} key {:?}", table.primary_key));
+            for key in &table.foreign_keys {
+                lines.push(format!(
+                    "{name} foreign key {:?} {:?} -> {} {:?} {:?} {}",
+                    key.name,
+                    key.columns,
+                    key.parent,
+                    key.parent_columns,
+                    key.on_delete,
+                    key.validated
+                ));
+            }
+            for check in &table.checks {
+                lines.push(format!(
+                    "{name} check {:?} {}",
+                    check.name, check.definition
+                ));
+            }
+            for index in &table.indexes {
+                lines.push(format!(
+                    "{name} index {} {} {:?} {} {:?}",
+                    index.name, index.unique, index.columns, index.valid, index.predicate
+                ));
+            }
+            for trigger in &table.triggers {
+                lines.push(format!("{name} trigger {}", trigger.definition));
+            }
+        }
+        lines.sort();
+        lines
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        let Some(name) = self.name.take() else {
+            return;
+        };
+        // Drop cannot wait, and the test's runtime may be gone.
+        let _ = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .ok()?;
+            runtime.block_on(async {
+                let admin = open(server::url()).await;
+                admin
+                    .execute_unprepared(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+                    .await
+                    .ok()
+            })
+        })
+        .join();
+    }
+}

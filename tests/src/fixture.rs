@@ -1,0 +1,62 @@
+//! Hand-written databases in the upstream's own dialect of DDL.
+
+use crate::database::{Backend, TestDatabase};
+
+/// A legacy Bifrost schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Every table, column, index and foreign key of `reference/bifrost.md` §1.
+    Full,
+    /// Only what the migrations read or write.
+    Required,
+}
+
+/// Whether budgets have the calendar flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Calendar {
+    /// v1.5.0-prerelease1.
+    Flag,
+    /// v1.4.x.
+    None,
+}
+
+/// The DDL of a shape.
+pub fn schema(backend: Backend, shape: Shape, calendar: Calendar) -> String {
+    let text = match (backend, shape) {
+        (Backend::Sqlite, Shape::Full) => include_str!("../fixtures/bifrost/full.sqlite.sql"),
+        (Backend::Postgres, Shape::Full) => include_str!("../fixtures/bifrost/full.postgres.sql"),
+        (Backend::Sqlite, Shape::Required) => {
+            include_str!("../fixtures/bifrost/required.sqlite.sql")
+        }
+        (Backend::Postgres, Shape::Required) => {
+            include_str!("../fixtures/bifrost/required.postgres.sql")
+        }
+    };
+    marked(text, calendar)
+}
+
+/// The rows of a shape; the same text on both backends.
+pub fn rows(shape: Shape, calendar: Calendar) -> String {
+    let text = match shape {
+        Shape::Full => include_str!("../fixtures/bifrost/full.rows.sql"),
+        Shape::Required => include_str!("../fixtures/bifrost/required.rows.sql"),
+    };
+    marked(text, calendar)
+}
+
+/// Takes the lines that are marked `-- calendar` out where there is no flag.
+fn marked(text: &str, calendar: Calendar) -> String {
+    text.lines()
+        .filter(|line| calendar == Calendar::Flag || !line.ends_with("-- calendar"))
+        .map(|line| line.trim_end_matches("-- calendar"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// A database of that shape with its rows.
+pub async fn legacy(backend: Backend, shape: Shape, calendar: Calendar) -> TestDatabase {
+    let database = TestDatabase::new(backend).await;
+    database.execute(&schema(backend, shape, calendar)).await;
+    database.execute(&rows(shape, calendar)).await;
+    database
+}

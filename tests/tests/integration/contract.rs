@@ -1,0 +1,36 @@
+//! The JSON contract: every command's output against the published schema.
+
+use tollgate_tests::Backend;
+use tollgate_tests::fixture::{Calendar, Shape, legacy};
+
+use crate::tollgate;
+
+#[tokio::test]
+async fn every_output_holds_against_the_schema() {
+    let schema: serde_json::Value =
+        serde_json::from_str(include_str!("../../../docs/output.schema.json")).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let database = legacy(Backend::Sqlite, Shape::Full, Calendar::Flag).await;
+    let shared = legacy(Backend::Sqlite, Shape::Full, Calendar::Flag).await;
+    shared
+        .execute("UPDATE governance_virtual_keys SET budget_id = 'b-alice'")
+        .await;
+    for (url, arguments) in [
+        (&database.url, &["migrate", "adopt", "--dry-run"][..]),
+        (&database.url, &["migrate", "adopt"]),
+        (&database.url, &["migrate", "plan", "--sql"]),
+        (&database.url, &["migrate", "up"]),
+        (&database.url, &["migrate", "status"]),
+        (&database.url, &["migrate", "down"]),
+        (&database.url, &["migrate", "sideways"]),
+        (&shared.url, &["migrate", "up", "--adopt"]),
+        (&shared.url, &["demo", "--virtual-keys", "20"]),
+    ] {
+        let (_, json) = tollgate().on(url).json(arguments);
+        let errors: Vec<String> = validator
+            .iter_errors(&json)
+            .map(|error| format!("{}: {error}", error.instance_path()))
+            .collect();
+        assert!(errors.is_empty(), "{arguments:?}: {errors:#?}\n{json:#}");
+    }
+}

@@ -1,0 +1,115 @@
+//! The entities describe the newest schema: each reads the rows of a migrated database.
+
+use rstest::rstest;
+use sea_orm::{EntityTrait, IdenStatic, Iterable, prelude::Decimal};
+use tollgate_entity::governance::{
+    budget, customer, key, provider, provider_config, provider_config_key, rate_limit, team,
+    virtual_key,
+};
+use tollgate_tests::fixture::{Calendar, Shape, legacy};
+use tollgate_tests::{Backend, TestDatabase};
+
+use crate::tollgate;
+
+/// The columns of a fresh newest table, by the catalog.
+async fn columns(database: &TestDatabase, table: &str) -> Vec<String> {
+    let mut names: Vec<String> = database
+        .catalog()
+        .await
+        .table(table)
+        .unwrap()
+        .columns
+        .iter()
+        .map(|column| column.name.clone())
+        .collect();
+    names.sort();
+    names
+}
+
+fn described<E: EntityTrait>() -> (String, Vec<String>)
+where
+    E::Column: Iterable + IdenStatic,
+{
+    let mut names: Vec<String> = E::Column::iter()
+        .map(|column| column.as_str().to_owned())
+        .collect();
+    names.sort();
+    (E::default().table_name().to_owned(), names)
+}
+
+#[rstest]
+#[tokio::test]
+async fn entities_name_every_column_of_a_fresh_database(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = TestDatabase::new(backend).await;
+    tollgate()
+        .on(&database.url)
+        .succeed(&["--track", "governance", "migrate", "up"]);
+    for (table, names) in [
+        described::<budget::Entity>(),
+        described::<customer::Entity>(),
+        described::<key::Entity>(),
+        described::<provider::Entity>(),
+        described::<provider_config::Entity>(),
+        described::<provider_config_key::Entity>(),
+        described::<rate_limit::Entity>(),
+        described::<team::Entity>(),
+        described::<virtual_key::Entity>(),
+    ] {
+        assert_eq!(names, columns(&database, &table).await, "{table}");
+    }
+}
+
+#[rstest]
+#[tokio::test]
+async fn entities_read_a_migrated_gateway(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = legacy(backend, Shape::Full, Calendar::Flag).await;
+    tollgate()
+        .on(&database.url)
+        .succeed(&["migrate", "up", "--adopt"]);
+    let db = &database.connection;
+    let bob = virtual_key::Entity::find_by_id("vk-bob")
+        .one(db)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(bob.calendar_aligned, Some(true));
+    assert_eq!(bob.is_active, Some(true));
+    let alice = budget::Entity::find_by_id("b-alice")
+        .one(db)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(alice.virtual_key_id.as_deref(), Some("vk-alice"));
+    assert_eq!(alice.max_limit, Decimal::new(1005, 1));
+    // 2026-03-29 10:11:12.123456789 UTC; PostgreSQL keeps microseconds and rounds when the row is written.
+    let nanoseconds = match backend {
+        Backend::Sqlite => 123_456_789,
+        Backend::Postgres => 123_457_000,
+    };
+    assert_eq!(
+        alice.last_reset.unwrap().timestamp_nanos_opt(),
+        Some(1_774_779_072_000_000_000 + nanoseconds)
+    );
+    assert_eq!(budget::Entity::find().all(db).await.unwrap().len(), 10);
+    assert_eq!(customer::Entity::find().all(db).await.unwrap().len(), 1);
+    assert_eq!(team::Entity::find().all(db).await.unwrap().len(), 1);
+    assert_eq!(key::Entity::find().all(db).await.unwrap().len(), 2);
+    assert_eq!(provider::Entity::find().all(db).await.unwrap().len(), 2);
+    assert_eq!(
+        provider_config::Entity::find().all(db).await.unwrap().len(),
+        4
+    );
+    assert_eq!(
+        provider_config_key::Entity::find()
+            .all(db)
+            .await
+            .unwrap()
+            .len(),
+        4
+    );
+    assert_eq!(rate_limit::Entity::find().all(db).await.unwrap().len(), 2);
+}
