@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use tollgate_service::doctor::Samples;
 use tollgate_service::{Phase, Track};
 
 /// Migrates and reconciles the database behind an LLM gateway.
@@ -87,6 +88,15 @@ pub(crate) enum Command {
     /// Look at the migrations, apply them, undo them
     #[command(subcommand)]
     Migrate(Migrate),
+    /// Find what would fail, be lost or change, before the deploy
+    ///
+    /// Reads only. Exits 4 when a finding blocks `migrate up`. Works before `migrate adopt` too.
+    Doctor(Doctor),
+    /// Fill an empty database with a made-up gateway's rows
+    ///
+    /// For demonstrations, rehearsals and measurements. The same seed makes the same rows; a database with any of the
+    /// tables is refused.
+    Seed(Seed),
     /// Migrate a made-up gateway database in a temporary folder, and show what happens
     Demo(Demo),
     /// Print a completion script for a shell
@@ -153,9 +163,9 @@ pub(crate) enum Migrate {
 pub(crate) struct Up {
     #[command(flatten)]
     pub choice: Choice,
-    /// Adopt first where there is no history; goes on where there is
-    #[arg(long)]
-    pub adopt: bool,
+    /// Write a copy of a SQLite database to FILE before anything changes
+    #[arg(long, value_name = "FILE")]
+    pub backup: Option<std::path::PathBuf>,
     /// How long a batch of a backfill should take, in milliseconds [default: 50 on PostgreSQL, 10 on SQLite]
     #[arg(long, value_name = "MS", env = "TOLLGATE_BATCH_MS", value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub batch_ms: Option<u64>,
@@ -171,6 +181,61 @@ pub(crate) struct Choice {
     /// The last migration to apply, by name or slug
     #[arg(long, value_name = "MIGRATION")]
     pub to: Option<String>,
+    /// Adopt first where there is no history; goes on where there is
+    #[arg(long)]
+    pub adopt: bool,
+    /// What happens to budgets with several owners: `clone` gives each further owner a copy with the same usage
+    #[arg(long, value_enum, value_name = "HOW", env = "TOLLGATE_SHARED_BUDGETS")]
+    pub shared_budgets: Option<SharedWord>,
+}
+
+/// What happens to shared budgets, as a word of the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum SharedWord {
+    /// A copy for each further owner, with the same usage
+    Clone,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Look for this hazard only; may be repeated
+    #[arg(long = "code", value_name = "CODE", value_delimiter = ',', ignore_case = true)]
+    pub codes: Vec<String>,
+    /// How many ids a finding lists: a number, or `all`
+    #[arg(long, value_name = "N|all", default_value = "10", value_parser = samples)]
+    pub samples: Samples,
+}
+
+fn samples(word: &str) -> Result<Samples, String> {
+    if word == "all" {
+        return Ok(Samples::All);
+    }
+    word.parse()
+        .map(Samples::First)
+        .map_err(|_| "a number, or `all`".to_owned())
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Seed {
+    /// The gateway that is imitated
+    #[arg(long, value_enum)]
+    pub profile: ProfileWord,
+    /// How many virtual keys it has
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(10..=5_000_000))]
+    pub virtual_keys: u32,
+    /// Plant hazards and say where: all that one legacy database can have together, or those named
+    #[arg(long, value_name = "CODES", num_args = 0..=1, require_equals = true, default_missing_value = "all", value_delimiter = ',')]
+    pub hazards: Option<Vec<String>>,
+    /// The seed of the values
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub rng_seed: u32,
+}
+
+/// A gateway, as a word of the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ProfileWord {
+    /// Bifrost before multi-budget
+    BifrostLegacy,
 }
 
 #[derive(Debug, Args)]
@@ -227,6 +292,8 @@ impl Command {
             Self::Migrate(Migrate::Up(_)) => "migrate up",
             Self::Migrate(Migrate::Down { .. }) => "migrate down",
             Self::Migrate(Migrate::Adopt { .. }) => "migrate adopt",
+            Self::Doctor(_) => "doctor",
+            Self::Seed(_) => "seed",
             Self::Demo(_) => "demo",
             Self::Completions { .. } => "completions",
         }

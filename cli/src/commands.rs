@@ -1,7 +1,9 @@
 //! One function per command: arguments in, an answer out.
 
 mod demo;
+mod doctor;
 mod migrate;
+mod seed;
 
 use std::time::Duration;
 
@@ -17,6 +19,8 @@ pub(crate) async fn run(arguments: &Arguments, stop: &Stop) -> Answer {
     let name = arguments.command.name();
     match &arguments.command {
         Command::Migrate(command) => migrate::run(arguments, command, stop).await,
+        Command::Doctor(options) => doctor::run(arguments, options).await,
+        Command::Seed(options) => seed::run(arguments, options).await,
         Command::Demo(options) => demo::run(arguments, options, stop).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();

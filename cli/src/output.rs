@@ -24,6 +24,10 @@ pub(crate) enum View {
     Moved,
     /// What was recognised.
     Adopted,
+    /// What the doctor found.
+    Examined,
+    /// What was made up.
+    Seeded,
     /// Text that is ready.
     Plain(String),
 }

@@ -7,6 +7,7 @@ mod m20260330_000004_multi_budget_backfill;
 mod m20260330_000005_multi_budget_constraints;
 mod m20260330_000007_multi_budget_contract;
 pub mod owners;
+pub mod sharing;
 mod tables;
 
 pub use tables::legacy as legacy_tables;

@@ -172,6 +172,12 @@ impl MigrationTrait for &'static Migration {
             let steps = match unit {
                 Unit::Transaction(steps) => steps.clone(),
                 Unit::Alone(statement) => vec![Step::Run(statement.clone())],
+                Unit::Split(_) => {
+                    return Err(DbErr::Migration(format!(
+                        "{} copies shared budgets, which needs the runner; run `tollgate migrate up`",
+                        self.version
+                    )));
+                }
                 Unit::Backfill(backfill) => {
                     connection
                         .execute_unprepared(&backfill.batch("1 = 1"))

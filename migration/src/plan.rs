@@ -65,8 +65,11 @@ pub struct Backfill {
     pub alias: String,
     /// The statement, with [`Backfill::RANGE`] where the batch's range belongs. A repeat changes nothing.
     pub sql: String,
-    /// A query whose single column `rows` counts what the statement would still change, over the whole table.
+    /// A query whose single column `number` counts what the statement would still change, over the whole table.
     pub remaining: String,
+    /// A query whose single column `number` says about how many rows the pass will change, asked before anything of
+    /// the run has happened.
+    pub estimate: String,
 }
 
 impl Backfill {
@@ -79,6 +82,31 @@ impl Backfill {
     }
 }
 
+/// Gives every further owner of a shared budget a copy of its own.
+///
+/// The ids of the copies are UUIDs of version 5, which no SQL of either backend computes, so the runner makes them, page
+/// by page, from what [`Split::stage`] has listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// What it is for, as one line.
+    pub purpose: String,
+    /// Creates the list of copies, and writes into it who needs one. A repeat adds only what is new.
+    pub stage: Vec<String>,
+    /// Locks the referring rows of a page, so that no reference moves meanwhile; empty on SQLite.
+    pub lock: Vec<String>,
+    /// Copies the budgets of a page and re-points their owners. A repeat changes nothing.
+    pub copy: Vec<String>,
+    /// How many rows need a copy, asked before anything of the run has happened.
+    pub estimate: String,
+}
+
+impl Split {
+    /// The list of copies: `original`, `kind`, `owner`, `copy`.
+    pub const TABLE: &'static str = "tollgate_clones";
+    /// Stands in [`Split::lock`] and [`Split::copy`] for the ids of the page's copies.
+    pub const PAGE: &'static str = "{page}";
+}
+
 /// A group of steps that commits at once, or cannot run in a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unit {
@@ -88,6 +116,8 @@ pub enum Unit {
     Alone(Statement),
     /// Batches, each a transaction of its own.
     Backfill(Backfill),
+    /// Copies of shared budgets, in pages, each a transaction of its own.
+    Split(Split),
 }
 
 /// A column that was dropped, with what is needed to bring it back.
@@ -185,6 +215,12 @@ impl Plan {
                 }
                 Unit::Alone(statement) => statements.push(statement.sql.clone()),
                 Unit::Backfill(backfill) => statements.push(backfill.batch("1 = 1")),
+                Unit::Split(split) => {
+                    statements.extend(split.stage.iter().cloned());
+                    statements.extend(split.lock.iter().chain(&split.copy).map(|statement| {
+                        statement.replace(Split::PAGE, "'00000000-0000-5000-8000-000000000000'")
+                    }));
+                }
             }
         }
         statements

@@ -6,7 +6,7 @@ use crate::catalog::sqlite_ddl::CreateTable;
 use crate::catalog::{Catalog, Check, Column, ForeignKey, Index, Table};
 use crate::ddl::{CheckSpec, ColumnSpec, ForeignKeySpec, IndexSpec, TableSpec, Type};
 use crate::dialect::Dialect;
-use crate::plan::{Backfill, Blocks, Created, DroppedColumn, Guard, Plan, Statement, Step, Unit};
+use crate::plan::{Backfill, Blocks, Created, DroppedColumn, Guard, Plan, Split, Statement, Step, Unit};
 use crate::rebuild::rebuild;
 
 /// A plan in the making.
@@ -109,6 +109,17 @@ impl Script {
     pub fn backfill(&mut self, backfill: Backfill) {
         self.close();
         self.plan.units.push(Unit::Backfill(backfill));
+    }
+
+    /// Copies of shared budgets, outside the open transaction.
+    pub fn split(&mut self, split: Split) {
+        self.close();
+        // Later steps see the list of copies as they will find it.
+        self.catalog
+            .tables
+            .entry(Split::TABLE.to_owned())
+            .or_default();
+        self.plan.units.push(Unit::Split(split));
     }
 
     /// Creates the table with its indexes unless it exists; an existing table is taken as it is.

@@ -2,13 +2,27 @@
 
 mod governance;
 
-use sea_orm::{ConnectionTrait, Statement};
-use tollgate_migration::{Context, Migration, Track};
+use sea_orm::{ConnectionTrait, DbErr, Statement};
+use tollgate_migration::governance::BUDGETS;
+use tollgate_migration::{Context, Migration, SharedBudgets, Track};
 
+use crate::database::Access;
+use crate::duration;
 use crate::error::{Error, Result};
-use crate::report::{Finding, Severity};
+use crate::report::{Finding, Report, Severity};
+use crate::runner::{Session, adopt, context, idle, pending, pending_report};
 
-/// A question about the data or the schema. Its query names the offending rows in a column `id`.
+/// Queries by the table they look in. Each names the offending rows in a column `id`.
+pub(crate) type Queries = Vec<(&'static str, String)>;
+
+/// What some hazards need to know of the data before they can be put into SQL.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Facts {
+    /// Every distinct reset duration, and its nanoseconds where it can be read.
+    pub durations: Vec<(String, Option<i64>)>,
+}
+
+/// A question about the data or the schema.
 pub(crate) struct Hazard {
     /// Its stable code.
     pub code: &'static str,
@@ -23,7 +37,7 @@ pub(crate) struct Hazard {
     /// The slugs of the migrations it concerns; it is asked while one of them is to run.
     pub concerns: &'static [&'static str],
     /// One query per table it can be found in; none where this schema cannot have the hazard.
-    pub queries: fn(&Context) -> Vec<(&'static str, String)>,
+    pub queries: fn(&Context, &Facts) -> Queries,
 }
 
 /// How many ids a finding lists.
@@ -41,10 +55,74 @@ impl Default for Samples {
     }
 }
 
+/// What the doctor is asked.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Only these hazards; all when empty.
+    pub codes: Vec<String>,
+    /// How many ids a finding lists.
+    pub samples: Samples,
+}
+
 fn hazards(track: Track) -> &'static [Hazard] {
     match track {
         Track::Governance => governance::HAZARDS,
     }
+}
+
+/// Every code that `--code` may name.
+pub fn codes() -> Vec<&'static str> {
+    Track::ALL
+        .into_iter()
+        .flat_map(hazards)
+        .map(|hazard| hazard.code)
+        .collect()
+}
+
+/// Looks for the hazards of everything that is pending, read-only. A database without history is looked at as
+/// `migrate adopt` would take it.
+///
+/// # Errors
+/// [`Error::Usage`] for an unknown code; [`Error::Refused`] with the findings when one blocks.
+pub async fn doctor(session: &Session, options: &Options) -> Result<Report> {
+    if let Some(unknown) = options
+        .codes
+        .iter()
+        .find(|code| !codes().contains(&code.as_str()))
+    {
+        return Err(Error::usage(
+            format!("there is no hazard {unknown}"),
+            format!("the codes are {}", codes().join(", ")),
+        ));
+    }
+    let connection = session.connect(Access::Read).await?;
+    let mut report = Report::default();
+    for (track, exists) in session.tracks(&connection).await? {
+        let mut history = session.history(&connection, track, exists).await?;
+        let mut live = context(&connection, &history).await?;
+        if history.entries.is_empty() && track.is_carried_by(&live.catalog) {
+            let newer = examine_only(&connection, &live, track, &["G016"], options.samples).await?;
+            if newer.iter().any(|found| found.severity == Severity::Blocking) {
+                return Err(refusal(newer));
+            }
+            history = adopt::recognised_history(track, &live)?;
+            live.history = history.created();
+        }
+        let pending = pending(track, &history);
+        let mut found =
+            examine(&connection, &live, track, &pending, options.samples).await?;
+        if !options.codes.is_empty() {
+            found.retain(|finding| options.codes.contains(&finding.code));
+        }
+        report.findings.extend(found);
+        let mut entry = idle(track, &history);
+        entry.pending = pending_report(&pending);
+        report.tracks.push(entry);
+    }
+    if report.is_blocked() {
+        return Err(refusal(report.findings));
+    }
+    Ok(report)
 }
 
 /// Looks for the hazards of the migrations that are to run. One statement per hazard and table; nothing is written.
@@ -58,37 +136,104 @@ pub(crate) async fn examine<C: ConnectionTrait>(
     migrations: &[&'static Migration],
     samples: Samples,
 ) -> Result<Vec<Finding>> {
+    let concerned: Vec<&str> = hazards(track)
+        .iter()
+        .filter(|hazard| {
+            hazard
+                .concerns
+                .iter()
+                .any(|slug| migrations.iter().any(|migration| migration.slug() == *slug))
+        })
+        .map(|hazard| hazard.code)
+        .collect();
+    examine_only(connection, context, track, &concerned, samples).await
+}
+
+async fn examine_only<C: ConnectionTrait>(
+    connection: &C,
+    context: &Context,
+    track: Track,
+    codes: &[&str],
+    samples: Samples,
+) -> Result<Vec<Finding>> {
+    if codes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let facts = facts(connection, context)
+        .await
+        .map_err(Error::database("read the reset durations"))?;
     let mut findings = Vec::new();
-    for hazard in hazards(track) {
-        let concerned = hazard
-            .concerns
-            .iter()
-            .any(|slug| migrations.iter().any(|migration| migration.slug() == *slug));
-        if !concerned {
-            continue;
-        }
-        for (table, query) in (hazard.queries)(context) {
+    for hazard in hazards(track)
+        .iter()
+        .filter(|hazard| codes.contains(&hazard.code))
+    {
+        for (table, query) in (hazard.queries)(context, &facts) {
             let (rows, sample_ids) = ids(connection, context, &query, samples)
                 .await
                 .map_err(Error::database(format!("look for hazard {}", hazard.code)))?;
             if rows > 0 {
-                findings.push(finding(hazard, table, rows, sample_ids));
+                findings.push(finding(hazard, context, table, rows, sample_ids));
             }
         }
     }
     Ok(findings)
 }
 
-fn finding(hazard: &Hazard, table: &str, rows: u64, sample_ids: Vec<String>) -> Finding {
+/// The distinct reset durations: a handful, however many budgets there are.
+async fn facts<C: ConnectionTrait>(
+    connection: &C,
+    context: &Context,
+) -> std::result::Result<Facts, DbErr> {
+    let mut facts = Facts::default();
+    if !context.catalog.has_column(BUDGETS, "reset_duration") {
+        return Ok(facts);
+    }
+    let sql = format!("SELECT DISTINCT CAST(reset_duration AS text) AS duration FROM {BUDGETS}");
+    for row in connection
+        .query_all_raw(Statement::from_string(
+            context.catalog.dialect.backend(),
+            sql,
+        ))
+        .await?
+    {
+        if let Some(text) = row.try_get::<Option<String>>("", "duration")? {
+            let nanoseconds = duration::parse(&text);
+            facts.durations.push((text, nanoseconds));
+        }
+    }
+    Ok(facts)
+}
+
+fn finding(
+    hazard: &Hazard,
+    context: &Context,
+    table: &str,
+    rows: u64,
+    sample_ids: Vec<String>,
+) -> Finding {
+    let resolved = matches!(hazard.code, "G001" | "G002")
+        && context.shared_budgets == SharedBudgets::Clone;
     Finding {
         code: hazard.code.to_owned(),
-        severity: hazard.severity,
+        severity: if resolved {
+            Severity::Info
+        } else {
+            hazard.severity
+        },
         title: hazard.title.to_owned(),
         table: table.to_owned(),
         rows,
         sample_ids,
-        effect: hazard.effect.to_owned(),
-        resolve: hazard.resolve.to_owned(),
+        effect: if resolved {
+            "every further owner gets a copy of its own, with the same usage".to_owned()
+        } else {
+            hazard.effect.to_owned()
+        },
+        resolve: if resolved {
+            "resolved by --shared-budgets clone".to_owned()
+        } else {
+            hazard.resolve.to_owned()
+        },
     }
 }
 
@@ -98,7 +243,7 @@ pub(crate) async fn ids<C: ConnectionTrait>(
     context: &Context,
     query: &str,
     samples: Samples,
-) -> std::result::Result<(u64, Vec<String>), sea_orm::DbErr> {
+) -> std::result::Result<(u64, Vec<String>), DbErr> {
     let limit = match samples {
         Samples::First(count) => format!(" LIMIT {}", count.max(1)),
         Samples::All => String::new(),
@@ -112,7 +257,9 @@ pub(crate) async fn ids<C: ConnectionTrait>(
             ),
         ))
         .await?;
-    let total: i64 = rows.first().map_or(Ok(0), |row| row.try_get("", "total"))?;
+    let total: i64 = rows
+        .first()
+        .map_or(Ok(0), |row| row.try_get("", "total"))?;
     let mut ids = rows
         .iter()
         .map(|row| {
@@ -134,10 +281,7 @@ pub(crate) fn refusal(findings: Vec<Finding>) -> Error {
         .map(|finding| finding.code.as_str())
         .collect();
     codes.dedup();
-    let message = format!(
-        "doctor found {}, which blocks the migration",
-        codes.join(", ")
-    );
+    let message = format!("{} blocks the migration", codes.join(", "));
     Error::Refused {
         code: "blocked",
         message,
@@ -153,15 +297,19 @@ pub(crate) fn refusal_under_lock(code: &str, table: &str, ids: Vec<String>) -> E
         .into_iter()
         .flat_map(hazards)
         .find(|hazard| hazard.code == code)
-        .map(|hazard| {
-            let rows = ids.len() as u64;
-            finding(hazard, table, rows, ids.into_iter().take(10).collect())
+        .map(|hazard| Finding {
+            code: hazard.code.to_owned(),
+            severity: hazard.severity,
+            title: hazard.title.to_owned(),
+            table: table.to_owned(),
+            rows: ids.len() as u64,
+            sample_ids: ids.into_iter().take(10).collect(),
+            effect: hazard.effect.to_owned(),
+            resolve: hazard.resolve.to_owned(),
         });
     Error::Refused {
         code: "blocked",
-        message: format!(
-            "{code} has come up since the doctor looked; the migration was rolled back"
-        ),
+        message: format!("{code} has come up since the doctor looked; the migration was rolled back"),
         hint: "resolve what the finding names, then run the command again".to_owned(),
         findings: found.into_iter().collect(),
     }

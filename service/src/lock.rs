@@ -1,5 +1,6 @@
 //! One run per track and database at a time, across processes and hosts.
 
+pub(crate) mod bifrost;
 mod postgres;
 mod sqlite;
 

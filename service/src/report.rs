@@ -60,6 +60,8 @@ pub struct Applied {
     pub duration_ms: u64,
     /// How many rows it changed.
     pub rows: u64,
+    /// Rows that were locked or new to the end and are left to contract's catch-up.
+    pub left: u64,
 }
 
 /// A migration that is still to be applied.

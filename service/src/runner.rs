@@ -5,10 +5,12 @@
 
 pub mod adopt;
 mod apply;
+mod backup;
 mod checkpoint;
 pub mod down;
 mod engine;
 pub mod plan;
+pub mod split;
 pub mod status;
 pub mod up;
 

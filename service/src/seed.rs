@@ -2,6 +2,7 @@
 //!
 //! Everything is inserted by a few set-based statements, and the same seed makes the same rows.
 
+mod bifrost_hazards;
 mod bifrost_legacy;
 
 use sea_orm::ConnectionTrait;
@@ -20,7 +21,7 @@ pub enum Profile {
 }
 
 /// What is to be made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Which gateway is imitated.
     pub profile: Profile,
@@ -28,6 +29,8 @@ pub struct Options {
     pub virtual_keys: u32,
     /// The seed of the values.
     pub rng_seed: u32,
+    /// Hazards to plant, by code; `all` stands for all that one legacy database can have together.
+    pub hazards: Vec<String>,
 }
 
 /// One statement of a seed, and the table it fills.
@@ -131,6 +134,7 @@ impl Maker {
 /// # Errors
 /// [`Error::Refused`] when one of the tables exists: a seed never touches rows of somebody else.
 pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
+    let wanted = bifrost_hazards::wanted(&options.hazards)?;
     let connection = session.connect(Access::Create).await?;
     let catalog = Catalog::read(&connection)
         .await
@@ -146,6 +150,13 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
     }
     let dialect = session.dialect();
     let doing = |what: &str| Error::database(format!("seed {what}"));
+    if dialect == Dialect::Sqlite && !wanted.is_empty() {
+        // Some hazards are references to nothing, which an old release without foreign keys could write.
+        connection
+            .execute_unprepared("PRAGMA foreign_keys = OFF")
+            .await
+            .map_err(doing("the database"))?;
+    }
     let transaction = begin(&connection).await.map_err(doing("the database"))?;
     for table in &tables {
         transaction
@@ -179,6 +190,23 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
                 .map_err(doing(&index.name))?;
         }
     }
+    let mut planted = Vec::new();
+    for hazard in wanted {
+        for statement in (hazard.plant)(dialect) {
+            transaction
+                .execute_unprepared(&statement)
+                .await
+                .map_err(doing(hazard.code))?;
+        }
+        planted.push(serde_json::json!({ "code": hazard.code, "ids": hazard.ids }));
+        report.changes.push(Change {
+            table: hazard.table.to_owned(),
+            action: format!("plant {}", hazard.code),
+            rows: hazard.ids.len() as u64,
+            sample_ids: hazard.ids.iter().map(|&id| id.to_owned()).collect(),
+        });
+    }
+    report.result = Some(serde_json::json!({ "planted": planted }));
     transaction.commit().await.map_err(doing("the database"))?;
     if dialect == Dialect::Postgres {
         // Autovacuum would do it a minute later; a plan made before that is made blindly.

@@ -73,6 +73,7 @@ async fn show(
             profile: Profile::BifrostLegacy,
             virtual_keys: options.virtual_keys,
             rng_seed: 1,
+            hazards: Vec::new(),
         },
     )
     .await?;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use tollgate_service::runner::{adopt, down, plan, status, up};
-use tollgate_service::{Outcome, Stop};
+use tollgate_service::{Outcome, SharedBudgets, Stop};
 
-use crate::arguments::{Arguments, Choice, Migrate};
+use crate::arguments::{Arguments, Choice, Migrate, SharedWord};
 use crate::commands::session;
 use crate::output::{Answer, View};
 use crate::progress::Progress;
@@ -35,7 +35,7 @@ pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &Stop) -
         ),
         Migrate::Up(arguments) => {
             let options = up::Options {
-                adopt: arguments.adopt,
+                backup: arguments.backup.clone(),
                 batch: arguments.batch_ms.map(Duration::from_millis),
                 ..options(&arguments.choice)
             };
@@ -75,6 +75,11 @@ fn options(choice: &Choice) -> up::Options {
     up::Options {
         phase: choice.phase.map(Into::into),
         to: choice.to.clone(),
+        adopt: choice.adopt,
+        shared_budgets: match choice.shared_budgets {
+            Some(SharedWord::Clone) => SharedBudgets::Clone,
+            None => SharedBudgets::Refuse,
+        },
         ..up::Options::default()
     }
 }

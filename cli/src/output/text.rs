@@ -25,6 +25,18 @@ pub(super) fn render(report: &Report, view: &View, failed: bool) -> String {
             }
         }
         View::Adopted => adopted(&mut out, report),
+        View::Examined => {
+            for track in &report.tracks {
+                let _ = writeln!(
+                    out,
+                    "{}: {} migrations pending, {} findings",
+                    track.track,
+                    track.pending.len(),
+                    report.findings.len()
+                );
+            }
+        }
+        View::Seeded => {}
     }
     for change in &report.changes {
         line(
@@ -93,6 +105,13 @@ fn moved(out: &mut String, track: &TrackReport) {
             applied.rows,
             applied.duration_ms
         );
+        if applied.left > 0 {
+            let _ = writeln!(
+                out,
+                "            {} rows were busy or new to the end; contract catches up with them",
+                applied.left
+            );
+        }
     }
     for pending in &track.pending {
         let _ = writeln!(
@@ -162,9 +181,10 @@ fn plan(out: &mut String, report: &Report, sql: bool) {
             let _ = writeln!(out, "  {:<9} {}", word("phase"), word("version"));
             let _ = writeln!(
                 out,
-                "            {}; blocks {}",
+                "            {}\n            about {} rows; {}",
                 word("summary"),
-                word("blocks")
+                migration["rows"],
+                blocking(word("blocks"), migration["blocks_for_ms"].as_u64())
             );
             let steps = migration["steps"].as_array();
             for step in steps.into_iter().flatten() {
@@ -185,6 +205,20 @@ fn plan(out: &mut String, report: &Report, sql: bool) {
                 }
             }
         }
+    }
+}
+
+/// What a running gateway will notice.
+fn blocking(who: &str, millis: Option<u64>) -> String {
+    let about = match millis.unwrap_or_default() {
+        millis @ 0..1000 => format!("about {millis} ms"),
+        millis => format!("about {:.1} s", std::time::Duration::from_millis(millis).as_secs_f64()),
+    };
+    match who {
+        "rows" => format!("writers of a batch's rows wait, {about} at a time"),
+        "writers" => format!("writers of the table wait, {about}"),
+        "everyone" => format!("readers and writers of the table wait, {about}"),
+        _ => "nobody waits".to_owned(),
     }
 }
 

@@ -7,6 +7,7 @@ use crate::plan::{Backfill, Blocks, Created, Loss};
 use crate::script::Script;
 
 use super::owners::{self, Legacy, Owner};
+use super::sharing;
 use super::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 
 pub(super) const MIGRATION: Migration = Migration {
@@ -19,6 +20,9 @@ pub(super) const MIGRATION: Migration = Migration {
 };
 
 fn up(context: &Context, script: &mut Script) {
+    if let Some(split) = sharing::split(context) {
+        script.split(split);
+    }
     for owner in Owner::BOTH {
         if owner.has_legacy_reference(context) {
             script.backfill(owner_pass(script.dialect(), owner));
@@ -61,7 +65,11 @@ fn owner_pass(dialect: Dialect, owner: Owner) -> Backfill {
         alias: "r".to_owned(),
         sql,
         remaining: format!(
-            "SELECT count(*) AS rows FROM {referring} r JOIN {BUDGETS} b ON b.id = r.budget_id WHERE {due}"
+            "SELECT count(*) AS number FROM {referring} r JOIN {BUDGETS} b ON b.id = r.budget_id WHERE {due}"
+        ),
+        estimate: format!(
+            "SELECT count(*) AS number FROM {referring} r JOIN {BUDGETS} b ON b.id = r.budget_id \
+             WHERE r.budget_id <> ''"
         ),
     }
 }
@@ -98,8 +106,12 @@ fn flag_pass(dialect: Dialect, owner: Owner) -> Backfill {
         alias: "r".to_owned(),
         sql,
         remaining: format!(
-            "SELECT count(DISTINCT v.id) AS rows FROM {source} JOIN {BUDGETS} b ON b.id = r.budget_id \
+            "SELECT count(DISTINCT v.id) AS number FROM {source} JOIN {BUDGETS} b ON b.id = r.budget_id \
              JOIN {VIRTUAL_KEYS} v ON v.id = {key} WHERE {due}"
+        ),
+        estimate: format!(
+            "SELECT count(DISTINCT {key}) AS number FROM {source} JOIN {BUDGETS} b ON b.id = r.budget_id \
+             WHERE {flagged} AND r.budget_id <> ''"
         ),
     }
 }

@@ -6,11 +6,12 @@
 
 use crate::dialect::Dialect;
 use crate::migration::{Context, Migration, Phase};
-use crate::plan::{Blocks, Created, Loss};
+use crate::plan::{Blocks, Created, Loss, Split};
 use crate::script::Script;
 
 use super::m20260330_000004_multi_budget_backfill::{write_flags_back, write_owner_back};
 use super::owners::{self, Legacy, Owner};
+use super::sharing;
 use super::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 
 pub(super) const MIGRATION: Migration = Migration {
@@ -31,6 +32,9 @@ fn up(context: &Context, script: &mut Script) {
     if referring.is_empty() && !flag {
         return;
     }
+    if let Some(split) = sharing::split(context) {
+        script.split(split);
+    }
     script.lock_tables(&[VIRTUAL_KEYS, PROVIDER_CONFIGS, BUDGETS]);
     if !referring.is_empty() {
         if let Some(shared) = owners::shared(context) {
@@ -40,6 +44,13 @@ fn up(context: &Context, script: &mut Script) {
             script.guard("G002", BUDGETS, claimed);
         }
         catch_up_owners(context, script);
+        if script.catalog.has_table(Split::TABLE) {
+            script.execute(
+                sharing::raise_usage(script.dialect()),
+                "what was spent on the original since its copy was made counts for the copy too",
+                Blocks::Everyone,
+            );
+        }
         if flag {
             catch_up_flags(context, script);
         }
@@ -119,9 +130,11 @@ fn catch_up_flags(context: &Context, script: &mut Script) {
     if live {
         script.execute(
             format!(
-                "WITH flagged AS ({flagged}) UPDATE {VIRTUAL_KEYS} SET calendar_aligned = {} \
-                 WHERE {aligned} AND NOT EXISTS (SELECT 1 FROM flagged WHERE flagged.id = {VIRTUAL_KEYS}.id)",
-                dialect.falsehood()
+                "UPDATE {VIRTUAL_KEYS} SET calendar_aligned = {} FROM (SELECT v.id AS id FROM {VIRTUAL_KEYS} v \
+                 LEFT JOIN ({flagged}) flagged ON flagged.id = v.id WHERE {} AND flagged.id IS NULL) due \
+                 WHERE due.id = {VIRTUAL_KEYS}.id",
+                dialect.falsehood(),
+                dialect.is_true("v.calendar_aligned")
             ),
             "calendar flags that old code has cleared since the backfill",
             Blocks::Everyone,

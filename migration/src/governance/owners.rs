@@ -263,10 +263,7 @@ pub fn flags_without_a_legacy_place(context: &Context, created: &Created) -> Vec
         if carriers.is_empty() {
             String::new()
         } else {
-            format!(
-                " AND v.id NOT IN (SELECT carriers.id FROM ({}) carriers WHERE carriers.id IS NOT NULL)",
-                carriers.join(" UNION ")
-            )
+            carriers.join(" UNION ")
         }
     } else {
         String::new()
@@ -274,9 +271,16 @@ pub fn flags_without_a_legacy_place(context: &Context, created: &Created) -> Vec
     vec![Loss {
         table: VIRTUAL_KEYS.to_owned(),
         what: "the calendar flag has no budget to go back to and is dropped".to_owned(),
-        sql: format!(
-            "SELECT v.id AS id FROM {VIRTUAL_KEYS} v WHERE {}{carried}",
-            catalog.dialect.is_true("v.calendar_aligned")
-        ),
+        sql: {
+            let aligned = catalog.dialect.is_true("v.calendar_aligned");
+            if carried.is_empty() {
+                format!("SELECT v.id AS id FROM {VIRTUAL_KEYS} v WHERE {aligned}")
+            } else {
+                format!(
+                    "SELECT v.id AS id FROM {VIRTUAL_KEYS} v LEFT JOIN ({carried}) carrier ON carrier.id = v.id \
+                     WHERE {aligned} AND carrier.id IS NULL"
+                )
+            }
+        },
     }]
 }

@@ -1,13 +1,25 @@
-//! The hazards of the governance track (`reference/bifrost.md` §2.2).
+//! The hazards of the governance track (`reference/bifrost.md` §2.2 to §2.4).
 
-use tollgate_migration::Context;
-use tollgate_migration::governance::BUDGETS;
-use tollgate_migration::governance::owners::{self, Owner};
+use tollgate_migration::governance::owners::{self, Legacy, Owner};
+use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
+use tollgate_migration::{Context, Dialect};
 
-use super::Hazard;
+use super::{Facts, Hazard, Queries};
 use crate::report::Severity;
 
+/// Migrations that move owners and flags.
 const MOVES: &[&str] = &["multi_budget_backfill", "multi_budget_contract"];
+/// Migrations after which the legacy columns are gone.
+const DROPS: &[&str] = &["multi_budget_contract"];
+/// Migrations that create the owners' foreign keys.
+const CONSTRAINS: &[&str] = &["multi_budget_expand", "multi_budget_constraints"];
+/// Every migration behind the baseline.
+const ANY: &[&str] = &[
+    "multi_budget_expand",
+    "multi_budget_backfill",
+    "multi_budget_constraints",
+    "multi_budget_contract",
+];
 
 pub(super) const HAZARDS: &[Hazard] = &[
     Hazard {
@@ -15,18 +27,18 @@ pub(super) const HAZARDS: &[Hazard] = &[
         severity: Severity::Blocking,
         title: "a budget has several owners",
         effect: "the new schema gives a budget one owner; the others would be left without a limit",
-        resolve: "give each virtual key and provider config a budget of its own",
+        resolve: "--shared-budgets clone gives each further owner a copy with the same usage",
         concerns: MOVES,
-        queries: |context| on_budgets(owners::shared(context)),
+        queries: shared,
     },
     Hazard {
         code: "G002",
         severity: Severity::Blocking,
         title: "a budget also belongs to a team, customer, provider or model config",
         effect: "deleting the virtual key would delete the other owner's budget with it",
-        resolve: "give the virtual key or provider config a budget of its own",
+        resolve: "--shared-budgets clone gives the virtual key or provider config a copy with the same usage",
         concerns: MOVES,
-        queries: |context| on_budgets(owners::claimed_elsewhere(context)),
+        queries: |context, _| on(BUDGETS, owners::claimed_elsewhere(context)),
     },
     Hazard {
         code: "G003",
@@ -44,15 +56,126 @@ pub(super) const HAZARDS: &[Hazard] = &[
         effect: "treated as no reference",
         resolve: "nothing to do",
         concerns: MOVES,
-        queries: empty,
+        queries: |context, _| per_owner(context, "r.budget_id = ''"),
+    },
+    Hazard {
+        code: "G005",
+        severity: Severity::Info,
+        title: "a budget without owner",
+        effect: "kept as it is; it may belong to something that Tollgate does not know",
+        resolve: "nothing to do",
+        concerns: MOVES,
+        queries: ownerless,
+    },
+    Hazard {
+        code: "G006",
+        severity: Severity::Info,
+        title: "a provider config's budget follows the calendar",
+        effect: "its virtual key gets the flag, which upstream's own migration loses",
+        resolve: "nothing to do",
+        concerns: MOVES,
+        queries: promoted,
+    },
+    Hazard {
+        code: "G007",
+        severity: Severity::Warning,
+        title: "a budget that does not follow the calendar will do so with its virtual key",
+        effect: "the flag belongs to the virtual key in the new schema; this budget's window moves to the calendar's",
+        resolve: "align all budgets of the virtual key, or none, before the migration",
+        concerns: MOVES,
+        queries: also_aligned,
+    },
+    Hazard {
+        code: "G008",
+        severity: Severity::Warning,
+        title: "upstream's own migration ran and left a legacy column behind",
+        effect: "what it says is stale: it gives an owner only to a budget that has none, and a flag only from a provider config's budget",
+        resolve: "nothing to do; contract drops it",
+        concerns: MOVES,
+        queries: leftovers,
+    },
+    Hazard {
+        code: "G009",
+        severity: Severity::Warning,
+        title: "a budget whose window or limit makes no sense",
+        effect: "moved as it is; the gateway cannot reset or enforce it",
+        resolve: "give it a duration such as 1d or 24h and a limit of zero or more",
+        concerns: MOVES,
+        queries: senseless,
+    },
+    Hazard {
+        code: "G010",
+        severity: Severity::Warning,
+        title: "two budgets of one owner have the same duration",
+        effect: "both are kept and both are enforced",
+        resolve: "delete one of them in the gateway",
+        concerns: ANY,
+        queries: same_duration,
+    },
+    Hazard {
+        code: "G011",
+        severity: Severity::Warning,
+        title: "a virtual key's config hash was computed with its budget's id",
+        effect: "the next boot with a config file sees a change and overwrites edits made elsewhere, once",
+        resolve: "bring the config file up to date before the gateway boots with it",
+        concerns: DROPS,
+        queries: stale_hash,
+    },
+    Hazard {
+        code: "G015",
+        severity: Severity::Blocking,
+        title: "a budget whose owner does not exist",
+        effect: "the foreign key to the owner cannot be created",
+        resolve: "set the owner column to NULL, or restore the owner",
+        concerns: CONSTRAINS,
+        queries: ownerless_by_key,
+    },
+    Hazard {
+        code: "G016",
+        severity: Severity::Blocking,
+        title: "the database is past what this track knows",
+        effect: "budgets belong to model configs there; moving them back would lose owners",
+        resolve: "use a newer Tollgate; this database does not need this migration",
+        concerns: ANY,
+        queries: too_new,
+    },
+    Hazard {
+        code: "G017",
+        severity: Severity::Warning,
+        title: "a calendar flag without a place in the new schema",
+        effect: "the budget belongs to a team, customer, provider or nobody; the flag is dropped with its column, and the window rolls",
+        resolve: "nothing to do, or note the budgets and align their owners in a later version of the gateway",
+        concerns: DROPS,
+        queries: placeless_flag,
+    },
+    Hazard {
+        code: "G018",
+        severity: Severity::Blocking,
+        title: "a view, rule or trigger depends on a column that will be dropped",
+        effect: "the column cannot be dropped, or what depends on it would break",
+        resolve: "drop or rewrite it, then run again",
+        concerns: DROPS,
+        queries: dependents,
     },
 ];
 
-fn on_budgets(query: Option<String>) -> Vec<(&'static str, String)> {
-    query.map(|query| (BUDGETS, query)).into_iter().collect()
+fn on(table: &'static str, query: Option<String>) -> Queries {
+    query.map(|query| (table, query)).into_iter().collect()
 }
 
-fn per_owner(context: &Context, condition: &str) -> Vec<(&'static str, String)> {
+/// Names that are known without asking the database, as a query.
+fn names(table: &'static str, names: &[String]) -> Queries {
+    if names.is_empty() {
+        return Vec::new();
+    }
+    let arms: Vec<String> = names
+        .iter()
+        .map(|name| format!("SELECT '{}' AS id", name.replace('\'', "''")))
+        .collect();
+    vec![(table, arms.join(" UNION "))]
+}
+
+fn per_owner(context: &Context, condition: &str) -> Queries {
     Owner::BOTH
         .into_iter()
         .filter(|owner| owner.has_legacy_reference(context))
@@ -66,7 +189,26 @@ fn per_owner(context: &Context, condition: &str) -> Vec<(&'static str, String)> 
         .collect()
 }
 
-fn dangling(context: &Context) -> Vec<(&'static str, String)> {
+fn shared(context: &Context, _: &Facts) -> Queries {
+    let mut arms: Vec<String> = owners::shared(context)
+        .map(|query| format!("SELECT id FROM ({query}) shared"))
+        .into_iter()
+        .collect();
+    if Owner::BOTH
+        .into_iter()
+        .all(|owner| context.catalog.has_column(BUDGETS, owner.column()))
+    {
+        arms.push(format!(
+            "SELECT id FROM {BUDGETS} WHERE virtual_key_id IS NOT NULL AND provider_config_id IS NOT NULL"
+        ));
+    }
+    if arms.is_empty() {
+        return Vec::new();
+    }
+    vec![(BUDGETS, arms.join(" UNION "))]
+}
+
+fn dangling(context: &Context, _: &Facts) -> Queries {
     per_owner(
         context,
         &format!(
@@ -75,6 +217,257 @@ fn dangling(context: &Context) -> Vec<(&'static str, String)> {
     )
 }
 
-fn empty(context: &Context) -> Vec<(&'static str, String)> {
-    per_owner(context, "r.budget_id = ''")
+/// The condition that no owner column of the new schema is set.
+fn unowned(context: &Context) -> String {
+    let columns: Vec<String> = Owner::BOTH
+        .into_iter()
+        .filter(|owner| context.catalog.has_column(BUDGETS, owner.column()))
+        .map(|owner| format!(" AND b.{} IS NULL", owner.column()))
+        .collect();
+    columns.concat()
+}
+
+/// Everything that refers to budgets, as `budget`.
+fn all_references(context: &Context) -> Option<String> {
+    let arms: Vec<String> = owners::references(context)
+        .map(|references| format!("SELECT budget FROM ({references}) r"))
+        .into_iter()
+        .chain(owners::foreign_claims(context).map(|claims| format!("SELECT budget FROM ({claims}) c")))
+        .collect();
+    (!arms.is_empty()).then(|| arms.join(" UNION "))
+}
+
+fn ownerless(context: &Context, _: &Facts) -> Queries {
+    let (join, unreferred) = unreferred(all_references(context));
+    on(
+        BUDGETS,
+        Some(format!(
+            "SELECT b.id AS id FROM {BUDGETS} b{join} WHERE 1 = 1{unreferred}{}",
+            unowned(context)
+        )),
+    )
+}
+
+/// A join and a condition that keep what none of the references names. An outer join, since both backends hash it at any
+/// size; PostgreSQL stops hashing `NOT IN` at `work_mem`.
+fn unreferred(references: Option<String>) -> (String, &'static str) {
+    references.map_or((String::new(), ""), |references| {
+        (
+            format!(" LEFT JOIN (SELECT DISTINCT budget FROM ({references}) r) referred ON referred.budget = b.id"),
+            " AND referred.budget IS NULL",
+        )
+    })
+}
+
+/// Whether flags are to be moved at all.
+fn moves_flags(context: &Context) -> bool {
+    owners::has_legacy_flag(context)
+        && Owner::BOTH
+            .into_iter()
+            .any(|owner| owner.has_legacy_reference(context))
+}
+
+fn promoted(context: &Context, _: &Facts) -> Queries {
+    if !moves_flags(context) || !Owner::ProviderConfig.has_legacy_reference(context) {
+        return Vec::new();
+    }
+    let flagged = context.catalog.dialect.is_true("b.calendar_aligned");
+    on(
+        BUDGETS,
+        Some(format!(
+            "SELECT DISTINCT b.id AS id FROM {PROVIDER_CONFIGS} r JOIN {BUDGETS} b ON b.id = r.budget_id \
+             JOIN {VIRTUAL_KEYS} v ON v.id = r.virtual_key_id WHERE {flagged} AND r.budget_id <> ''"
+        )),
+    )
+}
+
+fn also_aligned(context: &Context, _: &Facts) -> Queries {
+    if !moves_flags(context) {
+        return Vec::new();
+    }
+    let sources: &[Owner] = match owners::legacy(context) {
+        Legacy::Live => &Owner::BOTH,
+        Legacy::Leftover => &[Owner::ProviderConfig],
+    };
+    let Some(flagged) = owners::flagged_by_legacy(context, sources) else {
+        return Vec::new();
+    };
+    let unaligned = format!("NOT ({})", context.catalog.dialect.is_true("b.calendar_aligned"));
+    let arms: Vec<String> = Owner::BOTH
+        .into_iter()
+        .filter(|owner| owner.has_legacy_reference(context))
+        .map(|owner| {
+            let key = match owner {
+                Owner::VirtualKey => "r.id",
+                Owner::ProviderConfig => "r.virtual_key_id",
+            };
+            format!(
+                "SELECT b.id AS id FROM {} r JOIN {BUDGETS} b ON b.id = r.budget_id \
+                 JOIN ({flagged}) flagged ON flagged.id = {key} WHERE {unaligned} AND r.budget_id <> ''",
+                owner.table()
+            )
+        })
+        .collect();
+    on(BUDGETS, Some(arms.join(" UNION ")))
+}
+
+fn leftovers(context: &Context, _: &Facts) -> Queries {
+    if owners::legacy(context) == Legacy::Live {
+        return Vec::new();
+    }
+    let mut queries = Vec::new();
+    for owner in Owner::BOTH {
+        if owner.has_legacy_reference(context) {
+            queries.extend(names(owner.table(), &["budget_id".to_owned()]));
+        }
+    }
+    if owners::has_legacy_flag(context) {
+        queries.extend(names(BUDGETS, &["calendar_aligned".to_owned()]));
+    }
+    queries
+}
+
+fn senseless(context: &Context, facts: &Facts) -> Queries {
+    let dialect = context.catalog.dialect;
+    let unreadable: Vec<String> = facts
+        .durations
+        .iter()
+        .filter(|(_, nanoseconds)| nanoseconds.is_none_or(|nanoseconds| nanoseconds <= 0))
+        .map(|(text, _)| dialect.text(text))
+        .collect();
+    let infinite = match dialect {
+        Dialect::Postgres => "b.max_limit::text IN ('NaN', 'Infinity')",
+        Dialect::Sqlite => "typeof(b.max_limit) NOT IN ('real', 'integer') OR abs(b.max_limit) = 9e999",
+    };
+    let mut conditions = vec!["b.max_limit < 0".to_owned(), infinite.to_owned()];
+    if !unreadable.is_empty() {
+        conditions.push(format!("b.reset_duration IN ({})", unreadable.join(", ")));
+    }
+    on(
+        BUDGETS,
+        Some(format!(
+            "SELECT b.id AS id FROM {BUDGETS} b WHERE {}",
+            conditions.join(" OR ")
+        )),
+    )
+}
+
+fn same_duration(context: &Context, facts: &Facts) -> Queries {
+    let dialect = context.catalog.dialect;
+    let arms: Vec<String> = facts
+        .durations
+        .iter()
+        .filter_map(|(text, nanoseconds)| {
+            nanoseconds.map(|nanoseconds| format!("WHEN {} THEN {nanoseconds}", dialect.text(text)))
+        })
+        .collect();
+    if arms.is_empty() {
+        return Vec::new();
+    }
+    let length = format!("CASE reset_duration {} END", arms.join(" "));
+    let queries: Vec<String> = Owner::BOTH
+        .into_iter()
+        .filter(|owner| context.catalog.has_column(BUDGETS, owner.column()))
+        .map(|owner| {
+            let column = owner.column();
+            format!(
+                "SELECT id FROM (SELECT id, count(*) OVER (PARTITION BY {column}, {length}) AS twins \
+                 FROM {BUDGETS} WHERE {column} IS NOT NULL AND {length} IS NOT NULL) counted WHERE twins > 1"
+            )
+        })
+        .collect();
+    if queries.is_empty() {
+        return Vec::new();
+    }
+    on(BUDGETS, Some(queries.join(" UNION ")))
+}
+
+fn stale_hash(context: &Context, _: &Facts) -> Queries {
+    if !context.catalog.has_column(VIRTUAL_KEYS, "config_hash") {
+        return Vec::new();
+    }
+    let mut arms = Vec::new();
+    if Owner::VirtualKey.has_legacy_reference(context) {
+        arms.push(format!(
+            "SELECT v.id AS id FROM {VIRTUAL_KEYS} v WHERE v.config_hash <> '' AND v.budget_id <> ''"
+        ));
+    }
+    if Owner::ProviderConfig.has_legacy_reference(context) {
+        arms.push(format!(
+            "SELECT v.id AS id FROM {VIRTUAL_KEYS} v JOIN {PROVIDER_CONFIGS} p ON p.virtual_key_id = v.id \
+             WHERE v.config_hash <> '' AND p.budget_id <> ''"
+        ));
+    }
+    if arms.is_empty() {
+        return Vec::new();
+    }
+    on(VIRTUAL_KEYS, Some(arms.join(" UNION ")))
+}
+
+fn ownerless_by_key(context: &Context, _: &Facts) -> Queries {
+    Owner::BOTH
+        .into_iter()
+        .filter(|owner| context.catalog.has_column(BUDGETS, owner.column()))
+        .map(|owner| {
+            let column = owner.column();
+            (
+                BUDGETS,
+                format!(
+                    "SELECT b.id AS id FROM {BUDGETS} b WHERE b.{column} IS NOT NULL \
+                     AND NOT EXISTS (SELECT 1 FROM {} r WHERE r.id = b.{column})",
+                    owner.table()
+                ),
+            )
+        })
+        .collect()
+}
+
+pub(super) fn too_new(context: &Context, _: &Facts) -> Queries {
+    let mut found = Vec::new();
+    if context.catalog.has_column(BUDGETS, "model_config_id") {
+        found.push("model_config_id".to_owned());
+    }
+    let mut queries = names(BUDGETS, &found);
+    if context.catalog.has_table("mcp_oauth_tokens") {
+        queries.extend(names("mcp_oauth_tokens", &["mcp_oauth_tokens".to_owned()]));
+    }
+    queries
+}
+
+fn placeless_flag(context: &Context, _: &Facts) -> Queries {
+    if !owners::has_legacy_flag(context) {
+        return Vec::new();
+    }
+    let (join, unreferred) = unreferred(owners::references(context));
+    on(
+        BUDGETS,
+        Some(format!(
+            "SELECT b.id AS id FROM {BUDGETS} b{join} WHERE {}{}{unreferred}",
+            context.catalog.dialect.is_true("b.calendar_aligned"),
+            unowned(context)
+        )),
+    )
+}
+
+fn dependents(context: &Context, _: &Facts) -> Queries {
+    let mut dropped = vec![
+        (VIRTUAL_KEYS, "budget_id"),
+        (PROVIDER_CONFIGS, "budget_id"),
+    ];
+    if owners::has_legacy_flag(context) {
+        dropped.push((BUDGETS, "calendar_aligned"));
+    }
+    dropped
+        .into_iter()
+        .flat_map(|(table, column)| {
+            let found: Vec<String> = context
+                .catalog
+                .dependents
+                .iter()
+                .filter(|dependent| dependent.table == table && dependent.column == column)
+                .map(|dependent| format!("{} {}", dependent.kind, dependent.name))
+                .collect();
+            names(table, &found)
+        })
+        .collect()
 }

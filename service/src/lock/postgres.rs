@@ -61,14 +61,7 @@ impl Poll {
     )]
     async fn attempt(self, track: Track) -> std::result::Result<Tried, DbErr> {
         let transaction = self.connection.begin().await?;
-        // An idle transaction is this lock's whole life; PostgreSQL 17 can end it in two ways.
-        transaction
-            .execute_unprepared(
-                "SET LOCAL idle_in_transaction_session_timeout = 0; \
-                 SELECT set_config('transaction_timeout', '0', true) \
-                 WHERE current_setting('server_version_num')::int >= 170000",
-            )
-            .await?;
+        outlive_timeouts(&transaction).await?;
         let schema: String = transaction
             .query_one_raw(query("SELECT current_schema()::text AS name".to_owned()))
             .await?
@@ -94,6 +87,20 @@ impl Poll {
         transaction.rollback().await?;
         Ok(Tried::Busy(self, holder))
     }
+}
+
+/// An idle transaction is a lock's whole life; PostgreSQL can end one in two ways, from 17 on in three.
+pub(super) async fn outlive_timeouts(
+    transaction: &DatabaseTransaction,
+) -> std::result::Result<(), DbErr> {
+    transaction
+        .execute_unprepared(
+            "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL statement_timeout = 0; \
+             SELECT set_config('transaction_timeout', '0', true) \
+             WHERE current_setting('server_version_num')::int >= 170000",
+        )
+        .await
+        .map(|_| ())
 }
 
 async fn holder(transaction: &DatabaseTransaction, key: i32) -> std::result::Result<String, DbErr> {

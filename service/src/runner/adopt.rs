@@ -95,7 +95,7 @@ pub(super) fn recognise(track: Track, context: &Context) -> Result<adoption::Rec
 }
 
 /// The history that adopting would write.
-pub(super) fn recognised_history(track: Track, context: &Context) -> Result<History> {
+pub(crate) fn recognised_history(track: Track, context: &Context) -> Result<History> {
     Ok(marked(track, &recognise(track, context)?.applied))
 }
 
@@ -122,6 +122,7 @@ fn mark_report(track: Track, slugs: &[&str]) -> TrackReport {
             phase: migration.phase,
             duration_ms: 0,
             rows: 0,
+            left: 0,
         })
         .collect();
     report

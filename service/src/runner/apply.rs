@@ -5,15 +5,16 @@ use std::time::{Duration, Instant};
 
 use backon::Retryable;
 use chrono::Utc;
-use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, Statement};
-use tollgate_migration::plan::{Created, Guard, Plan, Step, Unit};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr};
+use tollgate_migration::plan::{Created, Guard, Plan, Split, Statement, Step, Unit};
 use tollgate_migration::{Dialect, Migration, Track};
 
 use super::engine::Engine;
-use super::{begin, checkpoint};
+use super::{begin, checkpoint, split};
 use crate::error::{Error, Result};
 use crate::history::{self, Entry};
 use crate::lock::Lock;
+use crate::lock::bifrost::BifrostKey;
 use crate::observer::{Event, Observer};
 use crate::report::Applied;
 use crate::retry::{backoff, is_transient};
@@ -28,6 +29,8 @@ pub(super) struct Applier<'a> {
     pub dialect: Dialect,
     pub track: Track,
     pub lock: &'a Lock,
+    /// Bifrost's own lock, where the track has one.
+    pub bifrost: Option<&'a tokio::sync::Mutex<BifrostKey>>,
     pub batch: Duration,
     pub observer: &'a dyn Observer,
     pub stop: &'a Stop,
@@ -94,7 +97,7 @@ impl Applier<'_> {
         };
         let units = self.units(plan);
         let mut created = plan.created.clone();
-        if units.len() > 1 || matches!(units.first(), Some(Unit::Alone(_) | Unit::Backfill(_))) {
+        if units.len() > 1 || !matches!(units.first(), Some(Unit::Transaction(_)) | None) {
             checkpoint::ensure(self.connection, self.dialect)
                 .await
                 .map_err(failed)?;
@@ -110,6 +113,7 @@ impl Applier<'_> {
             }
         }
         let mut rows = 0;
+        let mut left = 0;
         let (last, first) = match units.split_last() {
             Some((Unit::Transaction(steps), first)) => (steps.as_slice(), first),
             Some(_) => (&[][..], units.as_slice()),
@@ -124,10 +128,11 @@ impl Applier<'_> {
                 }
                 Unit::Alone(statement) => {
                     self.observer.note(Event::Step(statement.purpose.clone()));
-                    self.connection
-                        .execute_unprepared(&statement.sql)
-                        .await
-                        .map_err(failed)?;
+                    self.alone(statement).await?.map_err(failed)?;
+                }
+                Unit::Split(split) => {
+                    self.observer.note(Event::Step(split.purpose.clone()));
+                    rows += self.split(split).await?.map_err(failed)?;
                 }
                 Unit::Backfill(pass) => {
                     let engine = Engine {
@@ -140,7 +145,9 @@ impl Applier<'_> {
                         observer: self.observer,
                         stop: self.stop,
                     };
-                    rows += engine.run(pass).await?;
+                    let (changed, behind) = engine.run(pass).await?;
+                    rows += changed;
+                    left += behind;
                 }
             }
         }
@@ -167,7 +174,46 @@ impl Applier<'_> {
             phase: migration.phase,
             duration_ms: millis(duration).unsigned_abs(),
             rows,
+            left,
         })
+    }
+
+    /// Runs a statement that refuses a transaction. No lock timeout: a concurrent build waits for transactions, and
+    /// blocks nobody meanwhile.
+    async fn alone(&self, statement: &Statement) -> Result<std::result::Result<(), DbErr>> {
+        let mut key = match self.bifrost {
+            Some(key) => Some(key.lock().await),
+            None => None,
+        };
+        if let Some(key) = &mut key {
+            key.let_go().await;
+        }
+        let outcome = self
+            .connection
+            .execute_unprepared(&statement.sql)
+            .await
+            .map(|_| ());
+        if let Some(key) = &mut key {
+            key.hold(self.stop).await?;
+        }
+        Ok(outcome)
+    }
+
+    /// Makes the copies of shared budgets; returns how many.
+    async fn split(&self, split: &Split) -> Result<std::result::Result<u64, DbErr>> {
+        let mut copies = 0;
+        if let Err(error) = split::stage(self.connection, split).await {
+            return Ok(Err(error));
+        }
+        loop {
+            self.stop.check()?;
+            self.lock.prove(self.track).await?;
+            match split::page(self.connection, self.dialect, split).await {
+                Ok(0) => return Ok(Ok(copies)),
+                Ok(made) => copies += made,
+                Err(error) => return Ok(Err(error)),
+            }
+        }
     }
 
     /// On SQLite everything but batched backfills is one transaction.
@@ -326,7 +372,7 @@ async fn ask(
     guard: &Guard,
 ) -> std::result::Result<(), Abort> {
     let found = transaction
-        .query_all_raw(Statement::from_string(dialect.backend(), guard.sql.clone()))
+        .query_all_raw(sea_orm::Statement::from_string(dialect.backend(), guard.sql.clone()))
         .await?;
     if found.is_empty() {
         return Ok(());
@@ -346,7 +392,7 @@ async fn expect_foreign_keys_off(
     transaction: &DatabaseTransaction,
 ) -> std::result::Result<(), DbErr> {
     let row = transaction
-        .query_one_raw(Statement::from_string(
+        .query_one_raw(sea_orm::Statement::from_string(
             Dialect::Sqlite.backend(),
             "SELECT foreign_keys AS setting FROM pragma_foreign_keys",
         ))
@@ -376,7 +422,7 @@ async fn violations(
          AND m.sql NOT LIKE 'CREATE VIRTUAL%' GROUP BY m.name, f.parent"
     );
     transaction
-        .query_all_raw(Statement::from_string(dialect.backend(), sql))
+        .query_all_raw(sea_orm::Statement::from_string(dialect.backend(), sql))
         .await?
         .iter()
         .map(|row| {

@@ -13,6 +13,7 @@ use crate::doctor::{self, Samples};
 use crate::error::{Error, Result};
 use crate::history::History;
 use crate::lock::Lock;
+use crate::lock::bifrost::BifrostKey;
 use crate::observer::Observer;
 use crate::report::{Change, Finding, Outcome, Report, Severity, TrackReport};
 use crate::stop::Stop;
@@ -89,17 +90,31 @@ async fn run(
         stop,
     )
     .await?;
+    let bifrost = match track {
+        Track::Governance => {
+            BifrostKey::take(
+                &session.location,
+                session.wait_lock,
+                session.connect_timeout,
+                stop,
+            )
+            .await?
+        }
+    }
+    .map(tokio::sync::Mutex::new);
     let outcome = locked(
         session,
         &connection,
         track,
         options,
-        &lock,
-        observer,
+        &lock, bifrost.as_ref(), observer,
         stop,
         report,
     )
     .await;
+    if let Some(key) = bifrost {
+        key.into_inner().let_go().await;
+    }
     lock.release().await;
     if report.tracks.iter().any(|track| !track.applied.is_empty()) {
         let word = if outcome.is_ok() { "done" } else { "failed" };
@@ -147,6 +162,7 @@ async fn locked(
     track: Track,
     options: &Options,
     lock: &Lock,
+    bifrost: Option<&tokio::sync::Mutex<BifrostKey>>,
     observer: &dyn Observer,
     stop: &Stop,
     report: &mut Report,
@@ -200,6 +216,7 @@ async fn locked(
         dialect,
         track,
         lock,
+        bifrost,
         batch: Duration::from_millis(50),
         observer,
         stop,

@@ -38,13 +38,15 @@ const ONE_BATCH: i64 = 500;
 const REPEATS: usize = 5;
 
 impl Engine<'_> {
-    /// Runs a pass to its end, then repeats it until less than a batch is left. Returns the rows changed.
-    pub(super) async fn run(&self, pass: &Backfill) -> Result<u64> {
+    /// Runs a pass to its end, then repeats it until less than a batch is left. Returns the rows changed, and those
+    /// that are left to contract because somebody keeps them locked or has just written them.
+    pub(super) async fn run(&self, pass: &Backfill) -> Result<(u64, u64)> {
         let mut total = 0;
+        let mut left = 0;
         for repeat in 0..=REPEATS {
             let changed = self.walk(pass).await?;
             total += changed;
-            let left = self.remaining(pass).await.map_err(|e| self.failed(e))?;
+            left = self.remaining(pass).await.map_err(|e| self.failed(e))?;
             if left == 0 || (left < ONE_BATCH && repeat > 0) {
                 break;
             }
@@ -54,7 +56,7 @@ impl Engine<'_> {
                 "another round for what was locked or new"
             );
         }
-        Ok(total)
+        Ok((total, left.unsigned_abs()))
     }
 
     fn failed(&self, source: DbErr) -> Error {
@@ -76,8 +78,7 @@ impl Engine<'_> {
     }
 
     async fn remaining(&self, pass: &Backfill) -> std::result::Result<i64, DbErr> {
-        self.number(pass.remaining.replace(" AS rows", " AS number"))
-            .await
+        self.number(pass.remaining.clone()).await
     }
 
     /// The end of the table's physical order, and the file it lies in.

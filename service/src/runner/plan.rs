@@ -1,14 +1,16 @@
 //! `migrate plan`: what `up` would do on this database, statement by statement, read-only.
 
+use sea_orm::{ConnectionTrait, Statement};
 use serde::Serialize;
 use tollgate_migration::plan::{Blocks, Plan, Step, Unit};
 use tollgate_migration::{Migration, Phase, Track};
 
+use super::adopt::recognised_history;
 use super::up::{Options, live, selected, unadopted};
 use super::{Session, idle, pending_report};
 use crate::database::Access;
 use crate::doctor::{self, Samples};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::report::Report;
 
 /// One step of a planned migration.
@@ -41,6 +43,10 @@ pub struct PlannedMigration {
     pub summary: String,
     /// What its most exclusive step makes a running gateway wait for.
     pub blocks: Blocks,
+    /// About how long, in milliseconds, the longest such step does so at once.
+    pub blocks_for_ms: u64,
+    /// About how many rows it will change, counted before the run.
+    pub rows: u64,
     /// SQLite tables that are rebuilt.
     pub rebuilds: Vec<String>,
     /// Its steps, in order.
@@ -58,10 +64,23 @@ pub async fn plan(session: &Session, options: &Options) -> Result<Report> {
     let mut report = Report::default();
     let mut planned = Vec::new();
     for (track, exists) in tracks {
-        let history = session.history(&connection, track, exists).await?;
+        let mut history = session.history(&connection, track, exists).await?;
         let mut context = live(&connection, &history, options).await?;
         if history.entries.is_empty() && track.is_carried_by(&context.catalog) {
-            return Err(unadopted(track, &context));
+            if !options.adopt {
+                return Err(unadopted(track, &context));
+            }
+            history = recognised_history(track, &context)?;
+            context.history = history.created();
+        }
+        let mut stored = 0;
+        for table in track.marks().iter().filter(|mark| context.catalog.has_table(mark)) {
+            stored += number(
+                &connection,
+                &context,
+                &format!("SELECT count(*) AS number FROM {table}"),
+            )
+            .await?;
         }
         let run = selected(&names, track, &history, options)?;
         report
@@ -72,12 +91,69 @@ pub async fn plan(session: &Session, options: &Options) -> Result<Report> {
         report.tracks.push(entry);
         for migration in run {
             let (plan, after) = migration.plan_up(&context);
-            planned.push(describe(track, migration, &plan));
+            let mut described = describe(track, migration, &plan);
+            for unit in &plan.units {
+                let estimate = match unit {
+                    Unit::Backfill(pass) => &pass.estimate,
+                    Unit::Split(split) => &split.estimate,
+                    Unit::Transaction(_) | Unit::Alone(_) => continue,
+                };
+                described.rows += number(&connection, &context, estimate).await?;
+            }
+            described.blocks_for_ms = blocks_for_ms(&plan, &described, stored, options);
+            planned.push(described);
             context = after;
         }
     }
     report.result = Some(serde_json::json!({ "migrations": planned }));
     Ok(report)
+}
+
+/// Rows that one statement under an exclusive lock walks in a millisecond: catch-up and table rebuilds, measured at a
+/// million virtual keys on two cores with the data in memory (PostgreSQL 15: 700; SQLite: 330), and halved.
+const ROWS_PER_MS: u64 = 150;
+
+/// About how long the longest of the migration's blocking transactions lasts.
+fn blocks_for_ms(
+    plan: &Plan,
+    described: &PlannedMigration,
+    stored: u64,
+    options: &Options,
+) -> u64 {
+    let walks = plan.units.iter().any(|unit| match unit {
+        Unit::Transaction(steps) => steps.iter().any(|step| {
+            matches!(step, Step::Run(statement)
+                if statement.blocks == Blocks::Everyone && (statement.counted || statement.detail))
+        }),
+        _ => false,
+    });
+    match described.blocks {
+        Blocks::Nothing => 0,
+        _ if walks => 5 + stored / ROWS_PER_MS,
+        Blocks::Rows => options
+            .batch
+            .map_or(50, |batch| u64::try_from(batch.as_millis()).unwrap_or(50)),
+        Blocks::Writers | Blocks::Everyone => 5,
+    }
+}
+
+/// A number from the live data. Asked on the schema as it is now, which every estimate can be.
+async fn number(
+    connection: &sea_orm::DatabaseConnection,
+    context: &tollgate_migration::Context,
+    sql: &str,
+) -> Result<u64> {
+    let row = connection
+        .query_one_raw(Statement::from_string(
+            context.catalog.dialect.backend(),
+            sql,
+        ))
+        .await
+        .map_err(Error::database("estimate the rows"))?;
+    let number: i64 = row
+        .map_or(Ok(0), |row| row.try_get("", "number"))
+        .map_err(Error::database("estimate the rows"))?;
+    Ok(number.unsigned_abs())
 }
 
 fn describe(track: Track, migration: &Migration, plan: &Plan) -> PlannedMigration {
@@ -114,6 +190,24 @@ fn describe(track: Track, migration: &Migration, plan: &Plan) -> PlannedMigratio
                 batched: false,
                 detail: statement.detail,
             }),
+            Unit::Split(split) => {
+                steps.push(PlannedStep {
+                    purpose: split.purpose.clone(),
+                    sql: split.stage.join(";\n"),
+                    blocks: Blocks::Rows,
+                    transaction: None,
+                    batched: true,
+                    detail: false,
+                });
+                steps.extend(split.lock.iter().chain(&split.copy).map(|sql| PlannedStep {
+                    purpose: "for each page of copies".to_owned(),
+                    sql: sql.clone(),
+                    blocks: Blocks::Rows,
+                    transaction: None,
+                    batched: true,
+                    detail: true,
+                }));
+            }
             Unit::Backfill(pass) => steps.push(PlannedStep {
                 purpose: pass.purpose.clone(),
                 sql: pass.sql.clone(),
@@ -134,6 +228,8 @@ fn describe(track: Track, migration: &Migration, plan: &Plan) -> PlannedMigratio
             .map(|step| step.blocks)
             .max()
             .unwrap_or(Blocks::Nothing),
+        blocks_for_ms: 0,
+        rows: 0,
         rebuilds: plan.rebuilds.clone(),
         steps,
     }

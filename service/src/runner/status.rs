@@ -23,6 +23,7 @@ pub async fn status(session: &Session) -> Result<Report> {
                     phase: migration.phase,
                     duration_ms: applied.duration_ms.unsigned_abs(),
                     rows: applied.rows.unsigned_abs(),
+                    left: 0,
                 });
             }
         }

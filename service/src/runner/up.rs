@@ -1,5 +1,6 @@
 //! `migrate up`: applies what is pending.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::Utc;
@@ -8,12 +9,13 @@ use tollgate_migration::{Context, Dialect, Migration, Phase, SharedBudgets, Trac
 
 use super::adopt::{ensure_history, mark, recognise, recognised_history};
 use super::apply::Applier;
-use super::{Session, context, find, idle, pending, pending_report, prove_writable};
+use super::{Session, backup, context, find, idle, pending, pending_report, prove_writable};
 use crate::database::Access;
 use crate::doctor::{self, Samples};
 use crate::error::{Error, Result};
 use crate::history::History;
 use crate::lock::Lock;
+use crate::lock::bifrost::BifrostKey;
 use crate::observer::Observer;
 use crate::report::{Outcome, Report, TrackReport};
 use crate::stop::Stop;
@@ -29,6 +31,8 @@ pub struct Options {
     pub adopt: bool,
     /// What happens to shared budgets.
     pub shared_budgets: SharedBudgets,
+    /// SQLite: write a copy of the database here before anything changes.
+    pub backup: Option<PathBuf>,
     /// How long a batch of a backfill should take; 50 ms on PostgreSQL and 10 ms on SQLite when absent.
     pub batch: Option<Duration>,
 }
@@ -109,6 +113,9 @@ async fn run(
     } else {
         Access::Create
     };
+    if let Some(path) = &options.backup {
+        backup::check(session, path)?;
+    }
     if let Some(to) = &options.to {
         let tracks = if session.tracks.is_empty() {
             &Track::ALL
@@ -157,6 +164,20 @@ async fn run(
             }
         }
     }
+    let mut bifrost = None;
+    if outcome.is_ok() && waiting.contains(&Track::Governance) {
+        match BifrostKey::take(
+            &session.location,
+            session.wait_lock,
+            session.connect_timeout,
+            stop,
+        )
+        .await
+        {
+            Ok(key) => bifrost = key.map(tokio::sync::Mutex::new),
+            Err(error) => outcome = Err(error),
+        }
+    }
     if outcome.is_ok() {
         let locked = Locked {
             session,
@@ -166,8 +187,12 @@ async fn run(
             observer,
             stop,
             locks: &locks,
+            bifrost: bifrost.as_ref(),
         };
         outcome = locked.run(&waiting, report).await;
+    }
+    if let Some(key) = bifrost {
+        key.into_inner().let_go().await;
     }
     for lock in locks {
         lock.release().await;
@@ -196,6 +221,7 @@ struct Locked<'a> {
     observer: &'a dyn Observer,
     stop: &'a Stop,
     locks: &'a [Lock],
+    bifrost: Option<&'a tokio::sync::Mutex<BifrostKey>>,
 }
 
 impl Locked<'_> {
@@ -206,6 +232,11 @@ impl Locked<'_> {
         }
         if report.is_blocked() {
             return Err(doctor::refusal(std::mem::take(&mut report.findings)));
+        }
+        if let Some(path) = &self.options.backup
+            && work.iter().any(|item| !item.selected.is_empty())
+        {
+            backup::write(self.connection, path).await?;
         }
         for (position, item) in work.iter_mut().enumerate() {
             let Some(lock) = self.locks.get(position).or_else(|| self.locks.first()) else {
@@ -260,6 +291,7 @@ impl Locked<'_> {
             dialect,
             track: item.track,
             lock,
+            bifrost: self.bifrost,
             batch: self.options.batch.unwrap_or(match dialect {
                 Dialect::Postgres => Duration::from_millis(50),
                 Dialect::Sqlite => Duration::from_millis(10),

@@ -1,0 +1,27 @@
+//! `tollgate doctor`
+
+use std::time::Duration;
+
+use tollgate_service::{Outcome, doctor};
+
+use crate::arguments::{Arguments, Doctor};
+use crate::commands::session;
+use crate::output::{Answer, View};
+
+pub(super) async fn run(arguments: &Arguments, options: &Doctor) -> Answer {
+    let name = arguments.command.name();
+    let session = match session(arguments, Duration::ZERO) {
+        Ok(session) => session,
+        Err(error) => return Answer::failed(name, error),
+    };
+    let options = doctor::Options {
+        codes: options
+            .codes
+            .iter()
+            .map(|code| code.to_uppercase())
+            .collect(),
+        samples: options.samples,
+    };
+    let outcome = Outcome::from(doctor::doctor(&session, &options).await);
+    Answer::new(name, outcome, View::Examined)
+}

@@ -1,0 +1,27 @@
+//! `tollgate seed`
+
+use std::time::Duration;
+
+use tollgate_service::{Outcome, seed};
+
+use crate::arguments::{Arguments, ProfileWord, Seed};
+use crate::commands::session;
+use crate::output::{Answer, View};
+
+pub(super) async fn run(arguments: &Arguments, options: &Seed) -> Answer {
+    let name = arguments.command.name();
+    let session = match session(arguments, Duration::ZERO) {
+        Ok(session) => session,
+        Err(error) => return Answer::failed(name, error),
+    };
+    let options = seed::Options {
+        profile: match options.profile {
+            ProfileWord::BifrostLegacy => seed::Profile::BifrostLegacy,
+        },
+        virtual_keys: options.virtual_keys,
+        rng_seed: options.rng_seed,
+        hazards: options.hazards.clone().unwrap_or_default(),
+    };
+    let outcome = Outcome::from(seed::seed(&session, &options).await);
+    Answer::new(name, outcome, View::Seeded)
+}

@@ -1,0 +1,163 @@
+//! Shared budgets (hazards G001 and G002): every further owner gets a copy of its own.
+//!
+//! The copy has the original's limit, duration, window **and usage**, so that nobody's remaining allowance grows, and the
+//! owner's `budget_id` is re-pointed to it, so that a gateway that runs on keeps working. Who keeps the original: virtual
+//! keys before provider configs, each in id order; nobody, where a team, customer, provider or model config has it.
+
+use crate::dialect::Dialect;
+use crate::migration::{Context, SharedBudgets};
+use crate::plan::Split;
+
+use super::BUDGETS;
+use super::owners::{self, Owner};
+
+/// Columns of a budget that a copy does not take over: its id, its owners, and the hash of a config entry that speaks of
+/// another id.
+const NOT_COPIED: [&str; 7] = [
+    "id",
+    "virtual_key_id",
+    "provider_config_id",
+    "team_id",
+    "customer_id",
+    "model_config_id",
+    "config_hash",
+];
+
+/// The copies that the operator asked for; `None` where they did not, or where nothing can be shared.
+pub(super) fn split(context: &Context) -> Option<Split> {
+    if context.shared_budgets != SharedBudgets::Clone {
+        return None;
+    }
+    let dialect = context.catalog.dialect;
+    let further = further_owners(context)?;
+    let table = Split::TABLE;
+    let columns: Vec<String> = context
+        .catalog
+        .table(BUDGETS)?
+        .columns
+        .iter()
+        .filter(|column| !column.generated && !NOT_COPIED.contains(&column.name.as_str()))
+        .map(|column| dialect.quote(&column.name))
+        .collect();
+    let copied: Vec<String> = columns.iter().map(|column| format!("b.{column}")).collect();
+    let page = Split::PAGE;
+    let present: Vec<(usize, Owner)> = Owner::BOTH
+        .into_iter()
+        .enumerate()
+        .filter(|(_, owner)| owner.has_legacy_reference(context))
+        .collect();
+    // By the owner's key in its own type, so that its index serves; the CASE keeps key names out of the cast.
+    let is_owner = |owner: &Owner, alias: &str| match owner {
+        Owner::VirtualKey => format!("{alias}.id = c.owner"),
+        Owner::ProviderConfig => {
+            format!("{alias}.id = CASE WHEN c.kind = 1 THEN CAST(c.owner AS bigint) END")
+        }
+    };
+    let still_refers: Vec<String> = present
+        .iter()
+        .map(|(rank, owner)| {
+            format!(
+                "SELECT c.copy, c.original FROM {table} c JOIN {} r ON {} \
+                 WHERE c.kind = {rank} AND c.copy IN ({page}) AND r.budget_id = c.original",
+                owner.table(),
+                is_owner(owner, "r")
+            )
+        })
+        .collect();
+    let mut copy = vec![format!(
+        "INSERT INTO {BUDGETS} (id, {}) SELECT due.copy, {} FROM ({}) due JOIN {BUDGETS} b ON b.id = due.original \
+         WHERE NOT EXISTS (SELECT 1 FROM {BUDGETS} present WHERE present.id = due.copy)",
+        columns.join(", "),
+        copied.join(", "),
+        still_refers.join(" UNION ALL ")
+    )];
+    for (rank, owner) in &present {
+        let referring = owner.table();
+        copy.push(format!(
+            "UPDATE {referring} SET budget_id = c.copy FROM {table} c WHERE c.kind = {rank} AND c.copy IN ({page}) \
+             AND {} AND {referring}.budget_id = c.original",
+            is_owner(owner, referring)
+        ));
+    }
+    copy.push(format!(
+        "DELETE FROM {table} WHERE copy IN ({page}) \
+         AND NOT EXISTS (SELECT 1 FROM {BUDGETS} b WHERE b.id = {table}.copy)"
+    ));
+    let lock = match dialect {
+        Dialect::Sqlite => Vec::new(),
+        Dialect::Postgres => present
+            .iter()
+            .map(|(rank, owner)| {
+                format!(
+                    "SELECT 1 FROM {} r JOIN {table} c ON c.kind = {rank} AND {} \
+                     WHERE c.copy IN ({page}) ORDER BY r.id FOR NO KEY UPDATE OF r",
+                    owner.table(),
+                    is_owner(owner, "r")
+                )
+            })
+            .collect(),
+    };
+    Some(Split {
+        purpose: "every further owner of a shared budget gets a copy, with its usage".to_owned(),
+        stage: vec![
+            format!(
+                "CREATE TABLE IF NOT EXISTS {table} (original varchar(255) NOT NULL, kind integer NOT NULL, \
+                 owner varchar(255) NOT NULL, copy varchar(255), PRIMARY KEY (original, kind, owner))"
+            ),
+            format!("CREATE INDEX IF NOT EXISTS {table}_copy ON {table} (copy)"),
+            format!(
+                "CREATE INDEX IF NOT EXISTS {table}_due ON {table} (original, kind, owner) WHERE copy IS NULL"
+            ),
+            format!(
+                "INSERT INTO {table} (original, kind, owner) SELECT budget, kind, owner FROM ({further}) further \
+                 WHERE 1 = 1 ON CONFLICT DO NOTHING"
+            ),
+        ],
+        lock,
+        copy,
+        estimate: format!("SELECT count(*) AS number FROM ({further}) further"),
+    })
+}
+
+/// Every reference that cannot keep the original: `budget`, `kind`, `owner`.
+fn further_owners(context: &Context) -> Option<String> {
+    let references = owners::references(context)?;
+    let (bytewise, numbered) = match context.catalog.dialect {
+        // The same order on both backends, whatever the server's collation.
+        Dialect::Postgres => ("owner COLLATE \"C\"", "lpad(owner, 20, '0')"),
+        Dialect::Sqlite => ("owner", "printf('%020d', owner)"),
+    };
+    let ranked = format!(
+        "SELECT r.budget, r.kind, r.owner, row_number() OVER (PARTITION BY r.budget ORDER BY r.kind, \
+         CASE WHEN r.kind = 1 THEN {numbered} ELSE '' END, {bytewise}) AS place \
+         FROM ({references}) r JOIN {BUDGETS} b ON b.id = r.budget"
+    );
+    Some(match owners::foreign_claims(context) {
+        Some(claims) => format!(
+            "SELECT ranked.budget, ranked.kind, ranked.owner FROM ({ranked}) ranked \
+             LEFT JOIN ({claims}) claim ON claim.budget = ranked.budget \
+             WHERE ranked.place > 1 OR claim.budget IS NOT NULL"
+        ),
+        None => format!(
+            "SELECT ranked.budget, ranked.kind, ranked.owner FROM ({ranked}) ranked WHERE ranked.place > 1"
+        ),
+    })
+}
+
+/// Raises each copy's usage to its original's where both are in the same window: an old gateway went on spending on the
+/// original until it was rolled.
+pub(super) fn raise_usage(dialect: Dialect) -> String {
+    let same_window = match dialect {
+        Dialect::Postgres => "copied.last_reset IS NOT DISTINCT FROM original.last_reset",
+        Dialect::Sqlite => {
+            "(copied.last_reset IS original.last_reset OR julianday(copied.last_reset) = julianday(original.last_reset))"
+        }
+    };
+    format!(
+        "UPDATE {BUDGETS} SET current_usage = due.spent FROM (SELECT copied.id AS id, original.current_usage AS spent \
+         FROM {} c JOIN {BUDGETS} copied ON copied.id = c.copy JOIN {BUDGETS} original ON original.id = c.original \
+         WHERE {same_window} AND COALESCE(copied.current_usage, 0) < original.current_usage) due \
+         WHERE due.id = {BUDGETS}.id",
+        Split::TABLE
+    )
+}

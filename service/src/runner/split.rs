@@ -1,0 +1,110 @@
+//! Copies of shared budgets, page by page.
+
+use backon::Retryable;
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement};
+use tollgate_migration::Dialect;
+use tollgate_migration::plan::Split;
+use uuid::Uuid;
+
+use crate::retry::{backoff, is_transient};
+
+/// Copies made in one transaction.
+const PAGE: usize = 200;
+
+/// The name space of the copies' ids, a random UUID that never changes: the same budget and owner give the same id in
+/// every run and on every machine.
+const NAMES: Uuid = Uuid::from_u128(0x6f2d_3a1c_58e4_4b7a_9c0d_2b1f_7e35_a946);
+
+/// The id of the copy of a budget for an owner.
+pub fn copy_id(budget: &str, owner_kind: &str, owner: &str) -> Uuid {
+    Uuid::new_v5(
+        &NAMES,
+        format!("{budget}\u{1f}{owner_kind}\u{1f}{owner}").as_bytes(),
+    )
+}
+
+/// Lists who needs a copy. Reads the gateway's tables once, and locks none of their rows.
+pub(super) async fn stage(
+    connection: &DatabaseConnection,
+    split: &Split,
+) -> Result<(), DbErr> {
+    let transaction = super::begin(connection).await?;
+    for statement in &split.stage {
+        transaction.execute_unprepared(statement).await?;
+    }
+    transaction.commit().await
+}
+
+/// Makes the next page of copies; returns how many, zero when none is left.
+pub(super) async fn page(
+    connection: &DatabaseConnection,
+    dialect: Dialect,
+    split: &Split,
+) -> Result<u64, DbErr> {
+    let table = Split::TABLE;
+    let rows = connection
+        .query_all_raw(Statement::from_string(
+            dialect.backend(),
+            format!(
+                "SELECT original, kind, owner FROM {table} WHERE copy IS NULL ORDER BY original, kind, owner LIMIT {PAGE}"
+            ),
+        ))
+        .await?;
+    if rows.is_empty() {
+        return Ok(0);
+    }
+    let mut values = Vec::new();
+    let mut ids = Vec::new();
+    for row in &rows {
+        let original: String = row.try_get("", "original")?;
+        let kind: i32 = row.try_get("", "kind")?;
+        let owner: String = row.try_get("", "owner")?;
+        let word = if kind == 0 {
+            "virtual_key"
+        } else {
+            "provider_config"
+        };
+        let copy = copy_id(&original, word, &owner).to_string();
+        values.push(format!(
+            "({}, {kind}, {}, {})",
+            dialect.text(&original),
+            dialect.text(&owner),
+            dialect.text(&copy)
+        ));
+        ids.push(dialect.text(&copy));
+    }
+    let (values, ids) = (values.join(", "), ids.join(", "));
+    (|| commit(connection, dialect, split, &values, &ids))
+        .retry(backoff())
+        .when(is_transient)
+        .await?;
+    Ok(rows.len() as u64)
+}
+
+async fn commit(
+    connection: &DatabaseConnection,
+    dialect: Dialect,
+    split: &Split,
+    values: &str,
+    ids: &str,
+) -> Result<(), DbErr> {
+    let table = Split::TABLE;
+    let transaction = super::begin(connection).await?;
+    if dialect == Dialect::Postgres {
+        transaction
+            .execute_unprepared("SET LOCAL lock_timeout = '500ms'")
+            .await?;
+    }
+    transaction
+        .execute_unprepared(&format!(
+            "WITH given (original, kind, owner, copy) AS (VALUES {values}) UPDATE {table} SET copy = given.copy FROM given \
+             WHERE given.original = {table}.original AND given.kind = {table}.kind AND given.owner = {table}.owner"
+        ))
+        .await?;
+    for statement in split.lock.iter().chain(&split.copy) {
+        transaction
+            .execute_unprepared(&statement.replace(Split::PAGE, ids))
+            .await?;
+    }
+    transaction.commit().await
+}
