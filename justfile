@@ -22,3 +22,7 @@ demo *ARGS:
 # A PostgreSQL image from Debian's packages, where no registry of images is reachable
 image:
     scripts/postgres-image.sh
+
+# The large tests at the sizes of the published figures, with the figures
+measure:
+    TOLLGATE_TEST_SCALE=20 cargo test -p tollgate-tests --test integration -- --nocapture --test-threads 1 online resume

@@ -199,7 +199,12 @@ pub(crate) enum SharedWord {
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
     /// Look for this hazard only; may be repeated
-    #[arg(long = "code", value_name = "CODE", value_delimiter = ',', ignore_case = true)]
+    #[arg(
+        long = "code",
+        value_name = "CODE",
+        value_delimiter = ',',
+        ignore_case = true
+    )]
     pub codes: Vec<String>,
     /// How many ids a finding lists: a number, or `all`
     #[arg(long, value_name = "N|all", default_value = "10", value_parser = samples)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::CommandFactory;
 use tollgate_service::runner::Session;
-use tollgate_service::{Error, Location, Outcome, Result, Stop};
+use tollgate_service::{Error, Location, Outcome, Report, Result, Stop};
 
 use crate::arguments::{Arguments, Command};
 use crate::output::{Answer, View};
@@ -25,11 +25,15 @@ pub(crate) async fn run(arguments: &Arguments, stop: &Stop) -> Answer {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Arguments::command(), "tollgate", &mut script);
-            Answer::new(
-                name,
-                Outcome::default(),
-                View::Plain(String::from_utf8_lossy(&script).into_owned()),
-            )
+            let script = String::from_utf8_lossy(&script).into_owned();
+            let outcome = Outcome {
+                report: Report {
+                    result: Some(serde_json::json!({ "script": script })),
+                    ..Report::default()
+                },
+                error: None,
+            };
+            Answer::new(name, outcome, View::Plain(script))
         }
     }
 }
@@ -37,12 +41,15 @@ pub(crate) async fn run(arguments: &Arguments, stop: &Stop) -> Answer {
 /// The session that the arguments describe. There is no default database: a deploy that forgot its URL must not
 /// migrate an empty file.
 pub(crate) fn session(arguments: &Arguments, wait_lock: Duration) -> Result<Session> {
-    let given = arguments
-        .database_url
-        .clone()
-        .or_else(|| std::env::var("TOLLGATE_DATABASE_URL").ok())
-        .or_else(|| std::env::var("DATABASE_URL").ok())
-        .filter(|url| !url.trim().is_empty());
+    let variable = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .filter(|url| !url.trim().is_empty())
+    };
+    let given = match &arguments.database_url {
+        Some(url) => Some(url.clone()).filter(|url| !url.trim().is_empty()),
+        None => variable("TOLLGATE_DATABASE_URL").or_else(|| variable("DATABASE_URL")),
+    };
     let Some(url) = given else {
         return Err(Error::usage(
             "no database was named",

@@ -53,6 +53,7 @@ fn usage(error: &clap::Error) -> ExitCode {
         output::stdout(error.render().ansi().to_string().trim_end());
         return ExitCode::SUCCESS;
     }
+    let rendered = without_passwords(&error.render().to_string());
     // The contract holds for wrong calls too: whoever asked for JSON gets JSON.
     let words: Vec<String> = std::env::args().collect();
     let json = words.iter().any(|word| word == "--output=json")
@@ -61,11 +62,25 @@ fn usage(error: &clap::Error) -> ExitCode {
             .any(|pair| pair[0] == "--output" && pair[1] == "json")
         || std::env::var("TOLLGATE_OUTPUT").is_ok_and(|word| word == "json");
     if json {
-        output::stdout(&Answer::usage(error.render().to_string().trim()).json(0));
+        output::stdout(&Answer::usage(rendered.trim()).json(0));
     } else {
-        output::stderr(error.render().ansi().to_string().trim_end());
+        output::stderr(rendered.trim_end());
     }
     ExitCode::from(2)
+}
+
+/// Hides what stands between `://` and the last `@` of a word: an address that was given without its option is
+/// repeated by the parser, password and all.
+fn without_passwords(text: &str) -> String {
+    let hide = |word: &str| match (word.find("://"), word.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme + 3 <= at => {
+            format!("{}***{}", &word[..scheme + 3], &word[at..])
+        }
+        _ => word.to_owned(),
+    };
+    text.split_inclusive(char::is_whitespace)
+        .map(hide)
+        .collect()
 }
 
 fn log(arguments: &Arguments) {
@@ -102,4 +117,20 @@ fn directive(
     format!("{target}={level}")
         .parse()
         .unwrap_or_else(|_| level.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_passwords;
+
+    #[test]
+    fn a_password_in_a_misplaced_address_is_hidden() {
+        assert_eq!(
+            without_passwords(
+                "error: unexpected argument 'postgres://u:p@ss#w/rd@host/db' found\n"
+            ),
+            "error: unexpected argument 'postgres://***@host/db' found\n"
+        );
+        assert_eq!(without_passwords("no address"), "no address");
+    }
 }

@@ -99,6 +99,8 @@ pub struct Table {
     pub foreign_keys: Vec<ForeignKey>,
     /// Its checks.
     pub checks: Vec<Check>,
+    /// Its unique constraints (PostgreSQL; SQLite keeps them as indexes).
+    pub uniques: Vec<Check>,
     /// Its indexes.
     pub indexes: Vec<Index>,
     /// Its triggers.
@@ -162,6 +164,9 @@ pub struct Catalog {
     pub tables: BTreeMap<String, Table>,
     /// Views, rules and triggers by the columns they read.
     pub dependents: Vec<Dependent>,
+    /// SQLite: whether there is any view or trigger. `DROP COLUMN` looks at all of them, and fails for a broken one
+    /// that has nothing to do with the column.
+    pub has_views_or_triggers: bool,
 }
 
 impl Catalog {

@@ -155,6 +155,12 @@ impl ForeignKeySpec {
         self
     }
 
+    /// The same key, emptying the referring column with its parent.
+    pub fn set_null(mut self) -> Self {
+        self.on_delete = OnDelete::SetNull;
+        self
+    }
+
     /// As a table constraint.
     pub fn table_constraint(&self, dialect: Dialect) -> String {
         format!(

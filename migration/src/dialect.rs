@@ -40,7 +40,10 @@ impl Dialect {
     pub fn is_true(self, column: &str) -> String {
         match self {
             Self::Postgres => format!("{column} IS TRUE"),
-            Self::Sqlite => format!("COALESCE({column}, 0) <> 0"),
+            // A `numeric` column keeps what is no number as text, and hands have written 'false' into it.
+            Self::Sqlite => {
+                format!("lower(CAST(COALESCE({column}, 0) AS text)) IN ('1', '1.0', 'true', 't')")
+            }
         }
     }
 

@@ -26,8 +26,8 @@ pub struct Statement {
     pub purpose: String,
     /// What it makes others wait for.
     pub blocks: Blocks,
-    /// Whether the rows it affects are rows of the migration's data, and counted.
-    pub counted: bool,
+    /// The table whose rows it changes, where those are the migration's data and counted.
+    pub counted: Option<String>,
     /// Whether it is a part of the step before it, and shown only with its SQL.
     pub detail: bool,
 }
@@ -61,6 +61,8 @@ pub struct Backfill {
     pub purpose: String,
     /// The table whose physical order is walked.
     pub table: String,
+    /// The table whose rows it changes.
+    pub changes: String,
     /// The alias that table has in [`Backfill::sql`].
     pub alias: String,
     /// The statement, with [`Backfill::RANGE`] where the batch's range belongs. A repeat changes nothing.
@@ -135,6 +137,12 @@ pub struct DroppedColumn {
     pub foreign_key: Option<(Option<String>, String)>,
     /// The indexes that went with it: name and statement.
     pub indexes: Vec<(String, String)>,
+    /// The checks and unique constraints that went with it: name and clause.
+    #[serde(default)]
+    pub constraints: Vec<(String, String)>,
+    /// SQLite: the items of the stored `CREATE TABLE` that went with it, the column's own first.
+    #[serde(default)]
+    pub items: Vec<String>,
 }
 
 /// What a migration really created and dropped on this database. Its `down` undoes exactly this.

@@ -1,7 +1,7 @@
 //! SQLite's documented way to change what `ALTER TABLE` cannot: copy to a new table, drop, rename.
 //!
 //! The caller keeps `foreign_keys` off around the transaction, since dropping a parent would otherwise delete its
-//! children, and runs `foreign_key_check` before the commit. `legacy_alter_table` is on meanwhile: views, triggers and
+//! children, and runs `foreign_key_check` before the commit. It keeps `legacy_alter_table` on too: views, triggers and
 //! foreign keys elsewhere go on naming the table, and the rename must not rewrite or refuse them.
 
 use crate::catalog::Table;
@@ -14,6 +14,7 @@ use crate::script::index_mentions;
 /// could not be read.
 pub(crate) fn rebuild(
     name: &str,
+    copy: &str,
     table: &Table,
     edit: impl FnOnce(&mut CreateTable),
 ) -> Option<(Vec<Statement>, String)> {
@@ -27,8 +28,7 @@ pub(crate) fn rebuild(
             .iter()
             .any(|item| item.column.as_deref() == Some(column))
     };
-    let copy = format!("{name}__tollgate");
-    let (old, new) = (dialect.quote(name), dialect.quote(&copy));
+    let (old, new) = (dialect.quote(name), dialect.quote(copy));
     let mut columns: Vec<String> = table
         .columns
         .iter()
@@ -38,10 +38,27 @@ pub(crate) fn rebuild(
     // Rows keep their rowid: whoever remembers one (a checkpoint, an FTS table) goes on finding the same row.
     let counted = matches!(table.primary_key.as_slice(), [key]
         if table.column(key).is_some_and(|column| column.kind.eq_ignore_ascii_case("integer")));
-    if before.has_rowid() && !counted && table.column("rowid").is_none() {
+    if before.has_rowid()
+        && !counted
+        && !table
+            .columns
+            .iter()
+            .any(|column| column.name.eq_ignore_ascii_case("rowid"))
+    {
         columns.insert(0, "rowid".to_owned());
     }
-    let columns = columns.join(", ");
+    // A column that comes back is empty: its default is for rows to come.
+    let added: Vec<String> = after
+        .items
+        .iter()
+        .filter_map(|item| item.column.as_deref())
+        .filter(|&column| table.column(column).is_none())
+        .map(|column| dialect.quote(column))
+        .collect();
+    let mut values = columns.clone();
+    values.extend(added.iter().map(|_| "NULL".to_owned()));
+    columns.extend(added);
+    let (columns, values) = (columns.join(", "), values.join(", "));
     let mut statements = Vec::new();
     let mut first = true;
     let mut run = |sql: String, purpose: String| {
@@ -49,22 +66,17 @@ pub(crate) fn rebuild(
             sql,
             purpose,
             blocks: Blocks::Everyone,
-            counted: false,
+            counted: None,
             detail: !first,
         });
         first = false;
     };
     run(
-        "PRAGMA legacy_alter_table = ON".to_owned(),
+        after.sql(&new),
         format!("rebuild {name}, with its indexes and triggers; what mentions it stays as it is"),
     );
     run(
-        format!("DROP TABLE IF EXISTS {new}"),
-        "a leftover of somebody else's rebuild".to_owned(),
-    );
-    run(after.sql(&new), format!("the new {name}"));
-    run(
-        format!("INSERT INTO {new} ({columns}) SELECT {columns} FROM {old}"),
+        format!("INSERT INTO {new} ({columns}) SELECT {values} FROM {old}"),
         format!("copy the rows of {name}"),
     );
     if before.is_autoincrement() {
@@ -72,14 +84,14 @@ pub(crate) fn rebuild(
         run(
             format!(
                 "DELETE FROM sqlite_sequence WHERE name = {}",
-                dialect.text(&copy)
+                dialect.text(copy)
             ),
             "the copy counts on where the original stood".to_owned(),
         );
         run(
             format!(
                 "INSERT INTO sqlite_sequence (name, seq) SELECT {}, seq FROM sqlite_sequence WHERE name = {}",
-                dialect.text(&copy),
+                dialect.text(copy),
                 dialect.text(name)
             ),
             "the copy counts on where the original stood".to_owned(),
@@ -100,11 +112,7 @@ pub(crate) fn rebuild(
         .indexes
         .iter()
         .filter(|index| !index.definition.is_empty())
-        .filter(|index| {
-            !gone
-                .iter()
-                .any(|column| index_mentions(index, column, dialect))
-        })
+        .filter(|index| !gone.iter().any(|column| index_mentions(index, column)))
     {
         run(index.definition.clone(), format!("index {}", index.name));
     }
@@ -114,9 +122,5 @@ pub(crate) fn rebuild(
             format!("trigger {}", trigger.name),
         );
     }
-    run(
-        "PRAGMA legacy_alter_table = OFF".to_owned(),
-        "back to the default".to_owned(),
-    );
     Some((statements, after.sql(&old)))
 }

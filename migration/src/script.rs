@@ -6,7 +6,9 @@ use crate::catalog::sqlite_ddl::CreateTable;
 use crate::catalog::{Catalog, Check, Column, ForeignKey, Index, Table};
 use crate::ddl::{CheckSpec, ColumnSpec, ForeignKeySpec, IndexSpec, TableSpec, Type};
 use crate::dialect::Dialect;
-use crate::plan::{Backfill, Blocks, Created, DroppedColumn, Guard, Plan, Split, Statement, Step, Unit};
+use crate::plan::{
+    Backfill, Blocks, Created, DroppedColumn, Guard, Plan, Split, Statement, Step, Unit,
+};
 use crate::rebuild::rebuild;
 
 /// A plan in the making.
@@ -64,18 +66,18 @@ impl Script {
             sql,
             purpose,
             blocks,
-            counted: false,
+            counted: None,
             detail: false,
         }));
     }
 
     /// A statement over rows, in the open transaction.
-    pub fn execute(&mut self, sql: String, purpose: &str, blocks: Blocks) {
+    pub fn execute(&mut self, table: &str, sql: String, purpose: &str, blocks: Blocks) {
         self.open.push(Step::Run(Statement {
             sql,
             purpose: purpose.to_owned(),
             blocks,
-            counted: true,
+            counted: Some(table.to_owned()),
             detail: false,
         }));
     }
@@ -260,7 +262,7 @@ impl Script {
                     ),
                     purpose: format!("index {} was left half-built", spec.name),
                     blocks: Blocks::Nothing,
-                    counted: false,
+                    counted: None,
                     detail: false,
                 }));
             }
@@ -272,7 +274,7 @@ impl Script {
                 sql: spec.sql(dialect, table, true),
                 purpose: format!("index {}, built while the gateway works", spec.name),
                 blocks: Blocks::Nothing,
-                counted: false,
+                counted: None,
                 detail: false,
             }));
         } else {
@@ -288,8 +290,70 @@ impl Script {
 
     /// Makes sure that the foreign key exists, under its name, with its action, and checked against every row.
     pub fn add_foreign_key(&mut self, table: &str, spec: &ForeignKeySpec) {
+        self.add_foreign_key_after(table, spec, None);
+    }
+
+    /// The same for several keys, with one rebuild on SQLite.
+    pub fn add_foreign_keys(&mut self, table: &str, specs: &[ForeignKeySpec]) {
         let dialect = self.dialect();
-        let Some(live) = self.catalog.table(table) else {
+        if dialect == Dialect::Sqlite {
+            let missing: Vec<&ForeignKeySpec> = specs
+                .iter()
+                .filter(|spec| {
+                    self.catalog.table(table).is_some_and(|live| {
+                        live.column(&spec.column).is_some()
+                            && !live.foreign_keys_on(&spec.column).any(|key| {
+                                key.on_delete == spec.on_delete && key.parent == spec.parent
+                            })
+                    })
+                })
+                .collect();
+            if missing.is_empty() {
+                return;
+            }
+            self.rebuild(table, |create| {
+                for spec in &missing {
+                    create.drop_foreign_keys(&spec.column);
+                    create.add_constraint(&spec.table_constraint(dialect));
+                }
+            });
+            for spec in missing {
+                self.remember_foreign_key(table, spec);
+            }
+            return;
+        }
+        for spec in specs {
+            self.add_foreign_key(table, spec);
+        }
+    }
+
+    fn remember_foreign_key(&mut self, table: &str, spec: &ForeignKeySpec) {
+        let dialect = self.dialect();
+        if let Some(live) = self.catalog.tables.get_mut(table) {
+            live.foreign_keys
+                .retain(|key| key.columns != [spec.column.clone()]);
+            live.foreign_keys.push(live_foreign_key(spec, dialect));
+        }
+        self.plan
+            .created
+            .foreign_keys
+            .push(format!("{table}.{}", spec.name));
+    }
+
+    /// The same, with a statement that runs when new rows are held to the key already and old ones are not checked
+    /// yet.
+    pub fn add_foreign_key_after(
+        &mut self,
+        table: &str,
+        spec: &ForeignKeySpec,
+        cleanup: Option<String>,
+    ) {
+        let dialect = self.dialect();
+        let Some(live) = self
+            .catalog
+            .table(table)
+            .filter(|live| live.column(&spec.column).is_some())
+        else {
             return;
         };
         let fits = |key: &&ForeignKey| {
@@ -323,22 +387,33 @@ impl Script {
                     format!("foreign key {} for rows to come", spec.name),
                     Blocks::Writers,
                 );
+                if let Some(cleanup) = cleanup {
+                    self.boundary();
+                    self.execute(
+                        table,
+                        cleanup,
+                        "rows whose parent is gone already",
+                        Blocks::Rows,
+                    );
+                }
                 self.validate(table, &spec.name);
             }
-            Dialect::Sqlite => self.rebuild(table, |create| {
-                create.drop_foreign_keys(&spec.column);
-                create.add_constraint(&spec.table_constraint(dialect));
-            }),
+            Dialect::Sqlite => {
+                if let Some(cleanup) = cleanup {
+                    self.execute(
+                        table,
+                        cleanup,
+                        "rows whose parent is gone already",
+                        Blocks::Rows,
+                    );
+                }
+                self.rebuild(table, |create| {
+                    create.drop_foreign_keys(&spec.column);
+                    create.add_constraint(&spec.table_constraint(dialect));
+                });
+            }
         }
-        if let Some(live) = self.catalog.tables.get_mut(table) {
-            live.foreign_keys
-                .retain(|key| key.columns != [spec.column.clone()]);
-            live.foreign_keys.push(live_foreign_key(spec, dialect));
-        }
-        self.plan
-            .created
-            .foreign_keys
-            .push(format!("{table}.{}", spec.name));
+        self.remember_foreign_key(table, spec);
     }
 
     /// Makes sure that the check exists and holds for every row.
@@ -408,8 +483,61 @@ impl Script {
         );
     }
 
+    /// Drops a column and makes sure of foreign keys on the same table, with one rebuild on SQLite.
+    pub fn drop_column_and_add_keys(
+        &mut self,
+        table: &str,
+        column: &str,
+        specs: &[ForeignKeySpec],
+    ) {
+        if self.dialect() == Dialect::Postgres || !self.catalog.has_column(table, column) {
+            self.drop_column(table, column);
+            self.add_foreign_keys(table, specs);
+            return;
+        }
+        self.remember_drop(table, column);
+        let dialect = self.dialect();
+        self.rebuild(table, |create| {
+            create.drop_column(column);
+            for spec in specs {
+                create.drop_foreign_keys(&spec.column);
+                create.add_constraint(&spec.table_constraint(dialect));
+            }
+        });
+        self.forget_column(table, column);
+        for spec in specs {
+            self.remember_foreign_key(table, spec);
+        }
+    }
+
     /// Drops the column with its indexes and foreign keys, and remembers what is needed to bring it back.
     pub fn drop_column(&mut self, table: &str, column: &str) {
+        if self.catalog.has_column(table, column) {
+            self.remember_drop(table, column);
+            self.remove_column(table, column);
+        }
+    }
+
+    fn forget_column(&mut self, table: &str, column: &str) {
+        let dialect = self.dialect();
+        if let Some(live) = self.catalog.tables.get_mut(table) {
+            live.columns.retain(|found| found.name != column);
+            live.indexes
+                .retain(|index| index.constraint || !index_mentions(index, column));
+            live.foreign_keys
+                .retain(|key| !key.columns.iter().any(|name| name == column));
+            live.checks
+                .retain(|check| !mentions(&check.definition, column));
+            if dialect == Dialect::Sqlite
+                && let Some(mut create) = live.sql.as_deref().and_then(CreateTable::parse)
+            {
+                create.drop_column(column);
+                live.sql = Some(create.sql(&dialect.quote(table)));
+            }
+        }
+    }
+
+    fn remember_drop(&mut self, table: &str, column: &str) {
         let Some(live) = self.catalog.table(table) else {
             return;
         };
@@ -423,18 +551,34 @@ impl Script {
         let indexes: Vec<(String, String)> = live
             .indexes
             .iter()
-            .filter(|index| !index.constraint && index.columns.iter().any(|name| name == column))
+            .filter(|index| !index.constraint && index_mentions(index, column))
             .map(|index| (index.name.clone(), index.definition.clone()))
             .collect();
+        let constraints = live
+            .checks
+            .iter()
+            .chain(&live.uniques)
+            .filter(|constraint| mentions(&constraint.definition, column))
+            .filter_map(|constraint| {
+                Some((constraint.name.clone()?, constraint.definition.clone()))
+            })
+            .collect();
+        let items = live
+            .sql
+            .as_deref()
+            .and_then(CreateTable::parse)
+            .map(|create| create.items_over(column))
+            .unwrap_or_default();
         self.plan.created.dropped.push(DroppedColumn {
             table: table.to_owned(),
             name: column.to_owned(),
             kind: found.kind,
             default: found.default,
             foreign_key,
-            indexes: indexes.clone(),
+            indexes,
+            constraints,
+            items,
         });
-        self.remove_column(table, column);
     }
 
     /// Drops a column that this track's own migration had added.
@@ -460,9 +604,10 @@ impl Script {
         let indexes: Vec<String> = live
             .indexes
             .iter()
-            .filter(|index| !index.constraint && index_mentions(index, column, dialect))
+            .filter(|index| !index.constraint && index_mentions(index, column))
             .map(|index| index.name.clone())
             .collect();
+        let plain = plain && !self.catalog.has_views_or_triggers;
         if dialect == Dialect::Sqlite && !plain {
             self.rebuild(table, |create| create.drop_column(column));
         } else {
@@ -485,22 +630,7 @@ impl Script {
                 Blocks::Everyone,
             );
         }
-        if let Some(live) = self.catalog.tables.get_mut(table) {
-            if dialect == Dialect::Sqlite
-                && plain
-                && let Some(mut create) = create
-            {
-                create.drop_column(column);
-                live.sql = Some(create.sql(&dialect.quote(table)));
-            }
-            live.columns.retain(|found| found.name != column);
-            live.indexes
-                .retain(|index| index.constraint || !index_mentions(index, column, dialect));
-            live.foreign_keys
-                .retain(|key| !key.columns.iter().any(|name| name == column));
-            live.checks
-                .retain(|check| !mentions(&check.definition, column));
-        }
+        self.forget_column(table, column);
     }
 
     /// Brings a dropped column back, without its indexes and foreign key.
@@ -514,8 +644,36 @@ impl Script {
             name: dropped.name.clone(),
             kind: Type::Live(dropped.kind.clone()),
             not_null: false,
-            default: dropped.default.clone(),
+            default: None,
         };
+        let purpose = format!("bring back column {}.{}", dropped.table, dropped.name);
+        let plain = dropped.default.is_none()
+            && dropped.items.first().is_none_or(|item| {
+                CreateTable::parse(&format!("CREATE TABLE t ({item})"))
+                    .is_some_and(|create| create.is_plain())
+            })
+            && dropped
+                .items
+                .iter()
+                .skip(1)
+                .all(|item| item.to_uppercase().contains("FOREIGN KEY"));
+        if dialect == Dialect::Sqlite && !plain {
+            // ALTER TABLE cannot add what the column had (a default beside a key, UNIQUE, a check).
+            let items = dropped.items.clone();
+            self.rebuild(&dropped.table, |create| {
+                for (position, item) in items.iter().enumerate() {
+                    if position == 0 {
+                        create.add_column(item);
+                    } else {
+                        create.add_constraint(item);
+                    }
+                }
+            });
+            if let Some(live) = self.catalog.tables.get_mut(&dropped.table) {
+                live.columns.push(live_column(&column, dialect));
+            }
+            return;
+        }
         let mut definition = column.sql(dialect);
         if dialect == Dialect::Sqlite
             && let Some((name, clause)) = &dropped.foreign_key
@@ -535,7 +693,7 @@ impl Script {
                 "ALTER TABLE {} ADD COLUMN {definition}",
                 dialect.quote(&dropped.table)
             ),
-            format!("bring back column {}.{}", dropped.table, dropped.name),
+            purpose,
             Blocks::Everyone,
         );
         if let Some(live) = self.catalog.tables.get_mut(&dropped.table) {
@@ -563,16 +721,33 @@ impl Script {
                 );
             }
         }
-        if dialect == Dialect::Postgres
-            && let Some((Some(name), clause)) = &dropped.foreign_key
-        {
+        if dialect == Dialect::Sqlite {
+            return;
+        }
+        if let Some(default) = &dropped.default {
+            self.ddl(
+                format!(
+                    "ALTER TABLE {} ALTER COLUMN {} SET DEFAULT {default}",
+                    dialect.quote(&dropped.table),
+                    dialect.quote(&dropped.name)
+                ),
+                format!("bring back the default of {}", dropped.name),
+                Blocks::Everyone,
+            );
+        }
+        let foreign_key = dropped
+            .foreign_key
+            .iter()
+            .filter_map(|(name, clause)| Some((name.clone()?, clause.clone())));
+        for (name, clause) in foreign_key.chain(dropped.constraints.iter().cloned()) {
+            let clause = &clause;
             self.ddl(
                 format!(
                     "ALTER TABLE {} ADD CONSTRAINT {} {clause}",
                     dialect.quote(&dropped.table),
-                    dialect.quote(name)
+                    dialect.quote(&name)
                 ),
-                format!("bring back foreign key {name}"),
+                format!("bring back constraint {name}"),
                 Blocks::Writers,
             );
         }
@@ -643,6 +818,10 @@ impl Script {
         }
         for table in created.tables.iter().rev() {
             if self.catalog.tables.remove(table).is_some() {
+                // With foreign keys on, SQLite deletes the rows of other tables that cascade from the dropped one.
+                if dialect == Dialect::Sqlite {
+                    self.plan.rebuilds.push(table.clone());
+                }
                 self.ddl(
                     format!("DROP TABLE {}", dialect.quote(table)),
                     format!("drop table {table}"),
@@ -677,7 +856,11 @@ impl Script {
         let Some(live) = self.catalog.table(table) else {
             return;
         };
-        if let Some((steps, sql)) = rebuild(table, live, edit) {
+        let mut copy = format!("{table}__tollgate");
+        while self.catalog.has_table(&copy) {
+            copy.push('_');
+        }
+        if let Some((steps, sql)) = rebuild(table, &copy, live, edit) {
             self.open.extend(steps.into_iter().map(Step::Run));
             self.plan.rebuilds.push(table.to_owned());
             if let Some(live) = self.catalog.tables.get_mut(table) {
@@ -693,13 +876,13 @@ fn mentions(text: &str, column: &str) -> bool {
 }
 
 /// Whether an index is over the column, or its condition or an expression names it.
-pub(crate) fn index_mentions(index: &Index, column: &str, dialect: Dialect) -> bool {
+pub(crate) fn index_mentions(index: &Index, column: &str) -> bool {
     index.columns.iter().any(|name| name == column)
-        || (dialect == Dialect::Sqlite
-            && index
-                .definition
-                .split_once('(')
-                .is_some_and(|(_, body)| mentions(body, column)))
+        // What stands before the first parenthesis are the names of the index and the table.
+        || index
+            .definition
+            .split_once('(')
+            .is_some_and(|(_, body)| mentions(body, column))
         || index
             .predicate
             .as_deref()

@@ -31,7 +31,7 @@ enum Target {
 /// What a command wants to do with the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Look only. SQLite files are opened read-only; PostgreSQL sessions refuse writes.
+    /// Look only. SQLite files are opened read-only; on PostgreSQL everything happens in one read-only transaction.
     Read,
     /// Change what exists.
     Write,
@@ -58,6 +58,13 @@ impl Location {
                 let parsed = url::Url::parse(url).map_err(|error| {
                     Error::usage(format!("the database URL cannot be read: {error}"), HINT)
                 })?;
+                if parsed.fragment().is_some() || parsed.path().contains('@') {
+                    // Such a password was cut in two, and half of it would be shown as host or database.
+                    return Err(Error::usage(
+                        "the database URL has a # or / before its @",
+                        "write special characters of a password percent-encoded: # as %23, / as %2F, @ as %40",
+                    ));
+                }
                 let options = PgConnectOptions::from_str(url).map_err(|_| {
                     Error::usage("the database URL is not one that PostgreSQL knows", HINT)
                 })?;
@@ -162,6 +169,11 @@ impl Location {
                 }
             }
         };
+        if self.file().is_some_and(|path| path.is_dir()) {
+            return Err(Error::NotADatabase {
+                place: self.display.clone(),
+            });
+        }
         if access != Access::Create && !self.exists() {
             return Err(Error::NoFile {
                 place: self.display.clone(),
@@ -169,9 +181,25 @@ impl Location {
         }
         let connection = match tokio::time::timeout(timeout, opening).await {
             Err(_) | Ok(Err(sqlx::Error::PoolTimedOut)) => {
+                // The pool keeps trying and forgets why; one more try of our own says it.
+                let reason = match &self.target {
+                    Target::Postgres(options) => tokio::time::timeout(
+                        Duration::from_secs(1),
+                        <sqlx::PgConnection as sqlx::Connection>::connect_with(options),
+                    )
+                    .await
+                    .ok()
+                    .and_then(std::result::Result::err)
+                    .map(|error| format!(" ({error})")),
+                    Target::Sqlite(_) => None,
+                };
                 return Err(Error::Unreachable {
                     place: self.display.clone(),
-                    reason: format!("no answer within {} s", timeout.as_secs()),
+                    reason: format!(
+                        "no answer within {} s{}",
+                        timeout.as_secs(),
+                        reason.unwrap_or_default()
+                    ),
                 });
             }
             Ok(Err(error)) => return Err(self.explain(&error)),
@@ -190,10 +218,12 @@ impl Location {
                     .map_err(|error| self.explain_database(error))?;
             }
             Dialect::Postgres if access == Access::Read => {
+                // One transaction for the command's whole life: one view of the data, and nothing is left behind on a
+                // server connection that a pooler hands to the gateway next.
                 connection
-                    .execute_unprepared("SET default_transaction_read_only = on")
+                    .execute_unprepared("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
                     .await
-                    .map_err(Error::database("open a read-only session"))?;
+                    .map_err(Error::database("open a read-only transaction"))?;
             }
             Dialect::Postgres => {}
         }

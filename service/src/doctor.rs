@@ -102,15 +102,17 @@ pub async fn doctor(session: &Session, options: &Options) -> Result<Report> {
         let mut live = context(&connection, &history).await?;
         if history.entries.is_empty() && track.is_carried_by(&live.catalog) {
             let newer = examine_only(&connection, &live, track, &["G016"], options.samples).await?;
-            if newer.iter().any(|found| found.severity == Severity::Blocking) {
+            if newer
+                .iter()
+                .any(|found| found.severity == Severity::Blocking)
+            {
                 return Err(refusal(newer));
             }
             history = adopt::recognised_history(track, &live)?;
             live.history = history.created();
         }
         let pending = pending(track, &history);
-        let mut found =
-            examine(&connection, &live, track, &pending, options.samples).await?;
+        let mut found = examine(&connection, &live, track, &pending, options.samples).await?;
         if !options.codes.is_empty() {
             found.retain(|finding| options.codes.contains(&finding.code));
         }
@@ -156,7 +158,8 @@ async fn examine_only<C: ConnectionTrait>(
     codes: &[&str],
     samples: Samples,
 ) -> Result<Vec<Finding>> {
-    if codes.is_empty() {
+    // A fresh database has no rows to be in danger.
+    if codes.is_empty() || !track.is_carried_by(&context.catalog) {
         return Ok(Vec::new());
     }
     let facts = facts(connection, context)
@@ -211,8 +214,8 @@ fn finding(
     rows: u64,
     sample_ids: Vec<String>,
 ) -> Finding {
-    let resolved = matches!(hazard.code, "G001" | "G002")
-        && context.shared_budgets == SharedBudgets::Clone;
+    let resolved =
+        matches!(hazard.code, "G001" | "G002") && context.shared_budgets == SharedBudgets::Clone;
     Finding {
         code: hazard.code.to_owned(),
         severity: if resolved {
@@ -257,9 +260,7 @@ pub(crate) async fn ids<C: ConnectionTrait>(
             ),
         ))
         .await?;
-    let total: i64 = rows
-        .first()
-        .map_or(Ok(0), |row| row.try_get("", "total"))?;
+    let total: i64 = rows.first().map_or(Ok(0), |row| row.try_get("", "total"))?;
     let mut ids = rows
         .iter()
         .map(|row| {
@@ -309,7 +310,9 @@ pub(crate) fn refusal_under_lock(code: &str, table: &str, ids: Vec<String>) -> E
         });
     Error::Refused {
         code: "blocked",
-        message: format!("{code} has come up since the doctor looked; the migration was rolled back"),
+        message: format!(
+            "{code} has come up since the doctor looked; the migration was rolled back"
+        ),
         hint: "resolve what the finding names, then run the command again".to_owned(),
         findings: found.into_iter().collect(),
     }

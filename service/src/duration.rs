@@ -119,7 +119,9 @@ mod tests {
 
     #[test]
     fn what_the_gateway_refuses() {
-        for text in ["", "1D", "1W", "1y", "1d12h", "d", "h", "1", "one day", "1..5h", "1Q", "1h1"] {
+        for text in [
+            "", "1D", "1W", "1y", "1d12h", "d", "h", "1", "one day", "1..5h", "1Q", "1h1",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

@@ -8,8 +8,9 @@ use sea_orm::{DbErr, RuntimeErr};
 /// PostgreSQL's lock timeout, deadlock and serialization failure, SQLite's busy: nothing was done, and the next try
 /// may find the way free.
 pub(crate) fn is_transient(error: &DbErr) -> bool {
-    let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) =
-        error
+    let (DbErr::Exec(RuntimeErr::SqlxError(error))
+    | DbErr::Query(RuntimeErr::SqlxError(error))
+    | DbErr::Conn(RuntimeErr::SqlxError(error))) = error
     else {
         return false;
     };

@@ -16,6 +16,7 @@ pub mod up;
 
 use std::time::Duration;
 
+use backon::Retryable;
 use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement, TransactionTrait};
 use tollgate_migration::{Context, Dialect, Migration, Track};
@@ -24,6 +25,7 @@ use crate::database::{Access, Location, existing};
 use crate::error::{Error, Result};
 use crate::history::History;
 use crate::report::{Pending, Report, TrackReport};
+use crate::retry::{backoff, is_transient};
 use crate::runs::{self, Run};
 
 /// What every command of the runner needs to know.
@@ -278,13 +280,17 @@ pub(crate) async fn prove_writable(
                     "the file's permissions forbid writing".to_owned(),
                 ));
             }
-            let transaction = begin(connection).await.map_err(|error| {
-                if error.to_string().contains("readonly") {
-                    read_only(error.to_string())
-                } else {
-                    Error::database("open a write transaction")(error)
-                }
-            })?;
+            let transaction = (|| begin(connection))
+                .retry(backoff())
+                .when(is_transient)
+                .await
+                .map_err(|error| {
+                    if error.to_string().contains("readonly") {
+                        read_only(error.to_string())
+                    } else {
+                        Error::database("open a write transaction")(error)
+                    }
+                })?;
             // BEGIN IMMEDIATE takes the lock but writes nothing: setting the version it has makes SQLite try.
             let version = transaction
                 .query_one_raw(Statement::from_string(
@@ -311,6 +317,9 @@ pub(crate) async fn begin(
 ) -> std::result::Result<sea_orm::DatabaseTransaction, DbErr> {
     connection
         .begin_with_options(sea_orm::TransactionOptions {
+            // A server's default may be another: a snapshot that outlives a statement would hold up index builds.
+            isolation_level: (connection.get_database_backend() == sea_orm::DbBackend::Postgres)
+                .then_some(sea_orm::IsolationLevel::ReadCommitted),
             sqlite_transaction_mode: Some(sea_orm::SqliteTransactionMode::Immediate),
             ..Default::default()
         })

@@ -212,7 +212,10 @@ fn plan(out: &mut String, report: &Report, sql: bool) {
 fn blocking(who: &str, millis: Option<u64>) -> String {
     let about = match millis.unwrap_or_default() {
         millis @ 0..1000 => format!("about {millis} ms"),
-        millis => format!("about {:.1} s", std::time::Duration::from_millis(millis).as_secs_f64()),
+        millis => format!(
+            "about {:.1} s",
+            std::time::Duration::from_millis(millis).as_secs_f64()
+        ),
     };
     match who {
         "rows" => format!("writers of a batch's rows wait, {about} at a time"),
@@ -252,5 +255,22 @@ fn samples(ids: &[String], rows: u64) -> String {
         return String::new();
     }
     let more = if rows > ids.len() as u64 { ", …" } else { "" };
-    format!(" ({}{more})", ids.join(", "))
+    // Ids are data: a control character in one must not reach a terminal.
+    let shown: Vec<String> = ids
+        .iter()
+        .map(|id| {
+            id.chars()
+                .flat_map(|c| {
+                    let escaped = c.is_control();
+                    let plain = (!escaped).then_some(c);
+                    escaped
+                        .then(|| c.escape_default())
+                        .into_iter()
+                        .flatten()
+                        .chain(plain)
+                })
+                .collect()
+        })
+        .collect();
+    format!(" ({}{more})", shown.join(", "))
 }

@@ -27,7 +27,7 @@ const CONSTRAINTS: &str = "SELECT c.relname AS table_name, k.conname AS name, k.
   (SELECT string_agg(a.attname, E'\\x1f' ORDER BY u.position) FROM unnest(k.confkey) WITH ORDINALITY u(number, position) \
      JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.number) AS parent_columns \
   FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid LEFT JOIN pg_class p ON p.oid = k.confrelid \
-  WHERE c.relnamespace = current_schema()::regnamespace AND k.contype IN ('p','f','c') ORDER BY c.relname, k.conname";
+  WHERE c.relnamespace = current_schema()::regnamespace AND k.contype IN ('p','f','c','u') ORDER BY c.relname, k.conname";
 
 const INDEXES: &str = "SELECT t.relname AS table_name, i.relname AS name, x.indisunique AS is_unique, \
   x.indisvalid AND x.indisready AS valid, pg_get_indexdef(x.indexrelid) AS definition, \
@@ -43,7 +43,8 @@ const TRIGGERS: &str = "SELECT c.relname AS table_name, g.tgname AS name, pg_get
   FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid \
   WHERE c.relnamespace = current_schema()::regnamespace AND NOT g.tgisinternal ORDER BY c.relname, g.tgname";
 
-/// Views and rules hold one dependency per column they read; triggers that name a column (`UPDATE OF`, `WHEN`) too.
+/// Views and rules hold one dependency per column they read; so do triggers that name a column (`UPDATE OF`, `WHEN`) and
+/// generated columns. What a trigger's function says is opaque to the catalog, so its text is searched for the column.
 const DEPENDENTS: &str = "SELECT DISTINCT CASE WHEN v.relkind = 'v' THEN 'view' WHEN v.relkind = 'm' THEN 'materialized view' ELSE 'rule' END AS kind, \
   CASE WHEN v.relkind IN ('v','m') THEN v.oid::regclass::text ELSE r.rulename END AS name, \
   c.relname AS table_name, a.attname AS column_name \
@@ -55,7 +56,16 @@ const DEPENDENTS: &str = "SELECT DISTINCT CASE WHEN v.relkind = 'v' THEN 'view' 
   JOIN pg_trigger g ON d.classid = 'pg_trigger'::regclass AND d.objid = g.oid AND NOT g.tgisinternal \
   JOIN pg_class c ON d.refclassid = 'pg_class'::regclass AND c.oid = d.refobjid \
   JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid \
-  WHERE c.relnamespace = current_schema()::regnamespace AND d.refobjsubid > 0 ORDER BY 2, 3, 4";
+  WHERE c.relnamespace = current_schema()::regnamespace AND d.refobjsubid > 0 \
+  UNION SELECT 'trigger', g.tgname, c.relname, a.attname FROM pg_trigger g JOIN pg_proc p ON p.oid = g.tgfoid \
+  JOIN pg_class c ON c.oid = g.tgrelid JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
+  WHERE c.relnamespace = current_schema()::regnamespace AND NOT g.tgisinternal AND p.prosrc ~ ('\\m' || a.attname || '\\M') \
+  UNION SELECT 'generated column', own.attname, c.relname, a.attname FROM pg_depend d \
+  JOIN pg_attrdef f ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid \
+  JOIN pg_attribute own ON own.attrelid = f.adrelid AND own.attnum = f.adnum AND own.attgenerated <> '' \
+  JOIN pg_class c ON d.refclassid = 'pg_class'::regclass AND c.oid = d.refobjid \
+  JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid AND a.attnum <> own.attnum \
+  WHERE c.relnamespace = current_schema()::regnamespace ORDER BY 2, 3, 4";
 
 fn names(joined: Option<String>) -> Vec<String> {
     joined.map_or_else(Vec::new, |text| {
@@ -134,11 +144,18 @@ pub(super) async fn read<C: ConnectionTrait>(connection: &C) -> Result<Catalog, 
                     definition: definition.trim_end_matches(" NOT VALID").to_owned(),
                 });
             }
-            _ => table.checks.push(Check {
-                name: Some(name),
-                definition: definition.trim_end_matches(" NOT VALID").to_owned(),
-                validated,
-            }),
+            _ => {
+                let check = Check {
+                    name: Some(name),
+                    definition: definition.trim_end_matches(" NOT VALID").to_owned(),
+                    validated,
+                };
+                if kind == "u" {
+                    table.uniques.push(check);
+                } else {
+                    table.checks.push(check);
+                }
+            }
         }
     }
     for row in rows(connection, INDEXES).await? {
@@ -178,5 +195,6 @@ pub(super) async fn read<C: ConnectionTrait>(connection: &C) -> Result<Catalog, 
         schema,
         tables,
         dependents,
+        has_views_or_triggers: false,
     })
 }

@@ -41,12 +41,13 @@ pub(super) async fn read<C: ConnectionTrait>(connection: &C) -> Result<Catalog, 
     columns(connection, &mut tables).await?;
     foreign_keys(connection, &mut tables, &parsed).await?;
     indexes(connection, &mut tables).await?;
-    let dependents = dependents(connection, &mut tables).await?;
+    let (dependents, has_views_or_triggers) = dependents(connection, &mut tables).await?;
     Ok(Catalog {
         dialect: Dialect::Sqlite,
         schema: "main".to_owned(),
         tables,
         dependents,
+        has_views_or_triggers,
     })
 }
 
@@ -210,8 +211,34 @@ async fn indexes<C: ConnectionTrait>(
 async fn dependents<C: ConnectionTrait>(
     connection: &C,
     tables: &mut BTreeMap<String, Table>,
-) -> Result<Vec<Dependent>, DbErr> {
+) -> Result<(Vec<Dependent>, bool), DbErr> {
+    let mut any = false;
     let mut dependents = Vec::new();
+    for (table_name, table) in tables.iter() {
+        let Some(create) = table.sql.as_deref().and_then(CreateTable::parse) else {
+            continue;
+        };
+        for own in table.columns.iter().filter(|column| column.generated) {
+            for item in create
+                .items
+                .iter()
+                .filter(|item| item.column.as_deref() == Some(&own.name))
+            {
+                for column in table
+                    .columns
+                    .iter()
+                    .filter(|column| column.name != own.name && item.mentions(&column.name))
+                {
+                    dependents.push(Dependent {
+                        kind: "generated column".to_owned(),
+                        name: own.name.clone(),
+                        table: table_name.clone(),
+                        column: column.name.clone(),
+                    });
+                }
+            }
+        }
+    }
     for row in rows(
         connection,
         "SELECT type AS kind, name AS name, tbl_name AS table_name, sql AS sql FROM sqlite_schema \
@@ -220,6 +247,7 @@ async fn dependents<C: ConnectionTrait>(
     )
     .await?
     {
+        any = true;
         let kind: String = row.try_get("", "kind")?;
         let name: String = row.try_get("", "name")?;
         let sql: String = row.try_get("", "sql")?;
@@ -249,5 +277,5 @@ async fn dependents<C: ConnectionTrait>(
             }
         }
     }
-    Ok(dependents)
+    Ok((dependents, any))
 }

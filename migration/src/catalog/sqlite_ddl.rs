@@ -253,6 +253,31 @@ impl CreateTable {
         self.items.extend(item(text, &tokens(text)));
     }
 
+    /// The items that [`CreateTable::drop_column`] would take out, the column's own first.
+    pub fn items_over(&self, column: &str) -> Vec<String> {
+        let mut kept = self.clone();
+        kept.drop_column(column);
+        let mut gone: Vec<&Item> = self
+            .items
+            .iter()
+            .filter(|item| !kept.items.iter().any(|kept| kept.text == item.text))
+            .collect();
+        gone.sort_by_key(|item| item.column.is_none());
+        gone.into_iter().map(|item| item.text.clone()).collect()
+    }
+
+    /// Whether the columns carry nothing but their types and foreign keys, so that `ALTER TABLE` can add them.
+    pub fn is_plain(&self) -> bool {
+        self.items.iter().all(|item| {
+            item.constraints
+                .iter()
+                .all(|found| matches!(found.kind, ConstraintKind::ForeignKey(_)))
+                && !["not", "collate", "generated", "as", "default"]
+                    .iter()
+                    .any(|keyword| words(&item.text).iter().any(|word| word == keyword))
+        })
+    }
+
     /// Takes the column out, with every table constraint over it.
     pub fn drop_column(&mut self, column: &str) {
         self.items.retain(|item| match &item.column {

@@ -1,6 +1,7 @@
 //! Which version of the governance schema a database without history stands at.
 
 use crate::catalog::Catalog;
+use crate::catalog::sqlite_ddl::CreateTable;
 use crate::migration::Context;
 
 use super::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
@@ -77,6 +78,16 @@ fn missing(catalog: &Catalog) -> Vec<String> {
             if live.column(column).is_none() {
                 differences.push(format!("{table} has no column {column}"));
             }
+        }
+        let strict = live
+            .sql
+            .as_deref()
+            .and_then(CreateTable::parse)
+            .is_some_and(|create| create.options.to_lowercase().contains("strict"));
+        if strict {
+            differences.push(format!(
+                "{table} is STRICT, and the gateway's own types are none of SQLite's strict ones"
+            ));
         }
         let keyed = live.primary_key == ["id"]
             || live

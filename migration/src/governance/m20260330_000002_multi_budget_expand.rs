@@ -37,7 +37,7 @@ fn up(context: &Context, script: &mut Script) {
         script.add_column(
             BUDGETS,
             &column(owner.column(), kind),
-            Some(&owner.foreign_key()),
+            Some(&owner.loose_foreign_key()),
             check.as_ref(),
         );
     }
@@ -54,5 +54,5 @@ fn down(_context: &Context, created: &Created, script: &mut Script) {
 }
 
 fn losses(context: &Context, created: &Created) -> Vec<Loss> {
-    owners::flags_without_a_legacy_place(context, created)
+    owners::flags_without_a_column(context, created)
 }

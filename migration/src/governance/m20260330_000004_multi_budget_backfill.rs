@@ -45,10 +45,12 @@ fn owner_pass(dialect: Dialect, owner: Owner) -> Backfill {
     let (referring, column) = (owner.table(), owner.column());
     let due = "b.virtual_key_id IS NULL AND b.provider_config_id IS NULL AND r.budget_id <> ''";
     let sql = match dialect {
+        // LATERAL with LIMIT keeps the range outside and the budget inside: columns that are minutes old have no
+        // statistics, and the planner would walk all budgets for the one row it expects.
         Dialect::Postgres => format!(
             "WITH due AS MATERIALIZED (SELECT b.id AS budget, r.id AS owner FROM {referring} r \
-             JOIN {BUDGETS} b ON b.id = r.budget_id WHERE {range} AND {due} \
-             FOR NO KEY UPDATE OF r, b SKIP LOCKED) \
+             CROSS JOIN LATERAL (SELECT b.id FROM {BUDGETS} b WHERE b.id = r.budget_id AND {due} \
+             LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) b WHERE {range} FOR NO KEY UPDATE OF r SKIP LOCKED) \
              UPDATE {BUDGETS} b SET {column} = due.owner FROM due WHERE b.id = due.budget",
             range = Backfill::RANGE,
         ),
@@ -62,6 +64,7 @@ fn owner_pass(dialect: Dialect, owner: Owner) -> Backfill {
         name: format!("owner_{}", owner.name()),
         purpose: format!("budgets of {referring} get their owner"),
         table: referring.to_owned(),
+        changes: BUDGETS.to_owned(),
         alias: "r".to_owned(),
         sql,
         remaining: format!(
@@ -87,9 +90,10 @@ fn flag_pass(dialect: Dialect, owner: Owner) -> Backfill {
     let truth = dialect.truth();
     let sql = match dialect {
         Dialect::Postgres => format!(
-            "WITH due AS MATERIALIZED (SELECT v.id FROM {source} JOIN {BUDGETS} b ON b.id = r.budget_id \
-             JOIN {VIRTUAL_KEYS} v ON v.id = {key} WHERE {range} AND {due} \
-             FOR NO KEY UPDATE OF v SKIP LOCKED) \
+            "WITH due AS MATERIALIZED (SELECT v.id FROM {source} \
+             CROSS JOIN LATERAL (SELECT 1 FROM {BUDGETS} b WHERE b.id = r.budget_id AND {flagged} AND r.budget_id <> '' LIMIT 1) b \
+             CROSS JOIN LATERAL (SELECT v.id FROM {VIRTUAL_KEYS} v WHERE v.id = {key} AND {unflagged} \
+             LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) v WHERE {range}) \
              UPDATE {VIRTUAL_KEYS} v SET calendar_aligned = {truth} FROM due WHERE v.id = due.id",
             range = Backfill::RANGE,
         ),
@@ -103,6 +107,7 @@ fn flag_pass(dialect: Dialect, owner: Owner) -> Backfill {
         name: format!("flag_{}", owner.name()),
         purpose: format!("calendar flags of the budgets of {referring} move to the virtual key"),
         table: referring.to_owned(),
+        changes: VIRTUAL_KEYS.to_owned(),
         alias: "r".to_owned(),
         sql,
         remaining: format!(
@@ -116,27 +121,33 @@ fn flag_pass(dialect: Dialect, owner: Owner) -> Backfill {
     }
 }
 
-/// Owners that the legacy columns can hold go back there, then the new columns are emptied.
+/// Empties what the backfill has filled. Old code writes the legacy columns, so they are the truth and stay as they
+/// are; what only the new schema held went back when contract went down.
 fn down(context: &Context, _created: &Created, script: &mut Script) {
     let dialect = script.dialect();
     let catalog = &context.catalog;
-    if owners::has_legacy_flag(context) {
-        write_flags_back(dialect, script);
-    }
-    for owner in Owner::BOTH {
-        if owner.has_legacy_reference(context) && catalog.has_column(BUDGETS, owner.column()) {
-            write_owner_back(owner, script);
-        }
-    }
     for owner in Owner::BOTH {
         let column = owner.column();
         if owner.has_legacy_reference(context) && catalog.has_column(BUDGETS, column) {
             script.execute(
+                BUDGETS,
                 format!("UPDATE {BUDGETS} SET {column} = NULL WHERE {column} IS NOT NULL"),
                 "budgets lose the owner column's value",
                 Blocks::Rows,
             );
         }
+    }
+    if owners::has_legacy_flag(context) && catalog.has_column(VIRTUAL_KEYS, "calendar_aligned") {
+        script.execute(
+            VIRTUAL_KEYS,
+            format!(
+                "UPDATE {VIRTUAL_KEYS} SET calendar_aligned = {} WHERE {}",
+                dialect.falsehood(),
+                dialect.is_true("calendar_aligned")
+            ),
+            "virtual keys lose the flag that the budgets carry",
+            Blocks::Rows,
+        );
     }
 }
 
@@ -155,6 +166,7 @@ pub(super) fn write_flags_back(dialect: Dialect, script: &mut Script) {
         ),
     ] {
         script.execute(
+            BUDGETS,
             format!(
                 "UPDATE {BUDGETS} SET calendar_aligned = {truth} FROM ({source} WHERE {aligned} AND {unflagged}) due \
                  WHERE due.id = {BUDGETS}.id"
@@ -170,6 +182,7 @@ pub(super) fn write_owner_back(owner: Owner, script: &mut Script) {
     let (table, column) = (owner.table(), owner.column());
     let oldest = owners::oldest_first(&script.catalog);
     script.execute(
+        table,
         format!(
             "UPDATE {table} SET budget_id = due.budget FROM (SELECT {column} AS owner, id AS budget, \
              row_number() OVER (PARTITION BY {column} ORDER BY {oldest}) AS place \
@@ -182,6 +195,6 @@ pub(super) fn write_owner_back(owner: Owner, script: &mut Script) {
     );
 }
 
-fn losses(context: &Context, _created: &Created) -> Vec<Loss> {
-    owners::beyond_the_oldest(context)
+fn losses(_context: &Context, _created: &Created) -> Vec<Loss> {
+    Vec::new()
 }

@@ -1,13 +1,15 @@
-//! Indexes over the owner columns, CASCADE foreign keys to the owners, and the check of at most one owner
+//! Indexes over the owner columns, foreign keys to the owners, and the check of at most one owner
 //! (`reference/bifrost.md` §2.1, 2 and 6), without blocking a running gateway.
+//!
+//! The foreign keys set NULL until contract makes them cascade: an owner column can be stale until then.
 
-use crate::ddl::index;
+use crate::ddl::{OnDelete, index};
 use crate::migration::{Context, Migration, Phase};
 use crate::plan::{Created, Loss};
 use crate::script::Script;
 
 use super::BUDGETS;
-use super::owners::{self, Owner};
+use super::owners::{self, Legacy, Owner};
 
 pub(super) const MIGRATION: Migration = Migration {
     version: "m20260330_000005_multi_budget_constraints",
@@ -18,12 +20,32 @@ pub(super) const MIGRATION: Migration = Migration {
     losses,
 };
 
-fn up(_context: &Context, script: &mut Script) {
+fn up(context: &Context, script: &mut Script) {
     for owner in Owner::BOTH {
         script.create_index(BUDGETS, &index(&owner.index(), &[owner.column()]));
     }
     for owner in Owner::BOTH {
-        script.add_foreign_key(BUDGETS, &owner.foreign_key());
+        let cascades = context.catalog.table(BUDGETS).is_some_and(|budgets| {
+            budgets
+                .foreign_keys_on(owner.column())
+                .any(|key| key.on_delete == OnDelete::Cascade)
+        });
+        // Upstream's own migration ran in between: its keys are the final ones.
+        let key = if cascades {
+            owner.foreign_key()
+        } else {
+            owner.loose_foreign_key()
+        };
+        // Old code may have deleted an owner since the backfill; its budget has none until contract catches up.
+        let orphans = (owners::legacy(context) == Legacy::Live).then(|| {
+            let column = owner.column();
+            format!(
+                "UPDATE {BUDGETS} SET {column} = NULL WHERE {column} IS NOT NULL \
+                 AND NOT EXISTS (SELECT 1 FROM {} r WHERE r.id = {BUDGETS}.{column})",
+                owner.table()
+            )
+        });
+        script.add_foreign_key_after(BUDGETS, &key, orphans);
     }
     script.add_check(BUDGETS, &owners::one_owner());
 }

@@ -4,6 +4,7 @@
 //! Everything happens under one lock on the three tables, in both directions: an owner or a flag that old code set,
 //! moved or cleared ends as the legacy columns say. A budget that has become shared refuses (G001).
 
+use crate::ddl::ForeignKeySpec;
 use crate::dialect::Dialect;
 use crate::migration::{Context, Migration, Phase};
 use crate::plan::{Blocks, Created, Loss, Split};
@@ -30,6 +31,7 @@ fn up(context: &Context, script: &mut Script) {
         .collect();
     let flag = owners::has_legacy_flag(context);
     if referring.is_empty() && !flag {
+        cascade(script);
         return;
     }
     if let Some(split) = sharing::split(context) {
@@ -46,6 +48,7 @@ fn up(context: &Context, script: &mut Script) {
         catch_up_owners(context, script);
         if script.catalog.has_table(Split::TABLE) {
             script.execute(
+                BUDGETS,
                 sharing::raise_usage(script.dialect()),
                 "what was spent on the original since its copy was made counts for the copy too",
                 Blocks::Everyone,
@@ -59,8 +62,17 @@ fn up(context: &Context, script: &mut Script) {
         script.drop_column(owner.table(), "budget_id");
     }
     if flag {
-        script.drop_column(BUDGETS, "calendar_aligned");
+        let keys = Owner::BOTH.map(Owner::foreign_key);
+        script.drop_column_and_add_keys(BUDGETS, "calendar_aligned", &keys);
+    } else {
+        cascade(script);
     }
+}
+
+/// From here on a budget goes with its owner. Until now its owner column could be stale, so deleting a key only emptied
+/// it: the budget may have been given to somebody else meanwhile.
+fn cascade(script: &mut Script) {
+    script.add_foreign_keys(BUDGETS, &Owner::BOTH.map(Owner::foreign_key));
 }
 
 fn catch_up_owners(context: &Context, script: &mut Script) {
@@ -94,6 +106,7 @@ fn catch_up_owners(context: &Context, script: &mut Script) {
             .to_owned()
     };
     script.execute(
+        BUDGETS,
         format!(
             "UPDATE {BUDGETS} SET virtual_key_id = due.virtual_key, provider_config_id = due.provider_config \
              FROM (SELECT b.id AS id, v.id AS virtual_key, CASE WHEN v.id IS NULL THEN p.id END AS provider_config \
@@ -117,32 +130,43 @@ fn catch_up_flags(context: &Context, script: &mut Script) {
     let Some(flagged) = owners::flagged_by_legacy(context, owners) else {
         return;
     };
-    let aligned = dialect.is_true(&format!("{VIRTUAL_KEYS}.calendar_aligned"));
+    let aligned = dialect.is_true("v.calendar_aligned");
+    let (wanted, sql_true, sql_false) = (
+        "flagged.id IS NOT NULL",
+        dialect.truth(),
+        dialect.falsehood(),
+    );
+    // Both directions at once: one walk under the lock. A leftover flag is only ever added.
+    let differs = if live {
+        format!("({aligned}) <> ({wanted})")
+    } else {
+        format!("NOT ({aligned}) AND {wanted}")
+    };
     script.execute(
+        VIRTUAL_KEYS,
         format!(
-            "UPDATE {VIRTUAL_KEYS} SET calendar_aligned = {} FROM ({flagged}) flagged \
-             WHERE flagged.id = {VIRTUAL_KEYS}.id AND NOT ({aligned})",
-            dialect.truth()
+            "UPDATE {VIRTUAL_KEYS} SET calendar_aligned = CASE WHEN due.wanted = 1 THEN {sql_true} ELSE {sql_false} END \
+             FROM (SELECT v.id AS id, CASE WHEN {wanted} THEN 1 ELSE 0 END AS wanted FROM {VIRTUAL_KEYS} v \
+             LEFT JOIN ({flagged}) flagged ON flagged.id = v.id WHERE {differs}) due WHERE due.id = {VIRTUAL_KEYS}.id"
         ),
-        "calendar flags that old code has set since the backfill",
+        "calendar flags that old code has set or cleared since the backfill",
         Blocks::Everyone,
     );
-    if live {
-        script.execute(
-            format!(
-                "UPDATE {VIRTUAL_KEYS} SET calendar_aligned = {} FROM (SELECT v.id AS id FROM {VIRTUAL_KEYS} v \
-                 LEFT JOIN ({flagged}) flagged ON flagged.id = v.id WHERE {} AND flagged.id IS NULL) due \
-                 WHERE due.id = {VIRTUAL_KEYS}.id",
-                dialect.falsehood(),
-                dialect.is_true("v.calendar_aligned")
-            ),
-            "calendar flags that old code has cleared since the backfill",
-            Blocks::Everyone,
-        );
-    }
 }
 
 fn down(context: &Context, created: &Created, script: &mut Script) {
+    // The legacy columns are the truth again, and the owners may become stale.
+    let made: Vec<ForeignKeySpec> = Owner::BOTH
+        .into_iter()
+        .map(Owner::loose_foreign_key)
+        .filter(|key| {
+            created
+                .foreign_keys
+                .contains(&format!("{BUDGETS}.{}", key.name))
+        })
+        .collect();
+    script.add_foreign_keys(BUDGETS, &made);
+    script.boundary();
     script.lock_tables(&[VIRTUAL_KEYS, PROVIDER_CONFIGS, BUDGETS]);
     for dropped in &created.dropped {
         script.restore_column(dropped);
@@ -169,6 +193,14 @@ fn down(context: &Context, created: &Created, script: &mut Script) {
     }
 }
 
-fn losses(context: &Context, _created: &Created) -> Vec<Loss> {
-    owners::beyond_the_oldest(context)
+fn losses(context: &Context, created: &Created) -> Vec<Loss> {
+    let mut losses = owners::beyond_the_oldest(context);
+    if created
+        .dropped
+        .iter()
+        .any(|column| column.table == BUDGETS && column.name == "calendar_aligned")
+    {
+        losses.push(owners::flags_without_a_budget(context));
+    }
+    losses
 }

@@ -54,6 +54,12 @@ impl Owner {
         foreign_key(name, self.column(), self.table(), "id").cascade()
     }
 
+    /// The same key as it is between backfill and contract. The owner column may be stale then, since old code writes
+    /// the legacy one: deleting a key must not take a budget that has been given to somebody else.
+    pub fn loose_foreign_key(self) -> ForeignKeySpec {
+        self.foreign_key().set_null()
+    }
+
     /// Upstream's index over the owner column.
     pub fn index(self) -> String {
         format!("idx_{BUDGETS}_{}", self.column())
@@ -130,8 +136,8 @@ pub fn references(context: &Context) -> Option<String> {
 pub fn shared(context: &Context) -> Option<String> {
     let references = references(context)?;
     Some(format!(
-        "SELECT b.id AS id, count(*) AS referrers FROM ({references}) r JOIN {BUDGETS} b ON b.id = r.budget \
-         GROUP BY b.id HAVING count(*) > 1"
+        "SELECT b.id AS id, r.referrers AS referrers FROM (SELECT budget, count(*) AS referrers \
+         FROM ({references}) each_reference GROUP BY budget HAVING count(*) > 1) r JOIN {BUDGETS} b ON b.id = r.budget"
     ))
 }
 
@@ -230,15 +236,23 @@ pub fn oldest_first(catalog: &Catalog) -> &'static str {
     }
 }
 
-/// Calendar flags of virtual keys that would vanish with the column: keys without any budget to carry the flag, and
-/// all of them where budgets never had the column.
-pub fn flags_without_a_legacy_place(context: &Context, created: &Created) -> Vec<Loss> {
+/// Calendar flags of virtual keys that no budget can carry, where budgets have the flag.
+pub fn flags_without_a_budget(context: &Context) -> Loss {
+    let carriers = format!(
+        "SELECT b.virtual_key_id AS id FROM {BUDGETS} b WHERE b.virtual_key_id IS NOT NULL \
+         UNION SELECT p.virtual_key_id AS id FROM {BUDGETS} b JOIN {PROVIDER_CONFIGS} p ON p.id = b.provider_config_id"
+    );
+    lost_flags(
+        context,
+        &format!("LEFT JOIN ({carriers}) carrier ON carrier.id = v.id"),
+        " AND carrier.id IS NULL",
+    )
+}
+
+/// Calendar flags that vanish with the virtual keys' column: all of them where budgets never had one, none where they
+/// have it now or get it back from contract's `down`, which counts its own losses.
+pub fn flags_without_a_column(context: &Context, created: &Created) -> Vec<Loss> {
     let catalog = &context.catalog;
-    if !created.has_column(VIRTUAL_KEYS, "calendar_aligned")
-        || !catalog.has_column(VIRTUAL_KEYS, "calendar_aligned")
-    {
-        return Vec::new();
-    }
     let restored = context
         .created("multi_budget_contract")
         .is_some_and(|contract| {
@@ -247,40 +261,23 @@ pub fn flags_without_a_legacy_place(context: &Context, created: &Created) -> Vec
                 .iter()
                 .any(|column| column.table == BUDGETS && column.name == "calendar_aligned")
         });
-    let carried = if restored || catalog.has_column(BUDGETS, "calendar_aligned") {
-        let mut carriers = Vec::new();
-        if catalog.has_column(BUDGETS, "virtual_key_id") {
-            carriers.push(format!(
-                "SELECT b.virtual_key_id AS id FROM {BUDGETS} b WHERE b.virtual_key_id IS NOT NULL \
-                 UNION SELECT p.virtual_key_id AS id FROM {BUDGETS} b JOIN {PROVIDER_CONFIGS} p ON p.id = b.provider_config_id"
-            ));
-        }
-        for owner in Owner::BOTH {
-            if catalog.has_column(BUDGETS, "calendar_aligned") {
-                carriers.extend(flagged_by_legacy(context, &[owner]));
-            }
-        }
-        if carriers.is_empty() {
-            String::new()
-        } else {
-            carriers.join(" UNION ")
-        }
-    } else {
-        String::new()
-    };
-    vec![Loss {
+    if !created.has_column(VIRTUAL_KEYS, "calendar_aligned")
+        || !catalog.has_column(VIRTUAL_KEYS, "calendar_aligned")
+        || catalog.has_column(BUDGETS, "calendar_aligned")
+        || restored
+    {
+        return Vec::new();
+    }
+    vec![lost_flags(context, "", "")]
+}
+
+fn lost_flags(context: &Context, join: &str, condition: &str) -> Loss {
+    Loss {
         table: VIRTUAL_KEYS.to_owned(),
         what: "the calendar flag has no budget to go back to and is dropped".to_owned(),
-        sql: {
-            let aligned = catalog.dialect.is_true("v.calendar_aligned");
-            if carried.is_empty() {
-                format!("SELECT v.id AS id FROM {VIRTUAL_KEYS} v WHERE {aligned}")
-            } else {
-                format!(
-                    "SELECT v.id AS id FROM {VIRTUAL_KEYS} v LEFT JOIN ({carried}) carrier ON carrier.id = v.id \
-                     WHERE {aligned} AND carrier.id IS NULL"
-                )
-            }
-        },
-    }]
+        sql: format!(
+            "SELECT v.id AS id FROM {VIRTUAL_KEYS} v {join} WHERE {}{condition}",
+            context.catalog.dialect.is_true("v.calendar_aligned")
+        ),
+    }
 }

@@ -232,7 +232,10 @@ fn all_references(context: &Context) -> Option<String> {
     let arms: Vec<String> = owners::references(context)
         .map(|references| format!("SELECT budget FROM ({references}) r"))
         .into_iter()
-        .chain(owners::foreign_claims(context).map(|claims| format!("SELECT budget FROM ({claims}) c")))
+        .chain(
+            owners::foreign_claims(context)
+                .map(|claims| format!("SELECT budget FROM ({claims}) c")),
+        )
         .collect();
     (!arms.is_empty()).then(|| arms.join(" UNION "))
 }
@@ -292,7 +295,10 @@ fn also_aligned(context: &Context, _: &Facts) -> Queries {
     let Some(flagged) = owners::flagged_by_legacy(context, sources) else {
         return Vec::new();
     };
-    let unaligned = format!("NOT ({})", context.catalog.dialect.is_true("b.calendar_aligned"));
+    let unaligned = format!(
+        "NOT ({})",
+        context.catalog.dialect.is_true("b.calendar_aligned")
+    );
     let arms: Vec<String> = Owner::BOTH
         .into_iter()
         .filter(|owner| owner.has_legacy_reference(context))
@@ -337,7 +343,9 @@ fn senseless(context: &Context, facts: &Facts) -> Queries {
         .collect();
     let infinite = match dialect {
         Dialect::Postgres => "b.max_limit::text IN ('NaN', 'Infinity')",
-        Dialect::Sqlite => "typeof(b.max_limit) NOT IN ('real', 'integer') OR abs(b.max_limit) = 9e999",
+        Dialect::Sqlite => {
+            "typeof(b.max_limit) NOT IN ('real', 'integer') OR abs(b.max_limit) = 9e999"
+        }
     };
     let mut conditions = vec!["b.max_limit < 0".to_owned(), infinite.to_owned()];
     if !unreadable.is_empty() {
@@ -405,21 +413,29 @@ fn stale_hash(context: &Context, _: &Facts) -> Queries {
 }
 
 fn ownerless_by_key(context: &Context, _: &Facts) -> Queries {
-    Owner::BOTH
-        .into_iter()
-        .filter(|owner| context.catalog.has_column(BUDGETS, owner.column()))
-        .map(|owner| {
+    let dialect = context.catalog.dialect;
+    let mut queries = Vec::new();
+    // While old code writes the legacy columns, an owner that is gone was deleted since the backfill, and is no owner.
+    if owners::legacy(context) == Legacy::Leftover {
+        for owner in Owner::BOTH {
             let column = owner.column();
-            (
-                BUDGETS,
-                format!(
-                    "SELECT b.id AS id FROM {BUDGETS} b WHERE b.{column} IS NOT NULL \
-                     AND NOT EXISTS (SELECT 1 FROM {} r WHERE r.id = b.{column})",
-                    owner.table()
-                ),
-            )
-        })
-        .collect()
+            if context.catalog.has_column(BUDGETS, column) {
+                queries.push((
+                    BUDGETS,
+                    format!(
+                        "SELECT b.id AS id FROM {BUDGETS} b WHERE b.{column} IS NOT NULL \
+                         AND NOT EXISTS (SELECT 1 FROM {} r WHERE r.id = b.{column})",
+                        owner.table()
+                    ),
+                ));
+            }
+        }
+    }
+    if dialect == Dialect::Sqlite {
+        // A varchar key of SQLite carries no NOT NULL of its own, and NULL can own nothing.
+        queries.extend(per_owner(context, "r.id IS NULL AND r.budget_id <> ''"));
+    }
+    queries
 }
 
 pub(super) fn too_new(context: &Context, _: &Facts) -> Queries {
@@ -450,10 +466,7 @@ fn placeless_flag(context: &Context, _: &Facts) -> Queries {
 }
 
 fn dependents(context: &Context, _: &Facts) -> Queries {
-    let mut dropped = vec![
-        (VIRTUAL_KEYS, "budget_id"),
-        (PROVIDER_CONFIGS, "budget_id"),
-    ];
+    let mut dropped = vec![(VIRTUAL_KEYS, "budget_id"), (PROVIDER_CONFIGS, "budget_id")];
     if owners::has_legacy_flag(context) {
         dropped.push((BUDGETS, "calendar_aligned"));
     }

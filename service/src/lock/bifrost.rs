@@ -3,9 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, Statement, TransactionTrait,
-};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, Statement};
 use tollgate_migration::{Dialect, Track};
 
 use crate::database::{Access, Location};
@@ -69,12 +67,8 @@ impl BifrostKey {
         }
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "PostgreSQL only, where begin has one meaning"
-    )]
     async fn attempt(&self) -> std::result::Result<Option<DatabaseTransaction>, DbErr> {
-        let transaction = self.connection.begin().await?;
+        let transaction = crate::runner::begin(&self.connection).await?;
         super::postgres::outlive_timeouts(&transaction).await?;
         let held: bool = transaction
             .query_one_raw(Statement::from_string(

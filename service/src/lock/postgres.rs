@@ -3,9 +3,7 @@
 
 use std::time::Duration;
 
-use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, Statement, TransactionTrait,
-};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, Statement};
 use sha2::{Digest, Sha256};
 use tollgate_migration::{Dialect, Track};
 
@@ -55,12 +53,8 @@ impl Poll {
             .map_err(Error::database("take the lock"))
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "PostgreSQL only, where begin has one meaning"
-    )]
     async fn attempt(self, track: Track) -> std::result::Result<Tried, DbErr> {
-        let transaction = self.connection.begin().await?;
+        let transaction = crate::runner::begin(&self.connection).await?;
         outlive_timeouts(&transaction).await?;
         let schema: String = transaction
             .query_one_raw(query("SELECT current_schema()::text AS name".to_owned()))

@@ -34,6 +34,8 @@ pub(super) struct Applier<'a> {
     pub batch: Duration,
     pub observer: &'a dyn Observer,
     pub stop: &'a Stop,
+    /// What was changed, by table; filled as transactions commit.
+    pub changes: &'a std::sync::Mutex<BTreeMap<String, u64>>,
 }
 
 /// Whether the plan is to be recorded as applied or taken out of the history.
@@ -132,7 +134,9 @@ impl Applier<'_> {
                 }
                 Unit::Split(split) => {
                     self.observer.note(Event::Step(split.purpose.clone()));
-                    rows += self.split(split).await?.map_err(failed)?;
+                    let copies = self.split(split).await?.map_err(failed)?;
+                    rows += copies;
+                    self.changed(Split::TABLE, copies);
                 }
                 Unit::Backfill(pass) => {
                     let engine = Engine {
@@ -148,6 +152,7 @@ impl Applier<'_> {
                     let (changed, behind) = engine.run(pass).await?;
                     rows += changed;
                     left += behind;
+                    self.changed(&pass.changes, changed);
                 }
             }
         }
@@ -213,6 +218,14 @@ impl Applier<'_> {
                 Ok(made) => copies += made,
                 Err(error) => return Ok(Err(error)),
             }
+        }
+    }
+
+    fn changed(&self, table: &str, rows: u64) {
+        if rows > 0
+            && let Ok(mut changes) = self.changes.lock()
+        {
+            *changes.entry(table.to_owned()).or_default() += rows;
         }
     }
 
@@ -299,6 +312,14 @@ impl Applier<'_> {
             violations(&transaction, rebuilds).await?
         };
         let mut rows = 0;
+        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+        if self.dialect == Dialect::Sqlite {
+            // Views and triggers elsewhere are neither read nor rewritten, broken ones included; the doctor has looked
+            // for those that depend on what goes.
+            transaction
+                .execute_unprepared("PRAGMA legacy_alter_table = ON")
+                .await?;
+        }
         for step in steps {
             match step {
                 Step::Run(statement) => {
@@ -307,8 +328,9 @@ impl Applier<'_> {
                         .execute_unprepared(&statement.sql)
                         .await?
                         .rows_affected();
-                    if statement.counted {
+                    if let Some(table) = &statement.counted {
                         rows += affected;
+                        *counts.entry(table.clone()).or_default() += affected;
                     }
                 }
                 Step::Guard(guard) => ask(&transaction, self.dialect, guard).await?,
@@ -331,7 +353,15 @@ impl Applier<'_> {
         if let Some(ending) = ending {
             self.end(&transaction, ending, rows).await?;
         }
+        if self.dialect == Dialect::Sqlite {
+            transaction
+                .execute_unprepared("PRAGMA legacy_alter_table = OFF")
+                .await?;
+        }
         transaction.commit().await?;
+        for (table, count) in counts {
+            self.changed(&table, count);
+        }
         Ok(rows)
     }
 
@@ -372,7 +402,10 @@ async fn ask(
     guard: &Guard,
 ) -> std::result::Result<(), Abort> {
     let found = transaction
-        .query_all_raw(sea_orm::Statement::from_string(dialect.backend(), guard.sql.clone()))
+        .query_all_raw(sea_orm::Statement::from_string(
+            dialect.backend(),
+            guard.sql.clone(),
+        ))
         .await?;
     if found.is_empty() {
         return Ok(());
@@ -407,7 +440,8 @@ async fn expect_foreign_keys_off(
     Ok(())
 }
 
-/// Rows without their parent, by table and parent, in the rebuilt tables and in those that refer to them.
+/// Rows without their parent, by table and parent, in the rebuilt tables and in those that refer to them. A key whose
+/// parent columns are not unique cannot be checked by SQLite either, and is passed over.
 async fn violations(
     transaction: &DatabaseTransaction,
     rebuilds: &[String],
@@ -416,20 +450,32 @@ async fn violations(
     let names: Vec<String> = rebuilds.iter().map(|name| dialect.text(name)).collect();
     let names = names.join(", ");
     let sql = format!(
-        "SELECT m.name AS child, f.parent AS parent, count(*) AS violations FROM sqlite_schema m, \
-         pragma_foreign_key_check(m.name) f WHERE m.type = 'table' AND (m.name IN ({names}) OR EXISTS \
-         (SELECT 1 FROM pragma_foreign_key_list(m.name) l WHERE l.\"table\" IN ({names}))) \
-         AND m.sql NOT LIKE 'CREATE VIRTUAL%' GROUP BY m.name, f.parent"
+        "SELECT m.name AS name FROM sqlite_schema m WHERE m.type = 'table' AND m.sql NOT LIKE 'CREATE VIRTUAL%' \
+         AND (m.name IN ({names}) OR EXISTS \
+         (SELECT 1 FROM pragma_foreign_key_list(m.name) l WHERE l.\"table\" IN ({names})))"
     );
-    transaction
-        .query_all_raw(sea_orm::Statement::from_string(dialect.backend(), sql))
-        .await?
-        .iter()
-        .map(|row| {
-            Ok((
-                (row.try_get("", "child")?, row.try_get("", "parent")?),
+    let query = |sql: String| sea_orm::Statement::from_string(dialect.backend(), sql);
+    let mut found = BTreeMap::new();
+    // One query per table with a key to a rebuilt one: bounded by the schema, not by the rows. Together, one key that
+    // cannot be checked would fail them all.
+    for table in transaction.query_all_raw(query(sql)).await? {
+        let child: String = table.try_get("", "name")?;
+        let checked = transaction
+            .query_all_raw(query(format!(
+                "SELECT parent, count(*) AS violations FROM pragma_foreign_key_check({}) GROUP BY parent",
+                dialect.text(&child)
+            )))
+            .await;
+        let rows = match checked {
+            Err(error) if error.to_string().contains("foreign key mismatch") => continue,
+            checked => checked?,
+        };
+        for row in rows {
+            found.insert(
+                (child.clone(), row.try_get("", "parent")?),
                 row.try_get("", "violations")?,
-            ))
-        })
-        .collect()
+            );
+        }
+    }
+    Ok(found)
 }

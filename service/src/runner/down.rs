@@ -107,7 +107,9 @@ async fn run(
         &connection,
         track,
         options,
-        &lock, bifrost.as_ref(), observer,
+        &lock,
+        bifrost.as_ref(),
+        observer,
         stop,
         report,
     )
@@ -211,8 +213,10 @@ async fn locked(
         sample_ids: loss.sample_ids.clone(),
     }));
     report.findings.extend(losses);
+    let changes = std::sync::Mutex::default();
     let applier = Applier {
         connection,
+        changes: &changes,
         dialect,
         track,
         lock,
@@ -241,6 +245,7 @@ async fn locked(
     entry.to = history.current(track);
     entry.pending = pending_report(&pending(track, &history));
     report.tracks.push(entry);
+    report.changes.extend(super::up::updates(&changes));
     outcome
 }
 

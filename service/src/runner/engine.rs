@@ -102,15 +102,23 @@ impl Engine<'_> {
             Dialect::Sqlite => {
                 let last = self
                     .number(format!("SELECT max(rowid) AS number FROM {table}"))
-                    .await?;
-                Ok((last + 1, 0))
+                    .await;
+                match last {
+                    Ok(last) => Ok((last + 1, 0)),
+                    // WITHOUT ROWID: there is no physical order to walk, so the table is one batch.
+                    Err(error) if error.to_string().contains("no such column: rowid") => {
+                        Ok((1, -1))
+                    }
+                    Err(error) => Err(error),
+                }
             }
         }
     }
 
-    fn range(&self, pass: &Backfill, from: i64, to: i64) -> String {
-        let alias = &pass.alias;
+    fn range(&self, pass: &Backfill, at: &Checkpoint, to: i64) -> String {
+        let (alias, from) = (&pass.alias, at.position);
         match self.dialect {
+            Dialect::Sqlite if at.file < 0 => "1 = 1".to_owned(),
             Dialect::Postgres => {
                 format!("{alias}.ctid >= '({from},0)'::tid AND {alias}.ctid < '({to},0)'::tid")
             }
@@ -130,6 +138,7 @@ impl Engine<'_> {
                 // rowids may be negative, blocks never are.
                 position: match self.dialect {
                     Dialect::Postgres => 0,
+                    Dialect::Sqlite if file < 0 => 0,
                     Dialect::Sqlite => self
                         .number(format!(
                             "SELECT min(rowid) AS number FROM {}",
@@ -146,11 +155,16 @@ impl Engine<'_> {
         let before = at.rows;
         let begun = Instant::now();
         let mut step = FIRST;
+        // Below this a batch is all commit and no work, however short it is wished.
+        let floor = match self.dialect {
+            Dialect::Postgres => 4,
+            Dialect::Sqlite => 128,
+        };
         while at.position < at.bound {
             self.stop.check()?;
             self.lock.prove(self.track).await?;
             let to = at.position.saturating_add(step).min(at.bound);
-            let sql = pass.batch(&self.range(pass, at.position, to));
+            let sql = pass.batch(&self.range(pass, &at, to));
             let started = Instant::now();
             let next = (|| self.batch(pass, &sql, &at, to))
                 .retry(backoff())
@@ -162,7 +176,7 @@ impl Engine<'_> {
                 .map_err(|e| self.failed(e))?;
             let took = started.elapsed();
             at = next;
-            step = next_step(step, took, self.batch);
+            step = next_step(step, took, self.batch).max(floor);
             self.observer
                 .note(Event::Backfill(progress(pass, &at, begun)));
         }

@@ -24,10 +24,7 @@ pub fn copy_id(budget: &str, owner_kind: &str, owner: &str) -> Uuid {
 }
 
 /// Lists who needs a copy. Reads the gateway's tables once, and locks none of their rows.
-pub(super) async fn stage(
-    connection: &DatabaseConnection,
-    split: &Split,
-) -> Result<(), DbErr> {
+pub(super) async fn stage(connection: &DatabaseConnection, split: &Split) -> Result<(), DbErr> {
     let transaction = super::begin(connection).await?;
     for statement in &split.stage {
         transaction.execute_unprepared(statement).await?;

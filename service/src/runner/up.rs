@@ -1,10 +1,13 @@
 //! `migrate up`: applies what is pending.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::Utc;
 use sea_orm::DatabaseConnection;
+use tollgate_migration::governance::BUDGETS;
+use tollgate_migration::plan::Split;
 use tollgate_migration::{Context, Dialect, Migration, Phase, SharedBudgets, Track};
 
 use super::adopt::{ensure_history, mark, recognise, recognised_history};
@@ -17,7 +20,7 @@ use crate::history::History;
 use crate::lock::Lock;
 use crate::lock::bifrost::BifrostKey;
 use crate::observer::Observer;
-use crate::report::{Outcome, Report, TrackReport};
+use crate::report::{Change, Outcome, Report, TrackReport};
 use crate::stop::Stop;
 
 /// What the operator chose.
@@ -286,8 +289,10 @@ impl Locked<'_> {
             applied: Vec::new(),
             pending: Vec::new(),
         };
+        let changes = std::sync::Mutex::default();
         let applier = Applier {
             connection: self.connection,
+            changes: &changes,
             dialect,
             track: item.track,
             lock,
@@ -307,6 +312,7 @@ impl Locked<'_> {
         entry.to = item.history.current(item.track);
         entry.pending = pending_report(&pending(item.track, &item.history));
         report.tracks.push(entry);
+        report.changes.extend(updates(&changes));
         outcome
     }
 }
@@ -341,6 +347,25 @@ async fn read_again(
     History::read(connection, session.dialect(), track)
         .await
         .map_err(Error::database("read the history"))
+}
+
+/// What was changed, as the report says it.
+pub(super) fn updates(changes: &std::sync::Mutex<BTreeMap<String, u64>>) -> Vec<Change> {
+    let Ok(changes) = changes.lock() else {
+        return Vec::new();
+    };
+    changes
+        .iter()
+        .map(|(table, rows)| {
+            let copies = table == Split::TABLE;
+            Change {
+                table: if copies { BUDGETS } else { table }.to_owned(),
+                action: if copies { "clone" } else { "update" }.to_owned(),
+                rows: *rows,
+                sample_ids: Vec::new(),
+            }
+        })
+        .collect()
 }
 
 /// The live context, with what the operator chose.

@@ -111,18 +111,14 @@ const PLANTED: &[Planted] = &[
         table: "governance_virtual_keys",
         ids: &["planted-vk-4"],
         together: true,
-        plant: |dialect| {
-            unchecked(dialect, key("planted-vk-4", "'planted-gone'", "NULL"))
-        },
+        plant: |dialect| unchecked(dialect, key("planted-vk-4", "'planted-gone'", "NULL")),
     },
     Planted {
         code: "G004",
         table: "governance_virtual_keys",
         ids: &["planted-vk-5"],
         together: true,
-        plant: |dialect| {
-            unchecked(dialect, key("planted-vk-5", "''", "NULL"))
-        },
+        plant: |dialect| unchecked(dialect, key("planted-vk-5", "''", "NULL")),
     },
     Planted {
         code: "G005",
@@ -190,7 +186,9 @@ const PLANTED: &[Planted] = &[
         ids: &["model_config_id"],
         together: false,
         plant: |_| {
-            vec!["ALTER TABLE governance_budgets ADD COLUMN model_config_id varchar(255)".to_owned()]
+            vec![
+                "ALTER TABLE governance_budgets ADD COLUMN model_config_id varchar(255)".to_owned(),
+            ]
         },
     },
     Planted {
@@ -206,7 +204,10 @@ const PLANTED: &[Planted] = &[
         ids: &["view planted_view"],
         together: false,
         plant: |_| {
-            vec!["CREATE VIEW planted_view AS SELECT id, budget_id FROM governance_virtual_keys".to_owned()]
+            vec![
+                "CREATE VIEW planted_view AS SELECT id, budget_id FROM governance_virtual_keys"
+                    .to_owned(),
+            ]
         },
     },
 ];

@@ -5,11 +5,16 @@
     reason = "a test fails by panicking, and its name is its documentation"
 )]
 
+mod aged;
 mod bad_input;
 mod contract;
+mod doctor;
 mod entities;
 mod multi_budget;
+mod online;
 mod rebuild;
+mod resume;
+mod shared;
 mod together;
 
 use tollgate_tests::Tollgate;
@@ -17,4 +22,34 @@ use tollgate_tests::Tollgate;
 /// The binary that was built with these tests.
 fn tollgate() -> Tollgate {
     Tollgate::new(env!("CARGO_BIN_EXE_tollgate-under-test"))
+}
+
+/// A connection to a database that is no test's own.
+async fn opened(url: &str) -> sea_orm::DatabaseConnection {
+    tollgate_service::Location::parse(url)
+        .unwrap()
+        .connect(
+            tollgate_service::Access::Write,
+            std::time::Duration::from_secs(10),
+        )
+        .await
+        .unwrap()
+}
+
+/// How large the large tests are: 1 in the standing suite; `just measure` runs them at the sizes of the published
+/// figures.
+fn scale() -> u32 {
+    std::env::var("TOLLGATE_TEST_SCALE")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(1)
+}
+
+/// A measured figure, shown with `--nocapture`.
+#[expect(
+    clippy::print_stdout,
+    reason = "figures are what `just measure` is run for"
+)]
+fn say(figure: &str) {
+    println!("{figure}");
 }

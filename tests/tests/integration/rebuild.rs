@@ -54,9 +54,10 @@ async fn a_rebuild_keeps_children_triggers_views_counters_and_unknown_columns() 
         contract["rebuilds"],
         serde_json::json!([
             "governance_virtual_keys",
-            "governance_virtual_key_provider_configs"
+            "governance_virtual_key_provider_configs",
+            "governance_budgets"
         ]),
-        "only what a foreign key stands in the way of"
+        "each once: two lose a column with a foreign key, one gets its keys to cascade"
     );
     planned.succeed(&["migrate", "up"]);
 

@@ -1,0 +1,286 @@
+//! `--shared-budgets clone`: every further owner gets a copy, and nobody's allowance grows.
+
+use rstest::rstest;
+use tollgate_tests::fixture::{Calendar, Shape, legacy};
+use tollgate_tests::{Backend, TestDatabase};
+
+use crate::tollgate;
+
+/// Who shares what, in the full fixture: `b-alice` (limit 100.5, used 12.345678) goes to two keys and two configs, and
+/// the team's budget to one key.
+async fn share(database: &TestDatabase) {
+    for sql in [
+        "UPDATE governance_virtual_keys SET budget_id = 'b-alice' WHERE id = 'vk-carol'",
+        "UPDATE governance_virtual_key_provider_configs SET budget_id = 'b-alice' WHERE id = 1",
+        "INSERT INTO governance_virtual_key_provider_configs (id, virtual_key_id, provider, budget_id) VALUES (10, 'vk-bob', 'openai', 'b-alice')",
+        "UPDATE governance_virtual_keys SET budget_id = 'b-team' WHERE id = 'vk-dave'",
+    ] {
+        database.execute(sql).await;
+    }
+}
+
+/// Each owner's budget by value: owner, limit, duration, window, usage.
+async fn owned(database: &TestDatabase) -> Vec<String> {
+    let text = |column: &str| match database.backend {
+        Backend::Sqlite => format!("COALESCE(quote({column}), 'NULL')"),
+        Backend::Postgres => format!("COALESCE(CAST({column} AS text), 'NULL')"),
+    };
+    database
+        .column(&format!(
+            "SELECT COALESCE(virtual_key_id, CAST(provider_config_id AS text)) || ' ' || {} || ' ' || reset_duration || ' ' || {} || ' ' || {} \
+             FROM governance_budgets WHERE virtual_key_id IS NOT NULL OR provider_config_id IS NOT NULL ORDER BY 1",
+            text("max_limit"),
+            text("last_reset"),
+            text("current_usage"),
+        ))
+        .await
+}
+
+#[rstest]
+#[tokio::test]
+async fn each_owner_gets_a_row_of_its_own_with_the_same_window_and_usage(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = legacy(backend, Shape::Full, Calendar::Flag).await;
+    share(&database).await;
+    let tollgate = tollgate().on(&database.url);
+    assert_eq!(tollgate.run(&["migrate", "up", "--adopt"]).code, 4);
+    let (code, up) = tollgate.json(&["migrate", "up", "--adopt", "--shared-budgets", "clone"]);
+    assert_eq!(code, 0, "{up:#}");
+    let alice = database
+        .one("SELECT CAST(current_usage AS text) FROM governance_budgets WHERE id = 'b-alice'")
+        .await;
+    assert_eq!(alice, "12.345678");
+    // vk-alice sorts first among the keys, so it keeps the original; the others have the same numbers.
+    assert_eq!(
+        database
+            .column("SELECT virtual_key_id FROM governance_budgets WHERE id = 'b-alice'")
+            .await,
+        ["vk-alice"]
+    );
+    let rows = owned(&database).await;
+    let like_alice: Vec<&String> = rows
+        .iter()
+        .filter(|row| row.contains("100.5") && row.contains("12.345678"))
+        .collect();
+    let owners: Vec<&str> = like_alice
+        .iter()
+        .map(|row| row.split(' ').next().unwrap())
+        .collect();
+    assert_eq!(owners, ["1", "10", "vk-alice", "vk-carol"]);
+    let windows: std::collections::BTreeSet<&str> = like_alice
+        .iter()
+        .map(|row| row.split_once(' ').unwrap().1)
+        .collect();
+    assert_eq!(
+        windows.len(),
+        1,
+        "one limit, duration, window and usage: {windows:?}"
+    );
+    // The team keeps its own; the key has a copy of it.
+    assert_eq!(
+        database
+            .column(
+                "SELECT COALESCE(virtual_key_id, 'team') FROM governance_budgets WHERE max_limit = 500 ORDER BY 1"
+            )
+            .await,
+        ["team", "vk-dave"]
+    );
+    assert_eq!(
+        database.one("SELECT budget_id FROM governance_teams").await,
+        "b-team"
+    );
+    assert_eq!(
+        database
+            .column("SELECT original || ' ' || CAST(kind AS text) || ' ' || owner FROM tollgate_clones ORDER BY 1")
+            .await,
+        ["b-alice 0 vk-carol", "b-alice 1 1", "b-alice 1 10", "b-team 0 vk-dave"]
+    );
+    // vk-dave's own former budget lost its owner with the re-pointing above, and is kept.
+    assert_eq!(
+        database
+            .count("governance_budgets WHERE id = 'b-dave'")
+            .await,
+        1
+    );
+}
+
+#[rstest]
+#[tokio::test]
+async fn the_same_budget_and_owner_always_give_the_same_id(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let database = legacy(backend, Shape::Full, Calendar::Flag).await;
+        share(&database).await;
+        tollgate().on(&database.url).succeed(&[
+            "migrate",
+            "up",
+            "--adopt",
+            "--shared-budgets",
+            "clone",
+        ]);
+        ids.push(
+            database
+                .column("SELECT id FROM governance_budgets ORDER BY id")
+                .await,
+        );
+    }
+    assert_eq!(ids[0], ids[1]);
+    // UUIDv5 of (b-alice, virtual_key, vk-carol), by another implementation.
+    assert!(
+        ids[0].contains(&"cd331762-42c7-5050-b996-fa405632b0f1".to_owned()),
+        "{:?}",
+        ids[0]
+    );
+}
+
+#[rstest]
+#[tokio::test]
+async fn an_old_gateway_works_on_between_backfill_and_contract(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = legacy(backend, Shape::Full, Calendar::Flag).await;
+    share(&database).await;
+    let tollgate = tollgate().on(&database.url);
+    tollgate.succeed(&[
+        "migrate",
+        "up",
+        "--adopt",
+        "--shared-budgets",
+        "clone",
+        "--phase",
+        "backfill",
+    ]);
+    // Every reference that the old gateway follows still finds a budget.
+    assert_eq!(
+        database
+            .count(
+                "governance_virtual_keys v WHERE v.budget_id <> '' AND NOT EXISTS \
+                 (SELECT 1 FROM governance_budgets b WHERE b.id = v.budget_id)"
+            )
+            .await,
+        0
+    );
+    for edit in [
+        // It still has b-alice in memory for all four owners, and writes what was spent to the original.
+        "UPDATE governance_budgets SET current_usage = 50.125 WHERE id = 'b-alice'",
+        // The team's window rolled over, so its copy keeps what it has until its own does.
+        "UPDATE governance_budgets SET current_usage = 400, last_reset = '2026-04-01 00:00:00+00:00' WHERE id = 'b-team'",
+        // A sharing that is new.
+        "UPDATE governance_virtual_keys SET budget_id = 'b-bob' WHERE id = 'vk-dave'",
+    ] {
+        database.execute(edit).await;
+    }
+    let refused = tollgate.run(&["migrate", "up"]);
+    assert_eq!(refused.code, 4, "a new sharing refuses: {refused:#?}");
+    assert!(refused.stdout.contains("G001"), "{refused:#?}");
+    tollgate.succeed(&["migrate", "up", "--shared-budgets", "clone"]);
+    let usage = |owner: &str| {
+        format!(
+            "SELECT CAST(current_usage AS text) FROM governance_budgets \
+             WHERE COALESCE(virtual_key_id, CAST(provider_config_id AS text)) = '{owner}'"
+        )
+    };
+    for owner in ["vk-alice", "vk-carol", "1", "10"] {
+        assert_eq!(
+            database.column(&usage(owner)).await,
+            ["50.125"],
+            "{owner}: no spend is reopened"
+        );
+    }
+    assert_eq!(
+        database.column(&usage("vk-bob")).await,
+        database.column(&usage("vk-dave")).await,
+        "the new sharing was copied with its usage"
+    );
+    assert_eq!(
+        database
+            .column(
+                "SELECT CAST(current_usage AS text) FROM governance_budgets WHERE max_limit = 500 ORDER BY 1"
+            )
+            .await
+            .len(),
+        2,
+        "the team's and the copy that vk-dave has left behind"
+    );
+}
+
+#[rstest]
+#[tokio::test]
+async fn many_owners_of_one_budget_are_split_in_pages(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = TestDatabase::new(backend).await;
+    let tollgate = tollgate().on(&database.url);
+    tollgate.succeed(&[
+        "seed",
+        "--profile",
+        "bifrost-legacy",
+        "--virtual-keys",
+        "700",
+    ]);
+    database
+        .execute("UPDATE governance_virtual_keys SET budget_id = (SELECT min(id) FROM governance_budgets WHERE id LIKE 'budget-vk%')")
+        .await;
+    let (code, up) = tollgate.json(&["migrate", "up", "--adopt", "--shared-budgets", "clone"]);
+    assert_eq!(code, 0, "{up:#}");
+    assert_eq!(
+        database
+            .one("SELECT CAST(count(DISTINCT virtual_key_id) AS text) FROM governance_budgets WHERE virtual_key_id IS NOT NULL")
+            .await,
+        "700"
+    );
+    assert_eq!(
+        database
+            .count("tollgate_clones WHERE copy IS NOT NULL")
+            .await,
+        699
+    );
+    assert_eq!(
+        database
+            .one("SELECT CAST(count(DISTINCT current_usage) AS text) FROM governance_budgets WHERE virtual_key_id IS NOT NULL")
+            .await,
+        "1"
+    );
+}
+
+#[tokio::test]
+async fn a_backup_is_written_before_anything_changes() {
+    let database = legacy(Backend::Sqlite, Shape::Full, Calendar::Flag).await;
+    let before = database.everything(|_, _| true).await;
+    let backup = database.folder().unwrap().join("before.db");
+    let path = backup.display().to_string();
+    let tollgate = tollgate().on(&database.url);
+    tollgate.succeed(&["migrate", "up", "--adopt", "--backup", &path]);
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&backup).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600, "it holds keys");
+    let copy = crate::opened(&format!("sqlite://{path}")).await;
+    let rows = sea_orm::ConnectionTrait::query_all_raw(
+        &copy,
+        sea_orm::Statement::from_string(
+            sea_orm::DbBackend::Sqlite,
+            "SELECT id || budget_id FROM governance_virtual_keys WHERE budget_id IS NOT NULL",
+        ),
+    )
+    .await
+    .unwrap();
+    assert_eq!(rows.len(), 3, "the copy is the database as it was");
+    assert!(!before.is_empty());
+    // A second run has nothing to do and writes no copy; an existing file is never overwritten.
+    let again = tollgate.run(&["migrate", "up", "--backup", &path]);
+    assert_eq!(again.code, 4, "{again:#?}");
+    let other = database.folder().unwrap().join("again.db");
+    tollgate.succeed(&["migrate", "up", "--backup", &other.display().to_string()]);
+    assert!(!other.exists());
+    let postgres = legacy(Backend::Postgres, Shape::Required, Calendar::None).await;
+    assert_eq!(
+        crate::tollgate()
+            .on(&postgres.url)
+            .run(&["migrate", "up", "--adopt", "--backup", &path])
+            .code,
+        2
+    );
+}
