@@ -24,6 +24,11 @@ async fn every_output_holds_against_the_schema() {
         (&database.url, &["migrate", "down"]),
         (&database.url, &["migrate", "sideways"]),
         (&shared.url, &["migrate", "up", "--adopt"]),
+        (&shared.url, &["doctor"]),
+        (&database.url, &["doctor"]),
+        (&shared.url, &["migrate", "plan", "--adopt", "--shared-budgets", "clone"]),
+        (&shared.url, &["seed", "--profile", "bifrost-legacy"]),
+        (&shared.url, &["completions", "bash"]),
         (&shared.url, &["demo", "--virtual-keys", "20"]),
     ] {
         let (_, json) = tollgate().on(url).json(arguments);
