@@ -26,3 +26,7 @@ image:
 # The large tests at the sizes of the published figures, with the figures
 measure:
     TOLLGATE_TEST_SCALE=20 cargo test -p tollgate-tests --test integration -- --nocapture --test-threads 1 online resume
+
+# Writes the golden schemas anew; read the diff before committing it
+golden:
+    TOLLGATE_GOLDEN=write cargo test -p tollgate-tests --test integration golden::every_step

@@ -92,6 +92,9 @@ pub(crate) enum Command {
     ///
     /// Reads only. Exits 4 when a finding blocks `migrate up`. Works before `migrate adopt` too.
     Doctor(Doctor),
+    /// Compare the live schema with what the applied migrations make
+    #[command(subcommand)]
+    Schema(Schema),
     /// Fill an empty database with a made-up gateway's rows
     ///
     /// For demonstrations, rehearsals and measurements. The same seed makes the same rows; a database with any of the
@@ -108,11 +111,11 @@ pub(crate) enum Command {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Migrate {
-    /// What is applied and what is pending
+    /// What is applied, what is pending, and what a hand has changed since
     ///
-    /// Reads only. With --check, exits 3 when migrations are pending.
+    /// Reads only. With --check, exits 3 when migrations are pending or the schema has drifted.
     Status {
-        /// Exit 3 when migrations are pending
+        /// Exit 3 when migrations are pending or the schema has drifted
         #[arg(long)]
         check: bool,
     },
@@ -194,6 +197,19 @@ pub(crate) struct Choice {
 pub(crate) enum SharedWord {
     /// A copy for each further owner, with the same usage
     Clone,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Schema {
+    /// Name every difference: table, column, type, default, key, check, index, trigger
+    ///
+    /// Reads only. With --check, exits 3 when there is drift. What a database lacked or had beyond a fresh install when
+    /// it was adopted is listed as tolerated, and is no drift.
+    Diff {
+        /// Exit 3 when there is drift
+        #[arg(long)]
+        check: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -298,6 +314,7 @@ impl Command {
             Self::Migrate(Migrate::Down { .. }) => "migrate down",
             Self::Migrate(Migrate::Adopt { .. }) => "migrate adopt",
             Self::Doctor(_) => "doctor",
+            Self::Schema(Schema::Diff { .. }) => "schema diff",
             Self::Seed(_) => "seed",
             Self::Demo(_) => "demo",
             Self::Completions { .. } => "completions",

@@ -3,6 +3,7 @@
 mod demo;
 mod doctor;
 mod migrate;
+mod schema;
 mod seed;
 
 use std::time::Duration;
@@ -11,7 +12,7 @@ use clap::CommandFactory;
 use tollgate_service::runner::Session;
 use tollgate_service::{Error, Location, Outcome, Report, Result, Stop};
 
-use crate::arguments::{Arguments, Command};
+use crate::arguments::{Arguments, Command, Schema};
 use crate::output::{Answer, View};
 
 /// Runs the command.
@@ -20,6 +21,7 @@ pub(crate) async fn run(arguments: &Arguments, stop: &Stop) -> Answer {
     match &arguments.command {
         Command::Migrate(command) => migrate::run(arguments, command, stop).await,
         Command::Doctor(options) => doctor::run(arguments, options).await,
+        Command::Schema(Schema::Diff { check }) => schema::diff(arguments, *check).await,
         Command::Seed(options) => seed::run(arguments, options).await,
         Command::Demo(options) => demo::run(arguments, options, stop).await,
         Command::Completions { shell } => {

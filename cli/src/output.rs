@@ -24,6 +24,8 @@ pub(crate) enum View {
     Moved,
     /// What was recognised.
     Adopted,
+    /// How the schema differs.
+    Diff,
     /// What the doctor found.
     Examined,
     /// What was made up.

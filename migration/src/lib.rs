@@ -3,10 +3,12 @@
 pub mod catalog;
 pub mod ddl;
 pub mod dialect;
+pub mod golden;
 pub mod governance;
 pub mod migration;
 pub mod plan;
 mod rebuild;
+pub mod schema;
 pub mod script;
 pub mod track;
 

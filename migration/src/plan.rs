@@ -1,7 +1,11 @@
 //! What a migration is going to do, as data: the statements, how they are grouped into transactions, and what they
 //! create. `migrate up` runs a plan, `migrate plan` prints it, tests count and break it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+
+use crate::catalog::Catalog;
 
 /// What a statement makes a running gateway wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -161,6 +165,9 @@ pub struct Created {
     pub checks: Vec<String>,
     /// Columns that were dropped.
     pub dropped: Vec<DroppedColumn>,
+    /// For an adopted migration: how the database differed from its golden schema then, by object, with how it was
+    /// (`None` for what was missing). These are no drift afterwards.
+    pub tolerated: BTreeMap<String, Option<String>>,
 }
 
 impl Created {
@@ -179,6 +186,31 @@ impl Created {
         add(&mut self.foreign_keys, &other.foreign_keys);
         add(&mut self.checks, &other.checks);
         add(&mut self.dropped, &other.dropped);
+    }
+
+    /// What it created, as the objects of a canonical schema.
+    pub fn objects(&self, catalog: &Catalog) -> Vec<String> {
+        let of = |kind: &str, names: &[String]| -> Vec<String> {
+            names
+                .iter()
+                .filter_map(|name| name.split_once('.'))
+                .map(|(table, name)| format!("{table} {kind} {name}"))
+                .collect()
+        };
+        let mut objects = of("column", &self.columns);
+        objects.extend(of("foreign key", &self.foreign_keys));
+        objects.extend(of("check", &self.checks));
+        objects.extend(self.tables.iter().map(|table| format!("{table} table")));
+        for name in &self.indexes {
+            // An index that is gone has no table any more; its name is enough to find it among the differences.
+            let table = catalog
+                .tables
+                .iter()
+                .find(|(_, table)| table.index(name).is_some())
+                .map_or("", |(table, _)| table);
+            objects.push(format!("{table} index {name}"));
+        }
+        objects
     }
 
     /// Whether the column was created by this migration.

@@ -101,13 +101,6 @@ pub async fn doctor(session: &Session, options: &Options) -> Result<Report> {
         let mut history = session.history(&connection, track, exists).await?;
         let mut live = context(&connection, &history).await?;
         if history.entries.is_empty() && track.is_carried_by(&live.catalog) {
-            let newer = examine_only(&connection, &live, track, &["G016"], options.samples).await?;
-            if newer
-                .iter()
-                .any(|found| found.severity == Severity::Blocking)
-            {
-                return Err(refusal(newer));
-            }
             history = adopt::recognised_history(track, &live)?;
             live.history = history.created();
         }
@@ -272,6 +265,25 @@ pub(crate) async fn ids<C: ConnectionTrait>(
         ids.clear();
     }
     Ok((total.unsigned_abs(), ids))
+}
+
+/// A finding that is known from the schema alone.
+pub(crate) fn schema_finding(code: &str, table: &str, object: &str) -> Finding {
+    let hazard = Track::ALL
+        .into_iter()
+        .flat_map(hazards)
+        .find(|hazard| hazard.code == code);
+    let text = |pick: fn(&Hazard) -> &'static str| hazard.map(pick).unwrap_or_default().to_owned();
+    Finding {
+        code: code.to_owned(),
+        severity: hazard.map_or(Severity::Blocking, |hazard| hazard.severity),
+        title: text(|hazard| hazard.title),
+        table: table.to_owned(),
+        rows: 1,
+        sample_ids: vec![object.to_owned()],
+        effect: text(|hazard| hazard.effect),
+        resolve: text(|hazard| hazard.resolve),
+    }
 }
 
 /// The refusal for what blocks.

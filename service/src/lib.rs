@@ -2,6 +2,7 @@
 
 pub mod database;
 pub mod doctor;
+pub mod drift;
 pub mod duration;
 pub mod error;
 pub mod history;

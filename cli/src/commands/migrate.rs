@@ -6,6 +6,7 @@ use tollgate_service::runner::{adopt, down, plan, status, up};
 use tollgate_service::{Outcome, SharedBudgets, Stop};
 
 use crate::arguments::{Arguments, Choice, Migrate, SharedWord};
+use crate::commands::schema::has_drift;
 use crate::commands::session;
 use crate::output::{Answer, View};
 use crate::progress::Progress;
@@ -67,8 +68,8 @@ pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &Stop) -
         ),
     };
     progress.finish();
-    let pending = check && outcome.report.is_pending();
-    Answer::new(name, outcome, view).exiting_with_3_when(pending)
+    let found = check && (outcome.report.is_pending() || has_drift(&outcome));
+    Answer::new(name, outcome, view).exiting_with_3_when(found)
 }
 
 fn options(choice: &Choice) -> up::Options {

@@ -14,6 +14,7 @@ pub(super) fn render(report: &Report, view: &View, failed: bool) -> String {
         View::Status => {
             for track in &report.tracks {
                 status(&mut out, track);
+                drifted(&mut out, report, track, "drift");
             }
         }
         View::Plan { sql } => {
@@ -34,6 +35,14 @@ pub(super) fn render(report: &Report, view: &View, failed: bool) -> String {
                     track.pending.len(),
                     report.findings.len()
                 );
+            }
+        }
+        View::Diff => {
+            for track in &report.tracks {
+                heading(&mut out, track);
+                if !drifted(&mut out, report, track, "differences") {
+                    line(&mut out, "  no differences");
+                }
             }
         }
         View::Seeded => {}
@@ -86,6 +95,33 @@ fn status(out: &mut String, track: &TrackReport) {
             pending.summary
         );
     }
+}
+
+/// The differences of a track; whether there were any.
+fn drifted(out: &mut String, report: &Report, track: &TrackReport, key: &str) -> bool {
+    let differences = report
+        .result
+        .as_ref()
+        .and_then(|result| result[key].as_array());
+    let mut any = false;
+    for difference in differences
+        .into_iter()
+        .flatten()
+        .filter(|difference| difference["track"] == track.track.name())
+    {
+        any = true;
+        let word = if difference["tolerated"] == true {
+            "tolerated"
+        } else {
+            "drift"
+        };
+        let _ = writeln!(
+            out,
+            "  {word:<9} {}",
+            difference["line"].as_str().unwrap_or_default()
+        );
+    }
+    any
 }
 
 fn moved(out: &mut String, track: &TrackReport) {

@@ -30,8 +30,8 @@ fn up(context: &Context, script: &mut Script) {
                 .foreign_keys_on(owner.column())
                 .any(|key| key.on_delete == OnDelete::Cascade)
         });
-        // Upstream's own migration ran in between: its keys are the final ones.
-        let key = if cascades {
+        // Where upstream's own migration ran, the owners are the truth already.
+        let key = if cascades || owners::legacy(context) == Legacy::Leftover {
             owner.foreign_key()
         } else {
             owner.loose_foreign_key()

@@ -1,5 +1,6 @@
 //! The hazards of the governance track (`reference/bifrost.md` §2.2 to §2.4).
 
+use tollgate_migration::governance::adoption;
 use tollgate_migration::governance::owners::{self, Legacy, Owner};
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 use tollgate_migration::{Context, Dialect};
@@ -438,16 +439,11 @@ fn ownerless_by_key(context: &Context, _: &Facts) -> Queries {
     queries
 }
 
-pub(super) fn too_new(context: &Context, _: &Facts) -> Queries {
-    let mut found = Vec::new();
-    if context.catalog.has_column(BUDGETS, "model_config_id") {
-        found.push("model_config_id".to_owned());
-    }
-    let mut queries = names(BUDGETS, &found);
-    if context.catalog.has_table("mcp_oauth_tokens") {
-        queries.extend(names("mcp_oauth_tokens", &["mcp_oauth_tokens".to_owned()]));
-    }
-    queries
+fn too_new(context: &Context, _: &Facts) -> Queries {
+    adoption::past(&context.catalog)
+        .into_iter()
+        .flat_map(|(table, sign)| names(table, &[sign.to_owned()]))
+        .collect()
 }
 
 fn placeless_flag(context: &Context, _: &Facts) -> Queries {

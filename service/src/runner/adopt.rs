@@ -1,5 +1,7 @@
 //! `migrate adopt`: recognises a database that a gateway created, and marks what it already stands behind.
 
+use std::collections::BTreeMap;
+
 use chrono::Utc;
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 use tollgate_migration::governance::adoption;
@@ -7,10 +9,12 @@ use tollgate_migration::{Context, Created, Track};
 
 use super::{Session, begin, context, idle, prove_writable};
 use crate::database::Access;
+use crate::doctor;
+use crate::drift;
 use crate::error::{Error, Result};
 use crate::history::{self, Entry, History};
 use crate::lock::Lock;
-use crate::report::{Applied, Report, TrackReport};
+use crate::report::{Applied, Finding, Report, Severity, TrackReport};
 use crate::stop::Stop;
 
 /// Adopts every track that the database carries and that has no history yet. With `dry_run` it only says what it
@@ -35,8 +39,10 @@ pub async fn adopt(session: &Session, dry_run: bool, stop: &Stop) -> Result<Repo
         recognised.push(serde_json::json!({
             "track": track, "shape": shape.shape, "applied": versions(track, &shape.applied),
         }));
+        let marks = marked(track, &shape.applied, &context);
+        report.findings.extend(tolerated(&marks));
         if dry_run {
-            report.tracks.push(mark_report(track, &shape.applied));
+            report.tracks.push(mark_report(track, &marks));
             continue;
         }
         prove_writable(session, &connection).await?;
@@ -78,16 +84,22 @@ pub(super) fn recognise(track: Track, context: &Context) -> Result<adoption::Rec
             format!("`tollgate migrate up --track {track}` creates them"),
         ));
     }
-    match track {
-        Track::Governance => adoption::recognise(context),
+    let Track::Governance = track;
+    let past = adoption::past(&context.catalog);
+    if !past.is_empty() {
+        return Err(doctor::refusal(
+            past.into_iter()
+                .map(|(table, sign)| doctor::schema_finding("G016", table, sign))
+                .collect(),
+        ));
     }
-    .map_err(|differences| {
+    adoption::recognise(context).map_err(|unknown| {
         Error::refused(
             "unknown_schema",
             format!(
-                "the {track} tables are at no version that is known; nearest is the legacy schema, from which they \
-                 differ: {}",
-                differences.join("; ")
+                "the {track} tables are at no version that is known; nearest is {}, from which they differ: {}",
+                unknown.nearest,
+                unknown.differences.join("; ")
             ),
             "bring the schema to a known version, or finish the upgrade that was begun; nothing was changed",
         )
@@ -96,22 +108,61 @@ pub(super) fn recognise(track: Track, context: &Context) -> Result<adoption::Rec
 
 /// The history that adopting would write.
 pub(crate) fn recognised_history(track: Track, context: &Context) -> Result<History> {
-    Ok(marked(track, &recognise(track, context)?.applied))
+    Ok(marked(track, &recognise(track, context)?.applied, context))
 }
 
-fn marked(track: Track, slugs: &[&str]) -> History {
-    History {
+/// The history after adopting: each version the database stands behind, and with the last one how it differs.
+fn marked(track: Track, slugs: &[&str], context: &Context) -> History {
+    let mut history = History {
         exists: true,
         entries: versions(track, slugs)
             .into_iter()
             .map(|version| (version.to_owned(), entry(version)))
             .collect(),
+    };
+    let current = history.current(track);
+    if let Some(entry) = current.and_then(|version| history.entries.get_mut(&version)) {
+        entry.created.tolerated = drift::against(&context.catalog, &entry.version)
+            .into_iter()
+            .map(|difference| (difference.object, difference.live))
+            .collect();
     }
+    history
 }
 
-fn mark_report(track: Track, slugs: &[&str]) -> TrackReport {
-    let marked = marked(track, slugs);
-    let mut report = idle(track, &marked);
+/// What is tolerated, as info: one finding per table.
+fn tolerated(history: &History) -> Vec<Finding> {
+    let mut by_table: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (object, live) in history
+        .entries
+        .values()
+        .flat_map(|entry| &entry.created.tolerated)
+    {
+        let table = object.split(' ').next().unwrap_or_default();
+        let line = match live {
+            None => format!("no {object}"),
+            Some(live) if live.is_empty() => object.clone(),
+            Some(live) => format!("{object}: {live}"),
+        };
+        by_table.entry(table).or_default().push(line);
+    }
+    by_table
+        .into_iter()
+        .map(|(table, lines)| Finding {
+            code: "tolerated".to_owned(),
+            severity: Severity::Info,
+            title: "differs from a fresh install of this version".to_owned(),
+            table: table.to_owned(),
+            rows: lines.len() as u64,
+            sample_ids: lines,
+            effect: "left as it is; not reported as drift afterwards".to_owned(),
+            resolve: "nothing to do".to_owned(),
+        })
+        .collect()
+}
+
+fn mark_report(track: Track, marked: &History) -> TrackReport {
+    let mut report = idle(track, marked);
     report.from = None;
     report.applied = track
         .migrations()
@@ -158,13 +209,14 @@ pub(super) async fn mark(
     ensure_history(&transaction, &context, track)
         .await
         .map_err(doing())?;
-    for version in versions(track, &shape.applied) {
-        history::record(&transaction, session.dialect(), track, &entry(version))
+    let marks = marked(track, &shape.applied, &context);
+    for entry in marks.entries.values() {
+        history::record(&transaction, session.dialect(), track, entry)
             .await
             .map_err(doing())?;
     }
     transaction.commit().await.map_err(doing())?;
-    Ok(mark_report(track, &shape.applied))
+    Ok(mark_report(track, &marks))
 }
 
 /// Creates the history table, or adds Tollgate's columns to one that sea-orm's own tools created.

@@ -1,10 +1,11 @@
-//! `migrate status`: what is applied and what is pending, read-only.
+//! `migrate status`: what is applied, what is pending, and what a hand has changed since; read-only.
 
 use crate::database::Access;
+use crate::drift;
 use crate::error::Result;
 use crate::report::{Applied, Report};
 
-use super::{Session, idle};
+use super::{Session, context, idle};
 
 /// Reads the history of every track.
 ///
@@ -13,8 +14,17 @@ use super::{Session, idle};
 pub async fn status(session: &Session) -> Result<Report> {
     let connection = session.connect(Access::Read).await?;
     let mut report = Report::default();
+    let mut found = Vec::new();
     for (track, exists) in session.tracks(&connection).await? {
         let history = session.history(&connection, track, exists).await?;
+        if exists {
+            let live = context(&connection, &history).await?;
+            found.extend(
+                drift::examine(&live.catalog, track, &history)
+                    .into_iter()
+                    .filter(|drift| !drift.tolerated),
+            );
+        }
         let mut entry = idle(track, &history);
         for migration in track.migrations() {
             if let Some(applied) = history.entries.get(migration.version) {
@@ -29,5 +39,6 @@ pub async fn status(session: &Session) -> Result<Report> {
         }
         report.tracks.push(entry);
     }
+    report.result = Some(serde_json::json!({ "drift": found }));
     Ok(report)
 }

@@ -26,7 +26,10 @@ async fn every_output_holds_against_the_schema() {
         (&shared.url, &["migrate", "up", "--adopt"]),
         (&shared.url, &["doctor"]),
         (&database.url, &["doctor"]),
-        (&shared.url, &["migrate", "plan", "--adopt", "--shared-budgets", "clone"]),
+        (
+            &shared.url,
+            &["migrate", "plan", "--adopt", "--shared-budgets", "clone"],
+        ),
         (&shared.url, &["seed", "--profile", "bifrost-legacy"]),
         (&shared.url, &["completions", "bash"]),
         (&shared.url, &["demo", "--virtual-keys", "20"]),

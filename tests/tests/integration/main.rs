@@ -9,11 +9,14 @@ mod aged;
 mod bad_input;
 mod contract;
 mod doctor;
+mod drift;
 mod entities;
+mod golden;
 mod multi_budget;
 mod online;
 mod rebuild;
 mod resume;
+mod shapes;
 mod shared;
 mod together;
 

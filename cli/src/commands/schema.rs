@@ -1,0 +1,30 @@
+//! `tollgate schema …`
+
+use std::time::Duration;
+
+use tollgate_service::{Outcome, drift};
+
+use crate::arguments::Arguments;
+use crate::commands::session;
+use crate::output::{Answer, View};
+
+pub(super) async fn diff(arguments: &Arguments, check: bool) -> Answer {
+    let name = arguments.command.name();
+    let session = match session(arguments, Duration::ZERO) {
+        Ok(session) => session,
+        Err(error) => return Answer::failed(name, error),
+    };
+    let outcome = Outcome::from(drift::diff(&session).await);
+    let drifted = check && has_drift(&outcome);
+    Answer::new(name, outcome, View::Diff).exiting_with_3_when(drifted)
+}
+
+/// Whether the report names a difference that nobody has accounted for.
+pub(super) fn has_drift(outcome: &Outcome) -> bool {
+    let result = outcome.report.result.as_ref();
+    ["differences", "drift"]
+        .into_iter()
+        .filter_map(|key| result.and_then(|result| result[key].as_array()))
+        .flatten()
+        .any(|drift| drift["tolerated"] == false)
+}

@@ -1,0 +1,120 @@
+//! Drift: how the live schema differs from the one that the applied migrations make.
+//!
+//! Expected is the golden schema of the last applied migration. What a database lacked or had beyond it when it was
+//! adopted is no drift, nor is what a later upstream adds; what a Tollgate migration created is required, exactly.
+
+use serde::Serialize;
+use tollgate_migration::golden::golden;
+use tollgate_migration::governance::adoption;
+use tollgate_migration::schema::{Difference, Schema, canonical, differences};
+use tollgate_migration::{Catalog, Track};
+
+use crate::database::Access;
+use crate::error::Result;
+use crate::history::History;
+use crate::report::Report;
+use crate::runner::{Session, adopt, context, idle};
+
+/// A difference between the expected schema and the live one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Drift {
+    /// The track.
+    pub track: Track,
+    /// The table it is on.
+    pub table: String,
+    /// The object, `table kind name`.
+    pub object: String,
+    /// `missing`, `unexpected` or `changed`.
+    pub kind: &'static str,
+    /// How it should be.
+    pub expected: Option<String>,
+    /// How it is.
+    pub live: Option<String>,
+    /// All of that in one line.
+    pub line: String,
+    /// Whether it was there at adoption, or is a later upstream's work.
+    pub tolerated: bool,
+}
+
+/// How the track's tables differ from the golden schema of a version.
+pub(crate) fn against(catalog: &Catalog, version: &str) -> Vec<Difference> {
+    let expected: Schema = golden(catalog.dialect, version).unwrap_or_default();
+    let tables: std::collections::BTreeSet<&str> = expected
+        .keys()
+        .filter_map(|object| object.strip_suffix(" table"))
+        .collect();
+    let live = canonical(catalog, tables.iter().copied());
+    differences(&expected, &live)
+}
+
+/// Every difference of a track, tolerated ones included.
+pub(crate) fn examine(catalog: &Catalog, track: Track, history: &History) -> Vec<Drift> {
+    let Some(current) = history.current(track) else {
+        return Vec::new();
+    };
+    let created: Vec<String> = history
+        .entries
+        .values()
+        .flat_map(|entry| entry.created.objects(catalog))
+        .collect();
+    let tolerated = |difference: &Difference| {
+        let index_name = difference.object.split(" index ").nth(1);
+        let ours = created.iter().any(|object| {
+            *object == difference.object
+                || index_name.is_some_and(|name| *object == format!(" index {name}"))
+        });
+        if ours {
+            return false;
+        }
+        let adopted = history
+            .entries
+            .values()
+            .any(|entry| entry.created.tolerated.get(&difference.object) == Some(&difference.live));
+        let definition = difference
+            .live
+            .as_deref()
+            .or(difference.expected.as_deref())
+            .unwrap_or_default();
+        adopted
+            || adoption::is_later_upstream(
+                &difference.object,
+                definition,
+                difference.expected.is_some(),
+            )
+    };
+    against(catalog, &current)
+        .into_iter()
+        .map(|difference| Drift {
+            track,
+            table: difference.table().to_owned(),
+            kind: difference.kind(),
+            line: difference.line(),
+            tolerated: tolerated(&difference),
+            object: difference.object,
+            expected: difference.expected,
+            live: difference.live,
+        })
+        .collect()
+}
+
+/// `schema diff`: the live schema against the expected one, read-only. A database without history is compared with the
+/// version that `migrate adopt` would recognise.
+///
+/// # Errors
+/// What connecting and reading may answer, and the refusals of `adopt`.
+pub async fn diff(session: &Session) -> Result<Report> {
+    let connection = session.connect(Access::Read).await?;
+    let mut report = Report::default();
+    let mut found = Vec::new();
+    for (track, exists) in session.tracks(&connection).await? {
+        let mut history = session.history(&connection, track, exists).await?;
+        let live = context(&connection, &history).await?;
+        if history.entries.is_empty() && track.is_carried_by(&live.catalog) {
+            history = adopt::recognised_history(track, &live)?;
+        }
+        found.extend(examine(&live.catalog, track, &history));
+        report.tracks.push(idle(track, &history));
+    }
+    report.result = Some(serde_json::json!({ "differences": found }));
+    Ok(report)
+}
