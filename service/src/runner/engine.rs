@@ -194,11 +194,14 @@ impl Engine<'_> {
     ) -> std::result::Result<Checkpoint, DbErr> {
         let transaction = super::begin(self.connection).await?;
         if self.dialect == Dialect::Postgres {
+            // A crash of the server may take the last batches with their checkpoints, which then happen again; the
+            // migration's record is committed durably, and all before it with it.
             // The batch is a few hundred rows whatever the planner believes of tables it has never analysed: only a
             // nested loop over primary keys stays linear.
             transaction
                 .execute_unprepared(
-                    "SET LOCAL lock_timeout = '500ms'; SET LOCAL enable_hashjoin = off; \
+                    "SET LOCAL lock_timeout = '500ms'; SET LOCAL synchronous_commit = off; \
+                     SET LOCAL enable_hashjoin = off; \
                      SET LOCAL enable_mergejoin = off; SET LOCAL enable_seqscan = off",
                 )
                 .await?;

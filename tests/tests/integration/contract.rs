@@ -21,6 +21,7 @@ async fn every_output_holds_against_the_schema() {
         (&database.url, &["migrate", "plan", "--sql"]),
         (&database.url, &["migrate", "up"]),
         (&database.url, &["migrate", "status"]),
+        (&database.url, &["schema", "diff"]),
         (&database.url, &["migrate", "down"]),
         (&database.url, &["migrate", "sideways"]),
         (&shared.url, &["migrate", "up", "--adopt"]),

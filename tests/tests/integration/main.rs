@@ -18,6 +18,7 @@ mod rebuild;
 mod resume;
 mod shapes;
 mod shared;
+mod squawk;
 mod together;
 
 use tollgate_tests::Tollgate;

@@ -95,7 +95,7 @@ async fn a_signal_stops_within_a_batch_and_the_next_run_goes_on(
     #[case] signal: &str,
     #[case] code: i32,
 ) {
-    let (database, tollgate) = seeded(backend, 20_000).await;
+    let (database, tollgate) = seeded(backend, 8_000).await;
     let child = tollgate.command(&UP).spawn().unwrap();
     // Into the backfill: its checkpoints are there.
     let begun = Instant::now();
@@ -137,7 +137,7 @@ async fn a_signal_stops_within_a_batch_and_the_next_run_goes_on(
 
 #[tokio::test]
 async fn a_lost_lock_stops_the_run_and_the_next_one_goes_on() {
-    let (database, tollgate) = seeded(Backend::Postgres, 20_000).await;
+    let (database, tollgate) = seeded(Backend::Postgres, 8_000).await;
     let child = tollgate.command(&UP).spawn().unwrap();
     let begun = Instant::now();
     while !database.catalog().await.has_table("tollgate_backfills")

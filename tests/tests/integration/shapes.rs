@@ -245,7 +245,11 @@ async fn the_flag_that_prerelease4_added_again_is_live_and_stays(
             .await,
         ["b-alice"]
     );
-    assert_eq!(aligned(&database).await, ["vk-bob"], "no flag is read back into virtual keys");
+    assert_eq!(
+        aligned(&database).await,
+        ["vk-bob"],
+        "no flag is read back into virtual keys"
+    );
 }
 
 #[tokio::test]
