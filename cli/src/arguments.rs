@@ -190,6 +190,16 @@ pub(crate) struct Choice {
     /// What happens to budgets with several owners: `clone` gives each further owner a copy with the same usage
     #[arg(long, value_enum, value_name = "HOW", env = "TOLLGATE_SHARED_BUDGETS")]
     pub shared_budgets: Option<SharedWord>,
+    /// What happens to stored billing modes that are none: `clear` sets them NULL and replaces another check
+    #[arg(long, value_enum, value_name = "HOW", env = "TOLLGATE_GARBLED_MODES")]
+    pub garbled_modes: Option<GarbledWord>,
+}
+
+/// What happens to garbled billing modes, as a word of the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum GarbledWord {
+    /// Set to NULL, so that the workspace inherits
+    Clear,
 }
 
 /// What happens to shared budgets, as a word of the command line.

@@ -74,6 +74,13 @@ impl Answer {
         let Outcome { mut report, error } = outcome;
         let exit_code = error.as_ref().map_or(0, Error::exit_code);
         if let Some(error) = &error {
+            // What stopped the run weighs more than what was said of it before.
+            report.findings.retain(|found| {
+                !error
+                    .findings()
+                    .iter()
+                    .any(|finding| finding.code == found.code && finding.table == found.table)
+            });
             report.findings.extend_from_slice(error.findings());
         }
         Self {

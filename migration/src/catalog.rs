@@ -162,6 +162,8 @@ pub struct Catalog {
     pub schema: String,
     /// Every ordinary table, by name.
     pub tables: BTreeMap<String, Table>,
+    /// Native enums with their labels (PostgreSQL).
+    pub enums: BTreeMap<String, Vec<String>>,
     /// Views, rules and triggers by the columns they read.
     pub dependents: Vec<Dependent>,
     /// SQLite: whether there is any view or trigger. `DROP COLUMN` looks at all of them, and fails for a broken one

@@ -17,6 +17,18 @@ pub enum Type {
     Time,
     /// A 64-bit integer.
     BigInt,
+    /// A 32-bit integer.
+    Int,
+    /// A 64-bit float, `double precision` or `real`.
+    Float,
+    /// `uuid` on PostgreSQL, readable text on SQLite.
+    Uuid,
+    /// `jsonb` on PostgreSQL, text holding a document on SQLite.
+    Json,
+    /// `bytea` or `blob`.
+    Bytes,
+    /// A native enum of PostgreSQL, by name; on SQLite text, whose labels a check of the table says.
+    Enum(&'static str),
     /// A 64-bit primary key that the database counts up.
     Serial,
     /// A type read from the live catalog, spelt as the database spells it.
@@ -38,6 +50,15 @@ impl Type {
             (Dialect::Sqlite, Self::Time) => "datetime",
             (Dialect::Postgres, Self::BigInt) => "bigint",
             (Dialect::Sqlite, Self::BigInt) => "integer",
+            (_, Self::Int) => "integer",
+            (Dialect::Postgres, Self::Float) => "double precision",
+            (Dialect::Sqlite, Self::Float) => "real",
+            (Dialect::Postgres, Self::Uuid) => "uuid",
+            (Dialect::Postgres, Self::Json) => "jsonb",
+            (Dialect::Postgres, Self::Bytes) => "bytea",
+            (Dialect::Sqlite, Self::Bytes) => "blob",
+            (Dialect::Postgres, Self::Enum(name)) => name,
+            (Dialect::Sqlite, Self::Uuid | Self::Json | Self::Enum(_)) => "text",
             (Dialect::Postgres, Self::Serial) => "bigserial",
             (Dialect::Sqlite, Self::Serial) => "integer",
         };
@@ -219,6 +240,8 @@ pub struct IndexSpec {
     pub columns: Vec<String>,
     /// Whether equal values are refused.
     pub unique: bool,
+    /// The condition of a partial index.
+    pub predicate: Option<String>,
 }
 
 /// A plain index over the columns.
@@ -227,6 +250,7 @@ pub fn index(name: &str, columns: &[&str]) -> IndexSpec {
         name: name.to_owned(),
         columns: columns.iter().map(|&column| column.to_owned()).collect(),
         unique: false,
+        predicate: None,
     }
 }
 
@@ -239,10 +263,20 @@ pub fn unique_index(name: &str, columns: &[&str]) -> IndexSpec {
 }
 
 impl IndexSpec {
+    /// The same index, over the rows that meet the condition only.
+    pub fn only_where(mut self, condition: &str) -> Self {
+        self.predicate = Some(condition.to_owned());
+        self
+    }
+
     /// The statement that creates it.
     pub fn sql(&self, dialect: Dialect, table: &str, concurrently: bool) -> String {
+        let condition = self
+            .predicate
+            .as_ref()
+            .map_or_else(String::new, |condition| format!(" WHERE {condition}"));
         format!(
-            "CREATE {}INDEX {}{} ON {}({})",
+            "CREATE {}INDEX {}{} ON {}({}){condition}",
             if self.unique { "UNIQUE " } else { "" },
             if concurrently { "CONCURRENTLY " } else { "" },
             dialect.quote(&self.name),

@@ -28,6 +28,10 @@ goldens! {
         "m20260330_000005_multi_budget_constraints",
         "m20260330_000007_multi_budget_contract",
     ],
+    "billing": [
+        "m20260401_000001_billing_baseline",
+        "m20260402_000002_llm_billing_mode",
+    ],
 }
 
 /// The schema of a fresh database after that migration; `None` for a version without a golden file.
@@ -41,4 +45,24 @@ pub fn golden(dialect: Dialect, version: &str) -> Option<Schema> {
                 Dialect::Sqlite => sqlite,
             })
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::track::Track;
+
+    #[test]
+    fn every_migration_has_a_golden_schema_on_both_backends() {
+        for migration in Track::ALL.iter().flat_map(|track| track.migrations()) {
+            for dialect in [Dialect::Postgres, Dialect::Sqlite] {
+                let golden = golden(dialect, migration.version);
+                assert!(
+                    golden.is_some_and(|golden| golden.len() > 10),
+                    "{}",
+                    migration.version
+                );
+            }
+        }
+    }
 }

@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+pub mod adoption;
+pub mod billing;
 pub mod catalog;
 pub mod ddl;
 pub mod dialect;
@@ -14,6 +16,6 @@ pub mod track;
 
 pub use catalog::Catalog;
 pub use dialect::Dialect;
-pub use migration::{Context, Migration, Phase, SharedBudgets};
+pub use migration::{Context, GarbledModes, Migration, Phase, SharedBudgets};
 pub use plan::{Created, Plan};
 pub use track::Track;

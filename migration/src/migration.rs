@@ -43,6 +43,16 @@ pub enum SharedBudgets {
     Clone,
 }
 
+/// What happens to a stored billing mode that is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GarbledModes {
+    /// The run stops before its first write (B001).
+    #[default]
+    Refuse,
+    /// It is set to NULL and listed.
+    Clear,
+}
+
 /// What a migration may know when it makes its plan.
 #[derive(Clone, Debug)]
 pub struct Context {
@@ -54,6 +64,8 @@ pub struct Context {
     pub history: BTreeMap<String, Created>,
     /// What the caller wants done with shared budgets.
     pub shared_budgets: SharedBudgets,
+    /// What the caller wants done with garbled billing modes.
+    pub garbled_modes: GarbledModes,
 }
 
 impl Context {
@@ -80,6 +92,7 @@ impl Context {
             upstream,
             history: BTreeMap::new(),
             shared_budgets: SharedBudgets::default(),
+            garbled_modes: GarbledModes::default(),
         })
     }
 

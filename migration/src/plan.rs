@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::Catalog;
+use crate::migration::Context;
 
 /// What a statement makes a running gateway wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -155,6 +156,8 @@ pub struct DroppedColumn {
 pub struct Created {
     /// Tables.
     pub tables: Vec<String>,
+    /// Native enums.
+    pub enums: Vec<String>,
     /// Columns, as `table.column`.
     pub columns: Vec<String>,
     /// Indexes, by name.
@@ -181,6 +184,7 @@ impl Created {
             }
         }
         add(&mut self.tables, &other.tables);
+        add(&mut self.enums, &other.enums);
         add(&mut self.columns, &other.columns);
         add(&mut self.indexes, &other.indexes);
         add(&mut self.foreign_keys, &other.foreign_keys);
@@ -228,6 +232,26 @@ pub struct Loss {
     pub what: String,
     /// A query whose first column `id` names the rows.
     pub sql: String,
+}
+
+impl Loss {
+    /// The rows of every table that a migration had created.
+    pub fn of_tables(context: &Context, created: &Created) -> Vec<Self> {
+        let dialect = context.catalog.dialect;
+        created
+            .tables
+            .iter()
+            .filter_map(|name| {
+                let key = context.catalog.table(name)?.primary_key.first();
+                let key = key.map_or_else(|| "1".to_owned(), |key| dialect.quote(key));
+                Some(Self {
+                    table: name.clone(),
+                    what: "the table is dropped with its rows".to_owned(),
+                    sql: format!("SELECT {key} AS id FROM {}", dialect.quote(name)),
+                })
+            })
+            .collect()
+    }
 }
 
 /// Everything a migration is going to do on one database.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::catalog::sqlite_ddl::CreateTable;
 use crate::catalog::{Catalog, Column, Table};
 use crate::ddl::OnDelete;
 use crate::dialect::Dialect;
@@ -91,10 +92,30 @@ fn describe(schema: &mut Schema, dialect: Dialect, name: &str, table: &Table) {
             OnDelete::Other => "another action",
         };
         let valid = if key.validated { "" } else { ", not valid" };
+        // What a key may say besides, whatever the backend's spelling.
+        let clause = key.definition.to_lowercase();
+        let mut besides = String::new();
+        for word in [
+            "on update cascade",
+            "on update set null",
+            "on update restrict",
+            "match full",
+            "deferrable initially deferred",
+        ] {
+            if clause.contains(word) {
+                besides.push_str(&format!(", {word}"));
+            }
+        }
+        if clause.contains("deferrable")
+            && !clause.contains("initially deferred")
+            && !clause.contains("not deferrable")
+        {
+            besides.push_str(", deferrable");
+        }
         schema.insert(
             format!("{name} foreign key {key_name}"),
             format!(
-                "({}) to {} ({}), on delete {action}{valid}",
+                "({}) to {} ({}), on delete {action}{besides}{valid}",
                 key.columns.join(", "),
                 key.parent,
                 key.parent_columns.join(", ")
@@ -123,14 +144,16 @@ fn describe(schema: &mut Schema, dialect: Dialect, name: &str, table: &Table) {
         if index.unique {
             definition.push_str("unique ");
         }
-        let columns = if index.columns.iter().any(String::is_empty) {
-            index
-                .definition
-                .split_once('(')
-                .map_or_else(String::new, |(_, body)| expression(&format!("({body}")))
-        } else {
-            format!("({})", index.columns.join(", "))
+        // Plain columns in plain order read the same everywhere; anything else stands as it is written.
+        let plain = index.columns.join(", ");
+        let written = index_body(&index.definition);
+        let columns = match written {
+            Some(written) if !written.eq_ignore_ascii_case(&plain) => format!("({written})"),
+            _ => format!("({plain})"),
         };
+        if let Some(method) = index_method(&index.definition) {
+            definition.push_str(&format!("using {method} "));
+        }
         definition.push_str(&columns);
         if let Some(predicate) = &index.predicate {
             definition.push_str(&format!(" where {}", expression(predicate)));
@@ -152,14 +175,58 @@ fn describe(schema: &mut Schema, dialect: Dialect, name: &str, table: &Table) {
     }
 }
 
+/// What stands between the first parentheses of an index's definition, without quotes and casts.
+fn index_body(definition: &str) -> Option<String> {
+    let open = definition.find('(')?;
+    let mut depth = 0usize;
+    for (at, c) in definition[open..].char_indices() {
+        match c {
+            '(' => depth += 1,
+            ')' => {
+                depth -= 1;
+                if depth == 0 {
+                    let body = &definition[open + 1..open + at];
+                    return Some(if body.contains('(') {
+                        expression(body)
+                    } else {
+                        let words: Vec<String> = body
+                            .split(',')
+                            .map(|part| part.replace(['`', '"'], "").trim().to_owned())
+                            .collect();
+                        words.join(", ")
+                    });
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The access method of an index, where it is not a B-tree.
+fn index_method(definition: &str) -> Option<&str> {
+    let (_, tail) = definition.split_once(" USING ")?;
+    let method = tail.split([' ', '(']).next()?;
+    (method != "btree").then_some(method)
+}
+
 fn column_definition(dialect: Dialect, table: &Table, column: &Column) -> String {
     let mut definition = kind(dialect, &column.kind);
     // A primary key refuses NULL on PostgreSQL whatever was written, and on SQLite gorm does not write it.
     if column.not_null || table.primary_key.contains(&column.name) {
         definition.push_str(" not null");
     }
+    let counted = dialect == Dialect::Sqlite
+        && table.primary_key == [column.name.clone()]
+        && table
+            .sql
+            .as_deref()
+            .and_then(CreateTable::parse)
+            .is_some_and(|create| create.is_autoincrement());
     if column.generated {
         definition.push_str(" generated");
+    } else if counted {
+        definition.push_str(" default counted");
     } else if let Some(default) = column.default.as_deref().and_then(default) {
         definition.push_str(" default ");
         definition.push_str(&default);

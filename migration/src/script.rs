@@ -124,6 +124,72 @@ impl Script {
         self.plan.units.push(Unit::Split(split));
     }
 
+    /// Creates a native enum unless there is one of that name; SQLite has none.
+    pub fn create_enum(&mut self, name: &str, labels: &[&str]) {
+        let dialect = self.dialect();
+        if dialect == Dialect::Sqlite || self.catalog.enums.contains_key(name) {
+            return;
+        }
+        let quoted: Vec<String> = labels.iter().map(|label| dialect.text(label)).collect();
+        self.ddl(
+            format!(
+                "CREATE TYPE {} AS ENUM ({})",
+                dialect.quote(name),
+                quoted.join(", ")
+            ),
+            format!("create type {name}"),
+            Blocks::Nothing,
+        );
+        self.catalog.enums.insert(
+            name.to_owned(),
+            labels.iter().map(|&label| label.to_owned()).collect(),
+        );
+        self.plan.created.enums.push(name.to_owned());
+    }
+
+    /// Drops the checks that `unwanted` picks, and makes sure of another one, with one rebuild on SQLite.
+    pub fn replace_checks(
+        &mut self,
+        table: &str,
+        spec: &CheckSpec,
+        unwanted: impl Fn(&Check) -> bool,
+    ) {
+        let Some(live) = self.catalog.table(table) else {
+            return;
+        };
+        let gone: Vec<Check> = live
+            .checks
+            .iter()
+            .filter(|check| unwanted(check))
+            .cloned()
+            .collect();
+        let dialect = self.dialect();
+        match dialect {
+            Dialect::Postgres => {
+                for name in gone.iter().filter_map(|check| check.name.as_ref()) {
+                    self.drop_constraint(table, name);
+                }
+            }
+            Dialect::Sqlite => self.rebuild(table, |create| {
+                for check in &gone {
+                    create.cut_check(&check.definition);
+                }
+                create.add_constraint(&spec.constraint(dialect));
+            }),
+        }
+        if let Some(live) = self.catalog.tables.get_mut(table) {
+            live.checks.retain(|check| !gone.contains(check));
+            if dialect == Dialect::Sqlite {
+                live.checks.push(live_check(spec));
+                self.plan
+                    .created
+                    .checks
+                    .push(format!("{table}.{}", spec.name));
+            }
+        }
+        self.add_check(table, spec);
+    }
+
     /// Creates the table with its indexes unless it exists; an existing table is taken as it is.
     pub fn create_table(&mut self, spec: &TableSpec) {
         if self.catalog.has_table(&spec.name) {
@@ -238,7 +304,7 @@ impl Script {
                 valid: true,
                 constraint: false,
                 definition,
-                predicate: None,
+                predicate: spec.predicate.clone(),
             });
         }
     }
@@ -826,6 +892,21 @@ impl Script {
                     format!("DROP TABLE {}", dialect.quote(table)),
                     format!("drop table {table}"),
                     Blocks::Everyone,
+                );
+            }
+        }
+        self.undo_enums(created);
+    }
+
+    /// Drops the enums that a migration had created.
+    fn undo_enums(&mut self, created: &Created) {
+        for name in &created.enums {
+            if self.catalog.enums.remove(name).is_some() {
+                let dialect = self.dialect();
+                self.ddl(
+                    format!("DROP TYPE {}", dialect.quote(name)),
+                    format!("drop type {name}"),
+                    Blocks::Nothing,
                 );
             }
         }

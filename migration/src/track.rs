@@ -5,9 +5,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::adoption::{Recognised, Unknown};
 use crate::catalog::Catalog;
-use crate::governance;
-use crate::migration::Migration;
+use crate::migration::{Context, Migration};
+use crate::{billing, governance};
 
 /// One independent lineage of migrations over one upstream's tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -15,16 +16,19 @@ use crate::migration::Migration;
 pub enum Track {
     /// Bifrost's budgets, virtual keys and their owners.
     Governance,
+    /// Molecule's workspaces and how they pay for their models.
+    Billing,
 }
 
 impl Track {
     /// Every track.
-    pub const ALL: [Self; 1] = [Self::Governance];
+    pub const ALL: [Self; 2] = [Self::Governance, Self::Billing];
 
     /// The track's word on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Governance => "governance",
+            Self::Billing => "billing",
         }
     }
 
@@ -32,6 +36,7 @@ impl Track {
     pub fn migrations(self) -> &'static [&'static Migration] {
         match self {
             Self::Governance => governance::MIGRATIONS,
+            Self::Billing => billing::MIGRATIONS,
         }
     }
 
@@ -48,6 +53,56 @@ impl Track {
                 governance::VIRTUAL_KEYS,
                 governance::PROVIDER_CONFIGS,
             ],
+            Self::Billing => &[billing::WORKSPACES],
+        }
+    }
+
+    /// Whether a table of that name with those columns is another product's: several have one called `workspaces`.
+    pub fn is_anothers<'a>(self, table: &str, columns: impl Iterator<Item = &'a str>) -> bool {
+        self == Self::Billing
+            && table == billing::WORKSPACES
+            && billing::adoption::is_anothers(columns)
+    }
+
+    /// Recognises a database without history.
+    ///
+    /// # Errors
+    /// [`Unknown`] with every difference from the nearest version.
+    pub fn recognise(self, context: &Context) -> Result<Recognised, Unknown> {
+        match self {
+            Self::Governance => governance::adoption::recognise(context),
+            Self::Billing => billing::adoption::recognise(context),
+        }
+    }
+
+    /// Signs that the database is past what this track knows: objects by table.
+    pub fn past(self, catalog: &Catalog) -> Vec<(&'static str, &'static str)> {
+        match self {
+            Self::Governance => governance::adoption::past(catalog),
+            Self::Billing => Vec::new(),
+        }
+    }
+
+    /// The column whose type an object of the canonical schema follows.
+    pub fn follows(self, object: &str) -> Option<(&'static str, &'static str)> {
+        match (self, object) {
+            (Self::Governance, "governance_budgets column virtual_key_id") => {
+                Some((governance::VIRTUAL_KEYS, "id"))
+            }
+            (Self::Governance, "governance_budgets column provider_config_id") => {
+                Some((governance::PROVIDER_CONFIGS, "id"))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a difference from the golden schema is the work of a later upstream.
+    pub fn is_later_upstream(self, object: &str, definition: &str, expected: bool) -> bool {
+        match self {
+            Self::Governance => {
+                governance::adoption::is_later_upstream(object, definition, expected)
+            }
+            Self::Billing => false,
         }
     }
 

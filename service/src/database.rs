@@ -292,3 +292,26 @@ pub(crate) async fn existing<C: ConnectionTrait>(
         .map(|row| row.try_get("", "name"))
         .collect()
 }
+
+/// The columns of a table, in one statement.
+pub(crate) async fn columns<C: ConnectionTrait>(
+    connection: &C,
+    dialect: Dialect,
+    table: &str,
+) -> std::result::Result<Vec<String>, DbErr> {
+    let table = dialect.text(table);
+    let sql = match dialect {
+        Dialect::Postgres => format!(
+            "SELECT a.attname::text AS name FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid \
+             WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r','p') AND c.relname = {table} \
+             AND a.attnum > 0 AND NOT a.attisdropped"
+        ),
+        Dialect::Sqlite => format!("SELECT name FROM pragma_table_info({table})"),
+    };
+    connection
+        .query_all_raw(Statement::from_string(dialect.backend(), sql))
+        .await?
+        .iter()
+        .map(|row| row.try_get("", "name"))
+        .collect()
+}

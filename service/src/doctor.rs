@@ -1,10 +1,11 @@
 //! Finds what would make a migration fail, lose something or change behaviour, before it runs.
 
+mod billing;
 mod governance;
 
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::governance::BUDGETS;
-use tollgate_migration::{Context, Migration, SharedBudgets, Track};
+use tollgate_migration::{Context, GarbledModes, Migration, SharedBudgets, Track};
 
 use crate::database::Access;
 use crate::duration;
@@ -67,6 +68,7 @@ pub struct Options {
 fn hazards(track: Track) -> &'static [Hazard] {
     match track {
         Track::Governance => governance::HAZARDS,
+        Track::Billing => billing::HAZARDS,
     }
 }
 
@@ -207,8 +209,11 @@ fn finding(
     rows: u64,
     sample_ids: Vec<String>,
 ) -> Finding {
-    let resolved =
-        matches!(hazard.code, "G001" | "G002") && context.shared_budgets == SharedBudgets::Clone;
+    let resolved = match hazard.code {
+        "G001" | "G002" => context.shared_budgets == SharedBudgets::Clone,
+        "B001" => context.garbled_modes == GarbledModes::Clear,
+        _ => false,
+    };
     Finding {
         code: hazard.code.to_owned(),
         severity: if resolved {
@@ -221,12 +226,20 @@ fn finding(
         rows,
         sample_ids,
         effect: if resolved {
-            "every further owner gets a copy of its own, with the same usage".to_owned()
+            match hazard.code {
+                "B001" => "the mode is cleared, and the right check takes the place of another",
+                _ => "every further owner gets a copy of its own, with the same usage",
+            }
+            .to_owned()
         } else {
             hazard.effect.to_owned()
         },
         resolve: if resolved {
-            "resolved by --shared-budgets clone".to_owned()
+            match hazard.code {
+                "B001" => "resolved by --garbled-modes clear",
+                _ => "resolved by --shared-budgets clone",
+            }
+            .to_owned()
         } else {
             hazard.resolve.to_owned()
         },

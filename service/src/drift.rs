@@ -5,8 +5,7 @@
 
 use serde::Serialize;
 use tollgate_migration::golden::golden;
-use tollgate_migration::governance::adoption;
-use tollgate_migration::schema::{Difference, Schema, canonical, differences};
+use tollgate_migration::schema::{Difference, Schema, canonical, differences, kind};
 use tollgate_migration::{Catalog, Track};
 
 use crate::database::Access;
@@ -38,7 +37,16 @@ pub struct Drift {
 
 /// How the track's tables differ from the golden schema of a version.
 pub(crate) fn against(catalog: &Catalog, version: &str) -> Vec<Difference> {
-    let expected: Schema = golden(catalog.dialect, version).unwrap_or_default();
+    let Some(expected) = golden(catalog.dialect, version).filter(|golden| !golden.is_empty())
+    else {
+        // Saying nothing would look like agreement.
+        return vec![Difference {
+            object: format!("{version} golden schema"),
+            expected: Some("in this build".to_owned()),
+            live: None,
+        }];
+    };
+    let expected: Schema = expected;
     let tables: std::collections::BTreeSet<&str> = expected
         .keys()
         .filter_map(|object| object.strip_suffix(" table"))
@@ -64,7 +72,15 @@ pub(crate) fn examine(catalog: &Catalog, track: Track, history: &History) -> Vec
                 || index_name.is_some_and(|name| *object == format!(" index {name}"))
         });
         if ours {
-            return false;
+            // A column that refers to another follows its type, whatever an old version gave that.
+            return difference.live.is_some()
+                && track
+                    .follows(&difference.object)
+                    .is_some_and(|(table, column)| {
+                        catalog.column(table, column).is_some_and(|parent| {
+                            difference.live.as_deref() == Some(&kind(catalog.dialect, &parent.kind))
+                        })
+                    });
         }
         let adopted = history
             .entries
@@ -76,11 +92,7 @@ pub(crate) fn examine(catalog: &Catalog, track: Track, history: &History) -> Vec
             .or(difference.expected.as_deref())
             .unwrap_or_default();
         adopted
-            || adoption::is_later_upstream(
-                &difference.object,
-                definition,
-                difference.expected.is_some(),
-            )
+            || track.is_later_upstream(&difference.object, definition, difference.live.is_none())
     };
     against(catalog, &current)
         .into_iter()

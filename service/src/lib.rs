@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod billing;
 pub mod database;
 pub mod doctor;
 pub mod drift;
@@ -21,4 +22,4 @@ pub use error::{Error, Result};
 pub use observer::{Event, Observer, Progress, Silent};
 pub use report::{Applied, Change, Finding, Outcome, Pending, Report, Severity, TrackReport};
 pub use stop::Stop;
-pub use tollgate_migration::{Phase, SharedBudgets, Track};
+pub use tollgate_migration::{GarbledModes, Phase, SharedBudgets, Track};

@@ -8,17 +8,11 @@ use sea_orm::{DbErr, RuntimeErr};
 /// PostgreSQL's lock timeout, deadlock and serialization failure, SQLite's busy: nothing was done, and the next try
 /// may find the way free.
 pub(crate) fn is_transient(error: &DbErr) -> bool {
-    let (DbErr::Exec(RuntimeErr::SqlxError(error))
-    | DbErr::Query(RuntimeErr::SqlxError(error))
-    | DbErr::Conn(RuntimeErr::SqlxError(error))) = error
-    else {
-        return false;
-    };
-    let Some(code) = error.as_database_error().and_then(|error| error.code()) else {
+    let Some(code) = code(error) else {
         return false;
     };
     // SQLite's codes are numbers whose low byte is the primary code: 5 is BUSY, 6 is LOCKED.
-    matches!(code.as_ref(), "55P03" | "40P01" | "40001")
+    matches!(code.as_str(), "55P03" | "40P01" | "40001")
         || code
             .parse::<u32>()
             .is_ok_and(|code| code < 10_000 && matches!(code & 0xff, 5 | 6))
@@ -32,4 +26,22 @@ pub(crate) fn backoff() -> ExponentialBuilder {
         .with_factor(1.7)
         .with_max_times(20)
         .with_jitter()
+}
+
+/// PostgreSQL's and SQLite's refusal of a row whose parent is not there.
+pub(crate) fn is_foreign_key_violation(error: &DbErr) -> bool {
+    code(error).is_some_and(|code| matches!(code.as_str(), "23503" | "787"))
+}
+
+fn code(error: &DbErr) -> Option<String> {
+    let (DbErr::Exec(RuntimeErr::SqlxError(error))
+    | DbErr::Query(RuntimeErr::SqlxError(error))
+    | DbErr::Conn(RuntimeErr::SqlxError(error))) = error
+    else {
+        return None;
+    };
+    error
+        .as_database_error()
+        .and_then(|error| error.code())
+        .map(|code| code.into_owned())
 }

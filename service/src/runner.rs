@@ -19,9 +19,9 @@ use std::time::Duration;
 use backon::Retryable;
 use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement, TransactionTrait};
-use tollgate_migration::{Context, Dialect, Migration, Track};
+use tollgate_migration::{Context, Dialect, Migration, Track, billing};
 
-use crate::database::{Access, Location, existing};
+use crate::database::{Access, Location, columns, existing};
 use crate::error::{Error, Result};
 use crate::history::History;
 use crate::report::{Pending, Report, TrackReport};
@@ -77,11 +77,21 @@ impl Session {
             .await
             .map_err(Error::database("look for the tables of the tracks"))?;
         let has = |name: &str| found.iter().any(|found| found == name);
+        let anothers = if self.tracks.is_empty() && has(billing::WORKSPACES) {
+            let columns = columns(connection, self.dialect(), billing::WORKSPACES)
+                .await
+                .map_err(Error::database("look whose workspaces these are"))?;
+            Track::Billing.is_anothers(billing::WORKSPACES, columns.iter().map(String::as_str))
+        } else {
+            false
+        };
         let carried: Vec<Track> = if self.tracks.is_empty() {
             Track::ALL
                 .into_iter()
                 .filter(|track| {
-                    has(&track.history_table()) || track.marks().iter().any(|mark| has(mark))
+                    has(&track.history_table())
+                        || track.marks().iter().any(|mark| has(mark))
+                            && !(*track == Track::Billing && anothers)
                 })
                 .collect()
         } else {

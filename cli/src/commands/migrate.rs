@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use tollgate_service::runner::{adopt, down, plan, status, up};
-use tollgate_service::{Outcome, SharedBudgets, Stop};
+use tollgate_service::{GarbledModes, Outcome, SharedBudgets, Stop};
 
-use crate::arguments::{Arguments, Choice, Migrate, SharedWord};
+use crate::arguments::{Arguments, Choice, GarbledWord, Migrate, SharedWord};
 use crate::commands::schema::has_drift;
 use crate::commands::session;
 use crate::output::{Answer, View};
@@ -80,6 +80,10 @@ fn options(choice: &Choice) -> up::Options {
         shared_budgets: match choice.shared_budgets {
             Some(SharedWord::Clone) => SharedBudgets::Clone,
             None => SharedBudgets::Refuse,
+        },
+        garbled_modes: match choice.garbled_modes {
+            Some(GarbledWord::Clear) => GarbledModes::Clear,
+            None => GarbledModes::Refuse,
         },
         ..up::Options::default()
     }

@@ -39,6 +39,9 @@ const INDEXES: &str = "SELECT t.relname AS table_name, i.relname AS name, x.indi
   FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_class t ON t.oid = x.indrelid \
   WHERE t.relnamespace = current_schema()::regnamespace AND t.relkind IN ('r','p') ORDER BY t.relname, i.relname";
 
+const ENUMS: &str = "SELECT t.typname AS name, e.enumlabel AS label FROM pg_type t JOIN pg_enum e ON e.enumtypid = t.oid \
+  WHERE t.typnamespace = current_schema()::regnamespace ORDER BY t.typname, e.enumsortorder";
+
 const TRIGGERS: &str = "SELECT c.relname AS table_name, g.tgname AS name, pg_get_triggerdef(g.oid) AS definition \
   FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid \
   WHERE c.relnamespace = current_schema()::regnamespace AND NOT g.tgisinternal ORDER BY c.relname, g.tgname";
@@ -59,13 +62,22 @@ const DEPENDENTS: &str = "SELECT DISTINCT CASE WHEN v.relkind = 'v' THEN 'view' 
   WHERE c.relnamespace = current_schema()::regnamespace AND d.refobjsubid > 0 \
   UNION SELECT 'trigger', g.tgname, c.relname, a.attname FROM pg_trigger g JOIN pg_proc p ON p.oid = g.tgfoid \
   JOIN pg_class c ON c.oid = g.tgrelid JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
-  WHERE c.relnamespace = current_schema()::regnamespace AND NOT g.tgisinternal AND p.prosrc ~ ('\\m' || a.attname || '\\M') \
+  WHERE c.relnamespace = current_schema()::regnamespace AND NOT g.tgisinternal \
+  AND a.attname ~ '^[A-Za-z0-9_]+$' AND p.prosrc ~ ('\\m' || a.attname || '\\M') \
   UNION SELECT 'generated column', own.attname, c.relname, a.attname FROM pg_depend d \
   JOIN pg_attrdef f ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid \
   JOIN pg_attribute own ON own.attrelid = f.adrelid AND own.attnum = f.adnum AND own.attgenerated <> '' \
   JOIN pg_class c ON d.refclassid = 'pg_class'::regclass AND c.oid = d.refobjid \
   JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid AND a.attnum <> own.attnum \
-  WHERE c.relnamespace = current_schema()::regnamespace ORDER BY 2, 3, 4";
+  WHERE c.relnamespace = current_schema()::regnamespace \
+  UNION SELECT '', pg_describe_object(d.classid, d.objid, d.objsubid), c.relname, a.attname FROM pg_depend d \
+  JOIN pg_class c ON d.refclassid = 'pg_class'::regclass AND c.oid = d.refobjid \
+  JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid \
+  WHERE c.relnamespace = current_schema()::regnamespace AND d.refobjsubid > 0 \
+  AND d.classid IN ('pg_policy'::regclass, 'pg_proc'::regclass, 'pg_publication_rel'::regclass) \
+  UNION SELECT 'foreign key', k.conname, c.relname, a.attname FROM pg_constraint k JOIN pg_class c ON c.oid = k.confrelid \
+  JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (k.confkey) \
+  WHERE c.relnamespace = current_schema()::regnamespace AND k.contype = 'f' AND k.conrelid <> k.confrelid ORDER BY 2, 3, 4";
 
 fn names(joined: Option<String>) -> Vec<String> {
     joined.map_or_else(Vec::new, |text| {
@@ -181,6 +193,13 @@ pub(super) async fn read<C: ConnectionTrait>(connection: &C) -> Result<Catalog, 
             });
         }
     }
+    let mut enums: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for row in rows(connection, ENUMS).await? {
+        enums
+            .entry(row.try_get("", "name")?)
+            .or_default()
+            .push(row.try_get("", "label")?);
+    }
     let mut dependents = Vec::new();
     for row in rows(connection, DEPENDENTS).await? {
         dependents.push(Dependent {
@@ -194,6 +213,7 @@ pub(super) async fn read<C: ConnectionTrait>(connection: &C) -> Result<Catalog, 
         dialect: Dialect::Postgres,
         schema,
         tables,
+        enums,
         dependents,
         has_views_or_triggers: false,
     })

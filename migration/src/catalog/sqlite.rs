@@ -46,6 +46,7 @@ pub(super) async fn read<C: ConnectionTrait>(connection: &C) -> Result<Catalog, 
         dialect: Dialect::Sqlite,
         schema: "main".to_owned(),
         tables,
+        enums: BTreeMap::new(),
         dependents,
         has_views_or_triggers,
     })
@@ -188,10 +189,14 @@ async fn indexes<C: ConnectionTrait>(
             valid: true,
             constraint: origin != "c",
             predicate: sql.as_deref().filter(|_| partial).and_then(|sql| {
-                let lowered = sql.to_lowercase();
-                lowered
+                let plain: String = sql
+                    .chars()
+                    .map(|c| if c.is_whitespace() { ' ' } else { c })
+                    .collect();
+                plain
+                    .to_ascii_lowercase()
                     .find(" where ")
-                    .map(|at| sql[at + 7..].trim().to_owned())
+                    .map(|at| plain[at + 7..].trim().to_owned())
             }),
             definition: sql.unwrap_or_default(),
         });
@@ -214,6 +219,18 @@ async fn dependents<C: ConnectionTrait>(
 ) -> Result<(Vec<Dependent>, bool), DbErr> {
     let mut any = false;
     let mut dependents = Vec::new();
+    for (child, table) in tables.iter() {
+        for key in table.foreign_keys.iter().filter(|key| key.parent != *child) {
+            for column in &key.parent_columns {
+                dependents.push(Dependent {
+                    kind: "foreign key of".to_owned(),
+                    name: child.clone(),
+                    table: key.parent.clone(),
+                    column: column.clone(),
+                });
+            }
+        }
+    }
     for (table_name, table) in tables.iter() {
         let Some(create) = table.sql.as_deref().and_then(CreateTable::parse) else {
             continue;

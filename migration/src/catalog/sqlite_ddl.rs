@@ -300,22 +300,19 @@ impl CreateTable {
             let Some(unwanted) = item.constraints.iter().find(|&found| over(found)) else {
                 continue;
             };
-            // A column constraint's text is a verbatim piece of the item; its name stands before it.
-            if let Some(start) = item.text.find(&unwanted.text) {
-                let end = start + unwanted.text.len();
-                let mut head = item.text[..start].trim_end();
-                if unwanted.name.is_some()
-                    && let Some(keyword) = tokens(head)
-                        .iter()
-                        .rfind(|token| token.is_keyword("CONSTRAINT"))
-                {
-                    head = head[..keyword.start].trim_end();
-                }
-                let text = format!("{head}{}", &item.text[end..]);
-                let parsed = self::item(&text, &tokens(&text));
-                if let Some(parsed) = parsed {
-                    *item = parsed;
-                }
+            let clause = unwanted.text.clone();
+            cut(item, &clause);
+        }
+    }
+
+    /// Takes a check out by its clause, with its name, wherever it is written.
+    pub fn cut_check(&mut self, clause: &str) {
+        let is = |found: &Constraint| found.kind == ConstraintKind::Check && found.text == clause;
+        self.items
+            .retain(|item| item.column.is_some() || !item.constraints.iter().any(is));
+        for item in &mut self.items {
+            if item.constraints.iter().any(is) {
+                cut(item, clause);
             }
         }
     }
@@ -329,6 +326,29 @@ impl CreateTable {
                     .iter()
                     .any(|found| found.name.as_deref() == Some(name))
         });
+    }
+}
+
+/// Cuts a column constraint out of its column, with its name. Its text is a verbatim piece of the item.
+fn cut(item: &mut Item, clause: &str) {
+    let Some(start) = item.text.find(clause) else {
+        return;
+    };
+    let named = item
+        .constraints
+        .iter()
+        .any(|found| found.text == clause && found.name.is_some());
+    let mut head = item.text[..start].trim_end();
+    if named
+        && let Some(keyword) = tokens(head)
+            .iter()
+            .rfind(|token| token.is_keyword("CONSTRAINT"))
+    {
+        head = head[..keyword.start].trim_end();
+    }
+    let text = format!("{head}{}", &item.text[start + clause.len()..]);
+    if let Some(parsed) = self::item(&text, &tokens(&text)) {
+        *item = parsed;
     }
 }
 

@@ -1,29 +1,14 @@
 //! Which version of the governance schema a database without history stands at (`reference/bifrost.md` §2).
 
+use crate::adoption::{Recognised, Unknown};
 use crate::catalog::Catalog;
 use crate::catalog::sqlite_ddl::CreateTable;
 use crate::migration::Context;
 
 use super::owners::Owner;
 use super::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
-
-/// What a database was recognised as.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recognised {
-    /// The shape in words.
-    pub shape: &'static str,
-    /// The slugs of the migrations it already stands behind.
-    pub applied: Vec<&'static str>,
-}
-
-/// A database at no version that is known.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unknown {
-    /// The version it comes nearest to.
-    pub nearest: &'static str,
-    /// How it differs from that, one line each.
-    pub differences: Vec<String>,
-}
+use crate::dialect::Dialect;
+use crate::schema::kind;
 
 /// Columns that the track's migrations read or write in either schema. Everything else on a real database is optional.
 const REQUIRED: [(&str, &[&str]); 3] = [
@@ -161,6 +146,23 @@ fn migrated(context: &Context) -> Result<Recognised, Unknown> {
     })
 }
 
+/// Whether a required column's type is one that the migrations can work with.
+fn fits(table: &str, column: &str, live: &str) -> bool {
+    let live = kind(Dialect::Postgres, live);
+    let text = live.starts_with("varchar") || live == "text";
+    let integer = matches!(live.as_str(), "bigint" | "integer");
+    match column {
+        "id" if table == PROVIDER_CONFIGS => integer,
+        "max_limit" | "current_usage" => {
+            integer
+                || live.starts_with("numeric")
+                || matches!(live.as_str(), "double precision" | "real")
+        }
+        "last_reset" => live.starts_with("timestamp"),
+        _ => text,
+    }
+}
+
 fn missing(catalog: &Catalog) -> Vec<String> {
     let mut differences = Vec::new();
     for (table, columns) in REQUIRED {
@@ -169,8 +171,15 @@ fn missing(catalog: &Catalog) -> Vec<String> {
             continue;
         };
         for column in columns {
-            if live.column(column).is_none() {
-                differences.push(format!("{table} has no column {column}"));
+            match live.column(column) {
+                None => differences.push(format!("{table} has no column {column}")),
+                Some(found) if catalog.dialect == Dialect::Postgres => {
+                    if !fits(table, column, &found.kind) {
+                        differences.push(format!("{table}.{column} is {}", found.kind));
+                    }
+                }
+                // SQLite's columns hold whatever is written.
+                Some(_) => {}
             }
         }
         let strict = live
@@ -195,45 +204,92 @@ fn missing(catalog: &Catalog) -> Vec<String> {
     differences
 }
 
-/// Columns that upstream's later migrations add to the track's tables, or take away, with their keys and indexes
-/// (`reference/bifrost.md` §2.4, §2.5). None of them is a hand's work.
-const LATER: [(&str, &str); 15] = [
-    (BUDGETS, "team_id"),
-    (BUDGETS, "customer_id"),
-    (BUDGETS, "calendar_aligned"),
-    ("governance_rate_limits", "calendar_aligned"),
-    ("governance_teams", "calendar_aligned"),
-    ("governance_teams", "source_id"),
-    ("governance_teams", "budget_id"),
-    ("governance_teams", "name"),
-    ("governance_customers", "calendar_aligned"),
-    (VIRTUAL_KEYS, "created_by_user_id"),
-    (VIRTUAL_KEYS, "access_profile_id"),
-    (VIRTUAL_KEYS, "expires_at"),
-    (PROVIDER_CONFIGS, "blacklisted_models"),
-    (PROVIDER_CONFIGS, "provider"),
-    (PROVIDER_CONFIGS, "key_id"),
+/// What upstream's later migrations add to the track's tables (`reference/bifrost.md` §2.4, §2.5), by the objects of a
+/// canonical schema and the start of their definition. None of it is a hand's work.
+const LATER: [(&str, &str); 21] = [
+    ("governance_budgets column team_id", "varchar(255)"),
+    ("governance_budgets column customer_id", "varchar(255)"),
+    ("governance_budgets column calendar_aligned", FLAG),
+    (
+        "governance_budgets index idx_governance_budgets_team_id",
+        "(team_id)",
+    ),
+    (
+        "governance_budgets index idx_governance_budgets_customer_id",
+        "(customer_id)",
+    ),
+    (
+        "governance_budgets foreign key fk_governance_teams_budgets",
+        "(team_id)",
+    ),
+    (
+        "governance_budgets foreign key fk_governance_customers_budgets",
+        "(customer_id)",
+    ),
+    ("governance_rate_limits column calendar_aligned", FLAG),
+    ("governance_teams column calendar_aligned", FLAG),
+    ("governance_teams column source_id", "varchar(255)"),
+    (
+        "governance_teams index idx_governance_teams_name",
+        "unique (name)",
+    ),
+    ("governance_teams index idx_governance_teams_source_id", ""),
+    ("governance_customers column calendar_aligned", FLAG),
+    (
+        "governance_virtual_keys column created_by_user_id",
+        "varchar(255)",
+    ),
+    ("governance_virtual_keys column access_profile_id", ""),
+    ("governance_virtual_keys column expires_at", TIME),
+    (
+        "governance_virtual_keys index idx_governance_virtual_keys_created_by_user_id",
+        "",
+    ),
+    (
+        "governance_virtual_keys index idx_governance_virtual_keys_access_profile_id",
+        "",
+    ),
+    (
+        "governance_virtual_key_provider_configs column blacklisted_models",
+        "text",
+    ),
+    (
+        "governance_virtual_key_provider_configs index idx_vk_provider_configs_provider",
+        "(provider)",
+    ),
+    (
+        "governance_virtual_key_provider_config_keys index idx_vk_provider_config_keys_key",
+        "",
+    ),
 ];
 
-/// Whether a difference is the work of a later upstream. `table` and `kind name` are those of a canonical schema, the
-/// definition is the one that is there or was expected.
+/// A flag on either backend.
+const FLAG: &str = "a flag";
+/// A time on either backend.
+const TIME: &str = "a time";
+
+/// What a later migration takes away.
+const TAKEN: [&str; 3] = [
+    "governance_teams column budget_id",
+    "governance_teams index idx_governance_teams_budget_id",
+    "governance_teams foreign key fk_governance_teams_budget",
+];
+
+/// Whether a difference is the work of a later upstream. The definition is the one that is there or was expected.
 pub fn is_later_upstream(object: &str, definition: &str, expected: bool) -> bool {
-    let mut words = object.splitn(3, ' ');
-    let (Some(table), Some(kind), Some(name)) = (words.next(), words.next(), words.next()) else {
-        return false;
-    };
-    let leaves = matches!((table, name), ("governance_teams", "budget_id"))
-        || definition.contains("budget_id") && table == "governance_teams";
-    LATER.iter().any(|(known, column)| {
-        *known == table
-            && match kind {
-                "column" => name == *column && (!expected || leaves),
-                _ => {
-                    (!expected || leaves)
-                        && definition
-                            .split(|c: char| !(c.is_alphanumeric() || c == '_'))
-                            .any(|word| word == *column)
-                }
+    if expected {
+        return TAKEN.contains(&object);
+    }
+    LATER.iter().any(|(known, start)| {
+        *known == object
+            && match *start {
+                FLAG => ["boolean", "numeric"]
+                    .iter()
+                    .any(|kind| definition.starts_with(kind)),
+                TIME => ["timestamptz", "datetime"]
+                    .iter()
+                    .any(|kind| definition.starts_with(kind)),
+                start => definition.starts_with(start),
             }
     })
 }

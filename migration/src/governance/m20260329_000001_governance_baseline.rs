@@ -26,22 +26,5 @@ fn down(_context: &Context, created: &Created, script: &mut Script) {
 }
 
 fn losses(context: &Context, created: &Created) -> Vec<Loss> {
-    created
-        .tables
-        .iter()
-        .filter(|table| context.catalog.has_table(table))
-        .map(|table| Loss {
-            table: table.clone(),
-            what: "the table is dropped with its rows".to_owned(),
-            sql: {
-                let dialect = context.catalog.dialect;
-                let key = context
-                    .catalog
-                    .table(table)
-                    .and_then(|table| table.primary_key.first())
-                    .map_or_else(|| "1".to_owned(), |key| dialect.quote(key));
-                format!("SELECT {key} AS id FROM {}", dialect.quote(table))
-            },
-        })
-        .collect()
+    Loss::of_tables(context, created)
 }

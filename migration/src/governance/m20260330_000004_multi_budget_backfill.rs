@@ -20,7 +20,10 @@ pub(super) const MIGRATION: Migration = Migration {
 };
 
 fn up(context: &Context, script: &mut Script) {
-    if let Some(split) = sharing::split(context) {
+    for split in [sharing::split_owned_twice(context), sharing::split(context)]
+        .into_iter()
+        .flatten()
+    {
         script.split(split);
     }
     for owner in Owner::BOTH {

@@ -53,6 +53,12 @@ fn up(context: &Context, script: &mut Script) {
                 "what was spent on the original since its copy was made counts for the copy too",
                 Blocks::Everyone,
             );
+            script.execute(
+                Split::TABLE,
+                sharing::settle(),
+                "copies are budgets like any other from here on",
+                Blocks::Nothing,
+            );
         }
         if flag {
             catch_up_flags(context, script);

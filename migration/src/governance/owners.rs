@@ -114,17 +114,34 @@ pub fn has_legacy_flag(context: &Context) -> bool {
     context.catalog.has_column(BUDGETS, "calendar_aligned") && !added_again
 }
 
-/// Every legacy reference: `budget` is referred to by `owner` of `kind`, which sorts virtual keys before provider
-/// configs. `None` where neither table has the column any more.
+/// Every legacy reference that has a say: `budget` is referred to by `owner` of `kind`, which sorts virtual keys before
+/// provider configs. `None` where neither table has the column any more.
+///
+/// All of them have while old code writes the columns. A leftover has where the budget has no owner, or where who refers
+/// has no budget: upstream gave a shared budget to one of its owners, and left the others without a limit.
 pub fn references(context: &Context) -> Option<String> {
+    let stale = legacy(context) == Legacy::Leftover
+        && Owner::BOTH
+            .into_iter()
+            .all(|owner| context.catalog.has_column(BUDGETS, owner.column()));
     let arms: Vec<String> = Owner::BOTH
         .into_iter()
         .enumerate()
         .filter(|(_, owner)| owner.has_legacy_reference(context))
         .map(|(rank, owner)| {
+            let has_a_say = if stale {
+                format!(
+                    " AND (NOT EXISTS (SELECT 1 FROM {BUDGETS} o WHERE o.id = t.budget_id \
+                     AND (o.virtual_key_id IS NOT NULL OR o.provider_config_id IS NOT NULL)) \
+                     OR NOT EXISTS (SELECT 1 FROM {BUDGETS} o WHERE o.{} = t.id))",
+                    owner.column()
+                )
+            } else {
+                String::new()
+            };
             format!(
-                "SELECT {rank} AS kind, CAST(id AS text) AS owner, budget_id AS budget FROM {} \
-                 WHERE budget_id IS NOT NULL AND budget_id <> ''",
+                "SELECT {rank} AS kind, CAST(t.id AS text) AS owner, t.budget_id AS budget FROM {} t \
+                 WHERE t.budget_id IS NOT NULL AND t.budget_id <> ''{has_a_say}",
                 owner.table()
             )
         })
@@ -132,13 +149,38 @@ pub fn references(context: &Context) -> Option<String> {
     (!arms.is_empty()).then(|| arms.join(" UNION ALL "))
 }
 
-/// Budgets that two or more owners refer to: `id`, and `referrers`, how many.
-pub fn shared(context: &Context) -> Option<String> {
+/// Every claim of a virtual key or provider config on a budget, of `kind` -1 where the budget's own owner column says so
+/// and is the truth.
+pub fn claims(context: &Context) -> Option<String> {
     let references = references(context)?;
+    if legacy(context) == Legacy::Live {
+        return Some(references);
+    }
+    Some(format!(
+        "{references} UNION ALL SELECT -1 AS kind, COALESCE(virtual_key_id, CAST(provider_config_id AS text)) AS owner, \
+         id AS budget FROM {BUDGETS} WHERE virtual_key_id IS NOT NULL OR provider_config_id IS NOT NULL"
+    ))
+}
+
+/// Budgets that two or more owners claim: `id`, and `referrers`, how many.
+pub fn shared(context: &Context) -> Option<String> {
+    let claims = claims(context)?;
     Some(format!(
         "SELECT b.id AS id, r.referrers AS referrers FROM (SELECT budget, count(*) AS referrers \
-         FROM ({references}) each_reference GROUP BY budget HAVING count(*) > 1) r JOIN {BUDGETS} b ON b.id = r.budget"
+         FROM ({claims}) each_claim GROUP BY budget HAVING count(*) > 1) r JOIN {BUDGETS} b ON b.id = r.budget"
     ))
+}
+
+/// Budgets with both owner columns set, which upstream's own backfill made of one that a key and a config shared: `id`.
+pub fn owned_twice(context: &Context) -> Option<String> {
+    Owner::BOTH
+        .into_iter()
+        .all(|owner| context.catalog.has_column(BUDGETS, owner.column()))
+        .then(|| {
+            format!(
+                "SELECT id FROM {BUDGETS} WHERE virtual_key_id IS NOT NULL AND provider_config_id IS NOT NULL"
+            )
+        })
 }
 
 /// Tables that may hold a `budget_id` besides virtual keys and provider configs.

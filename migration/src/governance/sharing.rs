@@ -31,15 +31,7 @@ pub(super) fn split(context: &Context) -> Option<Split> {
     let dialect = context.catalog.dialect;
     let further = further_owners(context)?;
     let table = Split::TABLE;
-    let columns: Vec<String> = context
-        .catalog
-        .table(BUDGETS)?
-        .columns
-        .iter()
-        .filter(|column| !column.generated && !NOT_COPIED.contains(&column.name.as_str()))
-        .map(|column| dialect.quote(&column.name))
-        .collect();
-    let copied: Vec<String> = columns.iter().map(|column| format!("b.{column}")).collect();
+    let (columns, copied) = copied_columns(context)?;
     let page = Split::PAGE;
     let present: Vec<(usize, Owner)> = Owner::BOTH
         .into_iter()
@@ -67,8 +59,8 @@ pub(super) fn split(context: &Context) -> Option<Split> {
     let mut copy = vec![format!(
         "INSERT INTO {BUDGETS} (id, {}) SELECT due.copy, {} FROM ({}) due JOIN {BUDGETS} b ON b.id = due.original \
          WHERE NOT EXISTS (SELECT 1 FROM {BUDGETS} present WHERE present.id = due.copy)",
-        columns.join(", "),
-        copied.join(", "),
+        columns,
+        copied,
         still_refers.join(" UNION ALL ")
     )];
     for (rank, owner) in &present {
@@ -99,20 +91,7 @@ pub(super) fn split(context: &Context) -> Option<Split> {
     };
     Some(Split {
         purpose: "every further owner of a shared budget gets a copy, with its usage".to_owned(),
-        stage: vec![
-            format!(
-                "CREATE TABLE IF NOT EXISTS {table} (original varchar(255) NOT NULL, kind integer NOT NULL, \
-                 owner varchar(255) NOT NULL, copy varchar(255), PRIMARY KEY (original, kind, owner))"
-            ),
-            format!("CREATE INDEX IF NOT EXISTS {table}_copy ON {table} (copy)"),
-            format!(
-                "CREATE INDEX IF NOT EXISTS {table}_due ON {table} (original, kind, owner) WHERE copy IS NULL"
-            ),
-            format!(
-                "INSERT INTO {table} (original, kind, owner) SELECT budget, kind, owner FROM ({further}) further \
-                 WHERE 1 = 1 ON CONFLICT DO NOTHING"
-            ),
-        ],
+        stage: stage(&further),
         lock,
         copy,
         estimate: format!("SELECT count(*) AS number FROM ({further}) further"),
@@ -121,7 +100,7 @@ pub(super) fn split(context: &Context) -> Option<Split> {
 
 /// Every reference that cannot keep the original: `budget`, `kind`, `owner`.
 fn further_owners(context: &Context) -> Option<String> {
-    let references = owners::references(context)?;
+    let claims = owners::claims(context)?;
     let (bytewise, numbered) = match context.catalog.dialect {
         // The same order on both backends, whatever the server's collation.
         Dialect::Postgres => ("owner COLLATE \"C\"", "lpad(owner, 20, '0')"),
@@ -130,22 +109,102 @@ fn further_owners(context: &Context) -> Option<String> {
     let ranked = format!(
         "SELECT r.budget, r.kind, r.owner, row_number() OVER (PARTITION BY r.budget ORDER BY r.kind, \
          CASE WHEN r.kind = 1 THEN {numbered} ELSE '' END, {bytewise}) AS place \
-         FROM ({references}) r JOIN {BUDGETS} b ON b.id = r.budget"
+         FROM ({claims}) r JOIN {BUDGETS} b ON b.id = r.budget"
     );
     Some(match owners::foreign_claims(context) {
         Some(claims) => format!(
             "SELECT ranked.budget, ranked.kind, ranked.owner FROM ({ranked}) ranked \
              LEFT JOIN ({claims}) claim ON claim.budget = ranked.budget \
-             WHERE ranked.place > 1 OR claim.budget IS NOT NULL"
+             WHERE ranked.kind >= 0 AND (ranked.place > 1 OR claim.budget IS NOT NULL)"
         ),
         None => format!(
-            "SELECT ranked.budget, ranked.kind, ranked.owner FROM ({ranked}) ranked WHERE ranked.place > 1"
+            "SELECT ranked.budget, ranked.kind, ranked.owner FROM ({ranked}) ranked \
+             WHERE ranked.kind >= 0 AND ranked.place > 1"
         ),
     })
 }
 
-/// Raises each copy's usage to its original's where both are in the same window: an old gateway went on spending on the
-/// original until it was rolled.
+/// The list of copies, and what writes into it. A row that an interrupted run had listed and not copied is looked at
+/// anew; an owner that came back to a budget it has a copy of gets that copy back.
+fn stage(further: &str) -> Vec<String> {
+    let table = Split::TABLE;
+    vec![
+        format!(
+            "CREATE TABLE IF NOT EXISTS {table} (original varchar(255) NOT NULL, kind integer NOT NULL, \
+             owner varchar(255) NOT NULL, copy varchar(255), settled integer NOT NULL DEFAULT 0, \
+             PRIMARY KEY (original, kind, owner))"
+        ),
+        format!("CREATE INDEX IF NOT EXISTS {table}_copy ON {table} (copy)"),
+        format!(
+            "CREATE INDEX IF NOT EXISTS {table}_due ON {table} (original, kind, owner) WHERE copy IS NULL"
+        ),
+        format!("DELETE FROM {table} WHERE copy IS NULL"),
+        format!(
+            "INSERT INTO {table} (original, kind, owner) SELECT budget, kind, owner FROM ({further}) further \
+             WHERE 1 = 1 ON CONFLICT (original, kind, owner) DO UPDATE SET copy = NULL, settled = 0"
+        ),
+    ]
+}
+
+/// Copies for budgets with both owner columns set: the key keeps the original, the provider config gets the copy.
+pub(super) fn split_owned_twice(context: &Context) -> Option<Split> {
+    if context.shared_budgets != SharedBudgets::Clone {
+        return None;
+    }
+    let twice = owners::owned_twice(context)?;
+    let further = format!(
+        "SELECT b.id AS budget, 1 AS kind, CAST(b.provider_config_id AS text) AS owner FROM {BUDGETS} b \
+         JOIN ({twice}) twice ON twice.id = b.id"
+    );
+    let (table, page) = (Split::TABLE, Split::PAGE);
+    let (columns, copied) = copied_columns(context)?;
+    let lock = match context.catalog.dialect {
+        Dialect::Sqlite => Vec::new(),
+        Dialect::Postgres => vec![format!(
+            "SELECT 1 FROM {BUDGETS} b JOIN {table} c ON c.original = b.id WHERE c.copy IN ({page}) \
+             ORDER BY b.id FOR NO KEY UPDATE OF b"
+        )],
+    };
+    Some(Split {
+        purpose:
+            "a provider config that shares its virtual key's budget gets a copy, with its usage"
+                .to_owned(),
+        stage: stage(&further),
+        lock,
+        copy: vec![
+            format!(
+                "INSERT INTO {BUDGETS} (id, provider_config_id, {columns}) SELECT c.copy, b.provider_config_id, {copied} \
+                 FROM {table} c JOIN {BUDGETS} b ON b.id = c.original WHERE c.copy IN ({page}) \
+                 AND b.virtual_key_id IS NOT NULL AND b.provider_config_id IS NOT NULL \
+                 AND NOT EXISTS (SELECT 1 FROM {BUDGETS} present WHERE present.id = c.copy)"
+            ),
+            format!(
+                "UPDATE {BUDGETS} SET provider_config_id = NULL WHERE virtual_key_id IS NOT NULL \
+                 AND provider_config_id IS NOT NULL AND id IN (SELECT original FROM {table} WHERE copy IN ({page}))"
+            ),
+        ],
+        estimate: format!("SELECT count(*) AS number FROM ({further}) further"),
+    })
+}
+
+/// The columns that a copy takes over: their names, and the same as `b.name`.
+fn copied_columns(context: &Context) -> Option<(String, String)> {
+    let dialect = context.catalog.dialect;
+    let columns: Vec<String> = context
+        .catalog
+        .table(BUDGETS)?
+        .columns
+        .iter()
+        .filter(|column| !column.generated && !NOT_COPIED.contains(&column.name.as_str()))
+        .map(|column| dialect.quote(&column.name))
+        .collect();
+    let copied: Vec<String> = columns.iter().map(|column| format!("b.{column}")).collect();
+    Some((columns.join(", "), copied.join(", ")))
+}
+
+/// Raises each copy's usage to that of its original, and of the original's own, where they are in the same window: an old
+/// gateway went on spending on the original until it was rolled. Copies that an earlier contract has settled have been
+/// spent on by themselves since.
 pub(super) fn raise_usage(dialect: Dialect) -> String {
     let same_window = match dialect {
         Dialect::Postgres => "copied.last_reset IS NOT DISTINCT FROM original.last_reset",
@@ -153,11 +212,18 @@ pub(super) fn raise_usage(dialect: Dialect) -> String {
             "(copied.last_reset IS original.last_reset OR julianday(copied.last_reset) = julianday(original.last_reset))"
         }
     };
+    let table = Split::TABLE;
     format!(
-        "UPDATE {BUDGETS} SET current_usage = due.spent FROM (SELECT copied.id AS id, original.current_usage AS spent \
-         FROM {} c JOIN {BUDGETS} copied ON copied.id = c.copy JOIN {BUDGETS} original ON original.id = c.original \
-         WHERE {same_window} AND COALESCE(copied.current_usage, 0) < original.current_usage) due \
-         WHERE due.id = {BUDGETS}.id",
-        Split::TABLE
+        "WITH RECURSIVE line (copy, ancestor) AS (SELECT copy, original FROM {table} WHERE settled = 0 AND copy IS NOT NULL \
+         UNION SELECT line.copy, c.original FROM line JOIN {table} c ON c.copy = line.ancestor WHERE c.settled = 0) \
+         UPDATE {BUDGETS} SET current_usage = due.spent FROM (SELECT copied.id AS id, max(original.current_usage) AS spent \
+         FROM line JOIN {BUDGETS} copied ON copied.id = line.copy JOIN {BUDGETS} original ON original.id = line.ancestor \
+         WHERE {same_window} AND COALESCE(copied.current_usage, 0) < original.current_usage GROUP BY copied.id) due \
+         WHERE due.id = {BUDGETS}.id"
     )
+}
+
+/// From contract on a copy is a budget like any other.
+pub(super) fn settle() -> String {
+    format!("UPDATE {} SET settled = 1 WHERE settled = 0", Split::TABLE)
 }

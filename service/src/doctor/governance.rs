@@ -191,18 +191,11 @@ fn per_owner(context: &Context, condition: &str) -> Queries {
 }
 
 fn shared(context: &Context, _: &Facts) -> Queries {
-    let mut arms: Vec<String> = owners::shared(context)
+    let arms: Vec<String> = [owners::shared(context), owners::owned_twice(context)]
+        .into_iter()
+        .flatten()
         .map(|query| format!("SELECT id FROM ({query}) shared"))
-        .into_iter()
         .collect();
-    if Owner::BOTH
-        .into_iter()
-        .all(|owner| context.catalog.has_column(BUDGETS, owner.column()))
-    {
-        arms.push(format!(
-            "SELECT id FROM {BUDGETS} WHERE virtual_key_id IS NOT NULL AND provider_config_id IS NOT NULL"
-        ));
-    }
     if arms.is_empty() {
         return Vec::new();
     }
@@ -218,8 +211,12 @@ fn dangling(context: &Context, _: &Facts) -> Queries {
     )
 }
 
-/// The condition that no owner column of the new schema is set.
+/// The condition that no owner column of the new schema is set. While old code writes the legacy columns the owner
+/// columns may be stale, and say nothing.
 fn unowned(context: &Context) -> String {
+    if owners::legacy(context) == Legacy::Live {
+        return String::new();
+    }
     let columns: Vec<String> = Owner::BOTH
         .into_iter()
         .filter(|owner| context.catalog.has_column(BUDGETS, owner.column()))
@@ -450,15 +447,19 @@ fn placeless_flag(context: &Context, _: &Facts) -> Queries {
     if !owners::has_legacy_flag(context) {
         return Vec::new();
     }
+    let flagged = context.catalog.dialect.is_true("b.calendar_aligned");
     let (join, unreferred) = unreferred(owners::references(context));
-    on(
-        BUDGETS,
-        Some(format!(
-            "SELECT b.id AS id FROM {BUDGETS} b{join} WHERE {}{}{unreferred}",
-            context.catalog.dialect.is_true("b.calendar_aligned"),
-            unowned(context)
-        )),
-    )
+    let mut arms = vec![format!(
+        "SELECT b.id AS id FROM {BUDGETS} b{join} WHERE {flagged}{}{unreferred}",
+        unowned(context)
+    )];
+    // A budget that somebody else has too stays with them; the copy takes the flag to the virtual key.
+    if let Some(claimed) = owners::claimed_elsewhere(context) {
+        arms.push(format!(
+            "SELECT b.id AS id FROM {BUDGETS} b JOIN ({claimed}) claimed ON claimed.id = b.id WHERE {flagged}"
+        ));
+    }
+    on(BUDGETS, Some(arms.join(" UNION ")))
 }
 
 fn dependents(context: &Context, _: &Facts) -> Queries {
@@ -474,7 +475,11 @@ fn dependents(context: &Context, _: &Facts) -> Queries {
                 .dependents
                 .iter()
                 .filter(|dependent| dependent.table == table && dependent.column == column)
-                .map(|dependent| format!("{} {}", dependent.kind, dependent.name))
+                .map(|dependent| {
+                    format!("{} {}", dependent.kind, dependent.name)
+                        .trim()
+                        .to_owned()
+                })
                 .collect();
             names(table, &found)
         })

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::Utc;
 use sea_orm::{ConnectionTrait, DatabaseConnection};
-use tollgate_migration::governance::adoption;
+use tollgate_migration::adoption;
 use tollgate_migration::{Context, Created, Track};
 
 use super::{Session, begin, context, idle, prove_writable};
@@ -84,8 +84,7 @@ pub(super) fn recognise(track: Track, context: &Context) -> Result<adoption::Rec
             format!("`tollgate migrate up --track {track}` creates them"),
         ));
     }
-    let Track::Governance = track;
-    let past = adoption::past(&context.catalog);
+    let past = track.past(&context.catalog);
     if !past.is_empty() {
         return Err(doctor::refusal(
             past.into_iter()
@@ -93,7 +92,7 @@ pub(super) fn recognise(track: Track, context: &Context) -> Result<adoption::Rec
                 .collect(),
         ));
     }
-    adoption::recognise(context).map_err(|unknown| {
+    track.recognise(context).map_err(|unknown| {
         Error::refused(
             "unknown_schema",
             format!(

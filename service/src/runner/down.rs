@@ -100,6 +100,7 @@ async fn run(
             )
             .await?
         }
+        Track::Billing => None,
     }
     .map(tokio::sync::Mutex::new);
     let outcome = locked(

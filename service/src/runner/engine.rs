@@ -14,7 +14,7 @@ use super::checkpoint::{self, Checkpoint};
 use crate::error::{Error, Result};
 use crate::lock::Lock;
 use crate::observer::{Event, Observer, Progress};
-use crate::retry::{backoff, is_transient};
+use crate::retry::{backoff, is_foreign_key_violation, is_transient};
 use crate::stop::Stop;
 use tollgate_migration::Track;
 
@@ -168,7 +168,8 @@ impl Engine<'_> {
             let started = Instant::now();
             let next = (|| self.batch(pass, &sql, &at, to))
                 .retry(backoff())
-                .when(is_transient)
+                // An owner that was deleted between the look and the write is not there for the next look.
+                .when(|error| is_transient(error) || is_foreign_key_violation(error))
                 .notify(|error, pause| {
                     tracing::debug!(%error, ?pause, "a batch gives way to the gateway");
                 })

@@ -8,7 +8,7 @@ use chrono::Utc;
 use sea_orm::DatabaseConnection;
 use tollgate_migration::governance::BUDGETS;
 use tollgate_migration::plan::Split;
-use tollgate_migration::{Context, Dialect, Migration, Phase, SharedBudgets, Track};
+use tollgate_migration::{Context, Dialect, GarbledModes, Migration, Phase, SharedBudgets, Track};
 
 use super::adopt::{ensure_history, mark, recognise, recognised_history};
 use super::apply::Applier;
@@ -34,6 +34,8 @@ pub struct Options {
     pub adopt: bool,
     /// What happens to shared budgets.
     pub shared_budgets: SharedBudgets,
+    /// What happens to garbled billing modes.
+    pub garbled_modes: GarbledModes,
     /// SQLite: write a copy of the database here before anything changes.
     pub backup: Option<PathBuf>,
     /// How long a batch of a backfill should take; 50 ms on PostgreSQL and 10 ms on SQLite when absent.
@@ -376,6 +378,7 @@ pub(super) async fn live(
 ) -> Result<Context> {
     let mut context = context(connection, history).await?;
     context.shared_budgets = options.shared_budgets;
+    context.garbled_modes = options.garbled_modes;
     Ok(context)
 }
 

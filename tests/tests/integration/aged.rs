@@ -392,3 +392,111 @@ fn a_password_is_not_shown_wherever_the_address_stands() {
         }
     }
 }
+
+#[rstest]
+#[case::policy("CREATE POLICY p ON governance_virtual_keys USING (budget_id IS NOT NULL OR true)")]
+#[case::publication("CREATE PUBLICATION pb FOR TABLE governance_virtual_keys (id, budget_id)")]
+#[case::foreign_key(
+    "CREATE UNIQUE INDEX uq ON governance_virtual_keys (budget_id); CREATE TABLE ref (b varchar(255) REFERENCES governance_virtual_keys (budget_id))"
+)]
+#[tokio::test]
+async fn what_else_would_break_is_seen_before(#[case] dependent: &str) {
+    for backend in [Backend::Postgres, Backend::Sqlite] {
+        if backend == Backend::Sqlite && !dependent.contains("ref (b") {
+            continue;
+        }
+        let database = legacy(backend, Shape::Full, Calendar::None).await;
+        database.execute(dependent).await;
+        let (code, refused) = tollgate()
+            .on(&database.url)
+            .json(&["migrate", "up", "--adopt"]);
+        assert_eq!(code, 4, "{backend:?} {refused:#}");
+        assert!(
+            refused["findings"].to_string().contains("G018"),
+            "{refused:#}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn odd_names_elsewhere_on_postgres_are_nobodys_business() {
+    let database = legacy(Backend::Postgres, Shape::Required, Calendar::None).await;
+    run(
+        &database,
+        &[
+            "CREATE TABLE other (id int, \"x(\" int)",
+            "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+            "CREATE TRIGGER t BEFORE INSERT ON other FOR EACH ROW EXECUTE FUNCTION f()",
+        ],
+    )
+    .await;
+    tollgate().on(&database.url).succeed(&["doctor"]);
+}
+
+#[tokio::test]
+async fn types_that_the_migrations_cannot_work_with_are_refused_and_others_followed() {
+    let database = legacy(Backend::Postgres, Shape::Required, Calendar::None).await;
+    let tollgate = tollgate().on(&database.url);
+    run(
+        &database,
+        &["ALTER TABLE governance_budgets ALTER max_limit TYPE text"],
+    )
+    .await;
+    let refused = tollgate.run(&["migrate", "adopt"]);
+    assert_eq!(refused.code, 4, "{refused:#?}");
+    assert!(
+        refused
+            .stderr
+            .contains("governance_budgets.max_limit is text"),
+        "{refused:#?}"
+    );
+    run(
+        &database,
+        &[
+            "ALTER TABLE governance_budgets ALTER max_limit TYPE numeric USING max_limit::numeric",
+            "ALTER TABLE governance_virtual_keys ALTER id TYPE text",
+        ],
+    )
+    .await;
+    tollgate.succeed(&["migrate", "up", "--adopt"]);
+    let status = tollgate.run(&["migrate", "status", "--check"]);
+    assert_eq!(
+        status.code, 0,
+        "the owner column follows its key: {status:#?}"
+    );
+}
+
+#[rstest]
+#[tokio::test]
+async fn flags_that_go_are_all_announced(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = legacy(backend, Shape::Full, Calendar::Flag).await;
+    let tollgate = tollgate().on(&database.url);
+    // The team's flagged budget is a key's too; and after the backfill old code lets go of another flagged one.
+    run(
+        &database,
+        &["UPDATE governance_virtual_keys SET budget_id = 'b-team' WHERE id = 'vk-carol'"],
+    )
+    .await;
+    tollgate.succeed(&[
+        "migrate",
+        "up",
+        "--adopt",
+        "--shared-budgets",
+        "clone",
+        "--phase",
+        "backfill",
+    ]);
+    run(
+        &database,
+        &["UPDATE governance_virtual_keys SET budget_id = NULL WHERE id = 'vk-bob'"],
+    )
+    .await;
+    let (_, found) = tollgate.json(&["doctor", "--code", "G017"]);
+    assert_eq!(
+        found["findings"][0]["sample_ids"],
+        serde_json::json!(["b-bob", "b-team"]),
+        "{found:#}"
+    );
+}

@@ -7,7 +7,24 @@ use tollgate_tests::{Backend, TestDatabase};
 use crate::tollgate;
 
 /// A change on PostgreSQL, the same on SQLite where it can be said there, and how it is named.
-const CHANGES: [(&str, Option<&str>, &str); 11] = [
+const CHANGES: [(&str, Option<&str>, &str); 14] = [
+    (
+        "CREATE INDEX hand ON governance_virtual_key_provider_configs (provider, weight)",
+        Some("CREATE INDEX hand ON governance_virtual_key_provider_configs (provider, weight)"),
+        "governance_virtual_key_provider_configs index hand: unexpected, (provider, weight)",
+    ),
+    (
+        "DROP INDEX idx_governance_budgets_last_reset; CREATE INDEX idx_governance_budgets_last_reset ON governance_budgets (last_reset DESC)",
+        Some(
+            "DROP INDEX idx_governance_budgets_last_reset; CREATE INDEX idx_governance_budgets_last_reset ON governance_budgets (last_reset DESC)",
+        ),
+        "governance_budgets index idx_governance_budgets_last_reset: is (last_reset DESC), should be (last_reset)",
+    ),
+    (
+        "ALTER TABLE governance_virtual_keys ADD COLUMN expires_at integer",
+        Some("ALTER TABLE governance_virtual_keys ADD COLUMN expires_at integer"),
+        "governance_virtual_keys column expires_at: unexpected, integer",
+    ),
     (
         "ALTER TABLE governance_budgets ADD COLUMN note text",
         Some("ALTER TABLE governance_budgets ADD COLUMN note text"),

@@ -7,6 +7,7 @@
 
 mod aged;
 mod bad_input;
+mod billing;
 mod contract;
 mod doctor;
 mod drift;

@@ -284,3 +284,152 @@ async fn a_backup_is_written_before_anything_changes() {
         2
     );
 }
+
+/// The required fixture with what the cases below share: A and B refer to b1 (used 10), D to nothing.
+async fn small(backend: Backend) -> TestDatabase {
+    let database = TestDatabase::new(backend).await;
+    database
+        .execute(&tollgate_tests::fixture::schema(
+            backend,
+            Shape::Required,
+            Calendar::Flag,
+        ))
+        .await;
+    for sql in [
+        "INSERT INTO governance_budgets (id, max_limit, reset_duration, current_usage) VALUES ('b1', 100, '1M', 10), ('b2', 100, '1M', 20)",
+        "INSERT INTO governance_virtual_keys (id, budget_id) VALUES ('A', 'b1'), ('B', 'b1'), ('C', 'b2'), ('D', NULL)",
+        "INSERT INTO governance_virtual_key_provider_configs (id, virtual_key_id, budget_id) VALUES (2, 'D', 'b1'), (10, 'D', 'b1')",
+    ] {
+        database.execute(sql).await;
+    }
+    database
+}
+
+async fn usage_of(database: &TestDatabase, owner: &str) -> Vec<String> {
+    let number = match database.backend {
+        Backend::Sqlite => "printf('%g', current_usage)",
+        Backend::Postgres => "CAST(current_usage AS text)",
+    };
+    database
+        .column(&format!(
+            "SELECT {number} FROM governance_budgets WHERE COALESCE(virtual_key_id, CAST(provider_config_id AS text)) = '{owner}' ORDER BY 1"
+        ))
+        .await
+}
+
+#[rstest]
+#[tokio::test]
+async fn an_owner_that_comes_back_to_the_original_gets_its_copy_back(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = small(backend).await;
+    let tollgate = tollgate().on(&database.url);
+    tollgate.succeed(&[
+        "migrate",
+        "up",
+        "--adopt",
+        "--shared-budgets",
+        "clone",
+        "--phase",
+        "backfill",
+    ]);
+    database
+        .execute("UPDATE governance_virtual_keys SET budget_id = 'b1' WHERE id = 'B'")
+        .await;
+    // Old code points D at B's copy, and spends on the original.
+    database
+        .execute("UPDATE governance_virtual_keys SET budget_id = (SELECT copy FROM tollgate_clones WHERE owner = 'B') WHERE id = 'D'")
+        .await;
+    database
+        .execute("UPDATE governance_budgets SET current_usage = 60 WHERE id = 'b1'")
+        .await;
+    tollgate.succeed(&["migrate", "up", "--shared-budgets", "clone"]);
+    for owner in ["A", "B", "D", "2", "10"] {
+        assert_eq!(usage_of(&database, owner).await, ["60"], "{owner}");
+    }
+    // From here on each is spent on by itself; a way down and up again raises nothing.
+    database
+        .execute("UPDATE governance_budgets SET current_usage = 77 WHERE id = 'b1'")
+        .await;
+    tollgate.succeed(&["migrate", "down"]);
+    tollgate.succeed(&["migrate", "up"]);
+    assert_eq!(usage_of(&database, "A").await, ["77"]);
+    assert_eq!(usage_of(&database, "B").await, ["60"]);
+}
+
+/// Upstream's own migration has run over the small database.
+async fn upstream(backend: Backend) -> TestDatabase {
+    let database = small(backend).await;
+    let (flag, number) = match backend {
+        Backend::Sqlite => ("numeric", "integer"),
+        Backend::Postgres => ("boolean", "bigint"),
+    };
+    for sql in [
+        format!(
+            "ALTER TABLE governance_virtual_keys ADD COLUMN calendar_aligned {flag} DEFAULT false"
+        ),
+        "ALTER TABLE governance_budgets ADD COLUMN virtual_key_id varchar(255)".to_owned(),
+        format!("ALTER TABLE governance_budgets ADD COLUMN provider_config_id {number}"),
+        "CREATE TABLE migrations (id varchar(255) PRIMARY KEY)".to_owned(),
+        "INSERT INTO migrations VALUES ('add_multi_budget_tables')".to_owned(),
+    ] {
+        database.execute(&sql).await;
+    }
+    database
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_budget_that_upstream_gave_two_owners_is_split(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = upstream(backend).await;
+    for sql in [
+        "UPDATE governance_budgets SET virtual_key_id = 'A', provider_config_id = 2 WHERE id = 'b1'",
+        "UPDATE governance_budgets SET virtual_key_id = 'C' WHERE id = 'b2'",
+        "ALTER TABLE governance_virtual_keys DROP COLUMN budget_id",
+        "ALTER TABLE governance_virtual_key_provider_configs DROP COLUMN budget_id",
+        "ALTER TABLE governance_budgets DROP COLUMN calendar_aligned",
+    ] {
+        database.execute(sql).await;
+    }
+    let tollgate = tollgate().on(&database.url);
+    let (code, refused) = tollgate.json(&["migrate", "up", "--adopt"]);
+    assert_eq!(code, 4, "{refused:#}");
+    database
+        .execute("UPDATE governance_budgets SET current_usage = current_usage + 1 WHERE id = 'b1'")
+        .await;
+    tollgate.succeed(&["migrate", "up", "--adopt", "--shared-budgets", "clone"]);
+    assert_eq!(usage_of(&database, "A").await, ["11"]);
+    assert_eq!(usage_of(&database, "2").await, ["11"]);
+    assert_eq!(database.count("governance_budgets").await, 3);
+}
+
+#[tokio::test]
+async fn of_leftover_references_only_owners_without_a_budget_have_a_say() {
+    let database = upstream(Backend::Sqlite).await;
+    for sql in [
+        // Upstream gave b1 to B; A and the configs were left without a limit. The new gateway has given D a budget.
+        "UPDATE governance_budgets SET virtual_key_id = 'B' WHERE id = 'b1'",
+        "UPDATE governance_budgets SET virtual_key_id = 'C' WHERE id = 'b2'",
+        "INSERT INTO governance_budgets (id, max_limit, reset_duration, current_usage, virtual_key_id) VALUES ('bD', 5, '1d', 1, 'D')",
+        "UPDATE governance_virtual_keys SET budget_id = 'b1' WHERE id = 'D'",
+        "UPDATE governance_virtual_key_provider_configs SET budget_id = NULL",
+    ] {
+        database.execute(sql).await;
+    }
+    let tollgate = tollgate().on(&database.url);
+    assert_eq!(
+        tollgate.run(&["migrate", "up", "--adopt"]).code,
+        4,
+        "A has lost its limit"
+    );
+    tollgate.succeed(&["migrate", "up", "--adopt", "--shared-budgets", "clone"]);
+    assert_eq!(usage_of(&database, "A").await, ["10"], "a copy of its own");
+    assert_eq!(usage_of(&database, "B").await, ["10"], "the original");
+    assert_eq!(
+        usage_of(&database, "D").await,
+        ["1"],
+        "no stale one beside its own"
+    );
+}

@@ -1,0 +1,19 @@
+//! What a database without history is recognised as.
+
+/// What a database was recognised as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recognised {
+    /// The shape in words.
+    pub shape: &'static str,
+    /// The slugs of the migrations it already stands behind.
+    pub applied: Vec<&'static str>,
+}
+
+/// A database at no version that is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unknown {
+    /// The version it comes nearest to.
+    pub nearest: &'static str,
+    /// How it differs from that, one line each.
+    pub differences: Vec<String>,
+}

@@ -1,0 +1,70 @@
+//! Which version of the billing schema a database without history stands at.
+
+use crate::adoption::{Recognised, Unknown};
+use crate::migration::Context;
+
+use super::{MODE, WORKSPACES, is_the_check};
+
+/// Columns that show whose `workspaces` table this is.
+const OF_CODER: [&str; 3] = ["owner_id", "organization_id", "template_id"];
+
+/// Whether another product owns the `workspaces` table.
+pub fn is_anothers<'a>(mut columns: impl Iterator<Item = &'a str>) -> bool {
+    columns.any(|column| OF_CODER.contains(&column))
+}
+
+/// Recognises a database.
+///
+/// # Errors
+/// [`Unknown`] with every difference; a `workspaces` table of another product is one.
+pub fn recognise(context: &Context) -> Result<Recognised, Unknown> {
+    let mut differences = Vec::new();
+    match context.catalog.table(WORKSPACES) {
+        None => differences.push(format!("there is no table {WORKSPACES}")),
+        Some(table) => {
+            let anothers: Vec<&str> = OF_CODER
+                .into_iter()
+                .filter(|column| table.column(column).is_some())
+                .collect();
+            if !anothers.is_empty() {
+                differences.push(format!(
+                    "{WORKSPACES} belongs to another product: it has {}, which are Coder's",
+                    anothers.join(", ")
+                ));
+            }
+            if table.primary_key != ["id"] {
+                differences.push(format!("the primary key of {WORKSPACES} is not (id)"));
+            }
+        }
+    }
+    if !differences.is_empty() {
+        return Err(Unknown {
+            nearest: "Molecule before llm_billing_mode",
+            differences,
+        });
+    }
+    let table = context.catalog.table(WORKSPACES);
+    let has_mode = context.catalog.has_column(WORKSPACES, MODE);
+    let checked = table.is_some_and(|table| {
+        table
+            .checks
+            .iter()
+            .any(|check| is_the_check(check) && check.validated)
+    });
+    Ok(if has_mode && checked {
+        Recognised {
+            shape: "Molecule, with llm_billing_mode",
+            applied: vec!["billing_baseline", "llm_billing_mode"],
+        }
+    } else if has_mode {
+        Recognised {
+            shape: "Molecule, with an llm_billing_mode that another check guards, or none",
+            applied: vec!["billing_baseline"],
+        }
+    } else {
+        Recognised {
+            shape: "Molecule, before llm_billing_mode",
+            applied: vec!["billing_baseline"],
+        }
+    })
+}

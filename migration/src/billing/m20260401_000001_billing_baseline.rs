@@ -1,0 +1,31 @@
+//! The tables of `reference/molecule.md` §B1, for a fresh database; `adopt` marks them on a real one.
+
+use crate::migration::{Context, Migration, Phase};
+use crate::plan::{Created, Loss};
+use crate::script::Script;
+
+use super::tables;
+
+pub(super) const MIGRATION: Migration = Migration {
+    version: "m20260401_000001_billing_baseline",
+    phase: Phase::Expand,
+    summary: "workspaces and their secrets, where there are none",
+    up,
+    down,
+    losses,
+};
+
+fn up(_context: &Context, script: &mut Script) {
+    script.create_enum(tables::STATUS.0, &tables::STATUS.1);
+    for table in tables::all(script.dialect()) {
+        script.create_table(&table);
+    }
+}
+
+fn down(_context: &Context, created: &Created, script: &mut Script) {
+    script.undo(created);
+}
+
+fn losses(context: &Context, created: &Created) -> Vec<Loss> {
+    Loss::of_tables(context, created)
+}

@@ -1,0 +1,71 @@
+//! The nullable column with its check (`reference/molecule.md` §B1).
+//!
+//! Upstream's `ADD COLUMN IF NOT EXISTS` keeps whatever check an existing column has; here it is replaced, and what it
+//! let through is a hazard (B001).
+
+use crate::ddl::{CheckSpec, Type, column};
+use crate::migration::{Context, GarbledModes, Migration, Phase};
+use crate::plan::{Blocks, Created, Loss};
+use crate::script::Script;
+
+use super::{MODE, MODES, WORKSPACES, garbled, is_over_mode, is_the_check};
+
+pub(super) const MIGRATION: Migration = Migration {
+    version: "m20260402_000002_llm_billing_mode",
+    phase: Phase::Expand,
+    summary: "how a workspace pays for its models: one of three modes, or the organisation's default",
+    up,
+    down,
+    losses,
+};
+
+/// NULL, or one of the three.
+fn check() -> CheckSpec {
+    CheckSpec {
+        name: "workspaces_llm_billing_mode_check".to_owned(),
+        expression: format!("{MODE} IS NULL OR {MODE} IN ('{}')", MODES.join("', '")),
+    }
+}
+
+fn up(context: &Context, script: &mut Script) {
+    if !context.catalog.has_column(WORKSPACES, MODE) {
+        script.add_column(WORKSPACES, &column(MODE, Type::Text), None, Some(&check()));
+        script.add_check(WORKSPACES, &check());
+        return;
+    }
+    if context.garbled_modes == GarbledModes::Clear {
+        script.execute(
+            WORKSPACES,
+            format!(
+                "UPDATE {WORKSPACES} SET {MODE} = NULL WHERE id IN ({})",
+                garbled()
+            ),
+            "modes outside the three are cleared: they inherit the organisation's default",
+            Blocks::Rows,
+        );
+    }
+    let right = context.catalog.table(WORKSPACES).is_some_and(|table| {
+        table
+            .checks
+            .iter()
+            .any(|check| is_the_check(check) && check.validated)
+    });
+    if !right {
+        script.replace_checks(WORKSPACES, &check(), is_over_mode);
+    }
+}
+
+fn down(_context: &Context, created: &Created, script: &mut Script) {
+    script.undo(created);
+}
+
+fn losses(context: &Context, created: &Created) -> Vec<Loss> {
+    if !created.has_column(WORKSPACES, MODE) || !context.catalog.has_column(WORKSPACES, MODE) {
+        return Vec::new();
+    }
+    vec![Loss {
+        table: WORKSPACES.to_owned(),
+        what: "the billing mode is dropped; the workspace pays as its organisation does".to_owned(),
+        sql: format!("SELECT id FROM {WORKSPACES} WHERE {MODE} IS NOT NULL"),
+    }]
+}

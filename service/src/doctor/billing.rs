@@ -1,0 +1,85 @@
+//! The hazards of the billing track (`reference/molecule.md` §B1, §B4).
+
+use tollgate_migration::billing::{
+    MODE, WORKSPACE_SECRETS, WORKSPACES, garbled, is_over_mode, is_the_check,
+};
+use tollgate_migration::{Context, Dialect};
+
+use super::{Facts, Hazard, Queries};
+use crate::billing::BYPASS_KEYS;
+use crate::report::Severity;
+
+pub(super) const HAZARDS: &[Hazard] = &[
+    Hazard {
+        code: "B001",
+        severity: Severity::Blocking,
+        title: "a stored billing mode that is none of the three, or a column that another check guards",
+        effect: "nobody can say how the workspace pays; the column's check could not be created",
+        resolve: "--garbled-modes clear sets them NULL, so that they inherit, and replaces the check",
+        concerns: &["llm_billing_mode"],
+        queries: garbled_modes,
+    },
+    Hazard {
+        code: "B002",
+        severity: Severity::Warning,
+        title: "a provider key of a workspace that the platform pays for",
+        effect: "the key is not injected into the workspace's environment while it is platform_managed; it stays stored",
+        resolve: "tollgate billing-mode set WORKSPACE byok, where the workspace shall use its own key",
+        concerns: &["billing_baseline", "llm_billing_mode"],
+        queries: bypassed,
+    },
+];
+
+fn garbled_modes(context: &Context, _: &Facts) -> Queries {
+    if !context.catalog.has_column(WORKSPACES, MODE) {
+        return Vec::new();
+    }
+    let mut arms = vec![format!(
+        "SELECT CAST(id AS text) AS id FROM ({}) garbled",
+        garbled()
+    )];
+    if let Some(table) = context.catalog.table(WORKSPACES) {
+        arms.extend(
+            table
+                .checks
+                .iter()
+                .filter(|check| is_over_mode(check) && !is_the_check(check))
+                .map(|check| {
+                    let name = check
+                        .name
+                        .clone()
+                        .unwrap_or_else(|| "without a name".to_owned());
+                    format!("SELECT 'check {}' AS id", name.replace('\'', "''"))
+                }),
+        );
+    }
+    vec![(WORKSPACES, arms.join(" UNION ALL "))]
+}
+
+/// Workspaces without an override are taken for `platform_managed`: what the organisation chose stands in no table.
+fn bypassed(context: &Context, _: &Facts) -> Queries {
+    if !context
+        .catalog
+        .has_column(WORKSPACE_SECRETS, "workspace_id")
+    {
+        return Vec::new();
+    }
+    let names: Vec<String> = BYPASS_KEYS.iter().map(|key| format!("'{key}'")).collect();
+    let open = if context.catalog.has_column(WORKSPACES, MODE) {
+        format!(" AND (w.{MODE} IS NULL OR w.{MODE} NOT IN ('byok', 'disabled'))")
+    } else {
+        String::new()
+    };
+    let label = match context.catalog.dialect {
+        Dialect::Postgres => "w.id::text || ' ' || s.key",
+        Dialect::Sqlite => "w.id || ' ' || s.key",
+    };
+    vec![(
+        WORKSPACE_SECRETS,
+        format!(
+            "SELECT {label} AS id FROM {WORKSPACE_SECRETS} s JOIN {WORKSPACES} w ON w.id = s.workspace_id \
+             WHERE upper(trim(s.key)) IN ({}){open}",
+            names.join(", ")
+        ),
+    )]
+}
