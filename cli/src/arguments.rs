@@ -95,6 +95,15 @@ pub(crate) enum Command {
     /// Compare the live schema with what the applied migrations make
     #[command(subcommand)]
     Schema(Schema),
+    /// Bring drifted rows back in line
+    #[command(subcommand)]
+    Reconcile(Reconcile),
+    /// How a workspace pays for its models
+    #[command(subcommand)]
+    BillingMode(BillingMode),
+    /// Whether a workspace may store a secret
+    #[command(subcommand)]
+    WorkspaceSecret(WorkspaceSecret),
     /// Fill an empty database with a made-up gateway's rows
     ///
     /// For demonstrations, rehearsals and measurements. The same seed makes the same rows; a database with any of the
@@ -222,6 +231,128 @@ pub(crate) enum Schema {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum Reconcile {
+    /// Stored billing modes outside the three become NULL; what they were is in the report
+    Billing(Routine),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Routine {
+    /// Print the changes and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print the changes, change nothing, and exit 3 when there are any
+    #[arg(long)]
+    pub check: bool,
+    /// Stop before the first write when more rows than this would change
+    #[arg(long, value_name = "N")]
+    pub max_changes: Option<u64>,
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// Any text is a legal id, mode or default here, a leading dash included: the answer is one of the three all the same.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BillingMode {
+    /// The mode of a workspace: one of platform_managed, byok and disabled, beside an error too
+    Get {
+        /// The workspace's id
+        #[arg(allow_hyphen_values = true)]
+        workspace: String,
+        /// The organisation's default; what is none of the three counts as platform_managed
+        #[arg(
+            long,
+            value_name = "TEXT",
+            default_value = "",
+            hide_default_value = true,
+            allow_hyphen_values = true,
+            env = "MOLECULE_LLM_BILLING_MODE"
+        )]
+        org_default: String,
+    },
+    /// Set the mode of a workspace
+    Set {
+        /// The workspace's id
+        #[arg(allow_hyphen_values = true)]
+        workspace: String,
+        /// platform_managed, byok or disabled
+        #[arg(allow_hyphen_values = true)]
+        mode: String,
+        /// The organisation's default
+        #[arg(
+            long,
+            value_name = "TEXT",
+            default_value = "",
+            hide_default_value = true,
+            allow_hyphen_values = true,
+            env = "MOLECULE_LLM_BILLING_MODE"
+        )]
+        org_default: String,
+    },
+    /// Let a workspace inherit the organisation's default
+    Clear {
+        /// The workspace's id
+        #[arg(allow_hyphen_values = true)]
+        workspace: String,
+        /// The organisation's default
+        #[arg(
+            long,
+            value_name = "TEXT",
+            default_value = "",
+            hide_default_value = true,
+            allow_hyphen_values = true,
+            env = "MOLECULE_LLM_BILLING_MODE"
+        )]
+        org_default: String,
+    },
+    /// Filter an environment from stdin to what the workspace's container may have
+    ///
+    /// Under platform_managed the names that bypass the platform's proxy are removed and the proxy's settings, read from
+    /// tollgate's own environment, are injected; where they are missing nothing is injected and the exit is 4.
+    Strip {
+        /// The workspace's id
+        #[arg(allow_hyphen_values = true)]
+        workspace: String,
+        /// The organisation's default
+        #[arg(
+            long,
+            value_name = "TEXT",
+            default_value = "",
+            hide_default_value = true,
+            allow_hyphen_values = true,
+            env = "MOLECULE_LLM_BILLING_MODE"
+        )]
+        org_default: String,
+        /// The environment is a JSON object, not KEY=VALUE lines
+        #[arg(long)]
+        json_env: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WorkspaceSecret {
+    /// Exit 0 when the secret may be written, 4 with the reason when not
+    Check {
+        /// The workspace's id
+        #[arg(long, value_name = "ID", allow_hyphen_values = true)]
+        workspace: String,
+        /// The secret's name, compared trimmed and in upper case
+        #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
+        key: String,
+        /// The organisation's default
+        #[arg(
+            long,
+            value_name = "TEXT",
+            default_value = "",
+            hide_default_value = true,
+            allow_hyphen_values = true,
+            env = "MOLECULE_LLM_BILLING_MODE"
+        )]
+        org_default: String,
+    },
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
     /// Look for this hazard only; may be repeated
@@ -267,6 +398,8 @@ pub(crate) struct Seed {
 pub(crate) enum ProfileWord {
     /// Bifrost before multi-budget
     BifrostLegacy,
+    /// Molecule with billing modes; --virtual-keys counts its workspaces
+    Molecule,
 }
 
 #[derive(Debug, Args)]
@@ -325,6 +458,12 @@ impl Command {
             Self::Migrate(Migrate::Adopt { .. }) => "migrate adopt",
             Self::Doctor(_) => "doctor",
             Self::Schema(Schema::Diff { .. }) => "schema diff",
+            Self::Reconcile(Reconcile::Billing(_)) => "reconcile billing",
+            Self::BillingMode(BillingMode::Get { .. }) => "billing-mode get",
+            Self::BillingMode(BillingMode::Set { .. }) => "billing-mode set",
+            Self::BillingMode(BillingMode::Clear { .. }) => "billing-mode clear",
+            Self::BillingMode(BillingMode::Strip { .. }) => "billing-mode strip",
+            Self::WorkspaceSecret(WorkspaceSecret::Check { .. }) => "workspace-secret check",
             Self::Seed(_) => "seed",
             Self::Demo(_) => "demo",
             Self::Completions { .. } => "completions",

@@ -1,8 +1,10 @@
 //! One function per command: arguments in, an answer out.
 
+mod billing;
 mod demo;
 mod doctor;
 mod migrate;
+mod reconcile;
 mod schema;
 mod seed;
 
@@ -22,6 +24,9 @@ pub(crate) async fn run(arguments: &Arguments, stop: &Stop) -> Answer {
         Command::Migrate(command) => migrate::run(arguments, command, stop).await,
         Command::Doctor(options) => doctor::run(arguments, options).await,
         Command::Schema(Schema::Diff { check }) => schema::diff(arguments, *check).await,
+        Command::Reconcile(command) => reconcile::run(arguments, command, stop).await,
+        Command::BillingMode(command) => billing::mode(arguments, command).await,
+        Command::WorkspaceSecret(command) => billing::secret(arguments, command).await,
         Command::Seed(options) => seed::run(arguments, options).await,
         Command::Demo(options) => demo::run(arguments, options, stop).await,
         Command::Completions { shell } => {

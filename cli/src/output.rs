@@ -30,6 +30,8 @@ pub(crate) enum View {
     Examined,
     /// What was made up.
     Seeded,
+    /// Bytes that are ready, printed as they are.
+    Raw(Vec<u8>),
     /// Text that is ready.
     Plain(String),
 }
@@ -151,6 +153,9 @@ pub(crate) fn print(answer: &Answer, arguments: &Arguments, elapsed: Duration) -
     match arguments.output {
         Output::Json => stdout(&answer.json(millis)),
         Output::Text => {
+            if let View::Raw(bytes) = &answer.view {
+                let _ = std::io::stdout().lock().write_all(bytes);
+            }
             let body = text::render(&answer.report, &answer.view, answer.error.is_some());
             if !body.is_empty() {
                 stdout(body.trim_end());

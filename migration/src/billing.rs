@@ -23,6 +23,16 @@ pub const MODE: &str = "llm_billing_mode";
 /// The modes that are recognised, exactly as written.
 pub const MODES: [&str; 3] = ["platform_managed", "byok", "disabled"];
 
+/// The tables as a fresh install before the billing mode has them.
+pub fn tables(dialect: crate::Dialect) -> Vec<crate::ddl::TableSpec> {
+    tables::all(dialect)
+}
+
+/// The native enum of a workspace's status: its name and labels.
+pub fn status() -> (&'static str, [&'static str; 8]) {
+    tables::STATUS
+}
+
 /// The track's migrations, oldest first.
 pub const MIGRATIONS: &[&Migration] = &[
     &m20260401_000001_billing_baseline::MIGRATION,

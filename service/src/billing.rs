@@ -1,5 +1,9 @@
 //! Billing modes of workspaces (`reference/molecule.md`).
 
+pub mod environment;
+pub mod mode;
+pub mod secret;
+
 /// Names of variables that bypass the platform's metered proxy (§B4): they are kept from a workspace that the platform
 /// pays for. Names are compared exactly; for secrets, trimmed and in upper case.
 pub const BYPASS_KEYS: [&str; 23] = [

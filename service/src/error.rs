@@ -94,6 +94,18 @@ pub enum Error {
         /// What the database said.
         source: DbErr,
     },
+    /// A row or column that the command is about is not there.
+    #[error("there is no {what}")]
+    NotFound {
+        /// What was looked for.
+        what: String,
+    },
+    /// An input was read and is not what it should be.
+    #[error("{what}")]
+    Rejected {
+        /// What is wrong, and where.
+        what: String,
+    },
     /// A file could not be read or written.
     #[error("{path}: {source}")]
     File {
@@ -147,6 +159,8 @@ impl Error {
             Self::Stopped { .. } => "stopped",
             Self::Migration { .. } => "migration_failed",
             Self::Database { .. } => "database",
+            Self::NotFound { .. } => "not_found",
+            Self::Rejected { .. } => "rejected",
             Self::File { .. } => "file",
         }
     }
@@ -187,6 +201,8 @@ impl Error {
                     .to_owned()
             }
             Self::Database { .. } => "see the database's own message; -v shows the statements".to_owned(),
+            Self::NotFound { .. } => "check the name; nothing was changed".to_owned(),
+            Self::Rejected { .. } => "correct the input; nothing was changed".to_owned(),
             Self::File { .. } => "check the path and its permissions".to_owned(),
         }
     }

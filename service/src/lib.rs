@@ -9,6 +9,7 @@ pub mod error;
 pub mod history;
 mod lock;
 pub mod observer;
+pub mod reconcile;
 pub mod report;
 mod retry;
 pub mod runner;

@@ -4,6 +4,7 @@
 
 mod bifrost_hazards;
 mod bifrost_legacy;
+mod molecule;
 
 use sea_orm::ConnectionTrait;
 use tollgate_migration::{Catalog, Dialect};
@@ -18,6 +19,8 @@ use crate::runner::{Session, begin};
 pub enum Profile {
     /// Bifrost before multi-budget, with the calendar flag on budgets (v1.5.0-prerelease1).
     BifrostLegacy,
+    /// Molecule, with billing modes set, unset and inherited.
+    Molecule,
 }
 
 /// What is to be made.
@@ -134,13 +137,21 @@ impl Maker {
 /// # Errors
 /// [`Error::Refused`] when one of the tables exists: a seed never touches rows of somebody else.
 pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
+    if options.profile == Profile::Molecule && !options.hazards.is_empty() {
+        return Err(Error::usage(
+            "the profile molecule plants no hazards",
+            "leave --hazards out",
+        ));
+    }
     let wanted = bifrost_hazards::wanted(&options.hazards)?;
     let connection = session.connect(Access::Create).await?;
     let catalog = Catalog::read(&connection)
         .await
         .map_err(Error::database("read the catalog"))?;
-    let Profile::BifrostLegacy = options.profile;
-    let tables = bifrost_legacy::tables();
+    let tables = match options.profile {
+        Profile::BifrostLegacy => bifrost_legacy::tables(),
+        Profile::Molecule => molecule::tables(session.dialect()),
+    };
     if let Some(table) = tables.iter().find(|table| catalog.has_table(&table.name)) {
         return Err(Error::refused(
             "not_empty",
@@ -158,6 +169,14 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
             .map_err(doing("the database"))?;
     }
     let transaction = begin(&connection).await.map_err(doing("the database"))?;
+    if options.profile == Profile::Molecule {
+        for statement in molecule::types(dialect) {
+            transaction
+                .execute_unprepared(&statement)
+                .await
+                .map_err(doing("the types"))?;
+        }
+    }
     for table in &tables {
         transaction
             .execute_unprepared(&table.sql(dialect))
@@ -169,7 +188,11 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
         seed: options.rng_seed,
     };
     let mut report = Report::default();
-    for fill in bifrost_legacy::fills(&maker, options.virtual_keys) {
+    let fills = match options.profile {
+        Profile::BifrostLegacy => bifrost_legacy::fills(&maker, options.virtual_keys),
+        Profile::Molecule => molecule::fills(&maker, options.virtual_keys),
+    };
+    for fill in fills {
         let rows = transaction
             .execute_unprepared(&fill.sql)
             .await

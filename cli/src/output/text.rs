@@ -11,6 +11,7 @@ pub(super) fn render(report: &Report, view: &View, failed: bool) -> String {
     let mut out = String::new();
     match view {
         View::Plain(text) => return text.clone(),
+        View::Raw(_) => return String::new(),
         View::Status => {
             for track in &report.tracks {
                 status(&mut out, track);

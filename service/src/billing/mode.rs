@@ -1,0 +1,470 @@
+//! Which of three modes a workspace's models are paid by (`reference/molecule.md` §B2, §B3).
+//!
+//! Whoever asks gets one of the three, beside an error too. Only an exact, recognised text opens anything: a typo, a
+//! database that fails and a text that nobody knows all close to `platform_managed`.
+
+use std::time::Duration;
+
+use sea_orm::{ConnectionTrait, DbErr, Statement};
+use serde::Serialize;
+use tollgate_migration::Dialect;
+use tollgate_migration::billing::{MODE, WORKSPACES};
+use uuid::Uuid;
+
+use crate::database::Access;
+use crate::error::{Error, Result};
+use crate::runner::Session;
+
+/// How long the database may take to say a mode before the answer is the safe one.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How a workspace pays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Through the platform's metered proxy.
+    PlatformManaged,
+    /// With keys of its own.
+    Byok,
+    /// Not at all; at the gate treated like its own keys.
+    Disabled,
+}
+
+impl Mode {
+    /// The mode of exactly that text: case and spaces count.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "platform_managed" => Some(Self::PlatformManaged),
+            "byok" => Some(Self::Byok),
+            "disabled" => Some(Self::Disabled),
+            _ => None,
+        }
+    }
+
+    /// The text it is stored as.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PlatformManaged => "platform_managed",
+            Self::Byok => "byok",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+/// What decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// What the workspace's row says.
+    WorkspaceOverride,
+    /// The organisation's default.
+    OrgDefault,
+    /// Neither said anything that is known.
+    ConstantFallback,
+}
+
+/// How a workspace pays, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Resolution {
+    /// The workspace that was asked for.
+    pub workspace_id: String,
+    /// The answer.
+    pub resolved_mode: Mode,
+    /// What decided.
+    pub source: Source,
+    /// What the row says, as it is stored, known or not.
+    pub workspace_override: Option<String>,
+    /// The organisation's default, `platform_managed` where it is none of the three.
+    pub org_default: Mode,
+}
+
+/// Decides from what the row says: `None` without a row (or without an id to ask for), `Some(None)` for NULL.
+pub fn decide(workspace: &str, org_default: &str, stored: Option<Option<&str>>) -> Resolution {
+    let known = Mode::parse(org_default);
+    let default = known.unwrap_or(Mode::PlatformManaged);
+    let rung = Resolution {
+        workspace_id: workspace.to_owned(),
+        resolved_mode: default,
+        source: if known.is_some() {
+            Source::OrgDefault
+        } else {
+            Source::ConstantFallback
+        },
+        workspace_override: None,
+        org_default: default,
+    };
+    let Some(Some(text)) = stored else {
+        return rung;
+    };
+    let workspace_override = Some(text.to_owned());
+    match Mode::parse(text) {
+        Some(mode) => Resolution {
+            resolved_mode: mode,
+            source: Source::WorkspaceOverride,
+            workspace_override,
+            ..rung
+        },
+        // A typo must not open what the default would: upstream falls through to it.
+        None if default == Mode::PlatformManaged => Resolution {
+            workspace_override,
+            ..rung
+        },
+        None => Resolution {
+            resolved_mode: Mode::PlatformManaged,
+            source: Source::ConstantFallback,
+            workspace_override,
+            ..rung
+        },
+    }
+}
+
+/// The safe answer, for a database that could not say: the organisation's default does not count.
+pub fn closed(workspace: &str, org_default: &str) -> Resolution {
+    Resolution {
+        resolved_mode: Mode::PlatformManaged,
+        source: Source::ConstantFallback,
+        ..decide(workspace, org_default, None)
+    }
+}
+
+/// Resolves the mode on a connection. The answer is always usable; the error beside it says why it is the safe one.
+pub async fn resolve<C: ConnectionTrait>(
+    connection: &C,
+    dialect: Dialect,
+    workspace: &str,
+    org_default: &str,
+) -> (Resolution, Option<Error>) {
+    if workspace.is_empty() {
+        return (decide(workspace, org_default, None), None);
+    }
+    let asked = match row_condition(dialect, workspace) {
+        Ok(condition) => {
+            tokio::time::timeout(PATIENCE, stored(connection, dialect, &condition)).await
+        }
+        Err(error) => return (closed(workspace, org_default), Some(error)),
+    };
+    match asked {
+        Ok(Ok(stored)) => (
+            decide(
+                workspace,
+                org_default,
+                stored.as_ref().map(|mode| mode.as_deref()),
+            ),
+            None,
+        ),
+        Ok(Err(source)) => (
+            closed(workspace, org_default),
+            Some(Error::Database {
+                doing: format!("read the billing mode of {workspace}"),
+                source,
+            }),
+        ),
+        Err(_) => (
+            closed(workspace, org_default),
+            Some(Error::Database {
+                doing: format!("read the billing mode of {workspace}"),
+                source: DbErr::Custom(format!("no answer within {} s", PATIENCE.as_secs())),
+            }),
+        ),
+    }
+}
+
+/// The same on a session's database; one that cannot be reached closes too.
+pub async fn resolve_in(
+    session: &Session,
+    workspace: &str,
+    org_default: &str,
+) -> (Resolution, Option<Error>) {
+    if workspace.is_empty() {
+        return (decide(workspace, org_default, None), None);
+    }
+    match session.connect(Access::Read).await {
+        Ok(connection) => resolve(&connection, session.dialect(), workspace, org_default).await,
+        Err(error) => (closed(workspace, org_default), Some(error)),
+    }
+}
+
+/// The condition that picks a workspace. Ids are UUIDs on PostgreSQL; a text that is none names no workspace there, and
+/// asking the database would be an error of its own.
+pub(crate) fn row_condition(dialect: Dialect, workspace: &str) -> Result<String> {
+    match dialect {
+        Dialect::Sqlite => Ok(format!("id = {}", dialect.text(workspace))),
+        Dialect::Postgres => Uuid::parse_str(workspace)
+            .map(|id| format!("id = '{id}'::uuid"))
+            .map_err(|_| {
+                Error::usage(
+                    format!("{workspace:?} is no workspace id"),
+                    "ids are UUIDs, such as 00000000-0000-4000-8000-000000000000",
+                )
+            }),
+    }
+}
+
+async fn stored<C: ConnectionTrait>(
+    connection: &C,
+    dialect: Dialect,
+    condition: &str,
+) -> std::result::Result<Option<Option<String>>, DbErr> {
+    // SQLite's text may hold any bytes, which no String can; hexadecimal can be read whatever they are.
+    let mode = match dialect {
+        Dialect::Postgres => MODE.to_owned(),
+        Dialect::Sqlite => {
+            format!("CASE WHEN {MODE} IS NOT NULL THEN hex(CAST({MODE} AS blob)) END")
+        }
+    };
+    let row = connection
+        .query_one_raw(Statement::from_string(
+            dialect.backend(),
+            format!("SELECT {mode} AS mode FROM {WORKSPACES} WHERE {condition}"),
+        ))
+        .await?;
+    let Some(row) = row else {
+        return Ok(None);
+    };
+    let text: Option<String> = row.try_get("", "mode")?;
+    Ok(Some(match dialect {
+        Dialect::Postgres => text,
+        Dialect::Sqlite => text.map(|hex| String::from_utf8_lossy(&bytes(&hex)).into_owned()),
+    }))
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    hex.as_bytes()
+        .chunks(2)
+        .filter_map(|pair| std::str::from_utf8(pair).ok())
+        .filter_map(|pair| u8::from_str_radix(pair, 16).ok())
+        .collect()
+}
+
+/// Sets or clears a workspace's mode. The text is checked before the database is asked; `updated_at` does not move.
+///
+/// # Errors
+/// [`Error::Usage`] for an unknown mode or an empty id, [`Error::NotFound`] for a workspace that is not there.
+pub async fn set(session: &Session, workspace: &str, mode: Option<&str>) -> Result<Resolution> {
+    let mode = match mode {
+        None => None,
+        Some(text) => Some(Mode::parse(text).ok_or_else(|| {
+            Error::usage(
+                format!("unknown billing mode {text:?}"),
+                "platform_managed, byok or disabled, exactly so; `billing-mode clear` inherits the organisation's",
+            )
+        })?),
+    };
+    if workspace.is_empty() {
+        return Err(Error::usage(
+            "workspace id required",
+            "name the workspace whose mode is to change",
+        ));
+    }
+    let dialect = session.dialect();
+    let condition = row_condition(dialect, workspace)?;
+    let connection = session.connect(Access::Write).await?;
+    let value = mode.map_or_else(|| "NULL".to_owned(), |mode| dialect.text(mode.name()));
+    let changed = connection
+        .execute_unprepared(&format!(
+            "UPDATE {WORKSPACES} SET {MODE} = {value} WHERE {condition}"
+        ))
+        .await
+        .map_err(Error::database(format!(
+            "set the billing mode of {workspace}"
+        )))?
+        .rows_affected();
+    if changed == 0 {
+        return Err(Error::NotFound {
+            what: format!("workspace {workspace}"),
+        });
+    }
+    Ok(decide(workspace, "", Some(mode.map(Mode::name))))
+}
+
+/// What runs in a workspace; blank where the database does not say, which is no reason to fail.
+pub async fn runtime(session: &Session, workspace: &str) -> String {
+    let dialect = session.dialect();
+    let (Ok(condition), Ok(connection)) = (
+        row_condition(dialect, workspace),
+        session.connect(Access::Read).await,
+    ) else {
+        return String::new();
+    };
+    let asked = connection.query_one_raw(Statement::from_string(
+        dialect.backend(),
+        format!("SELECT runtime FROM {WORKSPACES} WHERE {condition}"),
+    ));
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(Ok(Some(row))) => row
+            .try_get::<Option<String>>("", "runtime")
+            .ok()
+            .flatten()
+            .unwrap_or_default(),
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table of §B2, by name: stored is the row, `None` for no row.
+    #[test]
+    fn the_documented_branches() {
+        use Mode::{Byok, Disabled, PlatformManaged};
+        use Source::{ConstantFallback, OrgDefault, WorkspaceOverride};
+        for (name, workspace, org, stored, mode, source, has_override) in [
+            (
+                "workspace_override_byok_overrides_pm_org",
+                "w",
+                "platform_managed",
+                Some(Some("byok")),
+                Byok,
+                WorkspaceOverride,
+                true,
+            ),
+            (
+                "workspace_override_disabled_overrides_pm_org",
+                "w",
+                "platform_managed",
+                Some(Some("disabled")),
+                Disabled,
+                WorkspaceOverride,
+                true,
+            ),
+            (
+                "workspace_override_null_inherits_byok_org",
+                "w",
+                "byok",
+                Some(None),
+                Byok,
+                OrgDefault,
+                false,
+            ),
+            (
+                "workspace_override_null_inherits_pm_org",
+                "w",
+                "platform_managed",
+                Some(None),
+                PlatformManaged,
+                OrgDefault,
+                false,
+            ),
+            (
+                "workspace_override_garbled_falls_through_to_pm_org_DEFAULT_CLOSED",
+                "w",
+                "platform_managed",
+                Some(Some("byokk")),
+                PlatformManaged,
+                OrgDefault,
+                true,
+            ),
+            (
+                "workspace_override_garbled_org_garbled_constant_fallback",
+                "w",
+                "garbled",
+                Some(Some("nonsense")),
+                PlatformManaged,
+                ConstantFallback,
+                true,
+            ),
+            (
+                "workspace_row_missing_falls_through_to_org_byok",
+                "w",
+                "byok",
+                None,
+                Byok,
+                OrgDefault,
+                false,
+            ),
+            (
+                "workspace_id_empty_pre_provision_org_only",
+                "",
+                "byok",
+                None,
+                Byok,
+                OrgDefault,
+                false,
+            ),
+            (
+                "workspace_id_empty_org_garbled_constant_fallback",
+                "",
+                "",
+                None,
+                PlatformManaged,
+                ConstantFallback,
+                false,
+            ),
+            // The deliberate difference: upstream resolves this one to byok.
+            (
+                "workspace_override_garbled_closes_under_byok_org",
+                "w",
+                "byok",
+                Some(Some("byokk")),
+                PlatformManaged,
+                ConstantFallback,
+                true,
+            ),
+            (
+                "workspace_override_garbled_closes_under_disabled_org",
+                "w",
+                "disabled",
+                Some(Some("BYOK")),
+                PlatformManaged,
+                ConstantFallback,
+                true,
+            ),
+        ] {
+            let resolved = decide(workspace, org, stored);
+            assert_eq!(
+                (
+                    resolved.resolved_mode,
+                    resolved.source,
+                    resolved.workspace_override.is_some()
+                ),
+                (mode, source, has_override),
+                "{name}"
+            );
+        }
+        let failed = closed("w", "byok");
+        assert_eq!(
+            (failed.resolved_mode, failed.source),
+            (PlatformManaged, ConstantFallback),
+            "db_error_default_closed_to_pm_with_error"
+        );
+    }
+
+    /// Over many texts and defaults: the answer opens only on an exact, recognised value.
+    #[test]
+    fn nothing_but_an_exact_value_opens() {
+        let texts = [
+            "",
+            " ",
+            "byok",
+            "byok ",
+            " byok",
+            "BYOK",
+            "Byok",
+            "byok\n",
+            "byok\0",
+            "disabled",
+            "Disabled",
+            "platform_managed",
+            "null",
+            "NULL",
+            "b\u{443}ok",
+            "🔑",
+            "byok,disabled",
+        ];
+        for org in texts {
+            for text in texts {
+                for stored in [None, Some(None), Some(Some(text))] {
+                    let mode = decide("w", org, stored).resolved_mode;
+                    let opened_by = match stored {
+                        Some(Some(text)) => text,
+                        _ => org,
+                    };
+                    if mode != Mode::PlatformManaged {
+                        assert_eq!(mode.name(), opened_by, "{org:?} {stored:?}");
+                    }
+                }
+            }
+        }
+    }
+}
