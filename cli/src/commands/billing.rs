@@ -24,7 +24,7 @@ pub(super) async fn mode(arguments: &Arguments, command: &BillingMode) -> Answer
                 Ok(session) => mode::resolve_in(&session, workspace, org_default).await,
                 Err(error) => (mode::closed(workspace, org_default), Some(error)),
             };
-            let text = format!("{}", resolution.resolved_mode.name());
+            let text = resolution.resolved_mode.name().to_owned();
             answer(
                 name,
                 serde_json::json!(resolution),
