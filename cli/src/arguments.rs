@@ -260,16 +260,8 @@ pub(crate) enum BillingMode {
         /// The workspace's id
         #[arg(allow_hyphen_values = true)]
         workspace: String,
-        /// The organisation's default; what is none of the three counts as platform_managed
-        #[arg(
-            long,
-            value_name = "TEXT",
-            default_value = "",
-            hide_default_value = true,
-            allow_hyphen_values = true,
-            env = "MOLECULE_LLM_BILLING_MODE"
-        )]
-        org_default: String,
+        #[command(flatten)]
+        org: OrgDefault,
     },
     /// Set the mode of a workspace
     Set {
@@ -279,32 +271,16 @@ pub(crate) enum BillingMode {
         /// platform_managed, byok or disabled
         #[arg(allow_hyphen_values = true)]
         mode: String,
-        /// The organisation's default
-        #[arg(
-            long,
-            value_name = "TEXT",
-            default_value = "",
-            hide_default_value = true,
-            allow_hyphen_values = true,
-            env = "MOLECULE_LLM_BILLING_MODE"
-        )]
-        org_default: String,
+        #[command(flatten)]
+        org: OrgDefault,
     },
     /// Let a workspace inherit the organisation's default
     Clear {
         /// The workspace's id
         #[arg(allow_hyphen_values = true)]
         workspace: String,
-        /// The organisation's default
-        #[arg(
-            long,
-            value_name = "TEXT",
-            default_value = "",
-            hide_default_value = true,
-            allow_hyphen_values = true,
-            env = "MOLECULE_LLM_BILLING_MODE"
-        )]
-        org_default: String,
+        #[command(flatten)]
+        org: OrgDefault,
     },
     /// Filter an environment from stdin to what the workspace's container may have
     ///
@@ -314,20 +290,26 @@ pub(crate) enum BillingMode {
         /// The workspace's id
         #[arg(allow_hyphen_values = true)]
         workspace: String,
-        /// The organisation's default
-        #[arg(
-            long,
-            value_name = "TEXT",
-            default_value = "",
-            hide_default_value = true,
-            allow_hyphen_values = true,
-            env = "MOLECULE_LLM_BILLING_MODE"
-        )]
-        org_default: String,
+        #[command(flatten)]
+        org: OrgDefault,
         /// The environment is a JSON object, not KEY=VALUE lines
         #[arg(long)]
         json_env: bool,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OrgDefault {
+    /// The organisation's default; what is none of the three counts as platform_managed
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true,
+        env = "MOLECULE_LLM_BILLING_MODE"
+    )]
+    pub org_default: String,
 }
 
 #[derive(Debug, Subcommand)]
@@ -340,16 +322,8 @@ pub(crate) enum WorkspaceSecret {
         /// The secret's name, compared trimmed and in upper case
         #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
         key: String,
-        /// The organisation's default
-        #[arg(
-            long,
-            value_name = "TEXT",
-            default_value = "",
-            hide_default_value = true,
-            allow_hyphen_values = true,
-            env = "MOLECULE_LLM_BILLING_MODE"
-        )]
-        org_default: String,
+        #[command(flatten)]
+        org: OrgDefault,
     },
 }
 

@@ -15,14 +15,11 @@ pub(super) async fn mode(arguments: &Arguments, command: &BillingMode) -> Answer
     let name = arguments.command.name();
     let session = session(arguments, Duration::ZERO);
     match command {
-        BillingMode::Get {
-            workspace,
-            org_default,
-        } => {
+        BillingMode::Get { workspace, org } => {
             // Whoever asks gets one of the three, whatever stands in the way.
             let (resolution, error) = match session {
-                Ok(session) => mode::resolve_in(&session, workspace, org_default).await,
-                Err(error) => (mode::closed(workspace, org_default), Some(error)),
+                Ok(session) => mode::resolve_in(&session, workspace, &org.org_default).await,
+                Err(error) => (mode::closed(workspace, &org.org_default), Some(error)),
             };
             let text = resolution.resolved_mode.name().to_owned();
             answer(
@@ -35,38 +32,35 @@ pub(super) async fn mode(arguments: &Arguments, command: &BillingMode) -> Answer
         BillingMode::Set {
             workspace,
             mode: text,
-            org_default,
+            org,
         } => match session {
             Ok(session) => match mode::set(&session, workspace, Some(text)).await {
-                Ok(_) => confirmed(name, &session, workspace, org_default).await,
+                Ok(_) => confirmed(name, &session, workspace, &org.org_default).await,
                 Err(error) => Answer::failed(name, error),
             },
             Err(error) => Answer::failed(name, error),
         },
-        BillingMode::Clear {
-            workspace,
-            org_default,
-        } => match session {
+        BillingMode::Clear { workspace, org } => match session {
             Ok(session) => match mode::set(&session, workspace, None).await {
-                Ok(_) => confirmed(name, &session, workspace, org_default).await,
+                Ok(_) => confirmed(name, &session, workspace, &org.org_default).await,
                 Err(error) => Answer::failed(name, error),
             },
             Err(error) => Answer::failed(name, error),
         },
         BillingMode::Strip {
             workspace,
-            org_default,
+            org,
             json_env,
         } => {
             let (resolution, error, runtime) = match session {
                 Ok(session) => {
                     let (resolution, error) =
-                        mode::resolve_in(&session, workspace, org_default).await;
+                        mode::resolve_in(&session, workspace, &org.org_default).await;
                     let runtime = mode::runtime(&session, workspace).await;
                     (resolution, error, runtime)
                 }
                 Err(error) => (
-                    mode::closed(workspace, org_default),
+                    mode::closed(workspace, &org.org_default),
                     Some(error),
                     String::new(),
                 ),
@@ -157,11 +151,11 @@ pub(super) async fn secret(arguments: &Arguments, command: &WorkspaceSecret) -> 
     let WorkspaceSecret::Check {
         workspace,
         key,
-        org_default,
+        org,
     } = command;
     let (resolution, error) = match session(arguments, Duration::ZERO) {
-        Ok(session) => mode::resolve_in(&session, workspace, org_default).await,
-        Err(error) => (mode::closed(workspace, org_default), Some(error)),
+        Ok(session) => mode::resolve_in(&session, workspace, &org.org_default).await,
+        Err(error) => (mode::closed(workspace, &org.org_default), Some(error)),
     };
     let gate = secret::check(&resolution, key);
     let text = if gate.allowed { "allowed" } else { "refused" };
