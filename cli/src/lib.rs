@@ -55,7 +55,9 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
     let rendered = without_passwords(&error.render().to_string());
     // The contract holds for wrong calls too: whoever asked for JSON gets JSON.
-    let words: Vec<String> = std::env::args().collect();
+    let words: Vec<String> = std::env::args_os()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
     let json = words.iter().any(|word| word == "--output=json")
         || words
             .windows(2)

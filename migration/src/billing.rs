@@ -63,19 +63,104 @@ pub fn is_over_mode(check: &Check) -> bool {
         .any(|word| word == MODE)
 }
 
-/// Whether a check lets exactly the recognised modes through, whatever its spelling: it names these texts and no other.
+/// Whether a check lets exactly the recognised modes through, and NULL: in one of the forms that upstream's `IN` takes.
 pub fn is_the_check(check: &Check) -> bool {
-    let mut named: Vec<&str> = check.definition.split('\'').skip(1).step_by(2).collect();
+    let lower = check.definition.to_lowercase();
+    let mut named: Vec<&str> = lower.split('\'').skip(1).step_by(2).collect();
     named.sort_unstable();
     let mut wanted = MODES;
     wanted.sort_unstable();
-    is_over_mode(check) && named == wanted
+    if named != wanted {
+        return false;
+    }
+    // The structure: literals become `?`, and what is left are words and `=`.
+    let mut structure = String::new();
+    for (position, piece) in lower.split('\'').enumerate() {
+        if position % 2 == 1 {
+            structure.push_str(" ? ");
+        } else {
+            structure.push_str(
+                &piece
+                    .replace("::text", " ")
+                    .replace("::character varying", " ")
+                    .replace('=', " = "),
+            );
+        }
+    }
+    let words: Vec<&str> = structure
+        .split(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '=' | '?' | '<' | '>' | '~')))
+        .filter(|word| !word.is_empty())
+        .collect();
+    let words = words.join(" ").replace(MODE, "m");
+    matches!(
+        words.as_str(),
+        "check m in ? ? ?"
+            | "check m is null or m in ? ? ?"
+            | "check m in ? ? ? or m is null"
+            | "check m = any array ? ? ?"
+            | "check m is null or m = any array ? ? ?"
+            | "check m = any array ? ? ? or m is null"
+    )
+}
+
+/// Whether the column is guarded by that check and by no other.
+pub fn is_guarded(table: &crate::catalog::Table) -> bool {
+    let mut over = table
+        .checks
+        .iter()
+        .filter(|check| is_over_mode(check))
+        .peekable();
+    over.peek().is_some() && over.all(|check| is_the_check(check) && check.validated)
+}
+
+/// The condition that a row of `workspaces` stores none of the three. On SQLite only text is text: a blob of the same
+/// bytes is none.
+pub fn is_garbled(dialect: crate::Dialect) -> String {
+    let three = MODES.join("', '");
+    match dialect {
+        crate::Dialect::Postgres => format!("{MODE} IS NOT NULL AND {MODE} NOT IN ('{three}')"),
+        crate::Dialect::Sqlite => {
+            format!(
+                "{MODE} IS NOT NULL AND (typeof({MODE}) <> 'text' OR {MODE} NOT IN ('{three}'))"
+            )
+        }
+    }
 }
 
 /// Workspaces whose stored mode is none of the three: `id`.
-pub fn garbled() -> String {
-    format!(
-        "SELECT id FROM {WORKSPACES} WHERE {MODE} IS NOT NULL AND {MODE} NOT IN ('{}')",
-        MODES.join("', '")
-    )
+pub fn garbled(dialect: crate::Dialect) -> String {
+    format!("SELECT id FROM {WORKSPACES} WHERE {}", is_garbled(dialect))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(definition: &str) -> Check {
+        Check {
+            name: None,
+            definition: definition.to_owned(),
+            validated: true,
+        }
+    }
+
+    #[test]
+    fn only_the_check_itself_is_the_check() {
+        for right in [
+            "CHECK (llm_billing_mode IS NULL OR llm_billing_mode IN ('platform_managed', 'byok', 'disabled'))",
+            "CHECK (((llm_billing_mode IS NULL) OR (llm_billing_mode = ANY (ARRAY['platform_managed'::text, 'byok'::text, 'disabled'::text]))))",
+            "check (`llm_billing_mode` in ('byok','disabled','platform_managed'))",
+        ] {
+            assert!(is_the_check(&check(right)), "{right}");
+        }
+        for wrong in [
+            "CHECK (llm_billing_mode IN ('platform_managed', 'byok'))",
+            "CHECK (llm_billing_mode NOT IN ('platform_managed', 'byok', 'disabled'))",
+            "CHECK (llm_billing_mode IS NOT NULL AND llm_billing_mode IN ('platform_managed', 'byok', 'disabled'))",
+            "CHECK (llm_billing_mode IN ('platform_managed', 'byok', 'disabled') OR length(llm_billing_mode) > 0)",
+            "CHECK (llm_billing_mode <> ALL (ARRAY['platform_managed'::text, 'byok'::text, 'disabled'::text]))",
+        ] {
+            assert!(!is_the_check(&check(wrong)), "{wrong}");
+        }
+    }
 }

@@ -56,7 +56,11 @@ pub(super) async fn mode(arguments: &Arguments, command: &BillingMode) -> Answer
                 Ok(session) => {
                     let (resolution, error) =
                         mode::resolve_in(&session, workspace, &org.org_default).await;
-                    let runtime = mode::runtime(&session, workspace).await;
+                    // A database that has just failed is not asked again.
+                    let runtime = match error {
+                        None => mode::runtime(&session, workspace).await,
+                        Some(_) => String::new(),
+                    };
                     (resolution, error, runtime)
                 }
                 Err(error) => (
@@ -107,7 +111,15 @@ fn strip(
     let proxy = Proxy::from(|name| std::env::var(name).ok());
     let mode = resolution.resolved_mode;
     let (environment, unproxied) = if json_env {
-        match serde_json::from_slice(&input) {
+        match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&input) {
+            Ok(object) if object.values().any(|value| !value.is_string()) => {
+                return Answer::failed(
+                    name,
+                    Error::Rejected {
+                        what: "standard input has a variable whose value is no text".to_owned(),
+                    },
+                );
+            }
             Ok(object) => {
                 let stripped = strip_object(object, mode, &proxy, runtime);
                 let mut text = serde_json::to_string_pretty(&stripped.environment)
@@ -157,7 +169,9 @@ pub(super) async fn secret(arguments: &Arguments, command: &WorkspaceSecret) -> 
         Ok(session) => mode::resolve_in(&session, workspace, &org.org_default).await,
         Err(error) => (mode::closed(workspace, &org.org_default), Some(error)),
     };
-    let gate = secret::check(&resolution, key);
+    let mut gate = secret::check(&resolution, key);
+    // Closed on error, whatever the name.
+    gate.allowed &= error.is_none();
     let text = if gate.allowed { "allowed" } else { "refused" };
     let error = error.or_else(|| {
         gate.reason.as_ref().map(|reason| {

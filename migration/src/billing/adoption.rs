@@ -1,9 +1,10 @@
 //! Which version of the billing schema a database without history stands at.
 
 use crate::adoption::{Recognised, Unknown};
+use crate::dialect::Dialect;
 use crate::migration::Context;
 
-use super::{MODE, WORKSPACES, is_the_check};
+use super::{MODE, WORKSPACES, is_guarded};
 
 /// Columns that show whose `workspaces` table this is.
 const OF_CODER: [&str; 3] = ["owner_id", "organization_id", "template_id"];
@@ -32,6 +33,31 @@ pub fn recognise(context: &Context) -> Result<Recognised, Unknown> {
                     anothers.join(", ")
                 ));
             }
+            if let Some(mode) = table.column(MODE) {
+                let text = match context.catalog.dialect {
+                    Dialect::Postgres => {
+                        mode.kind == "text" || mode.kind.starts_with("character varying")
+                    }
+                    Dialect::Sqlite => true,
+                };
+                if !text {
+                    differences.push(format!("{WORKSPACES}.{MODE} is {}, not text", mode.kind));
+                }
+                if mode.not_null {
+                    differences.push(format!(
+                        "{WORKSPACES}.{MODE} is NOT NULL, so that nothing can inherit"
+                    ));
+                }
+                if let Some(default) = mode
+                    .default
+                    .as_deref()
+                    .filter(|default| !default.to_lowercase().starts_with("null"))
+                {
+                    differences.push(format!(
+                        "{WORKSPACES}.{MODE} has the default {default}, which every new workspace would get"
+                    ));
+                }
+            }
             if table.primary_key != ["id"] {
                 differences.push(format!("the primary key of {WORKSPACES} is not (id)"));
             }
@@ -45,12 +71,7 @@ pub fn recognise(context: &Context) -> Result<Recognised, Unknown> {
     }
     let table = context.catalog.table(WORKSPACES);
     let has_mode = context.catalog.has_column(WORKSPACES, MODE);
-    let checked = table.is_some_and(|table| {
-        table
-            .checks
-            .iter()
-            .any(|check| is_the_check(check) && check.validated)
-    });
+    let checked = table.is_some_and(is_guarded);
     Ok(if has_mode && checked {
         Recognised {
             shape: "Molecule, with llm_billing_mode",

@@ -8,7 +8,7 @@ use crate::migration::{Context, GarbledModes, Migration, Phase};
 use crate::plan::{Blocks, Created, Loss};
 use crate::script::Script;
 
-use super::{MODE, MODES, WORKSPACES, garbled, is_over_mode, is_the_check};
+use super::{MODE, MODES, WORKSPACES, is_garbled, is_guarded, is_over_mode};
 
 pub(super) const MIGRATION: Migration = Migration {
     version: "m20260402_000002_llm_billing_mode",
@@ -37,19 +37,14 @@ fn up(context: &Context, script: &mut Script) {
         script.execute(
             WORKSPACES,
             format!(
-                "UPDATE {WORKSPACES} SET {MODE} = NULL WHERE id IN ({})",
-                garbled()
+                "UPDATE {WORKSPACES} SET {MODE} = NULL WHERE {}",
+                is_garbled(script.dialect())
             ),
             "modes outside the three are cleared: they inherit the organisation's default",
             Blocks::Rows,
         );
     }
-    let right = context.catalog.table(WORKSPACES).is_some_and(|table| {
-        table
-            .checks
-            .iter()
-            .any(|check| is_the_check(check) && check.validated)
-    });
+    let right = context.catalog.table(WORKSPACES).is_some_and(is_guarded);
     if !right {
         script.replace_checks(WORKSPACES, &check(), is_over_mode);
     }

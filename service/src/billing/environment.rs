@@ -22,7 +22,8 @@ impl Proxy {
             names
                 .iter()
                 .filter_map(|name| variable(name))
-                .find(|value| !value.trim().is_empty())
+                // A line break would end the variable and begin another.
+                .find(|value| !value.trim().is_empty() && !value.contains(['\n', '\r', '\0']))
         };
         Self {
             base: first(&["MOLECULE_LLM_BASE_URL", "OPENAI_BASE_URL"]),
@@ -95,19 +96,25 @@ pub struct Stripped<T> {
 pub fn strip_lines(input: &[u8], mode: Mode, proxy: &Proxy, runtime: &str) -> Stripped<Vec<u8>> {
     let Edit {
         removed,
-        mut set,
+        set,
         unproxied,
     } = edit(mode, proxy, runtime);
+    let mut written = vec![false; set.len()];
     let mut environment = Vec::with_capacity(input.len());
     for line in input.split_inclusive(|byte| *byte == b'\n') {
-        let name = line
-            .iter()
-            .position(|byte| *byte == b'=')
-            .map(|at| &line[..at]);
-        let of = |known: &str| name == Some(known.as_bytes());
+        // A bare name, without `=`, makes a container runtime take the variable from its host.
+        let name = match line.iter().position(|byte| *byte == b'=') {
+            Some(at) => &line[..at],
+            None => line.trim_ascii_end(),
+        };
+        let of = |known: &str| name == known.as_bytes();
         if let Some(position) = set.iter().position(|(known, _)| of(known)) {
-            // It stands where it stood, with its new value and the line's own ending.
-            let (known, value) = set.remove(position);
+            // It stands where it stood first, with its new value and the line's own ending. Whoever reads the
+            // environment takes the last of several, so there is only one.
+            if std::mem::replace(&mut written[position], true) {
+                continue;
+            }
+            let (known, value) = &set[position];
             environment.extend_from_slice(format!("{known}={value}").as_bytes());
             if line.ends_with(b"\r\n") {
                 environment.extend_from_slice(b"\r\n");
@@ -121,7 +128,7 @@ pub fn strip_lines(input: &[u8], mode: Mode, proxy: &Proxy, runtime: &str) -> St
     if !environment.is_empty() && !environment.ends_with(b"\n") {
         environment.push(b'\n');
     }
-    for (name, value) in set {
+    for (_, (name, value)) in written.iter().zip(&set).filter(|(written, _)| !**written) {
         environment.extend_from_slice(format!("{name}={value}\n").as_bytes());
     }
     Stripped {
@@ -220,6 +227,28 @@ mod tests {
             out.contains("ANTHROPIC_API_KEY=token\nANTHROPIC_BASE_URL=https://anthropic\n"),
             "{out}"
         );
+    }
+
+    #[test]
+    fn a_name_that_is_set_stands_once() {
+        let input = "ANTHROPIC_BASE_URL=evil\nMOLECULE_LLM_BASE_URL=a\nHF_TOKEN\nMOLECULE_LLM_BASE_URL=evil\nANTHROPIC_BASE_URL=evil\nMOLECULE_LLM_BILLING_MODE_RESOLVED=byok\nMOLECULE_LLM_BILLING_MODE_RESOLVED=byok\n";
+        let (out, _) = stripped(input, Mode::PlatformManaged, &proxy(), "claude-code");
+        assert!(
+            !out.contains("evil") && !out.contains("byok") && !out.contains("HF_TOKEN"),
+            "{out}"
+        );
+        assert_eq!(out.matches("MOLECULE_LLM_BASE_URL=").count(), 1, "{out}");
+        assert_eq!(
+            out.matches("MOLECULE_LLM_BILLING_MODE_RESOLVED=").count(),
+            1,
+            "{out}"
+        );
+    }
+
+    #[test]
+    fn a_setting_with_a_line_break_is_none() {
+        let broken = Proxy::from(|name| Some(format!("{name}\nX=1")));
+        assert!(strip_lines(b"", Mode::PlatformManaged, &broken, "").unproxied);
     }
 
     #[test]

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 use serde::Serialize;
-use tollgate_migration::Dialect;
 use tollgate_migration::billing::{MODE, WORKSPACES};
+use tollgate_migration::{Dialect, Track};
 use uuid::Uuid;
 
-use crate::database::Access;
+use crate::database::{Access, columns};
 use crate::error::{Error, Result};
 use crate::runner::Session;
 
@@ -207,11 +207,15 @@ async fn stored<C: ConnectionTrait>(
 ) -> std::result::Result<Option<Option<String>>, DbErr> {
     // SQLite's text may hold any bytes, which no String can; hexadecimal can be read whatever they are.
     let mode = match dialect {
-        Dialect::Postgres => MODE.to_owned(),
+        Dialect::Postgres => format!("CAST({MODE} AS text)"),
         Dialect::Sqlite => {
-            format!("CASE WHEN {MODE} IS NOT NULL THEN hex(CAST({MODE} AS blob)) END")
+            format!(
+                "CASE WHEN typeof({MODE}) = 'text' THEN hex(CAST({MODE} AS blob)) \
+                 WHEN {MODE} IS NOT NULL THEN hex(CAST('not text: ' || quote({MODE}) AS blob)) END"
+            )
         }
     };
+    refuse_anothers(connection, dialect).await?;
     let row = connection
         .query_one_raw(Statement::from_string(
             dialect.backend(),
@@ -228,7 +232,21 @@ async fn stored<C: ConnectionTrait>(
     }))
 }
 
-fn bytes(hex: &str) -> Vec<u8> {
+/// Several products have a table of that name; what another's says is no answer, and writing it would be worse.
+async fn refuse_anothers<C: ConnectionTrait>(
+    connection: &C,
+    dialect: Dialect,
+) -> std::result::Result<(), DbErr> {
+    let columns = columns(connection, dialect, WORKSPACES).await?;
+    if Track::Billing.is_anothers(WORKSPACES, columns.iter().map(String::as_str)) {
+        return Err(DbErr::Custom(format!(
+            "{WORKSPACES} belongs to another product"
+        )));
+    }
+    Ok(())
+}
+
+pub(crate) fn bytes(hex: &str) -> Vec<u8> {
     hex.as_bytes()
         .chunks(2)
         .filter_map(|pair| std::str::from_utf8(pair).ok())
@@ -259,6 +277,9 @@ pub async fn set(session: &Session, workspace: &str, mode: Option<&str>) -> Resu
     let dialect = session.dialect();
     let condition = row_condition(dialect, workspace)?;
     let connection = session.connect(Access::Write).await?;
+    refuse_anothers(&connection, dialect)
+        .await
+        .map_err(Error::database("set the billing mode"))?;
     let value = mode.map_or_else(|| "NULL".to_owned(), |mode| dialect.text(mode.name()));
     let changed = connection
         .execute_unprepared(&format!(

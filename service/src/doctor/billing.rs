@@ -36,7 +36,7 @@ fn garbled_modes(context: &Context, _: &Facts) -> Queries {
     }
     let mut arms = vec![format!(
         "SELECT CAST(id AS text) AS id FROM ({}) garbled",
-        garbled()
+        garbled(context.catalog.dialect)
     )];
     if let Some(table) = context.catalog.table(WORKSPACES) {
         arms.extend(

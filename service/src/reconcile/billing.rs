@@ -4,10 +4,11 @@
 
 use chrono::Utc;
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
-use tollgate_migration::Track;
-use tollgate_migration::billing::{MODE, WORKSPACES, garbled};
+use tollgate_migration::billing::{MODE, WORKSPACES, is_garbled};
+use tollgate_migration::{Dialect, Track};
 
 use super::Options;
+use crate::billing::mode::bytes;
 use crate::database::{Access, columns};
 use crate::error::{Error, Result};
 use crate::lock::Lock;
@@ -42,6 +43,7 @@ pub async fn billing(session: &Session, options: Options, stop: &Stop) -> Result
         brake(options, &found)?;
         return Ok(report(found));
     }
+    brake(options, &find(&connection, session).await?)?;
     prove_writable(session, &connection).await?;
     let lock = Lock::take(
         &session.location,
@@ -62,27 +64,48 @@ pub async fn billing(session: &Session, options: Options, stop: &Stop) -> Result
     Ok(report)
 }
 
-/// What differs: workspace and the text its row has.
+/// The columns of an answer: workspace, and the text its row has. SQLite's text may hold any bytes.
+fn answer(dialect: Dialect) -> String {
+    match dialect {
+        Dialect::Postgres => format!("CAST(id AS text) AS id, {MODE} AS mode"),
+        Dialect::Sqlite => format!("CAST(id AS text) AS id, hex(CAST({MODE} AS blob)) AS mode"),
+    }
+}
+
+fn read(dialect: Dialect, rows: &[sea_orm::QueryResult]) -> Result<Vec<(String, String)>> {
+    rows.iter()
+        .map(|row| {
+            let id: Option<String> = row.try_get("", "id")?;
+            let mode: Option<String> = row.try_get("", "mode")?;
+            let mode = mode.unwrap_or_default();
+            Ok((
+                id.unwrap_or_default(),
+                match dialect {
+                    Dialect::Postgres => mode,
+                    Dialect::Sqlite => String::from_utf8_lossy(&bytes(&mode)).into_owned(),
+                },
+            ))
+        })
+        .collect::<std::result::Result<_, sea_orm::DbErr>>()
+        .map_err(Error::database("read garbled billing modes"))
+}
+
+/// What differs.
 async fn find<C: ConnectionTrait>(
     connection: &C,
     session: &Session,
 ) -> Result<Vec<(String, String)>> {
     let dialect = session.dialect();
+    let sql = format!(
+        "SELECT {} FROM {WORKSPACES} WHERE {} ORDER BY id",
+        answer(dialect),
+        is_garbled(dialect)
+    );
     let rows = connection
-        .query_all_raw(Statement::from_string(
-            dialect.backend(),
-            format!(
-                "SELECT CAST(w.id AS text) AS id, CAST(w.{MODE} AS text) AS mode FROM {WORKSPACES} w \
-                 WHERE w.id IN ({}) ORDER BY w.id",
-                garbled()
-            ),
-        ))
+        .query_all_raw(Statement::from_string(dialect.backend(), sql))
         .await
         .map_err(Error::database("look for garbled billing modes"))?;
-    rows.iter()
-        .map(|row| Ok((row.try_get("", "id")?, row.try_get("", "mode")?)))
-        .collect::<std::result::Result<_, sea_orm::DbErr>>()
-        .map_err(Error::database("read garbled billing modes"))
+    read(dialect, &rows)
 }
 
 fn brake(options: Options, found: &[(String, String)]) -> Result<()> {
@@ -105,16 +128,40 @@ async fn apply(
     options: Options,
 ) -> Result<Report> {
     let doing = || Error::database("clear garbled billing modes");
+    let dialect = session.dialect();
     let transaction = begin(connection).await.map_err(doing())?;
-    let found = find(&transaction, session).await?;
+    let condition = is_garbled(dialect);
+    let found = match dialect {
+        // A row that somebody is writing is waited for and looked at again: the concurrent write wins, and what is
+        // reported is what was changed.
+        Dialect::Postgres => {
+            let rows = transaction
+                .query_all_raw(Statement::from_string(
+                    dialect.backend(),
+                    format!(
+                        "WITH due AS (SELECT id, {MODE} AS mode FROM {WORKSPACES} WHERE {condition} ORDER BY id FOR UPDATE), \
+                         done AS (UPDATE {WORKSPACES} w SET {MODE} = NULL FROM due WHERE w.id = due.id \
+                         RETURNING CAST(w.id AS text) AS id, due.mode AS mode) SELECT id, mode FROM done ORDER BY id"
+                    ),
+                ))
+                .await
+                .map_err(doing())?;
+            read(dialect, &rows)?
+        }
+        // The transaction has the write lock, so nothing moves between the two.
+        Dialect::Sqlite => {
+            let found = find(&transaction, session).await?;
+            transaction
+                .execute_unprepared(&format!(
+                    "UPDATE {WORKSPACES} SET {MODE} = NULL WHERE {condition}"
+                ))
+                .await
+                .map_err(doing())?;
+            found
+        }
+    };
+    // The brake holds on the way out too: nothing is committed.
     brake(options, &found)?;
-    transaction
-        .execute_unprepared(&format!(
-            "UPDATE {WORKSPACES} SET {MODE} = NULL WHERE id IN ({})",
-            garbled()
-        ))
-        .await
-        .map_err(doing())?;
     transaction.commit().await.map_err(doing())?;
     Ok(report(found))
 }

@@ -583,3 +583,116 @@ async fn a_made_up_molecule_is_adopted_and_migrated(
         "nothing pending, nothing to warn of"
     );
 }
+
+#[rstest]
+#[case::inverted(
+    ", llm_billing_mode text CHECK (llm_billing_mode NOT IN ('platform_managed', 'byok', 'disabled'))"
+)]
+#[case::narrower_beside(
+    ", llm_billing_mode text CHECK (llm_billing_mode IN ('platform_managed', 'byok', 'disabled')), CHECK (llm_billing_mode IN ('platform_managed', 'byok'))"
+)]
+#[case::wider(
+    ", llm_billing_mode text CHECK (llm_billing_mode IN ('platform_managed', 'byok', 'disabled') OR length(llm_billing_mode) > 0)"
+)]
+#[tokio::test]
+async fn a_check_that_only_looks_right_is_replaced(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[case] mode: &str,
+) {
+    let database = molecule(backend, mode).await;
+    let tollgate = tollgate().on(&database.url);
+    assert_eq!(tollgate.run(&["migrate", "up", "--adopt"]).code, 4);
+    tollgate.succeed(&["migrate", "up", "--adopt", "--garbled-modes", "clear"]);
+    guards(&database).await;
+}
+
+#[rstest]
+#[case::not_null(", llm_billing_mode text NOT NULL DEFAULT 'byok'", "NOT NULL")]
+#[case::default(", llm_billing_mode text DEFAULT 'byok'", "default")]
+#[tokio::test]
+async fn a_column_that_cannot_inherit_is_refused(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[case] mode: &str,
+    #[case] named: &str,
+) {
+    let database = molecule(backend, mode).await;
+    let run = tollgate()
+        .on(&database.url)
+        .run(&["migrate", "up", "--adopt"]);
+    assert_eq!(run.code, 4, "{run:#?}");
+    assert!(run.stderr.contains(named), "{run:#?}");
+}
+
+#[rstest]
+#[tokio::test]
+async fn another_products_modes_are_neither_read_nor_written(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = molecule(backend, ", llm_billing_mode text, owner_id text").await;
+    database
+        .execute("UPDATE workspaces SET llm_billing_mode = 'byok'")
+        .await;
+    let tollgate = tollgate().on(&database.url);
+    let (code, json) = tollgate.json(&["billing-mode", "get", ONE, "--org-default", "byok"]);
+    assert_eq!(
+        (code, &json["result"]["resolved_mode"]),
+        (1, &"platform_managed".into())
+    );
+    assert_eq!(
+        tollgate.run(&["billing-mode", "set", ONE, "disabled"]).code,
+        1
+    );
+    assert_eq!(modes(&database).await, ["one byok", "two byok"]);
+}
+
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "somebody else's transaction")]
+async fn a_write_of_the_gateway_wins_over_the_routine() {
+    use sea_orm::{ConnectionTrait, TransactionTrait};
+    let database = molecule(Backend::Postgres, ", llm_billing_mode text").await;
+    database
+        .execute("UPDATE workspaces SET llm_billing_mode = 'byokk'")
+        .await;
+    let other = database.another().await;
+    let writing = other.begin().await.unwrap();
+    writing
+        .execute_unprepared(&format!(
+            "UPDATE workspaces SET llm_billing_mode = 'byok' WHERE id = '{ONE}'"
+        ))
+        .await
+        .unwrap();
+    let child = tollgate()
+        .on(&database.url)
+        .command(&["reconcile", "billing", "--output", "json"])
+        .spawn()
+        .unwrap();
+    let waiting = "pg_locks WHERE NOT granted";
+    let begun = std::time::Instant::now();
+    while database.count(waiting).await == 0 {
+        assert!(
+            begun.elapsed().as_secs() < 20,
+            "the routine does not wait for the row"
+        );
+    }
+    writing.commit().await.unwrap();
+    let run = tollgate_tests::Run::from(child.wait_with_output().unwrap());
+    assert_eq!(run.code, 0, "{run:#?}");
+    assert_eq!(run.json()["changes"][0]["rows"], 1, "{run:#?}");
+    assert_eq!(modes(&database).await, ["one byok", "two -"]);
+}
+
+#[tokio::test]
+async fn any_bytes_are_cleared_on_sqlite() {
+    let database = molecule(Backend::Sqlite, ", llm_billing_mode text").await;
+    for (id, bytes) in [(ONE, "CAST(x'ff62' AS text)"), (TWO, "x'62796f6b'")] {
+        database
+            .execute(&format!(
+                "UPDATE workspaces SET llm_billing_mode = {bytes} WHERE id = '{id}'"
+            ))
+            .await;
+    }
+    tollgate()
+        .on(&database.url)
+        .succeed(&["reconcile", "billing"]);
+    assert_eq!(modes(&database).await, ["one -", "two -"]);
+}
