@@ -6,6 +6,7 @@ mod output;
 mod progress;
 mod signals;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -50,7 +51,14 @@ fn usage(error: &clap::Error) -> ExitCode {
         error.kind(),
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
     ) {
-        output::stdout(error.render().ansi().to_string().trim_end());
+        let help = error.render();
+        let coloured = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let text = if coloured {
+            help.ansi().to_string()
+        } else {
+            help.to_string()
+        };
+        output::stdout(text.trim_end());
         return ExitCode::SUCCESS;
     }
     let rendered = without_passwords(&error.render().to_string());
@@ -104,6 +112,7 @@ fn log(arguments: &Arguments) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_target(false);
     // A second subscriber in one process (tests) is not an error worth ending for.
     let _ = match arguments.log_format {

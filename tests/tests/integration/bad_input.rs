@@ -222,3 +222,18 @@ async fn a_history_from_a_newer_tollgate_is_left_alone() {
 fn tempfile() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }
+
+#[test]
+fn what_is_not_a_terminal_gets_no_colours() {
+    for arguments in [
+        &["--help"][..],
+        &["migrate", "up", "--help"],
+        &["migrate", "sideways"],
+    ] {
+        let run = tollgate().run(arguments);
+        assert!(
+            !run.stdout.contains('\u{1b}') && !run.stderr.contains('\u{1b}'),
+            "{run:#?}"
+        );
+    }
+}
