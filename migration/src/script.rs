@@ -84,6 +84,11 @@ impl Script {
         }));
     }
 
+    /// A statement over Tollgate's own rows, which are no part of what a migration changed.
+    pub fn keep_books(&mut self, sql: String, purpose: &str) {
+        self.ddl(sql, purpose.to_owned(), Blocks::Nothing);
+    }
+
     /// Takes every lock the transaction will need at once, so that it either starts or gives way. SQLite's
     /// `BEGIN IMMEDIATE` has done that already.
     pub fn lock_tables(&mut self, tables: &[&str]) {

@@ -53,11 +53,9 @@ fn up(context: &Context, script: &mut Script) {
                 "what was spent on the original since its copy was made counts for the copy too",
                 Blocks::Everyone,
             );
-            script.execute(
-                Split::TABLE,
+            script.keep_books(
                 sharing::settle(),
                 "copies are budgets like any other from here on",
-                Blocks::Nothing,
             );
         }
         if flag {

@@ -43,3 +43,10 @@ async fn every_output_holds_against_the_schema() {
         assert!(errors.is_empty(), "{arguments:?}: {errors:#?}\n{json:#}");
     }
 }
+
+#[test]
+fn the_demo_says_that_nothing_was_lost() {
+    let run = tollgate().run(&["demo"]);
+    assert_eq!(run.code, 0, "{run:#?}");
+    assert!(run.stdout.contains("Nothing lost"), "{run:#?}");
+}
