@@ -10,7 +10,7 @@ use crate::catalog::sqlite_ddl::CreateTable;
 use crate::catalog::{Catalog, Check, Column, ForeignKey, Index, Table};
 use crate::ddl::{CheckSpec, ColumnSpec, ForeignKeySpec, IndexSpec, TableSpec};
 use crate::dialect::Dialect;
-use crate::plan::{Backfill, Blocks, Created, Guard, Plan, Split, Statement, Step, Unit};
+use crate::plan::{Backfill, Blocks, Guard, Plan, Split, Statement, Step, Unit};
 use crate::rebuild::rebuild;
 
 /// A plan in the making.
@@ -41,11 +41,6 @@ impl Script {
     pub fn finish(mut self) -> (Plan, Catalog) {
         self.close();
         (self.plan, self.catalog)
-    }
-
-    /// What the plan creates so far.
-    pub fn created(&self) -> &Created {
-        &self.plan.created
     }
 
     /// Ends the open transaction. On SQLite a migration without backfills is one transaction, so this does nothing.

@@ -56,7 +56,7 @@ impl Lock {
                         Try::Busy(holder)
                     }
                 },
-                None => sqlite::try_lock(location, track)?,
+                None => sqlite::try_lock(location)?,
             };
             match tried {
                 Try::Held(lock) => return Ok(lock),

@@ -5,8 +5,6 @@ use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
-use tollgate_migration::Track;
-
 use super::{Lock, Try};
 use crate::database::{Location, canonical};
 use crate::error::{Error, Result};
@@ -16,19 +14,18 @@ pub(crate) struct SqliteLock {
     _file: File,
 }
 
-fn path(location: &Location, track: Track) -> PathBuf {
+fn path(location: &Location) -> PathBuf {
     let mut path = location
         .file()
         .map(|path| canonical(&path).into_os_string())
         .unwrap_or_default();
-    let _ = track;
     path.push(".lock");
     PathBuf::from(path)
 }
 
 /// SQLite has one writer at a time, so one lock serves every track.
-pub(super) fn try_lock(location: &Location, track: Track) -> Result<Try> {
-    let path = path(location, track);
+pub(super) fn try_lock(location: &Location) -> Result<Try> {
+    let path = path(location);
     let failed = |source| Error::File {
         path: path.display().to_string(),
         source,
