@@ -30,3 +30,7 @@ measure:
 # Writes the golden schemas anew; read the diff before committing it
 golden:
     TOLLGATE_GOLDEN=write cargo test -p tollgate-tests --test integration golden::every_step
+
+# Every migration and routine, made to fail and killed at every statement, with the table of outcomes
+torture:
+    TOLLGATE_TORTURE=all cargo test -p tollgate-tests --test integration -- --nocapture torture

@@ -92,6 +92,31 @@ pub(crate) enum Command {
     ///
     /// Reads only. Exits 4 when a finding blocks `migrate up`. Works before `migrate adopt` too.
     Doctor(Doctor),
+    /// Write down what the database holds, as digests, for `verify` to compare with
+    ///
+    /// Reads only. The file names tables, columns, counts and ids of rows, and sums of amounts; values stand in it only as
+    /// digests under a random salt of its own. Its size does not grow with the rows.
+    Snapshot {
+        /// The file to write
+        #[arg(short = 'o', long = "out", value_name = "FILE")]
+        file: std::path::PathBuf,
+    },
+    /// Prove that the database is whole, and that nothing of a snapshot was lost
+    ///
+    /// Reads only. Exits 4 and names table, column and rows where the schema differs from what the applied migrations make,
+    /// an index or constraint is not in force, a row has no parent or two owners; with --snapshot also where a row, a value,
+    /// an owner or a flag of the snapshot is gone, or is new. What the doctor announced and `up` did is no finding.
+    Verify {
+        /// A file that `tollgate snapshot` wrote before the migration
+        #[arg(long, value_name = "FILE", env = "TOLLGATE_SNAPSHOT")]
+        snapshot: Option<std::path::PathBuf>,
+    },
+    /// Copy the database, migrate the copy, and prove that nothing was lost
+    ///
+    /// The source is only read. On SQLite the file is copied to a temporary folder (TMPDIR); on PostgreSQL the tables of the
+    /// tracks are copied into a schema of their own in the database of --scratch-url, which is dropped at the end. Exits as
+    /// `migrate up` would, and 4 where `verify` finds something.
+    Rehearse(Rehearse),
     /// Compare the live schema with what the applied migrations make
     #[command(subcommand)]
     Schema(Schema),
@@ -183,6 +208,23 @@ pub(crate) struct Up {
     pub batch_ms: Option<u64>,
     #[command(flatten)]
     pub wait: Wait,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rehearse {
+    /// PostgreSQL: the database in which a schema for the copy is made, and dropped again
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "TOLLGATE_SCRATCH_URL",
+        hide_env_values = true
+    )]
+    pub scratch_url: Option<String>,
+    #[command(flatten)]
+    pub choice: Choice,
+    /// How long a batch of a backfill should take, in milliseconds [default: 50 on PostgreSQL, 10 on SQLite]
+    #[arg(long, value_name = "MS", env = "TOLLGATE_BATCH_MS", value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    pub batch_ms: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -431,6 +473,9 @@ impl Command {
             Self::Migrate(Migrate::Down { .. }) => "migrate down",
             Self::Migrate(Migrate::Adopt { .. }) => "migrate adopt",
             Self::Doctor(_) => "doctor",
+            Self::Snapshot { .. } => "snapshot",
+            Self::Verify { .. } => "verify",
+            Self::Rehearse(_) => "rehearse",
             Self::Schema(Schema::Diff { .. }) => "schema diff",
             Self::Reconcile(Reconcile::Billing(_)) => "reconcile billing",
             Self::BillingMode(BillingMode::Get { .. }) => "billing-mode get",

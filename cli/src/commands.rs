@@ -4,6 +4,7 @@ mod billing;
 mod demo;
 mod doctor;
 mod migrate;
+mod proof;
 mod reconcile;
 mod schema;
 mod seed;
@@ -23,6 +24,9 @@ pub(crate) async fn run(arguments: &Arguments, stop: &Stop) -> Answer {
     match &arguments.command {
         Command::Migrate(command) => migrate::run(arguments, command, stop).await,
         Command::Doctor(options) => doctor::run(arguments, options).await,
+        Command::Snapshot { file } => proof::snapshot(arguments, file, stop).await,
+        Command::Verify { snapshot } => proof::verify(arguments, snapshot.as_deref(), stop).await,
+        Command::Rehearse(options) => proof::rehearse(arguments, options, stop).await,
         Command::Schema(Schema::Diff { check }) => schema::diff(arguments, *check).await,
         Command::Reconcile(command) => reconcile::run(arguments, command, stop).await,
         Command::BillingMode(command) => billing::mode(arguments, command).await,

@@ -28,6 +28,12 @@ pub(crate) enum View {
     Diff,
     /// What the doctor found.
     Examined,
+    /// What was written down.
+    Snapshot,
+    /// What holds, and what was compared.
+    Verified,
+    /// What a rehearsal came to.
+    Rehearsed,
     /// What was made up.
     Seeded,
     /// Bytes that are ready, printed as they are.

@@ -25,6 +25,14 @@ pub const VIRTUAL_KEYS: &str = "governance_virtual_keys";
 /// What one virtual key may do on one provider.
 pub const PROVIDER_CONFIGS: &str = "governance_virtual_key_provider_configs";
 
+/// Tables beyond the track's own that the doctor looks into: who else may own a budget, and what is a sign of a later
+/// upstream.
+pub const READS: &[&str] = &[
+    "governance_model_configs",
+    "mcp_oauth_tokens",
+    "mcp_oauth_flows",
+];
+
 /// The track's migrations, oldest first. Contract stays last, so that `--phase backfill` leaves nothing else undone.
 /// Numbers 3 and 6 belong to the MCP credential tables.
 pub const MIGRATIONS: &[&Migration] = &[

@@ -106,6 +106,14 @@ impl Track {
         }
     }
 
+    /// Tables of others that the track's migrations look into where they exist.
+    pub fn reads(self) -> &'static [&'static str] {
+        match self {
+            Self::Governance => governance::READS,
+            Self::Billing => &[],
+        }
+    }
+
     /// Whether the database has any of the track's tables.
     pub fn is_carried_by(self, catalog: &Catalog) -> bool {
         self.marks().iter().any(|table| catalog.has_table(table))

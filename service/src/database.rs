@@ -4,10 +4,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DbErr, SqlxPostgresConnector, SqlxSqliteConnector,
-    Statement,
-};
+use crate::connection::Connection;
+use sea_orm::{ConnectionTrait, DbErr, SqlxPostgresConnector, SqlxSqliteConnector, Statement};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use tollgate_migration::Dialect;
@@ -111,6 +109,15 @@ impl Location {
         }
     }
 
+    /// The same PostgreSQL database, with a schema of it in the place of the usual ones.
+    pub(crate) fn within(&self, schema: &str) -> Self {
+        let mut there = self.clone();
+        if let Target::Postgres(options) = &mut there.target {
+            **options = (**options).clone().options([("search_path", schema)]);
+        }
+        there
+    }
+
     /// The dialect spoken there.
     pub fn dialect(&self) -> Dialect {
         match self.target {
@@ -136,7 +143,7 @@ impl Location {
     ///
     /// # Errors
     /// [`Error::Unreachable`], [`Error::NoFile`], [`Error::NotADatabase`] or [`Error::Database`].
-    pub async fn connect(&self, access: Access, timeout: Duration) -> Result<DatabaseConnection> {
+    pub async fn connect(&self, access: Access, timeout: Duration) -> Result<Connection> {
         let opening = async {
             match &self.target {
                 Target::Postgres(options) => {
@@ -148,7 +155,9 @@ impl Location {
                         .acquire_timeout(timeout)
                         .connect_with((**options).clone())
                         .await?;
-                    Ok::<_, sqlx::Error>(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))
+                    Ok::<_, sqlx::Error>(Connection::new(
+                        SqlxPostgresConnector::from_sqlx_postgres_pool(pool),
+                    ))
                 }
                 Target::Sqlite(options) => {
                     let options = match access {
@@ -165,7 +174,9 @@ impl Location {
                         .test_before_acquire(false)
                         .connect_with(options)
                         .await?;
-                    Ok(SqlxSqliteConnector::from_sqlx_sqlite_pool(pool))
+                    Ok(Connection::new(SqlxSqliteConnector::from_sqlx_sqlite_pool(
+                        pool,
+                    )))
                 }
             }
         };

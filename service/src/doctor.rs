@@ -223,6 +223,7 @@ fn finding(
         },
         title: hazard.title.to_owned(),
         table: table.to_owned(),
+        column: None,
         rows,
         sample_ids,
         effect: if resolved {
@@ -292,6 +293,7 @@ pub(crate) fn schema_finding(code: &str, table: &str, object: &str) -> Finding {
         severity: hazard.map_or(Severity::Blocking, |hazard| hazard.severity),
         title: text(|hazard| hazard.title),
         table: table.to_owned(),
+        column: None,
         rows: 1,
         sample_ids: vec![object.to_owned()],
         effect: text(|hazard| hazard.effect),
@@ -328,6 +330,7 @@ pub(crate) fn refusal_under_lock(code: &str, table: &str, ids: Vec<String>) -> E
             severity: hazard.severity,
             title: hazard.title.to_owned(),
             table: table.to_owned(),
+            column: None,
             rows: ids.len() as u64,
             sample_ids: ids.into_iter().take(10).collect(),
             effect: hazard.effect.to_owned(),

@@ -1,23 +1,30 @@
 #![doc = include_str!("../README.md")]
 
 pub mod billing;
+pub mod connection;
 pub mod database;
 pub mod doctor;
 pub mod drift;
 pub mod duration;
 pub mod error;
+mod fault;
 pub mod history;
+mod instant;
 mod lock;
 pub mod observer;
 pub mod reconcile;
+pub mod rehearse;
 pub mod report;
 mod retry;
 pub mod runner;
 pub mod runs;
 pub mod seed;
+pub mod snapshot;
 pub mod stop;
 pub mod survey;
+pub mod verify;
 
+pub use connection::{Connection, Transaction};
 pub use database::{Access, Location};
 pub use error::{Error, Result};
 pub use observer::{Event, Observer, Progress, Silent};

@@ -1,6 +1,7 @@
 //! Results as values. Printing them is the command line's business; the field names are a contract.
 
 use serde::Serialize;
+use tollgate_migration::plan::Blocks;
 use tollgate_migration::{Phase, Track};
 
 /// How much a finding weighs.
@@ -26,6 +27,8 @@ pub struct Finding {
     pub title: String,
     /// The table.
     pub table: String,
+    /// The column, where the finding is about one.
+    pub column: Option<String>,
     /// How many rows.
     pub rows: u64,
     /// The first of their ids.
@@ -62,6 +65,10 @@ pub struct Applied {
     pub rows: u64,
     /// Rows that were locked or new to the end and are left to contract's catch-up.
     pub left: u64,
+    /// How long the longest of its transactions and statements lasted that made anybody wait, in milliseconds.
+    pub longest_lock_ms: u64,
+    /// Whom that one made wait.
+    pub blocks: Blocks,
 }
 
 /// A migration that is still to be applied.

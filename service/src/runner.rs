@@ -9,6 +9,7 @@ mod backup;
 mod checkpoint;
 pub mod down;
 mod engine;
+mod held;
 pub mod plan;
 pub mod split;
 pub mod status;
@@ -16,9 +17,10 @@ pub mod up;
 
 use std::time::Duration;
 
+use crate::connection::Connection;
 use backon::Retryable;
 use chrono::{DateTime, Utc};
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement, TransactionTrait};
+use sea_orm::{ConnectionTrait, Statement};
 use tollgate_migration::{Context, Dialect, Migration, Track, billing};
 
 use crate::database::{Access, Location, columns, existing};
@@ -56,7 +58,7 @@ impl Session {
         self.location.dialect()
     }
 
-    pub(crate) async fn connect(&self, access: Access) -> Result<DatabaseConnection> {
+    pub(crate) async fn connect(&self, access: Access) -> Result<Connection> {
         self.location.connect(access, self.connect_timeout).await
     }
 
@@ -148,7 +150,7 @@ impl Session {
     /// Records a run that changed something. A failure to record is said, and does not undo what was done.
     pub(crate) async fn record_run(
         &self,
-        connection: &DatabaseConnection,
+        connection: &Connection,
         kind: &str,
         started_at: DateTime<Utc>,
         outcome: &str,
@@ -258,10 +260,7 @@ fn distance(one: &str, other: &str) -> usize {
 ///
 /// # Errors
 /// [`Error::ReadOnly`].
-pub(crate) async fn prove_writable(
-    session: &Session,
-    connection: &DatabaseConnection,
-) -> Result<()> {
+pub(crate) async fn prove_writable(session: &Session, connection: &Connection) -> Result<()> {
     let read_only = |reason: String| Error::ReadOnly {
         place: session.location.display.clone(),
         reason,
@@ -290,7 +289,7 @@ pub(crate) async fn prove_writable(
                     "the file's permissions forbid writing".to_owned(),
                 ));
             }
-            let transaction = (|| begin(connection))
+            let transaction = (|| connection.begin())
                 .retry(backoff())
                 .when(is_transient)
                 .await
@@ -319,19 +318,4 @@ pub(crate) async fn prove_writable(
                 .and_then(|_| undone.map_err(Error::database("undo the test write")))
         }
     }
-}
-
-/// A write transaction. On SQLite it takes the write lock at once, so that it cannot fail half-way for want of it.
-pub(crate) async fn begin(
-    connection: &DatabaseConnection,
-) -> std::result::Result<sea_orm::DatabaseTransaction, DbErr> {
-    connection
-        .begin_with_options(sea_orm::TransactionOptions {
-            // A server's default may be another: a snapshot that outlives a statement would hold up index builds.
-            isolation_level: (connection.get_database_backend() == sea_orm::DbBackend::Postgres)
-                .then_some(sea_orm::IsolationLevel::ReadCommitted),
-            sqlite_transaction_mode: Some(sea_orm::SqliteTransactionMode::Immediate),
-            ..Default::default()
-        })
-        .await
 }

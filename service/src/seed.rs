@@ -12,7 +12,7 @@ use tollgate_migration::{Catalog, Dialect};
 use crate::database::Access;
 use crate::error::{Error, Result};
 use crate::report::{Change, Report};
-use crate::runner::{Session, begin};
+use crate::runner::Session;
 
 /// Which gateway is imitated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,7 +168,7 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
             .await
             .map_err(doing("the database"))?;
     }
-    let transaction = begin(&connection).await.map_err(doing("the database"))?;
+    let transaction = connection.begin().await.map_err(doing("the database"))?;
     if options.profile == Profile::Molecule {
         for statement in molecule::types(dialect) {
             transaction

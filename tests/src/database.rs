@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
+use sea_orm::{ConnectionTrait, Statement};
 use tollgate_migration::{Catalog, Dialect};
+use tollgate_service::Connection;
 use tollgate_service::{Access, Location};
 
 use crate::server;
@@ -17,6 +18,9 @@ pub enum Backend {
     Postgres,
 }
 
+/// A database that copies are made of; nobody is connected to it.
+pub struct Template(TestDatabase);
+
 /// An empty database, gone when dropped.
 pub struct TestDatabase {
     /// Its backend.
@@ -24,12 +28,12 @@ pub struct TestDatabase {
     /// Its address.
     pub url: String,
     /// A connection for looking and for what a gateway would write.
-    pub connection: DatabaseConnection,
+    pub connection: Connection,
     folder: Option<tempfile::TempDir>,
     name: Option<String>,
 }
 
-async fn open(url: &str) -> DatabaseConnection {
+async fn open(url: &str) -> Connection {
     Location::parse(url)
         .expect("an address")
         .connect(Access::Create, Duration::from_secs(10))
@@ -52,25 +56,27 @@ impl TestDatabase {
                     name: None,
                 }
             }
-            Backend::Postgres => {
-                let name = format!("t_{}", uuid::Uuid::new_v4().simple());
-                let admin = open(server::url()).await;
-                admin
-                    .execute_unprepared(&format!("CREATE DATABASE {name}"))
-                    .await
-                    .expect("a database");
-                admin.close().await.expect("closed");
-                let mut url = url::Url::parse(server::url()).expect("an address");
-                url.set_path(&name);
-                let url = url.to_string();
-                Self {
-                    backend,
-                    connection: open(&url).await,
-                    url,
-                    folder: None,
-                    name: Some(name),
-                }
-            }
+            Backend::Postgres => Self::in_server("").await,
+        }
+    }
+
+    async fn in_server(how: &str) -> Self {
+        let name = format!("t_{}", uuid::Uuid::new_v4().simple());
+        let admin = open(server::url()).await;
+        admin
+            .execute_unprepared(&format!("CREATE DATABASE {name} {how}"))
+            .await
+            .expect("a database");
+        admin.close().await.expect("closed");
+        let mut url = url::Url::parse(server::url()).expect("an address");
+        url.set_path(&name);
+        let url = url.to_string();
+        Self {
+            backend: Backend::Postgres,
+            connection: open(&url).await,
+            url,
+            folder: None,
+            name: Some(name),
         }
     }
 
@@ -88,7 +94,7 @@ impl TestDatabase {
     }
 
     /// Another connection, as another process would have.
-    pub async fn another(&self) -> DatabaseConnection {
+    pub async fn another(&self) -> Connection {
         open(&self.url).await
     }
 
@@ -222,6 +228,40 @@ impl TestDatabase {
         }
         lines.sort();
         lines
+    }
+}
+
+impl TestDatabase {
+    /// Ends every connection, so that copies can be made.
+    pub async fn freeze(self) -> Template {
+        self.connection.clone().close().await.expect("closed");
+        Template(self)
+    }
+}
+
+impl Template {
+    /// A copy of its own: rows, schema, statistics.
+    pub async fn copy(&self) -> TestDatabase {
+        let backend = self.0.backend;
+        match (&self.0.folder, &self.0.name) {
+            (Some(from), _) => {
+                let folder = tempfile::tempdir().expect("a temporary folder");
+                let file = folder.path().join("gateway.db");
+                std::fs::copy(from.path().join("gateway.db"), &file).expect("a copy");
+                let url = format!("sqlite://{}", file.display());
+                TestDatabase {
+                    backend,
+                    connection: open(&url).await,
+                    url,
+                    folder: Some(folder),
+                    name: None,
+                }
+            }
+            (None, from) => {
+                let from = from.as_deref().unwrap_or_default();
+                TestDatabase::in_server(&format!("TEMPLATE {from}")).await
+            }
+        }
     }
 }
 

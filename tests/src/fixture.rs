@@ -1,5 +1,7 @@
 //! Hand-written databases in the upstream's own dialect of DDL.
 
+use tollgate_migration::Track;
+
 use crate::database::{Backend, TestDatabase};
 
 /// A legacy Bifrost schema.
@@ -59,4 +61,23 @@ pub async fn legacy(backend: Backend, shape: Shape, calendar: Calendar) -> TestD
     database.execute(&schema(backend, shape, calendar)).await;
     database.execute(&rows(shape, calendar)).await;
     database
+}
+
+/// A database as the track's upstream left it before the track's first own migration, every table filled.
+pub async fn populated(backend: Backend, track: Track) -> TestDatabase {
+    match track {
+        Track::Governance => legacy(backend, Shape::Full, Calendar::Flag).await,
+        Track::Billing => {
+            let database = TestDatabase::new(backend).await;
+            let schema = match backend {
+                Backend::Sqlite => include_str!("../fixtures/molecule/full.sqlite.sql"),
+                Backend::Postgres => include_str!("../fixtures/molecule/full.postgres.sql"),
+            };
+            database.execute(schema).await;
+            database
+                .execute(include_str!("../fixtures/molecule/full.rows.sql"))
+                .await;
+            database
+        }
+    }
 }

@@ -15,4 +15,4 @@ pub mod fixture;
 pub mod server;
 
 pub use command::{Run, Tollgate};
-pub use database::{Backend, TestDatabase};
+pub use database::{Backend, Template, TestDatabase};

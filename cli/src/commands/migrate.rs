@@ -72,7 +72,7 @@ pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &Stop) -
     Answer::new(name, outcome, view).exiting_with_3_when(found)
 }
 
-fn options(choice: &Choice) -> up::Options {
+pub(super) fn options(choice: &Choice) -> up::Options {
     up::Options {
         phase: choice.phase.map(Into::into),
         to: choice.to.clone(),

@@ -1,5 +1,7 @@
 //! Reports as text.
 
+mod proof;
+
 use std::fmt::Write;
 
 use tollgate_service::{Finding, Report, Severity, TrackReport};
@@ -45,6 +47,14 @@ pub(super) fn render(report: &Report, view: &View, failed: bool) -> String {
                     line(&mut out, "  no differences");
                 }
             }
+        }
+        View::Snapshot => proof::snapshot(&mut out, report),
+        View::Verified => proof::verified(&mut out, report, failed),
+        View::Rehearsed => {
+            for track in &report.tracks {
+                moved(&mut out, track);
+            }
+            proof::rehearsed(&mut out, report, failed);
         }
         View::Seeded => {}
     }
@@ -274,12 +284,16 @@ fn findings(out: &mut String, findings: &[Finding]) {
         };
         let _ = writeln!(
             out,
-            "{:<8} {}  {}: {} rows of {}{}",
+            "{:<8} {}  {}: {} rows of {}{}{}",
             word,
             finding.code,
             finding.title,
             finding.rows,
             finding.table,
+            finding
+                .column
+                .as_ref()
+                .map_or_else(String::new, |column| format!(".{column}")),
             samples(&finding.sample_ids, finding.rows)
         );
         let _ = writeln!(out, "              {}", finding.effect);

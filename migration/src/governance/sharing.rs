@@ -9,7 +9,7 @@ use crate::migration::{Context, SharedBudgets};
 use crate::plan::Split;
 
 use super::BUDGETS;
-use super::owners::{self, Owner};
+use super::owners::{self, Legacy, Owner};
 
 /// Columns of a budget that a copy does not take over: its id, its owners, and the hash of a config entry that speaks of
 /// another id.
@@ -148,7 +148,8 @@ fn stage(further: &str) -> Vec<String> {
 
 /// Copies for budgets with both owner columns set: the key keeps the original, the provider config gets the copy.
 pub(super) fn split_owned_twice(context: &Context) -> Option<Split> {
-    if context.shared_budgets != SharedBudgets::Clone {
+    // Columns that are ours and written by our backfill never name two.
+    if context.shared_budgets != SharedBudgets::Clone || owners::legacy(context) == Legacy::Live {
         return None;
     }
     let twice = owners::owned_twice(context)?;

@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, Statement};
+use crate::connection::{Connection, Transaction};
+use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::{Dialect, Track};
 
 use crate::database::{Access, Location};
@@ -16,8 +17,8 @@ const POLL: Duration = Duration::from_millis(100);
 
 /// Bifrost's key, held by an open transaction on a connection of its own.
 pub(crate) struct BifrostKey {
-    connection: DatabaseConnection,
-    held: Option<DatabaseTransaction>,
+    connection: Connection,
+    held: Option<Transaction>,
     wait: Duration,
 }
 
@@ -67,8 +68,8 @@ impl BifrostKey {
         }
     }
 
-    async fn attempt(&self) -> std::result::Result<Option<DatabaseTransaction>, DbErr> {
-        let transaction = crate::runner::begin(&self.connection).await?;
+    async fn attempt(&self) -> std::result::Result<Option<Transaction>, DbErr> {
+        let transaction = self.connection.begin().await?;
         super::postgres::outlive_timeouts(&transaction).await?;
         let held: bool = transaction
             .query_one_raw(Statement::from_string(

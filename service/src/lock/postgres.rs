@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, Statement};
+use crate::connection::{Connection, Transaction};
+use sea_orm::{ConnectionTrait, DbErr, Statement};
 use sha2::{Digest, Sha256};
 use tollgate_migration::{Dialect, Track};
 
@@ -15,7 +16,7 @@ const CLASS: i32 = 0x546f_6c6c;
 
 /// A connection that may become a lock.
 pub(super) struct Poll {
-    connection: DatabaseConnection,
+    connection: Connection,
 }
 
 /// What a try came to.
@@ -26,8 +27,8 @@ pub(super) enum Tried {
 
 /// A held lock.
 pub(crate) struct PostgresLock {
-    transaction: DatabaseTransaction,
-    _connection: DatabaseConnection,
+    transaction: Transaction,
+    _connection: Connection,
 }
 
 /// Two schemas of one database are two databases to Tollgate.
@@ -54,7 +55,7 @@ impl Poll {
     }
 
     async fn attempt(self, track: Track) -> std::result::Result<Tried, DbErr> {
-        let transaction = crate::runner::begin(&self.connection).await?;
+        let transaction = self.connection.begin().await?;
         outlive_timeouts(&transaction).await?;
         let schema: String = transaction
             .query_one_raw(query("SELECT current_schema()::text AS name".to_owned()))
@@ -84,9 +85,7 @@ impl Poll {
 }
 
 /// An idle transaction is a lock's whole life; PostgreSQL can end one in two ways, from 17 on in three.
-pub(super) async fn outlive_timeouts(
-    transaction: &DatabaseTransaction,
-) -> std::result::Result<(), DbErr> {
+pub(super) async fn outlive_timeouts(transaction: &Transaction) -> std::result::Result<(), DbErr> {
     transaction
         .execute_unprepared(
             "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL statement_timeout = 0; \
@@ -97,7 +96,7 @@ pub(super) async fn outlive_timeouts(
         .map(|_| ())
 }
 
-async fn holder(transaction: &DatabaseTransaction, key: i32) -> std::result::Result<String, DbErr> {
+async fn holder(transaction: &Transaction, key: i32) -> std::result::Result<String, DbErr> {
     let row = transaction
         .query_one_raw(query(format!(
             "SELECT format('server pid %s, application %s, client %s, for %s s', a.pid, \

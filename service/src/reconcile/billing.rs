@@ -2,8 +2,9 @@
 //!
 //! Reads and closes `workspaces.llm_billing_mode`; touches no other column and no other row.
 
+use crate::connection::Connection;
 use chrono::Utc;
-use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
+use sea_orm::{ConnectionTrait, Statement};
 use tollgate_migration::billing::{MODE, WORKSPACES, is_garbled};
 use tollgate_migration::{Dialect, Track};
 
@@ -13,7 +14,7 @@ use crate::database::{Access, columns};
 use crate::error::{Error, Result};
 use crate::lock::Lock;
 use crate::report::{Change, Report};
-use crate::runner::{Session, begin, prove_writable};
+use crate::runner::{Session, prove_writable};
 use crate::stop::Stop;
 
 /// Runs the routine.
@@ -122,14 +123,10 @@ fn brake(options: Options, found: &[(String, String)]) -> Result<()> {
     }
 }
 
-async fn apply(
-    connection: &DatabaseConnection,
-    session: &Session,
-    options: Options,
-) -> Result<Report> {
+async fn apply(connection: &Connection, session: &Session, options: Options) -> Result<Report> {
     let doing = || Error::database("clear garbled billing modes");
     let dialect = session.dialect();
-    let transaction = begin(connection).await.map_err(doing())?;
+    let transaction = connection.begin().await.map_err(doing())?;
     let condition = is_garbled(dialect);
     let found = match dialect {
         // A row that somebody is writing is waited for and looked at again: the concurrent write wins, and what is

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use crate::connection::Connection;
 use chrono::Utc;
-use sea_orm::{ConnectionTrait, DatabaseConnection};
+use sea_orm::ConnectionTrait;
 use tollgate_migration::adoption;
+use tollgate_migration::plan::Blocks;
 use tollgate_migration::{Context, Created, Track};
 
-use super::{Session, begin, context, idle, prove_writable};
+use super::{Session, context, idle, prove_writable};
 use crate::database::Access;
 use crate::doctor;
 use crate::drift;
@@ -152,6 +154,7 @@ fn tolerated(history: &History) -> Vec<Finding> {
             severity: Severity::Info,
             title: "differs from a fresh install of this version".to_owned(),
             table: table.to_owned(),
+            column: None,
             rows: lines.len() as u64,
             sample_ids: lines,
             effect: "left as it is; not reported as drift afterwards".to_owned(),
@@ -173,6 +176,8 @@ fn mark_report(track: Track, marked: &History) -> TrackReport {
             duration_ms: 0,
             rows: 0,
             left: 0,
+            longest_lock_ms: 0,
+            blocks: Blocks::Nothing,
         })
         .collect();
     report
@@ -192,7 +197,7 @@ fn entry(version: &str) -> Entry {
 /// Marks a track under its lock. Somebody may have done so while the lock was waited for.
 pub(super) async fn mark(
     session: &Session,
-    connection: &DatabaseConnection,
+    connection: &Connection,
     track: Track,
 ) -> Result<TrackReport> {
     let history = History::read(connection, session.dialect(), track)
@@ -204,7 +209,7 @@ pub(super) async fn mark(
     let context = context(connection, &history).await?;
     let shape = recognise(track, &context)?;
     let doing = || Error::database(format!("mark {track} as adopted"));
-    let transaction = begin(connection).await.map_err(doing())?;
+    let transaction = connection.begin().await.map_err(doing())?;
     ensure_history(&transaction, &context, track)
         .await
         .map_err(doing())?;

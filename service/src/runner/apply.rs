@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::connection::{Connection, Transaction};
 use backon::Retryable;
 use chrono::Utc;
-use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr};
-use tollgate_migration::plan::{Created, Guard, Plan, Split, Statement, Step, Unit};
+use sea_orm::{ConnectionTrait, DbErr};
+use tollgate_migration::plan::{Blocks, Created, Guard, Plan, Split, Statement, Step, Unit};
 use tollgate_migration::{Dialect, Migration, Track};
 
 use super::engine::Engine;
-use super::{begin, checkpoint, split};
+use super::held::Held;
+use super::{checkpoint, split};
 use crate::error::{Error, Result};
 use crate::history::{self, Entry};
 use crate::lock::Lock;
@@ -25,7 +27,7 @@ const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '500ms'";
 
 /// Everything that applying needs besides the plan.
 pub(super) struct Applier<'a> {
-    pub connection: &'a DatabaseConnection,
+    pub connection: &'a Connection,
     pub dialect: Dialect,
     pub track: Track,
     pub lock: &'a Lock,
@@ -116,6 +118,7 @@ impl Applier<'_> {
         }
         let mut rows = 0;
         let mut left = 0;
+        let held = Held::default();
         let (last, first) = match units.split_last() {
             Some((Unit::Transaction(steps), first)) => (steps.as_slice(), first),
             Some(_) => (&[][..], units.as_slice()),
@@ -126,15 +129,17 @@ impl Applier<'_> {
             self.lock.prove(self.track).await?;
             match unit {
                 Unit::Transaction(steps) => {
-                    rows += self.transaction(migration, steps, &[], None).await?;
+                    rows += self.transaction(migration, steps, &[], None, &held).await?;
                 }
                 Unit::Alone(statement) => {
                     self.observer.note(Event::Step(statement.purpose.clone()));
+                    let begun = Instant::now();
                     self.alone(statement).await?.map_err(failed)?;
+                    held.since(begun, statement.blocks);
                 }
                 Unit::Split(split) => {
                     self.observer.note(Event::Step(split.purpose.clone()));
-                    let copies = self.split(split).await?.map_err(failed)?;
+                    let copies = self.split(split, &held).await?.map_err(failed)?;
                     rows += copies;
                     self.changed(Split::TABLE, copies);
                 }
@@ -148,6 +153,7 @@ impl Applier<'_> {
                         lock: self.lock,
                         observer: self.observer,
                         stop: self.stop,
+                        held: &held,
                     };
                     let (changed, behind) = engine.run(pass).await?;
                     rows += changed;
@@ -166,9 +172,10 @@ impl Applier<'_> {
             rows_before: rows,
         };
         rows += self
-            .transaction(migration, last, &plan.rebuilds, Some(&ending))
+            .transaction(migration, last, &plan.rebuilds, Some(&ending), &held)
             .await?;
         let duration = begun.elapsed();
+        let (longest_lock_ms, blocks) = held.longest();
         self.observer.note(Event::Applied {
             version: migration.version.to_owned(),
             duration,
@@ -180,6 +187,8 @@ impl Applier<'_> {
             duration_ms: millis(duration).unsigned_abs(),
             rows,
             left,
+            longest_lock_ms,
+            blocks,
         })
     }
 
@@ -207,7 +216,7 @@ impl Applier<'_> {
     /// Makes the copies of shared budgets; returns how many. Looked at again until nobody needs one: an owner that gets
     /// its copy back may find somebody else there. Each round ends a sharing, so the rounds are few; the bound is for a
     /// gateway that shares faster than it is followed.
-    async fn split(&self, split: &Split) -> Result<std::result::Result<u64, DbErr>> {
+    async fn split(&self, split: &Split, held: &Held) -> Result<std::result::Result<u64, DbErr>> {
         const ROUNDS: usize = 20;
         let mut copies = 0;
         for _ in 0..ROUNDS {
@@ -218,9 +227,13 @@ impl Applier<'_> {
             loop {
                 self.stop.check()?;
                 self.lock.prove(self.track).await?;
+                let begun = Instant::now();
                 match split::page(self.connection, self.dialect, split).await {
                     Ok(0) => break,
-                    Ok(made) => copies += made,
+                    Ok(made) => {
+                        held.since(begun, Blocks::Rows);
+                        copies += made;
+                    }
                     Err(error) => return Ok(Err(error)),
                 }
             }
@@ -262,12 +275,13 @@ impl Applier<'_> {
         steps: &[Step],
         rebuilds: &[String],
         ending: Option<&Ending<'_>>,
+        held: &Held,
     ) -> Result<u64> {
         if !rebuilds.is_empty() {
             // The pragma is ignored inside a transaction, and dropping a parent with it on deletes its children.
             self.foreign_keys(false).await?;
         }
-        let outcome = (|| self.attempt(steps, rebuilds, ending))
+        let outcome = (|| self.attempt(steps, rebuilds, ending, held))
             .retry(backoff())
             .when(|abort| matches!(abort, Abort::Database(error) if is_transient(error)))
             .notify(|_, pause| {
@@ -310,8 +324,10 @@ impl Applier<'_> {
         steps: &[Step],
         rebuilds: &[String],
         ending: Option<&Ending<'_>>,
+        held: &Held,
     ) -> std::result::Result<u64, Abort> {
-        let transaction = begin(self.connection).await?;
+        let begun = Instant::now();
+        let transaction = self.connection.begin().await?;
         if self.dialect == Dialect::Postgres {
             transaction.execute_unprepared(LOCK_TIMEOUT).await?;
         }
@@ -369,6 +385,14 @@ impl Applier<'_> {
                 .await?;
         }
         transaction.commit().await?;
+        let blocks = steps
+            .iter()
+            .map(|step| match step {
+                Step::Run(statement) => statement.blocks,
+                Step::Guard(_) => Blocks::Nothing,
+            })
+            .max();
+        held.since(begun, blocks.unwrap_or(Blocks::Nothing));
         for (table, count) in counts {
             self.changed(&table, count);
         }
@@ -377,7 +401,7 @@ impl Applier<'_> {
 
     async fn end(
         &self,
-        transaction: &DatabaseTransaction,
+        transaction: &Transaction,
         ending: &Ending<'_>,
         rows: u64,
     ) -> std::result::Result<(), DbErr> {
@@ -407,7 +431,7 @@ fn millis(duration: Duration) -> i64 {
 }
 
 async fn ask(
-    transaction: &DatabaseTransaction,
+    transaction: &Transaction,
     dialect: Dialect,
     guard: &Guard,
 ) -> std::result::Result<(), Abort> {
@@ -431,9 +455,7 @@ async fn ask(
     })
 }
 
-async fn expect_foreign_keys_off(
-    transaction: &DatabaseTransaction,
-) -> std::result::Result<(), DbErr> {
+async fn expect_foreign_keys_off(transaction: &Transaction) -> std::result::Result<(), DbErr> {
     let row = transaction
         .query_one_raw(sea_orm::Statement::from_string(
             Dialect::Sqlite.backend(),
@@ -453,7 +475,7 @@ async fn expect_foreign_keys_off(
 /// Rows without their parent, by table and parent, in the rebuilt tables and in those that refer to them. A key whose
 /// parent columns are not unique cannot be checked by SQLite either, and is passed over.
 async fn violations(
-    transaction: &DatabaseTransaction,
+    transaction: &Transaction,
     rebuilds: &[String],
 ) -> std::result::Result<BTreeMap<(String, String), i64>, DbErr> {
     let dialect = Dialect::Sqlite;

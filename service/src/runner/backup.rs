@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use sea_orm::{ConnectionTrait, DatabaseConnection};
+use crate::connection::Connection;
+use sea_orm::ConnectionTrait;
 use tollgate_migration::Dialect;
 
 use super::Session;
@@ -27,7 +28,7 @@ pub(super) fn check(session: &Session, path: &Path) -> Result<()> {
 }
 
 /// Writes the copy, readable by its owner only: it holds the gateway's keys.
-pub(super) async fn write(connection: &DatabaseConnection, path: &Path) -> Result<()> {
+pub(super) async fn write(connection: &Connection, path: &Path) -> Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     std::fs::OpenOptions::new()
         .write(true)

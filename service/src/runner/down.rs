@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use crate::connection::Connection;
 use chrono::Utc;
-use sea_orm::DatabaseConnection;
 use tollgate_migration::{Migration, Track};
 
 use super::apply::Applier;
@@ -161,7 +161,7 @@ fn selected(track: Track, history: &History, options: &Options) -> Result<Vec<&'
 )]
 async fn locked(
     session: &Session,
-    connection: &DatabaseConnection,
+    connection: &Connection,
     track: Track,
     options: &Options,
     lock: &Lock,
@@ -270,7 +270,7 @@ async fn one(
 
 /// What the steps together would lose, each loss once.
 async fn losses(
-    connection: &DatabaseConnection,
+    connection: &Connection,
     history: &History,
     steps: &[&'static Migration],
 ) -> Result<Vec<Finding>> {
@@ -294,6 +294,7 @@ async fn losses(
                     severity: Severity::Blocking,
                     title: "going down loses data".to_owned(),
                     table: loss.table,
+                    column: None,
                     rows,
                     sample_ids,
                     effect: loss.what,

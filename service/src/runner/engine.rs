@@ -5,12 +5,14 @@
 
 use std::time::{Duration, Instant};
 
+use crate::connection::Connection;
 use backon::Retryable;
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement};
+use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::Dialect;
-use tollgate_migration::plan::Backfill;
+use tollgate_migration::plan::{Backfill, Blocks};
 
 use super::checkpoint::{self, Checkpoint};
+use super::held::Held;
 use crate::error::{Error, Result};
 use crate::lock::Lock;
 use crate::observer::{Event, Observer, Progress};
@@ -20,7 +22,7 @@ use tollgate_migration::Track;
 
 /// What the engine needs besides the pass.
 pub(super) struct Engine<'a> {
-    pub connection: &'a DatabaseConnection,
+    pub connection: &'a Connection,
     pub dialect: Dialect,
     pub track: Track,
     pub version: &'a str,
@@ -28,6 +30,7 @@ pub(super) struct Engine<'a> {
     pub lock: &'a Lock,
     pub observer: &'a dyn Observer,
     pub stop: &'a Stop,
+    pub held: &'a Held,
 }
 
 /// The first batch, in blocks or rowids; from there a batch sizes itself.
@@ -193,7 +196,8 @@ impl Engine<'_> {
         at: &Checkpoint,
         to: i64,
     ) -> std::result::Result<Checkpoint, DbErr> {
-        let transaction = super::begin(self.connection).await?;
+        let begun = Instant::now();
+        let transaction = self.connection.begin().await?;
         if self.dialect == Dialect::Postgres {
             // A crash of the server may take the last batches with their checkpoints, which then happen again; the
             // migration's record is committed durably, and all before it with it.
@@ -215,6 +219,7 @@ impl Engine<'_> {
         };
         checkpoint::save(&transaction, self.dialect, self.version, &pass.name, &next).await?;
         transaction.commit().await?;
+        self.held.since(begun, Blocks::Rows);
         Ok(next)
     }
 }

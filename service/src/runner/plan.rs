@@ -138,7 +138,7 @@ fn blocks_for_ms(plan: &Plan, described: &PlannedMigration, stored: u64, options
 
 /// A number from the live data. Asked on the schema as it is now, which every estimate can be.
 async fn number(
-    connection: &sea_orm::DatabaseConnection,
+    connection: &crate::connection::Connection,
     context: &tollgate_migration::Context,
     sql: &str,
 ) -> Result<u64> {

@@ -1,7 +1,8 @@
 //! Copies of shared budgets, page by page.
 
+use crate::connection::Connection;
 use backon::Retryable;
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement};
+use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::Dialect;
 use tollgate_migration::plan::Split;
 use uuid::Uuid;
@@ -24,8 +25,8 @@ pub fn copy_id(budget: &str, owner_kind: &str, owner: &str) -> Uuid {
 }
 
 /// Lists who needs a copy. Reads the gateway's tables once, and locks none of their rows.
-pub(super) async fn stage(connection: &DatabaseConnection, split: &Split) -> Result<(), DbErr> {
-    let transaction = super::begin(connection).await?;
+pub(super) async fn stage(connection: &Connection, split: &Split) -> Result<(), DbErr> {
+    let transaction = connection.begin().await?;
     for statement in &split.stage {
         transaction.execute_unprepared(statement).await?;
     }
@@ -34,7 +35,7 @@ pub(super) async fn stage(connection: &DatabaseConnection, split: &Split) -> Res
 
 /// Makes the next page of copies; returns how many, zero when none is left.
 pub(super) async fn page(
-    connection: &DatabaseConnection,
+    connection: &Connection,
     dialect: Dialect,
     split: &Split,
 ) -> Result<u64, DbErr> {
@@ -79,14 +80,14 @@ pub(super) async fn page(
 }
 
 async fn commit(
-    connection: &DatabaseConnection,
+    connection: &Connection,
     dialect: Dialect,
     split: &Split,
     values: &str,
     ids: &str,
 ) -> Result<(), DbErr> {
     let table = Split::TABLE;
-    let transaction = super::begin(connection).await?;
+    let transaction = connection.begin().await?;
     if dialect == Dialect::Postgres {
         transaction
             .execute_unprepared("SET LOCAL lock_timeout = '500ms'")

@@ -34,6 +34,8 @@ pub async fn status(session: &Session) -> Result<Report> {
                     duration_ms: applied.duration_ms.unsigned_abs(),
                     rows: applied.rows.unsigned_abs(),
                     left: 0,
+                    longest_lock_ms: 0,
+                    blocks: tollgate_migration::plan::Blocks::Nothing,
                 });
             }
         }

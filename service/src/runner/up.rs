@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::connection::Connection;
 use chrono::Utc;
-use sea_orm::DatabaseConnection;
 use tollgate_migration::governance::BUDGETS;
 use tollgate_migration::plan::Split;
 use tollgate_migration::{Context, Dialect, GarbledModes, Migration, Phase, SharedBudgets, Track};
@@ -220,7 +220,7 @@ async fn run(
 /// The part of `up` that happens under the locks.
 struct Locked<'a> {
     session: &'a Session,
-    connection: &'a DatabaseConnection,
+    connection: &'a Connection,
     names: &'a [Track],
     options: &'a Options,
     observer: &'a dyn Observer,
@@ -341,11 +341,7 @@ async fn apply_all(
     Ok(())
 }
 
-async fn read_again(
-    session: &Session,
-    connection: &DatabaseConnection,
-    track: Track,
-) -> Result<History> {
+async fn read_again(session: &Session, connection: &Connection, track: Track) -> Result<History> {
     History::read(connection, session.dialect(), track)
         .await
         .map_err(Error::database("read the history"))
@@ -372,7 +368,7 @@ pub(super) fn updates(changes: &std::sync::Mutex<BTreeMap<String, u64>>) -> Vec<
 
 /// The live context, with what the operator chose.
 pub(super) async fn live(
-    connection: &DatabaseConnection,
+    connection: &Connection,
     history: &History,
     options: &Options,
 ) -> Result<Context> {

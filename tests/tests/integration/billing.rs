@@ -359,9 +359,8 @@ async fn a_database_that_cannot_say_closes(
 }
 
 #[tokio::test]
-#[expect(clippy::disallowed_methods, reason = "somebody else's transaction")]
 async fn a_database_that_hangs_closes_after_a_while() {
-    use sea_orm::{ConnectionTrait, TransactionTrait};
+    use sea_orm::ConnectionTrait;
     let database = migrated(Backend::Postgres).await;
     let holder = database.another().await;
     let held = holder.begin().await.unwrap();
@@ -646,9 +645,8 @@ async fn another_products_modes_are_neither_read_nor_written(
 }
 
 #[tokio::test]
-#[expect(clippy::disallowed_methods, reason = "somebody else's transaction")]
 async fn a_write_of_the_gateway_wins_over_the_routine() {
-    use sea_orm::{ConnectionTrait, TransactionTrait};
+    use sea_orm::ConnectionTrait;
     let database = molecule(Backend::Postgres, ", llm_billing_mode text").await;
     database
         .execute("UPDATE workspaces SET llm_billing_mode = 'byokk'")

@@ -9,6 +9,7 @@ mod aged;
 mod bad_input;
 mod billing;
 mod contract;
+mod corruption;
 mod doctor;
 mod drift;
 mod entities;
@@ -20,7 +21,9 @@ mod resume;
 mod shapes;
 mod shared;
 mod squawk;
+mod standing;
 mod together;
+mod torture;
 
 use tollgate_tests::Tollgate;
 
@@ -30,7 +33,7 @@ fn tollgate() -> Tollgate {
 }
 
 /// A connection to a database that is no test's own.
-async fn opened(url: &str) -> sea_orm::DatabaseConnection {
+async fn opened(url: &str) -> tollgate_service::Connection {
     tollgate_service::Location::parse(url)
         .unwrap()
         .connect(

@@ -14,7 +14,7 @@ use crate::{scale, tollgate};
 
 /// One writer of a busy gateway: usage all the time, now and then a new key or a moved budget.
 async fn gateway(
-    connection: sea_orm::DatabaseConnection,
+    connection: tollgate_service::Connection,
     writer: u32,
     keys: u32,
     stop: Arc<AtomicBool>,

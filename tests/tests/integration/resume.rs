@@ -197,9 +197,8 @@ async fn an_index_left_half_built_is_built_anew() {
 }
 
 #[tokio::test]
-#[expect(clippy::disallowed_methods, reason = "somebody else's transaction")]
 async fn a_booting_bifrost_and_tollgate_wait_for_each_other() {
-    use sea_orm::{ConnectionTrait, TransactionTrait};
+    use sea_orm::ConnectionTrait;
     let (database, tollgate) = seeded(Backend::Postgres, 50).await;
     let bifrost = database.another().await;
     let migrating = bifrost.begin().await.unwrap();

@@ -65,9 +65,8 @@ async fn a_held_lock_is_named_on_sqlite() {
 }
 
 #[tokio::test]
-#[expect(clippy::disallowed_methods, reason = "somebody else's transaction")]
 async fn a_held_lock_is_named_on_postgres() {
-    use sea_orm::{ConnectionTrait, TransactionTrait};
+    use sea_orm::ConnectionTrait;
     let database = legacy(Backend::Postgres, Shape::Required, Calendar::Flag).await;
     let tollgate = tollgate().on(&database.url);
     // A run that never ends: it waits for a table that somebody keeps locked.

@@ -1,0 +1,213 @@
+//! `snapshot`: what a database holds, as digests that `verify` holds the database against after a migration.
+
+pub(crate) mod cell;
+pub(crate) mod file;
+pub(crate) mod moved;
+pub(crate) mod scan;
+pub(crate) mod sketch;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use sea_orm::{ConnectionTrait, Statement};
+use tollgate_migration::golden::golden;
+use tollgate_migration::plan::Split;
+use tollgate_migration::schema::canonical;
+use tollgate_migration::{Context, Dialect, Track};
+
+use crate::connection::Connection;
+use crate::database::Access;
+use crate::error::{Error, Result};
+use crate::history::History;
+use crate::observer::{Event, Observer};
+use crate::report::Report;
+use crate::runner::{Session, adopt, context, idle};
+use crate::stop::Stop;
+use crate::verify::invariants;
+use file::{Broken, Section, Snapshot, TrackSnapshot};
+use sketch::Salted;
+
+/// Takes a snapshot of every track into a file, read-only.
+///
+/// The rows are read as one view: on PostgreSQL a repeatable-read transaction, on SQLite a read transaction, in which
+/// writers wait unless the database is in WAL mode.
+///
+/// # Errors
+/// What connecting and reading may answer; [`Error::File`] where the file cannot be written.
+pub async fn snapshot(
+    session: &Session,
+    path: &Path,
+    taken_at: chrono::DateTime<chrono::Utc>,
+    observer: &dyn Observer,
+    stop: &Stop,
+) -> Result<Report> {
+    let connection = session.connect(Access::Read).await?;
+    let salt = salt();
+    let mut taken = Snapshot::new(
+        &session.location.display,
+        session.dialect().name(),
+        taken_at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+        &salt,
+    );
+    let salted = Salted::new(&salt);
+    let mut report = Report::default();
+    let mut shown = Vec::new();
+    view(&connection, session.dialect()).await?;
+    for (track, exists) in session.tracks(&connection).await? {
+        let (live, history) = live(session, &connection, track, exists).await?;
+        if history.entries.is_empty() {
+            continue;
+        }
+        let part =
+            track_snapshot(&connection, track, &live, &history, &salted, observer, stop).await?;
+        for (name, section) in &part.tables {
+            shown.push(serde_json::json!({
+                "track": track, "table": name, "rows": section.rows, "sums": section.sums,
+                "digest": section.digest,
+            }));
+        }
+        report.tracks.push(idle(track, &history));
+        taken.tracks.push(part);
+    }
+    taken.write(path)?;
+    report.result = Some(serde_json::json!({
+        "file": path.display().to_string(),
+        "bytes": std::fs::metadata(path).map(|meta| meta.len()).unwrap_or_default(),
+        "tables": shown,
+    }));
+    Ok(report)
+}
+
+/// 32 random bytes: two version 4 UUIDs have 244 random bits.
+fn salt() -> [u8; 32] {
+    let mut salt = [0; 32];
+    salt[..16].copy_from_slice(uuid::Uuid::new_v4().as_bytes());
+    salt[16..].copy_from_slice(uuid::Uuid::new_v4().as_bytes());
+    salt
+}
+
+/// One view of all tables. PostgreSQL's read-only connections have it from the start.
+pub(crate) async fn view(connection: &Connection, dialect: Dialect) -> Result<()> {
+    if dialect == Dialect::Sqlite {
+        connection
+            .execute_unprepared("BEGIN")
+            .await
+            .map_err(Error::database("open a read transaction"))?;
+    }
+    Ok(())
+}
+
+/// The live context of a track and its history; a database without one is taken as `migrate adopt` would take it.
+pub(crate) async fn live(
+    session: &Session,
+    connection: &Connection,
+    track: Track,
+    exists: bool,
+) -> Result<(Context, History)> {
+    let mut history = session.history(connection, track, exists).await?;
+    let mut live = context(connection, &history).await?;
+    if history.entries.is_empty() && track.is_carried_by(&live.catalog) {
+        history = adopt::recognised_history(track, &live)?;
+        live.history = history.created();
+    }
+    Ok((live, history))
+}
+
+/// Every table that any version of the track names and the database has.
+pub(crate) fn tables(track: Track, context: &Context) -> Vec<String> {
+    let mut names = BTreeSet::new();
+    for migration in track.migrations() {
+        let golden = golden(context.catalog.dialect, migration.version).unwrap_or_default();
+        names.extend(
+            golden
+                .keys()
+                .filter_map(|object| object.strip_suffix(" table"))
+                .filter(|table| context.catalog.has_table(table))
+                .map(str::to_owned),
+        );
+    }
+    names.into_iter().collect()
+}
+
+async fn track_snapshot(
+    connection: &Connection,
+    track: Track,
+    live: &Context,
+    history: &History,
+    salted: &Salted,
+    observer: &dyn Observer,
+    stop: &Stop,
+) -> Result<TrackSnapshot> {
+    let names = tables(track, live);
+    let broken = invariants::examine(connection, track, live, history)
+        .await?
+        .into_iter()
+        .map(|finding| Broken {
+            code: finding.code,
+            table: finding.table,
+            column: finding.column,
+            rows: finding.rows,
+        })
+        .collect();
+    let mut part = TrackSnapshot {
+        track,
+        at: history.current(track),
+        schema: canonical(&live.catalog, names.iter().map(String::as_str)),
+        broken,
+        tables: Default::default(),
+        facts: Default::default(),
+        copies: copies(connection, live).await?,
+    };
+    for name in names {
+        observer.note(Event::Step(format!("read {name}")));
+        let reading = moved::reading(track, live, &name);
+        let Some(walk) = scan::table(&live.catalog, &name, &reading) else {
+            continue;
+        };
+        let walked = walk_or_stop(connection, &walk, salted, stop, &name).await?;
+        part.tables.insert(name, Section::of(&walked));
+    }
+    for fact in moved::facts(track, live) {
+        observer.note(Event::Step(format!("read {}", fact.name)));
+        let walked =
+            walk_or_stop(connection, &scan::fact(&fact.sql), salted, stop, fact.name).await?;
+        part.facts
+            .insert(fact.name.to_owned(), Section::of(&walked));
+    }
+    Ok(part)
+}
+
+/// Walks, and says the signal where one came.
+pub(crate) async fn walk_or_stop(
+    connection: &Connection,
+    walk: &scan::Walk,
+    salted: &Salted,
+    stop: &Stop,
+    what: &str,
+) -> Result<scan::Walked> {
+    let walked = scan::walk(connection, walk, salted, stop).await;
+    stop.check()?;
+    walked.map_err(Error::database(format!("read {what}")))
+}
+
+/// How many copies of shared budgets there are.
+pub(crate) async fn copies(connection: &Connection, live: &Context) -> Result<u64> {
+    if !live.catalog.has_table(Split::TABLE) {
+        return Ok(0);
+    }
+    let doing = || Error::database("count the copies of shared budgets");
+    let row = connection
+        .query_one_raw(Statement::from_string(
+            live.catalog.dialect.backend(),
+            format!(
+                "SELECT count(*) AS number FROM {} WHERE copy IS NOT NULL",
+                Split::TABLE
+            ),
+        ))
+        .await
+        .map_err(doing())?;
+    let number: i64 = row
+        .map_or(Ok(0), |row| row.try_get("", "number"))
+        .map_err(doing())?;
+    Ok(number.unsigned_abs())
+}

@@ -1,0 +1,240 @@
+//! What a track's migrations move: the facts that must have exactly one new place each, and how the rows around them are
+//! read so that what the doctor announced is no difference.
+
+use tollgate_migration::billing::{MODE, WORKSPACES, is_garbled};
+use tollgate_migration::governance::owners::{self, Legacy, Owner};
+use tollgate_migration::governance::{BUDGETS, VIRTUAL_KEYS};
+use tollgate_migration::plan::Split;
+use tollgate_migration::{Context, Track};
+
+use super::scan::Reading;
+
+/// Something that rows say, in whichever schema.
+#[derive(Clone, Debug)]
+pub(crate) struct Fact {
+    /// Its name in the file.
+    pub name: &'static str,
+    /// The table that says it in the new schema.
+    pub table: &'static str,
+    /// A query of one text column `fact`, one row for each time it is true: the row's id, the column that says it in the
+    /// new schema, and what it says, separated by [`SEPARATOR`].
+    pub sql: String,
+}
+
+/// Separates the parts of a fact; a character that no id has.
+pub(crate) const SEPARATOR: char = '\u{1f}';
+
+/// What of the track is moved, on a database as it is now.
+pub(crate) fn facts(track: Track, context: &Context) -> Vec<Fact> {
+    match track {
+        Track::Governance => governance(context),
+        Track::Billing => Vec::new(),
+    }
+}
+
+/// How a table's rows are read.
+pub(crate) fn reading(track: Track, context: &Context, table: &str) -> Reading {
+    match track {
+        Track::Governance => budgets_and_owners(context, table),
+        Track::Billing if table == WORKSPACES && context.catalog.has_column(WORKSPACES, MODE) => {
+            // What is none of the three counts as nothing, before it is cleared and after.
+            let garbled = is_garbled(context.catalog.dialect).replace(MODE, &format!("t.{MODE}"));
+            Reading {
+                instead: [(
+                    MODE,
+                    format!("CASE WHEN {garbled} THEN NULL ELSE t.{MODE} END"),
+                )]
+                .into(),
+                ..Reading::default()
+            }
+        }
+        Track::Billing => Reading::default(),
+    }
+}
+
+/// Copies of shared budgets are known by their originals.
+fn budgets_and_owners(context: &Context, table: &str) -> Reading {
+    let cloned = context.catalog.has_table(Split::TABLE);
+    let copies = |on: &str| {
+        if cloned {
+            format!("LEFT JOIN {} c ON c.copy = {on}", Split::TABLE)
+        } else {
+            String::new()
+        }
+    };
+    match table {
+        BUDGETS => Reading {
+            join: copies("t.id"),
+            condition: if cloned {
+                "c.copy IS NULL".to_owned()
+            } else {
+                String::new()
+            },
+            without: Owner::BOTH.map(Owner::column).to_vec(),
+            amounts: &["max_limit", "current_usage"],
+            ..Reading::default()
+        },
+        "governance_rate_limits" => Reading {
+            amounts: &["token_current_usage", "request_current_usage"],
+            ..Reading::default()
+        },
+        _ if Owner::BOTH.iter().any(|owner| owner.table() == table) => Reading {
+            join: copies("t.budget_id"),
+            instead: if cloned {
+                [("budget_id", "COALESCE(c.original, t.budget_id)".to_owned())].into()
+            } else {
+                [].into()
+            },
+            without: vec!["calendar_aligned"],
+            ..Reading::default()
+        }
+        .without_join_where(|| !context.catalog.has_column(table, "budget_id")),
+        _ => Reading::default(),
+    }
+}
+
+impl Reading {
+    /// The same, just as the rows are, where there is nothing to join on.
+    fn without_join_where(self, absent: impl Fn() -> bool) -> Self {
+        if absent() {
+            Self {
+                join: String::new(),
+                instead: [].into(),
+                ..self
+            }
+        } else {
+            self
+        }
+    }
+}
+
+fn governance(context: &Context) -> Vec<Fact> {
+    let mut facts = vec![Fact {
+        name: "owners of budgets",
+        table: BUDGETS,
+        sql: owners_of_budgets(context),
+    }];
+    if let Some(sql) = aligned(context) {
+        facts.push(Fact {
+            name: "virtual keys on calendar windows",
+            table: VIRTUAL_KEYS,
+            sql,
+        });
+    }
+    facts
+}
+
+/// Whether the owner columns are the truth: the backfill is recorded, or upstream's own migration ran.
+fn is_backfilled(context: &Context) -> bool {
+    context.created("multi_budget_backfill").is_some()
+}
+
+/// Who owns which budget, a copy under its original's name.
+fn owners_of_budgets(context: &Context) -> String {
+    let legacy = (!is_backfilled(context))
+        .then(|| owners::references(context))
+        .flatten();
+    let columns = is_backfilled(context) || owners::legacy(context) == Legacy::Leftover;
+    let mut claims: Vec<String> = legacy.into_iter().collect();
+    for (rank, owner) in Owner::BOTH.into_iter().enumerate() {
+        let column = owner.column();
+        if columns && context.catalog.has_column(BUDGETS, column) {
+            claims.push(format!(
+                "SELECT {rank} AS kind, CAST({column} AS text) AS owner, id AS budget FROM {BUDGETS} \
+                 WHERE {column} IS NOT NULL"
+            ));
+        }
+    }
+    if claims.is_empty() {
+        claims.push("SELECT 0 AS kind, '' AS owner, '' AS budget WHERE 1 = 0".to_owned());
+    }
+    let (budget, join) = if context.catalog.has_table(Split::TABLE) {
+        (
+            "COALESCE(c.original, r.budget)",
+            format!("LEFT JOIN {} c ON c.copy = r.budget", Split::TABLE),
+        )
+    } else {
+        ("r.budget", String::new())
+    };
+    format!(
+        "SELECT DISTINCT {budget} || '{SEPARATOR}' || CASE WHEN r.kind = 0 THEN '{}' ELSE '{}' END || '{SEPARATOR}' || r.owner \
+         AS fact FROM ({}) r JOIN {BUDGETS} b ON b.id = r.budget {join}",
+        Owner::VirtualKey.column(),
+        Owner::ProviderConfig.column(),
+        claims.join(" UNION ALL ")
+    )
+}
+
+/// The ids of the virtual keys whose windows follow the calendar.
+fn aligned(context: &Context) -> Option<String> {
+    let catalog = &context.catalog;
+    let column = catalog.has_column(VIRTUAL_KEYS, "calendar_aligned");
+    let said = format!("{SEPARATOR}calendar_aligned{SEPARATOR}true");
+    let own = || {
+        format!(
+            "SELECT id || '{said}' AS fact FROM {VIRTUAL_KEYS} WHERE {}",
+            catalog.dialect.is_true("calendar_aligned")
+        )
+    };
+    if is_backfilled(context) {
+        return column.then(own);
+    }
+    let leftover = owners::legacy(context) == Legacy::Leftover;
+    let of: &[Owner] = if leftover {
+        &[Owner::ProviderConfig]
+    } else {
+        &Owner::BOTH
+    };
+    let by_budgets = owners::has_legacy_flag(context)
+        .then(|| owners::flagged_by_legacy(context, of))
+        .flatten()
+        .map(|flagged| {
+            // A flag of a provider config without its key has nowhere to go.
+            format!(
+                "SELECT v.id || '{said}' AS fact FROM {VIRTUAL_KEYS} v JOIN ({flagged}) flagged ON flagged.id = v.id"
+            )
+        });
+    match by_budgets {
+        Some(flagged) if leftover && column => Some(format!("{flagged} UNION {}", own())),
+        Some(flagged) => Some(flagged),
+        None if column => Some(own()),
+        None => Some(format!("SELECT id AS fact FROM {VIRTUAL_KEYS} WHERE 1 = 0")),
+    }
+}
+
+/// Copies that are not what their original is: `id` and `column`. They are made with the original's limit, duration,
+/// window and usage.
+pub(crate) fn unlike_their_original(context: &Context) -> Vec<(&'static str, String)> {
+    if !context.catalog.has_table(Split::TABLE) {
+        return Vec::new();
+    }
+    let differs = match context.catalog.dialect {
+        tollgate_migration::Dialect::Postgres => "IS DISTINCT FROM",
+        tollgate_migration::Dialect::Sqlite => "IS NOT",
+    };
+    ["max_limit", "reset_duration", "last_reset", "current_usage"]
+        .into_iter()
+        .filter(|column| context.catalog.has_column(BUDGETS, column))
+        .map(|column| {
+            (
+                column,
+                format!(
+                    "SELECT k.id AS id FROM {} c JOIN {BUDGETS} k ON k.id = c.copy JOIN {BUDGETS} o ON o.id = c.original \
+                     WHERE k.{column} {differs} o.{column}",
+                    Split::TABLE
+                ),
+            )
+        })
+        .collect()
+}
+
+/// Copies that are recorded and not there: `id`.
+pub(crate) fn lost_copies(context: &Context) -> Option<String> {
+    context.catalog.has_table(Split::TABLE).then(|| {
+        format!(
+            "SELECT c.copy AS id FROM {} c LEFT JOIN {BUDGETS} k ON k.id = c.copy \
+             WHERE c.copy IS NOT NULL AND k.id IS NULL",
+            Split::TABLE
+        )
+    })
+}

@@ -1,0 +1,321 @@
+//! Walks a table once, row by row as they arrive, into sketches of a fixed size.
+
+use std::collections::{BTreeMap, HashMap};
+
+use futures_util::TryStreamExt;
+use sea_orm::DbErr;
+use sqlx::{AssertSqlSafe, Row};
+use tollgate_migration::{Catalog, Dialect};
+
+use super::cell::{self, ExactSum, Kind};
+use super::sketch::{Presence, Salted, Sketch};
+use crate::connection::{Connection, Driver};
+use crate::fault;
+use crate::stop::Stop;
+
+/// What is to be walked.
+#[derive(Clone, Debug)]
+pub(crate) struct Walk {
+    /// What is selected: the id's parts, then the columns of [`Walk::columns`].
+    pub selected: String,
+    /// From where, with joins and condition.
+    pub from: String,
+    /// How many of its columns make up the id.
+    pub key: usize,
+    /// The columns that are digested, with how they are compared.
+    pub columns: Vec<(String, Kind)>,
+    /// Those of them that are summed.
+    pub summed: Vec<String>,
+}
+
+/// What a walk came to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Walked {
+    pub rows: u64,
+    pub presence: Presence,
+    pub columns: BTreeMap<String, Sketch>,
+    pub sums: BTreeMap<String, String>,
+}
+
+/// How a table's rows are read where it is not just as they are.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reading {
+    /// Joined to the table, whose alias is `t`.
+    pub join: String,
+    /// Rows that are left out fail this; empty for none.
+    pub condition: String,
+    /// Expressions in the place of columns.
+    pub instead: HashMap<&'static str, String>,
+    /// Columns that are covered elsewhere.
+    pub without: Vec<&'static str>,
+    /// Columns of amounts.
+    pub amounts: &'static [&'static str],
+}
+
+/// The walk over a table of the catalog.
+pub(crate) fn table(catalog: &Catalog, name: &str, reading: &Reading) -> Option<Walk> {
+    let dialect = catalog.dialect;
+    let table = catalog.table(name)?;
+    let key: Vec<&str> = if table.primary_key.is_empty() {
+        // Without a key a row is the whole of itself.
+        table
+            .columns
+            .iter()
+            .map(|column| column.name.as_str())
+            .collect()
+    } else {
+        table.primary_key.iter().map(String::as_str).collect()
+    };
+    let own = |column: &str| format!("t.{}", dialect.quote(column));
+    let mut selected: Vec<String> = key
+        .iter()
+        .map(|column| match dialect {
+            Dialect::Postgres => format!("{}::text", own(column)),
+            Dialect::Sqlite => format!("CAST({} AS text)", own(column)),
+        })
+        .collect();
+    let mut columns = Vec::new();
+    for column in &table.columns {
+        if reading.without.contains(&column.name.as_str()) {
+            continue;
+        }
+        let source = reading
+            .instead
+            .get(column.name.as_str())
+            .cloned()
+            .unwrap_or_else(|| own(&column.name));
+        selected.push(match dialect {
+            Dialect::Postgres => cell::postgres_expression(&column.kind, &source),
+            Dialect::Sqlite => source,
+        });
+        columns.push((column.name.clone(), cell::kind(dialect, &column.kind)));
+    }
+    let condition = if reading.condition.is_empty() {
+        String::new()
+    } else {
+        format!(" WHERE {}", reading.condition)
+    };
+    Some(Walk {
+        selected: selected.join(", "),
+        from: format!("{} t {}{condition}", dialect.quote(name), reading.join),
+        key: key.len(),
+        columns,
+        summed: reading
+            .amounts
+            .iter()
+            .map(|&name| name.to_owned())
+            .collect(),
+    })
+}
+
+/// The walk over a fact: a query of one text column.
+pub(crate) fn fact(sql: &str) -> Walk {
+    Walk {
+        selected: "f.fact".to_owned(),
+        from: format!("({sql}) f"),
+        key: 1,
+        columns: Vec::new(),
+        summed: Vec::new(),
+    }
+}
+
+/// A row's id as it is shown and hashed.
+fn id<'a>(parts: impl Iterator<Item = &'a str>, out: &mut String) {
+    out.clear();
+    for (position, part) in parts.enumerate() {
+        if position > 0 {
+            out.push(',');
+        }
+        out.push_str(part);
+    }
+}
+
+/// What is done with each row: its id, then each column's cell.
+trait Visitor {
+    fn row(&mut self, id: &str) -> u64;
+    fn cell(&mut self, row: u64, position: usize, bytes: &[u8], number: Option<f64>);
+}
+
+/// Walks.
+pub(crate) async fn walk(
+    connection: &Connection,
+    walk: &Walk,
+    salted: &Salted,
+    stop: &Stop,
+) -> Result<Walked, DbErr> {
+    struct Digesting<'a> {
+        salted: &'a Salted,
+        columns: Vec<(Salted, Sketch)>,
+        presence: Presence,
+        rows: u64,
+        sums: Vec<Option<ExactSum>>,
+    }
+    impl Visitor for Digesting<'_> {
+        fn row(&mut self, id: &str) -> u64 {
+            let row = self.salted.id(id.as_bytes());
+            self.presence.add(row, id.as_bytes());
+            self.rows += 1;
+            row
+        }
+        fn cell(&mut self, row: u64, position: usize, bytes: &[u8], number: Option<f64>) {
+            let (salted, sketch) = &mut self.columns[position];
+            sketch.add(row, salted.value(row, bytes));
+            if let (Some(sum), Some(number)) = (&mut self.sums[position], number) {
+                sum.add(number);
+            }
+        }
+    }
+    let mut digesting = Digesting {
+        salted,
+        columns: walk
+            .columns
+            .iter()
+            .map(|(name, _)| (salted.column(name), Sketch::default()))
+            .collect(),
+        presence: Presence::default(),
+        rows: 0,
+        sums: walk
+            .columns
+            .iter()
+            .map(|(name, _)| walk.summed.contains(name).then(ExactSum::default))
+            .collect(),
+    };
+    visit(connection, walk, &mut digesting, stop).await?;
+    let mut walked = Walked {
+        rows: digesting.rows,
+        presence: digesting.presence,
+        ..Walked::default()
+    };
+    for (position, ((name, _), (_, sketch))) in
+        walk.columns.iter().zip(digesting.columns).enumerate()
+    {
+        walked.columns.insert(name.clone(), sketch);
+        if let Some(sum) = &digesting.sums[position] {
+            walked.sums.insert(name.clone(), sum.text());
+        }
+    }
+    if let Driver::Postgres(pool) = connection.driver() {
+        for name in walked.sums.keys().cloned().collect::<Vec<_>>() {
+            // Exact there, and the server has the numbers already. As many statements as amounts: at most a handful.
+            let sql = format!(
+                "SELECT COALESCE(trim_scale(sum(t.{}::numeric))::text, '0') FROM {}",
+                Dialect::Postgres.quote(&name),
+                walk.from
+            );
+            let row = sqlx::query(AssertSqlSafe(sql))
+                .persistent(false)
+                .fetch_one(pool)
+                .await
+                .map_err(failed)?;
+            walked.sums.insert(name, row.try_get(0).map_err(failed)?);
+        }
+    }
+    Ok(walked)
+}
+
+/// The ids of the rows with these hashes, found by walking once more.
+pub(crate) async fn named(
+    connection: &Connection,
+    walk: &Walk,
+    salted: &Salted,
+    wanted: &[u64],
+    stop: &Stop,
+) -> Result<HashMap<u64, String>, DbErr> {
+    struct Naming<'a> {
+        salted: &'a Salted,
+        wanted: std::collections::HashSet<u64>,
+        found: HashMap<u64, String>,
+    }
+    impl Visitor for Naming<'_> {
+        fn row(&mut self, id: &str) -> u64 {
+            let row = self.salted.id(id.as_bytes());
+            if self.wanted.contains(&row) {
+                self.found.insert(row, id.to_owned());
+            }
+            row
+        }
+        fn cell(&mut self, _: u64, _: usize, _: &[u8], _: Option<f64>) {}
+    }
+    let mut naming = Naming {
+        salted,
+        wanted: wanted.iter().copied().collect(),
+        found: HashMap::new(),
+    };
+    visit(
+        connection,
+        &Walk {
+            columns: Vec::new(),
+            ..walk.clone()
+        },
+        &mut naming,
+        stop,
+    )
+    .await?;
+    Ok(naming.found)
+}
+
+async fn visit(
+    connection: &Connection,
+    walk: &Walk,
+    visitor: &mut impl Visitor,
+    stop: &Stop,
+) -> Result<(), DbErr> {
+    fault::statement()?;
+    let mut bytes = Vec::new();
+    let mut name = String::new();
+    let mut seen = 0u64;
+    let halted = || DbErr::Custom(HALTED.to_owned());
+    macro_rules! rows {
+        ($pool:expr, $cell:path) => {
+            let sql = format!("SELECT {} FROM {}", walk.selected, walk.from);
+            let mut rows = sqlx::query(AssertSqlSafe(sql))
+                .persistent(false)
+                .fetch($pool);
+            while let Some(row) = rows.try_next().await.map_err(failed)? {
+                let parts = (0..walk.key)
+                    .map(|part| {
+                        row.try_get::<Option<&str>, _>(part)
+                            .map(Option::unwrap_or_default)
+                    })
+                    .collect::<Result<Vec<&str>, sqlx::Error>>()
+                    .map_err(failed)?;
+                id(parts.into_iter(), &mut name);
+                let hash = visitor.row(&name);
+                for (position, (_, kind)) in walk.columns.iter().enumerate() {
+                    let number =
+                        $cell(&row, walk.key + position, *kind, &mut bytes).map_err(failed)?;
+                    visitor.cell(hash, position, &bytes, number);
+                }
+                seen += 1;
+                if seen % 4096 == 0 && stop.check().is_err() {
+                    return Err(halted());
+                }
+            }
+        };
+    }
+    match connection.driver() {
+        Driver::Postgres(pool) => {
+            rows!(pool, postgres_cell);
+        }
+        Driver::Sqlite(pool) => {
+            rows!(pool, cell::sqlite);
+        }
+    }
+    Ok(())
+}
+
+/// What a walk that was asked to stop says; the caller asks the stop itself for the reason.
+const HALTED: &str = "stopped";
+
+fn postgres_cell(
+    row: &sqlx::postgres::PgRow,
+    position: usize,
+    kind: Kind,
+    out: &mut Vec<u8>,
+) -> Result<Option<f64>, sqlx::Error> {
+    cell::postgres(row, position, kind, out).map(|()| None)
+}
+
+fn failed(error: sqlx::Error) -> DbErr {
+    DbErr::Query(sea_orm::RuntimeErr::SqlxError(std::sync::Arc::new(error)))
+}

@@ -1,0 +1,290 @@
+//! A failure at every statement: the n-th statement of a run fails, or the process dies in its place, for every n; the
+//! next run ends where an undisturbed one does, row for row.
+//!
+//! Every migration of every track is tried, up and down, and every routine of [`ROUTINES`]. The standing suite tries a
+//! sample with a fixed seed; `just torture` tries every point.
+
+use std::collections::BTreeMap;
+
+use rstest::rstest;
+use tollgate_migration::Track;
+use tollgate_tests::fixture::populated;
+use tollgate_tests::{Backend, Template, TestDatabase};
+
+use crate::tollgate;
+
+/// Points that the standing suite tries of each subject and kind of fault.
+const SAMPLE: u64 = 2;
+
+/// What a routine is tried on: the track, statements after its migrations, and the command.
+const ROUTINES: &[(Track, &str, &str, &[&str])] = &[(
+    Track::Billing,
+    "UPDATE workspaces SET llm_billing_mode = 'byokk'",
+    "llm_billing_mode",
+    &["reconcile", "billing"],
+)];
+
+/// A command, the database it begins with, and how it is repeated.
+struct Subject {
+    name: String,
+    template: Template,
+    command: Vec<String>,
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|&word| word.to_owned()).collect()
+}
+
+/// The populated database, with what the operator's flags are for.
+async fn base(backend: Backend, track: Track) -> TestDatabase {
+    let database = populated(backend, track).await;
+    if track == Track::Governance {
+        database
+            .execute(
+                "UPDATE governance_virtual_keys SET budget_id = 'b-alice' WHERE id = 'vk-carol'",
+            )
+            .await;
+    }
+    database
+}
+
+fn up(track: Track, to: &str) -> Vec<String> {
+    words(&[
+        "--track",
+        track.name(),
+        "migrate",
+        "up",
+        "--adopt",
+        "--to",
+        to,
+        "--shared-budgets",
+        "clone",
+        "--garbled-modes",
+        "clear",
+    ])
+}
+
+async fn run(database: &TestDatabase, command: &[String]) {
+    let command: Vec<&str> = command.iter().map(String::as_str).collect();
+    tollgate().on(&database.url).succeed(&command);
+}
+
+async fn subjects(backend: Backend) -> Vec<Subject> {
+    let mut all = Vec::new();
+    for track in Track::ALL {
+        let first = track.migrations()[0];
+        all.push(Subject {
+            name: format!("up   {}", first.version),
+            template: TestDatabase::new(backend).await.freeze().await,
+            command: up(track, first.slug()),
+        });
+        all.push(Subject {
+            name: format!("adopt {track}"),
+            template: base(backend, track).await.freeze().await,
+            command: words(&["--track", track.name(), "migrate", "adopt"]),
+        });
+        for pair in track.migrations().windows(2) {
+            let (before, migration) = (pair[0], pair[1]);
+            let database = base(backend, track).await;
+            run(&database, &up(track, before.slug())).await;
+            all.push(Subject {
+                name: format!("up   {}", migration.version),
+                template: database.freeze().await,
+                command: up(track, migration.slug()),
+            });
+            let database = base(backend, track).await;
+            run(&database, &up(track, migration.slug())).await;
+            all.push(Subject {
+                name: format!("down {}", migration.version),
+                template: database.freeze().await,
+                command: words(&[
+                    "--track",
+                    track.name(),
+                    "migrate",
+                    "down",
+                    "--to",
+                    before.slug(),
+                    "--allow-data-loss",
+                ]),
+            });
+        }
+    }
+    for (track, sql, to, command) in ROUTINES {
+        let database = base(backend, *track).await;
+        run(&database, &up(*track, to)).await;
+        // Checks stand aside: what a routine repairs is what they would refuse.
+        if backend == Backend::Sqlite {
+            database
+                .execute("PRAGMA ignore_check_constraints = ON")
+                .await;
+        } else {
+            database
+                .execute("ALTER TABLE workspaces DROP CONSTRAINT IF EXISTS workspaces_llm_billing_mode_check")
+                .await;
+        }
+        database.execute(sql).await;
+        all.push(Subject {
+            name: command.join(" "),
+            template: database.freeze().await,
+            command: words(command),
+        });
+    }
+    all
+}
+
+/// Rows, schema, and what the histories say was created.
+async fn state(database: &TestDatabase) -> (Vec<(String, Vec<String>)>, Vec<String>) {
+    let catalog = database.catalog().await;
+    let mut rows = database.everything(|_, _| true).await;
+    for track in Track::ALL {
+        let table = track.history_table();
+        if catalog.has_table(&table) {
+            rows.push((
+                table.clone(),
+                database.rows(&table, &["version", "created"]).await,
+            ));
+        }
+    }
+    for left in ["tollgate_backfills", "tollgate_clones"] {
+        if catalog.has_table(left) {
+            let columns: Vec<&str> = match left {
+                "tollgate_clones" => vec!["original", "kind", "owner", "copy", "settled"],
+                _ => vec!["migration", "pass"],
+            };
+            rows.push((left.to_owned(), database.rows(left, &columns).await));
+        }
+    }
+    // Which of Tollgate's own tables exist depends on how far a run came before it failed.
+    rows.retain(|(table, rows)| !(table.starts_with("tollgate_") && rows.is_empty()));
+    let schema = database
+        .schema()
+        .await
+        .into_iter()
+        .filter(|line| !line.starts_with("tollgate_"))
+        .collect();
+    (rows, schema)
+}
+
+/// What the points of one subject came to.
+#[derive(Default)]
+struct Tally {
+    points: u64,
+    failed: u64,
+    killed: u64,
+    survived: u64,
+    differing: Vec<String>,
+}
+
+/// A fixed sequence, so that every run of the suite tries the same points.
+fn sample(seed: &str, count: u64) -> Vec<u64> {
+    let mut state = seed.bytes().fold(0x9e37_79b9_7f4a_7c15_u64, |state, byte| {
+        (state ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    });
+    (0..SAMPLE)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % count + 1
+        })
+        .collect()
+}
+
+impl Subject {
+    /// Runs the command under a fault; whether the fault struck, and the run.
+    fn under(&self, database: &TestDatabase, fault: &str) -> (Option<String>, tollgate_tests::Run) {
+        let folder = tempfile::tempdir().unwrap();
+        let mark = folder.path().join("mark");
+        let command: Vec<&str> = self.command.iter().map(String::as_str).collect();
+        let run = tollgate()
+            .on(&database.url)
+            .with("TOLLGATE_FAULT", fault)
+            .with("TOLLGATE_FAULT_MARK", &mark.display().to_string())
+            .run(&command);
+        (std::fs::read_to_string(mark).ok(), run)
+    }
+
+    async fn torture(&self, backend: Backend, all: bool) -> Tally {
+        let calm = self.template.copy().await;
+        let (counted, run) = self.under(&calm, "count:0");
+        assert_eq!(run.code, 0, "{}: {run:#?}", self.name);
+        let count: u64 = counted.unwrap().parse().unwrap();
+        let expected = state(&calm).await;
+        let mut tally = Tally::default();
+        for kind in ["fail", "kill"] {
+            let chosen = sample(&format!("{}{kind}{backend:?}", self.name), count);
+            let mut point = 0;
+            loop {
+                point += 1;
+                if !all && point > count {
+                    break;
+                }
+                if !all && !chosen.contains(&point) {
+                    continue;
+                }
+                let database = self.template.copy().await;
+                let (struck, run) = self.under(&database, &format!("{kind}:{point}"));
+                if struck.is_none() {
+                    assert_eq!(run.code, 0, "{} without a fault: {run:#?}", self.name);
+                    break;
+                }
+                tally.points += 1;
+                match (kind, run.code) {
+                    ("kill", _) => tally.killed += 1,
+                    (_, 0) => tally.survived += 1,
+                    _ => tally.failed += 1,
+                }
+                if kind == "fail" && !matches!(run.code, 0 | 1) {
+                    tally.differing.push(format!(
+                        "{} {kind}:{point} exits {}: {}",
+                        self.name, run.code, run.stderr
+                    ));
+                }
+                let (_, again) = self.under(&database, "none:0");
+                if again.code != 0 {
+                    tally.differing.push(format!(
+                        "{} after {kind}:{point} cannot be repeated: {}",
+                        self.name, again.stderr
+                    ));
+                } else if state(&database).await != expected {
+                    tally
+                        .differing
+                        .push(format!("{} after {kind}:{point} ends elsewhere", self.name));
+                }
+            }
+        }
+        tally
+    }
+}
+
+#[rstest]
+#[tokio::test]
+async fn whatever_statement_fails_the_next_run_ends_as_if_it_had_not(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let all = std::env::var("TOLLGATE_TORTURE").is_ok_and(|word| word == "all");
+    let mut table = BTreeMap::new();
+    let mut differing = Vec::new();
+    for subject in subjects(backend).await {
+        let tally = subject.torture(backend, all).await;
+        crate::say(&format!(
+            "{:<9} {:<52} {:>4} points: {:>4} failed, {:>4} killed, {:>3} survived, {} ended elsewhere",
+            format!("{backend:?}"),
+            subject.name,
+            tally.points,
+            tally.failed,
+            tally.killed,
+            tally.survived,
+            tally.differing.len()
+        ));
+        table.insert(subject.name, tally.points);
+        differing.extend(tally.differing);
+    }
+    let points: u64 = table.values().sum();
+    crate::say(&format!(
+        "{backend:?}: {points} points, {} differences",
+        differing.len()
+    ));
+    assert!(table.values().all(|points| *points > 0), "{table:?}");
+    assert!(differing.is_empty(), "{}", differing.join("\n"));
+}
