@@ -4,6 +4,8 @@ use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
 use tollgate_migration::Dialect;
 
+use crate::database::existing;
+
 /// The table of runs.
 pub const TABLE: &str = "tollgate_runs";
 
@@ -90,6 +92,34 @@ pub(crate) async fn record<C: ConnectionTrait>(
         ))
         .await?;
     Ok(())
+}
+
+/// Whether a run of that kind ended after that time.
+pub(crate) async fn any_since<C: ConnectionTrait>(
+    connection: &C,
+    dialect: Dialect,
+    kind: &str,
+    since: DateTime<Utc>,
+) -> Result<bool, DbErr> {
+    if existing(connection, dialect, &[TABLE.to_owned()])
+        .await?
+        .is_empty()
+    {
+        return Ok(false);
+    }
+    let since = match dialect {
+        Dialect::Postgres => format!("CAST('{}' AS timestamptz)", instant(since)),
+        // Written by this file, in one spelling.
+        Dialect::Sqlite => format!("'{}'", instant(since)),
+    };
+    let sql = format!(
+        "SELECT id FROM {TABLE} WHERE kind = {} AND finished_at >= {since} LIMIT 1",
+        dialect.text(kind)
+    );
+    let row = connection
+        .query_one_raw(Statement::from_string(dialect.backend(), sql))
+        .await?;
+    Ok(row.is_some())
 }
 
 fn instant(at: DateTime<Utc>) -> String {

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::observer::Observer;
 use crate::report::{Finding, Report, Severity};
 use crate::runner::{Session, idle};
+use crate::runs;
 use crate::snapshot::file::Snapshot;
 use crate::snapshot::{live, view};
 use crate::stop::Stop;
@@ -214,6 +215,12 @@ pub async fn verify(
                 }
             }
             let salt = taken.salt()?;
+            let undone = match crate::instant::parse(&taken.taken_at) {
+                Some(at) => runs::any_since(&connection, session.dialect(), "migrate down", at)
+                    .await
+                    .map_err(Error::database(format!("read {}", runs::TABLE)))?,
+                None => false,
+            };
             let (lost, sections) = preservation::examine(
                 &connection,
                 &preservation::Comparison {
@@ -221,6 +228,7 @@ pub async fn verify(
                     live: &live,
                     history: &history,
                     salt: &salt,
+                    undone,
                     observer,
                     stop,
                 },

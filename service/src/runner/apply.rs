@@ -100,20 +100,22 @@ impl Applier<'_> {
             source,
         };
         let units = self.units(plan);
-        let mut created = plan.created.clone();
+        let mut created = Created::default();
+        if direction == Direction::Up {
+            // A run that failed behind its last transaction leaves nothing to plan, and still something to record.
+            created = checkpoint::announced(self.connection, self.dialect, migration.version)
+                .await
+                .map_err(failed)?;
+        }
+        created.merge(&plan.created);
         if units.len() > 1 || !matches!(units.first(), Some(Unit::Transaction(_)) | None) {
             checkpoint::ensure(self.connection, self.dialect)
                 .await
                 .map_err(failed)?;
             if direction == Direction::Up {
-                created = checkpoint::announce(
-                    self.connection,
-                    self.dialect,
-                    migration.version,
-                    &plan.created,
-                )
-                .await
-                .map_err(failed)?;
+                checkpoint::announce(self.connection, self.dialect, migration.version, &created)
+                    .await
+                    .map_err(failed)?;
             }
         }
         let mut rows = 0;

@@ -130,39 +130,48 @@ pub(crate) async fn save<C: ConnectionTrait>(
     .await
 }
 
-/// Adds what the migration is about to create to what killed runs of it have announced, and returns it all.
-pub(crate) async fn announce<C: ConnectionTrait>(
+/// What killed runs of the migration have announced; nothing where there was none.
+pub(crate) async fn announced<C: ConnectionTrait>(
     connection: &C,
     dialect: Dialect,
     migration: &str,
-    created: &Created,
 ) -> Result<Created, DbErr> {
-    let p = |n| dialect.parameter(n);
+    if existing(connection, dialect, &[TABLE.to_owned()])
+        .await?
+        .is_empty()
+    {
+        return Ok(Created::default());
+    }
     let sql = format!(
         "SELECT created FROM {TABLE} WHERE migration = {} AND pass = {}",
-        p(1),
-        p(2)
+        dialect.parameter(1),
+        dialect.parameter(2)
     );
-    let json = |error: serde_json::Error| DbErr::Custom(error.to_string());
-    let mut all: Created = match connection
+    let row = connection
         .query_one_raw(Statement::from_sql_and_values(
             dialect.backend(),
             sql,
             [migration.into(), CREATED.into()],
         ))
-        .await?
-    {
-        Some(row) => {
-            let text: Option<String> = row.try_get("", "created")?;
-            text.map_or_else(
-                || Ok(Created::default()),
-                |text| serde_json::from_str(&text),
-            )
-            .map_err(json)?
-        }
-        None => Created::default(),
+        .await?;
+    let text: Option<String> = match row {
+        Some(row) => row.try_get("", "created")?,
+        None => None,
     };
-    all.merge(created);
+    text.map_or_else(
+        || Ok(Created::default()),
+        |text| serde_json::from_str(&text).map_err(|error| DbErr::Custom(error.to_string())),
+    )
+}
+
+/// Writes down what the migration has created and is about to create, before it does.
+pub(crate) async fn announce<C: ConnectionTrait>(
+    connection: &C,
+    dialect: Dialect,
+    migration: &str,
+    all: &Created,
+) -> Result<(), DbErr> {
+    let p = |n| dialect.parameter(n);
     let sql = format!(
         "INSERT INTO {TABLE} (migration, pass, position, bound, file, {}, created) VALUES ({}, {}, 0, 0, 0, 0, {}) \
          ON CONFLICT (migration, pass) DO UPDATE SET created = excluded.created",
@@ -171,18 +180,14 @@ pub(crate) async fn announce<C: ConnectionTrait>(
         p(2),
         p(3)
     );
+    let json = serde_json::to_string(all).map_err(|error| DbErr::Custom(error.to_string()))?;
     write(
         connection,
         dialect,
         sql,
-        vec![
-            migration.into(),
-            CREATED.into(),
-            serde_json::to_string(&all).map_err(json)?.into(),
-        ],
+        vec![migration.into(), CREATED.into(), json.into()],
     )
-    .await?;
-    Ok(all)
+    .await
 }
 
 /// Forgets a migration's checkpoints: it is done, or undone.

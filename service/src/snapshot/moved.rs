@@ -52,6 +52,15 @@ pub(crate) fn reading(track: Track, context: &Context, table: &str) -> Reading {
     }
 }
 
+/// Columns that come back from a `down` with what the new schema could say: every budget below an aligned virtual key is
+/// aligned then.
+pub(crate) fn rewritten_by_down(track: Track) -> &'static [(&'static str, &'static str)] {
+    match track {
+        Track::Governance => &[(BUDGETS, "calendar_aligned")],
+        Track::Billing => &[],
+    }
+}
+
 /// Copies of shared budgets are known by their originals.
 fn budgets_and_owners(context: &Context, table: &str) -> Reading {
     let cloned = context.catalog.has_table(Split::TABLE);
@@ -78,33 +87,32 @@ fn budgets_and_owners(context: &Context, table: &str) -> Reading {
             amounts: &["token_current_usage", "request_current_usage"],
             ..Reading::default()
         },
-        _ if Owner::BOTH.iter().any(|owner| owner.table() == table) => Reading {
-            join: copies("t.budget_id"),
-            instead: if cloned {
-                [("budget_id", "COALESCE(c.original, t.budget_id)".to_owned())].into()
+        _ if Owner::BOTH.iter().any(|owner| owner.table() == table) => {
+            let refers = context.catalog.has_column(table, "budget_id");
+            let of_original = if cloned {
+                "COALESCE(c.original, b.id)"
             } else {
-                [].into()
-            },
-            without: vec!["calendar_aligned"],
-            ..Reading::default()
-        }
-        .without_join_where(|| !context.catalog.has_column(table, "budget_id")),
-        _ => Reading::default(),
-    }
-}
-
-impl Reading {
-    /// The same, just as the rows are, where there is nothing to join on.
-    fn without_join_where(self, absent: impl Fn() -> bool) -> Self {
-        if absent() {
-            Self {
-                join: String::new(),
-                instead: [].into(),
-                ..self
+                "b.id"
+            };
+            Reading {
+                join: if refers {
+                    format!(
+                        "LEFT JOIN {BUDGETS} b ON b.id = t.budget_id {}",
+                        copies("t.budget_id")
+                    )
+                } else {
+                    String::new()
+                },
+                // A reference to no budget, or an empty one, says nothing, and is announced as dropped.
+                instead: refers
+                    .then(|| ("budget_id", of_original.to_owned()))
+                    .into_iter()
+                    .collect(),
+                without: vec!["calendar_aligned"],
+                ..Reading::default()
             }
-        } else {
-            self
         }
+        _ => Reading::default(),
     }
 }
 
@@ -202,8 +210,8 @@ fn aligned(context: &Context) -> Option<String> {
     }
 }
 
-/// Copies that are not what their original is: `id` and `column`. They are made with the original's limit, duration,
-/// window and usage.
+/// Copies that may not be what their original is: `id`, and both values as text. They are made with the original's limit,
+/// duration, window and usage. SQLite's times differ as texts where the instant is one.
 pub(crate) fn unlike_their_original(context: &Context) -> Vec<(&'static str, String)> {
     if !context.catalog.has_table(Split::TABLE) {
         return Vec::new();
@@ -219,8 +227,9 @@ pub(crate) fn unlike_their_original(context: &Context) -> Vec<(&'static str, Str
             (
                 column,
                 format!(
-                    "SELECT k.id AS id FROM {} c JOIN {BUDGETS} k ON k.id = c.copy JOIN {BUDGETS} o ON o.id = c.original \
-                     WHERE k.{column} {differs} o.{column}",
+                    "SELECT k.id AS id, CAST(k.{column} AS text) AS copied, CAST(o.{column} AS text) AS original \
+                     FROM {} c JOIN {BUDGETS} k ON k.id = c.copy JOIN {BUDGETS} o ON o.id = c.original \
+                     WHERE k.{column} {differs} o.{column} ORDER BY k.id",
                     Split::TABLE
                 ),
             )

@@ -5,20 +5,27 @@
 //! modulo 2⁶¹−1: of the row's digest *d*, of *d·h* and of *d·h²*, where *h* is the id's hash. The difference of two
 //! buckets is zero where their rows agree. Where exactly one row differs, the quotient of the second and first sum is
 //! that row's *h*, and the square of the second is the product of the others; where several do, both fail to hold but
-//! for one chance in 2⁶¹. A first level holds every row, three more hold one row in 64, 4,096 and 262,144, so that some
-//! rows can be named however many differ.
+//! for one chance in 2⁶¹.
+//!
+//! Three tables hold every row, each by another part of its hash, so that a row that is alone in one can be taken out of
+//! the others, until all are told apart: that works for up to about 300 differing rows. Three more tables hold one row in
+//! 64, 4,096 and 262,144, so that some rows can be named, and all estimated, however many differ.
 
 use sha2::{Digest, Sha256};
 
 /// 2⁶¹ − 1, a prime.
 const P: u64 = (1 << 61) - 1;
 
-/// Buckets of each level.
-const BUCKETS: [usize; 4] = [256, 64, 64, 64];
-/// A row belongs to a level when so many low bits of its hash are zero.
-const ZEROS: [u32; 4] = [0, 6, 12, 18];
+/// Buckets of each table.
+const BUCKETS: [usize; 6] = [128, 128, 128, 64, 64, 64];
+/// A row is in a table when so many low bits of its hash are zero.
+const ZEROS: [u32; 6] = [0, 0, 0, 6, 12, 18];
+/// Where in the hash the number of the bucket stands.
+const SHIFTS: [u32; 6] = [20, 30, 40, 20, 20, 20];
+/// The buckets of the tables that hold every row.
+const ALL: usize = 3 * 128;
 /// All buckets of a sketch.
-pub(crate) const SIZE: usize = 256 + 3 * 64;
+pub(crate) const SIZE: usize = ALL + 3 * 64;
 /// The part of an id that is kept beside the sums.
 const ID: usize = 120;
 
@@ -97,21 +104,36 @@ impl Salted {
     }
 }
 
-/// The buckets of a row: at most one of each level.
+/// The buckets of a row: one of each table that it is in.
 fn places(row: u64) -> impl Iterator<Item = usize> {
     let mut base = 0;
-    ZEROS
-        .into_iter()
-        .zip(BUCKETS)
-        .filter_map(move |(zeros, size)| {
-            let start = base;
-            base += size;
-            (row.trailing_zeros() >= zeros).then(|| {
-                let spread = (row >> 20) % size as u64;
-                // Below 256.
-                start + usize::try_from(spread).unwrap_or_default()
-            })
+    (0..BUCKETS.len()).filter_map(move |table| {
+        let start = base;
+        base += BUCKETS[table];
+        (row.trailing_zeros() >= ZEROS[table]).then(|| {
+            let bucket = (row >> SHIFTS[table]) % BUCKETS[table] as u64;
+            // At most 127.
+            start + usize::try_from(bucket).unwrap_or_default()
         })
+    })
+}
+
+/// The three terms of a row's digest.
+fn moments(row: u64, digest: u64) -> [u64; 3] {
+    let moment = multiply(digest, row);
+    [digest, moment, multiply(moment, row)]
+}
+
+/// The row that alone makes up a difference, and its digest's.
+fn alone(place: usize, difference: [u64; 3]) -> Option<(u64, u64)> {
+    let [first, second, third] = difference;
+    if first == 0 || second == 0 || multiply(second, second) != multiply(first, third) {
+        return None;
+    }
+    let row = multiply(second, inverse(first));
+    places(row)
+        .any(|home| home == place)
+        .then_some((row, first))
 }
 
 /// The sums of one column.
@@ -127,19 +149,18 @@ impl Default for Sketch {
 /// What two sketches of one column differ in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Differing {
-    /// At least so many rows differ; about so many where a number of them share their buckets.
+    /// So many rows differ; about so many where they cannot all be told apart.
     pub rows: u64,
     /// Whether every one of them stands in [`Differing::found`].
     pub exact: bool,
-    /// Hashes of ids whose row differs, and by how much.
-    pub found: Vec<(u64, u64)>,
+    /// Hashes of ids whose row differs, by how much, and the bytes that were kept of the id.
+    pub found: Vec<(u64, u64, Vec<u8>)>,
 }
 
 impl Sketch {
     /// Adds a row's digest.
     pub(crate) fn add(&mut self, row: u64, digest: u64) {
-        let moment = multiply(digest, row);
-        let moments = [digest, moment, multiply(moment, row)];
+        let moments = moments(row, digest);
         for place in places(row) {
             for (sum, term) in self.0[place].iter_mut().zip(moments) {
                 *sum = add(*sum, term);
@@ -150,7 +171,7 @@ impl Sketch {
     /// A digest of the whole set.
     pub(crate) fn digest(&self) -> String {
         let mut hash = Sha256::new();
-        for sum in self.0[..BUCKETS[0]].iter().flatten() {
+        for sum in self.0[..ALL].iter().flatten() {
             hash.update(sum.to_be_bytes());
         }
         hash.finalize()[..16]
@@ -159,60 +180,16 @@ impl Sketch {
             .collect()
     }
 
-    /// What differs, level by level until a level can say all of its rows, or as many of them as can be told apart.
+    /// What differs.
     pub(crate) fn differing(&self, other: &Self) -> Differing {
-        let mut result = Differing {
-            exact: true,
-            ..Differing::default()
-        };
-        let mut start = 0;
-        let mut best = 0;
-        for (level, size) in BUCKETS.into_iter().enumerate() {
-            let (mut unequal, mut told) = (0u64, Vec::new());
-            for place in start..start + size {
-                let difference: [u64; 3] =
-                    std::array::from_fn(|n| subtract(other.0[place][n], self.0[place][n]));
-                if difference == [0; 3] {
-                    continue;
-                }
-                unequal += 1;
-                let [first, second, third] = difference;
-                let alone =
-                    first != 0 && multiply(second, second) == multiply(first, third) && second != 0;
-                if alone {
-                    let row = multiply(second, inverse(first));
-                    if places(row).any(|home| home == place) {
-                        told.push((row, first));
-                    }
-                }
-            }
-            start += size;
-            if unequal == 0 {
-                break;
-            }
-            let crowded = unequal - told.len() as u64;
-            // Two rows and more share a crowded bucket; when all are crowded a sparser level estimates better.
-            best = best.max((told.len() as u64 + 2 * crowded) << ZEROS[level]);
-            for found in told {
-                if !result.found.contains(&found) {
-                    result.found.push(found);
-                }
-            }
-            if level == 0 {
-                result.exact = crowded == 0;
-                if result.exact {
-                    break;
-                }
-            } else if crowded == 0 {
-                break;
-            }
-        }
-        result.rows = if result.exact {
-            result.found.len() as u64
-        } else {
-            best.max(result.found.len() as u64)
-        };
-        result
+        tell_apart(self.minus(other), Vec::new())
+    }
+
+    fn minus(&self, other: &Self) -> Vec<[u64; 3]> {
+        let pairs = self.0.iter().zip(&other.0);
+        pairs
+            .map(|(mine, others)| std::array::from_fn(|n| subtract(others[n], mine[n])))
+            .collect()
     }
 
     pub(crate) fn bytes(&self) -> Vec<u8> {
@@ -236,11 +213,89 @@ impl Sketch {
     }
 }
 
+/// Takes rows that are alone in a bucket out of all others, until none is left or none is alone. `ids` has the bytes that
+/// the buckets keep of their ids, or nothing.
+fn tell_apart(mut sums: Vec<[u64; 3]>, mut ids: Vec<Id>) -> Differing {
+    let mut result = Differing::default();
+    let mut take = |sums: &mut Vec<[u64; 3]>, ids: &mut Vec<Id>, place: usize| {
+        let Some((row, digest)) = alone(place, sums[place]) else {
+            return false;
+        };
+        let id = ids.get(place).copied();
+        let terms = moments(row, digest);
+        for home in places(row) {
+            for (sum, term) in sums[home].iter_mut().zip(terms) {
+                *sum = subtract(*sum, term);
+            }
+            if let Some(id) = id {
+                xor(&mut ids[home], &id);
+            }
+        }
+        let kept = id.map_or_else(Vec::new, |id| id[..usize::from(id[ID]).min(ID)].to_vec());
+        result.found.push((row, digest, kept));
+        true
+    };
+    loop {
+        let mut taken = false;
+        for place in 0..ALL {
+            taken |= take(&mut sums, &mut ids, place);
+        }
+        if !taken {
+            break;
+        }
+    }
+    let left = |sums: &[[u64; 3]]| sums.iter().filter(|sum| **sum != [0; 3]).count() as u64;
+    let crowded = left(&sums[..BUCKETS[0]]);
+    if crowded == 0 {
+        result.rows = result.found.len() as u64;
+        result.exact = true;
+        return result;
+    }
+    // A bucket that is not told apart has two rows at the least; a sparser table says more where all are crowded.
+    let known = result.found.len() as u64;
+    let mut rows = known + 2 * crowded;
+    let mut start = ALL;
+    for table in 3..BUCKETS.len() {
+        let end = start + BUCKETS[table];
+        let unequal = left(&sums[start..end]);
+        let mut told = 0;
+        for place in start..end {
+            let Some((row, digest)) = alone(place, sums[place]) else {
+                continue;
+            };
+            told += 1;
+            if !result.found.iter().any(|(known, ..)| *known == row) {
+                let kept = ids
+                    .get(place)
+                    .map_or_else(Vec::new, |id| id[..usize::from(id[ID]).min(ID)].to_vec());
+                result.found.push((row, digest, kept));
+            }
+        }
+        rows = rows.max(known + ((told + 2 * (unequal - told)) << ZEROS[table]));
+        start = end;
+        if unequal * 2 <= BUCKETS[table] as u64 {
+            // The densest table with room to spare says it best; in sparser ones a single row stands for too many.
+            break;
+        }
+    }
+    result.rows = rows;
+    result
+}
+
+/// The bytes that a bucket keeps of the ids of its rows, and the sum of their lengths, all added without carry.
+type Id = [u8; ID + 1];
+
+fn xor(to: &mut Id, from: &Id) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to ^= from;
+    }
+}
+
 /// Which rows there are, with enough of their ids to name one that is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Presence {
     sums: Sketch,
-    ids: Vec<[u8; ID + 1]>,
+    ids: Vec<Id>,
 }
 
 impl Default for Presence {
@@ -267,13 +322,12 @@ impl Presence {
     pub(crate) fn add(&mut self, row: u64, id: &[u8]) {
         self.sums.add(row, 1);
         let kept = id.len().min(ID);
+        let mut padded = [0; ID + 1];
+        padded[..kept].copy_from_slice(&id[..kept]);
+        // At most 120.
+        padded[ID] = u8::try_from(kept).unwrap_or_default();
         for place in places(row) {
-            let cell = &mut self.ids[place];
-            for (to, from) in cell.iter_mut().zip(&id[..kept]) {
-                *to ^= from;
-            }
-            // At most 120.
-            cell[ID] ^= u8::try_from(kept).unwrap_or_default();
+            xor(&mut self.ids[place], &padded);
         }
     }
 
@@ -281,39 +335,20 @@ impl Presence {
         self.sums.digest()
     }
 
-    /// The rows that only one of the two has, as far as they can be told apart, and how many there are at least.
+    /// The rows that only one of the two has, as far as they can be told apart.
     pub(crate) fn differing(&self, other: &Self) -> (Differing, Vec<Unpaired>) {
-        let differing = self.sums.differing(&other.sums);
+        let mut ids = self.ids.clone();
+        for (mine, others) in ids.iter_mut().zip(&other.ids) {
+            xor(mine, others);
+        }
+        let differing = tell_apart(self.sums.minus(&other.sums), ids);
         let unpaired = differing
             .found
             .iter()
-            .map(|&(row, sign)| {
-                // The level at which the row was alone has its id alone, too; the deepest has the fewest others.
-                let id = places(row)
-                    .map(|place| {
-                        let mut cell = self.ids[place];
-                        for (to, from) in cell.iter_mut().zip(&other.ids[place]) {
-                            *to ^= from;
-                        }
-                        (place, cell)
-                    })
-                    .filter(|(place, _)| {
-                        let mine = self.sums.0[*place];
-                        let others = other.sums.0[*place];
-                        subtract(others[0], mine[0]) == sign
-                            && subtract(others[1], mine[1]) == multiply(sign, row)
-                    })
-                    .map(|(_, cell)| {
-                        let kept = usize::from(cell[ID]).min(ID);
-                        String::from_utf8_lossy(&cell[..kept]).into_owned()
-                    })
-                    .next()
-                    .unwrap_or_default();
-                Unpaired {
-                    row,
-                    extra: sign == 1,
-                    id,
-                }
+            .map(|(row, sign, id)| Unpaired {
+                row: *row,
+                extra: *sign == 1,
+                id: String::from_utf8_lossy(id).into_owned(),
             })
             .collect();
         (differing, unpaired)
@@ -380,6 +415,44 @@ mod tests {
     }
 
     #[test]
+    fn two_hundred_rows_that_differ_are_all_named() {
+        let (_, before, salted) = filled(10_000, |_| 0);
+        let (_, after, _) = filled(10_000, |n| u8::from(n % 50 == 0));
+        let differing = before.differing(&after);
+        assert_eq!((differing.rows, differing.exact), (200, true));
+        let mut found: Vec<u64> = differing.found.iter().map(|(row, ..)| *row).collect();
+        let mut wanted: Vec<u64> = (0..200)
+            .map(|n| salted.id(format!("row-{}", n * 50).as_bytes()))
+            .collect();
+        found.sort_unstable();
+        wanted.sort_unstable();
+        assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn rows_that_come_and_go_are_all_named() {
+        let salted = Salted::new(b"salt");
+        let (mut before, mut after) = (Presence::default(), Presence::default());
+        for n in 0..100 {
+            for (set, name) in [(&mut before, "old"), (&mut after, "new")] {
+                let id = format!("{name}-{n}");
+                set.add(salted.id(id.as_bytes()), id.as_bytes());
+            }
+        }
+        let (differing, unpaired) = before.differing(&after);
+        assert!(differing.exact);
+        let mut ids: Vec<&str> = unpaired.iter().map(|row| row.id.as_str()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), 200);
+        assert!(
+            unpaired
+                .iter()
+                .all(|row| row.extra == row.id.starts_with("new"))
+        );
+    }
+
+    #[test]
     fn a_value_that_two_rows_swap_is_two_differences() {
         let (_, before, _) = filled(1000, |n| u8::from(n == 5));
         let (_, after, _) = filled(1000, |n| u8::from(n == 900));
@@ -401,7 +474,7 @@ mod tests {
         let known: std::collections::HashSet<u64> = (0..50_000)
             .map(|n| salted.id(format!("row-{n}").as_bytes()))
             .collect();
-        assert!(differing.found.iter().all(|(row, _)| known.contains(row)));
+        assert!(differing.found.iter().all(|(row, ..)| known.contains(row)));
     }
 
     #[test]

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sea_orm::{ConnectionTrait, Statement};
 use tollgate_migration::Context;
 use tollgate_migration::golden::golden;
+use tollgate_migration::governance::BUDGETS;
 use tollgate_migration::schema::{Difference, canonical, differences};
 
 use super::{Compared, finding};
@@ -11,6 +13,7 @@ use crate::connection::Connection;
 use crate::doctor::{Samples, ids};
 use crate::error::{Error, Result};
 use crate::history::History;
+use crate::instant;
 use crate::observer::{Event, Observer};
 use crate::report::Finding;
 use crate::snapshot::file::{Section, TrackSnapshot};
@@ -25,6 +28,8 @@ pub(super) struct Comparison<'a> {
     pub live: &'a Context,
     pub history: &'a History,
     pub salt: &'a [u8],
+    /// Whether migrations went down since the snapshot.
+    pub undone: bool,
     pub observer: &'a dyn Observer,
     pub stop: &'a Stop,
 }
@@ -83,25 +88,38 @@ pub(super) async fn examine(
 /// Copies that were made since are what they were made as.
 async fn copies(connection: &Connection, comparison: &Comparison<'_>) -> Result<Vec<Finding>> {
     let live = comparison.live;
-    let mut questions: Vec<(Option<&str>, String)> = moved::unlike_their_original(live)
-        .into_iter()
-        .map(|(column, sql)| (Some(column), sql))
-        .collect();
-    questions.extend(moved::lost_copies(live).map(|sql| (None, sql)));
+    let doing = || Error::database("compare the copies of shared budgets");
     let mut found = Vec::new();
-    for (column, sql) in questions {
+    for (column, sql) in moved::unlike_their_original(live) {
+        let rows = connection
+            .query_all_raw(Statement::from_string(live.catalog.dialect.backend(), sql))
+            .await
+            .map_err(doing())?;
+        let mut ids = Vec::new();
+        for row in rows {
+            let text = |name| row.try_get::<Option<String>>("", name);
+            let (copied, original) = (
+                text("copied").map_err(doing())?,
+                text("original").map_err(doing())?,
+            );
+            let at = |text: Option<String>| text.as_deref().and_then(instant::parse);
+            let same_instant = at(copied).is_some_and(|copied| Some(copied) == at(original));
+            if column != "last_reset" || !same_instant {
+                ids.push(text("id").map_err(doing())?.unwrap_or_default());
+            }
+        }
+        if !ids.is_empty() {
+            let rows = ids.len() as u64;
+            ids.truncate(SAMPLES);
+            found.push(finding("V107", BUDGETS, Some(column), rows, ids));
+        }
+    }
+    if let Some(sql) = moved::lost_copies(live) {
         let (rows, ids) = ids(connection, live, &sql, Samples::default())
             .await
-            .map_err(Error::database("compare the copies of shared budgets"))?;
+            .map_err(doing())?;
         if rows > 0 {
-            let code = if column.is_some() { "V107" } else { "V102" };
-            found.push(finding(
-                code,
-                tollgate_migration::governance::BUDGETS,
-                column,
-                rows,
-                ids,
-            ));
+            found.push(finding("V102", BUDGETS, None, rows, ids));
         }
     }
     Ok(found)
@@ -229,7 +247,10 @@ impl Rows<'_> {
         let unpaired: BTreeSet<u64> = unpaired.iter().map(|row| row.row).collect();
         let mut changed: BTreeMap<&String, (u64, Vec<u64>)> = BTreeMap::new();
         for (column, was) in &before.columns {
-            let Some(is) = now.columns.get(column) else {
+            let rewritten = self.comparison.undone
+                && moved::rewritten_by_down(self.comparison.before.track)
+                    .contains(&(self.name, column.as_str()));
+            let Some(is) = now.columns.get(column).filter(|_| !rewritten) else {
                 continue;
             };
             let differs = was.sketch()?.differing(is);
@@ -240,7 +261,7 @@ impl Rows<'_> {
             let rows: Vec<u64> = differs
                 .found
                 .iter()
-                .map(|(row, _)| *row)
+                .map(|(row, ..)| *row)
                 .filter(|row| !unpaired.contains(row))
                 .collect();
             let count = if differs.exact {

@@ -15,6 +15,8 @@ async fn every_output_holds_against_the_schema() {
     shared
         .execute("UPDATE governance_virtual_keys SET budget_id = 'b-alice'")
         .await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("snapshot.json").display().to_string();
     for (url, arguments) in [
         (&database.url, &["migrate", "adopt", "--dry-run"][..]),
         (&database.url, &["migrate", "adopt"]),
@@ -22,6 +24,10 @@ async fn every_output_holds_against_the_schema() {
         (&database.url, &["migrate", "up"]),
         (&database.url, &["migrate", "status"]),
         (&database.url, &["schema", "diff"]),
+        (&database.url, &["snapshot", "-o", &file]),
+        (&database.url, &["verify"]),
+        (&database.url, &["verify", "--snapshot", &file]),
+        (&database.url, &["rehearse"]),
         (&database.url, &["migrate", "down"]),
         (&database.url, &["migrate", "sideways"]),
         (&shared.url, &["migrate", "up", "--adopt"]),

@@ -16,6 +16,7 @@ mod entities;
 mod golden;
 mod multi_budget;
 mod online;
+mod proof;
 mod rebuild;
 mod resume;
 mod shapes;

@@ -132,8 +132,29 @@ async fn subjects(backend: Backend) -> Vec<Subject> {
     all
 }
 
+/// Rows by table, and the schema.
+type State = (Vec<(String, Vec<String>)>, Vec<String>);
+
+/// The lines that only one of two states has.
+fn difference(expected: &State, reached: &State) -> String {
+    let lines = |state: &State| -> std::collections::BTreeSet<String> {
+        let rows = state.0.iter();
+        let rows =
+            rows.flat_map(|(table, rows)| rows.iter().map(move |row| format!("{table}: {row}")));
+        rows.chain(state.1.iter().cloned()).collect()
+    };
+    let (expected, reached) = (lines(expected), lines(reached));
+    let lost = expected
+        .difference(&reached)
+        .map(|line| format!("\n  - {line}"));
+    let new = reached
+        .difference(&expected)
+        .map(|line| format!("\n  + {line}"));
+    lost.chain(new).collect()
+}
+
 /// Rows, schema, and what the histories say was created.
-async fn state(database: &TestDatabase) -> (Vec<(String, Vec<String>)>, Vec<String>) {
+async fn state(database: &TestDatabase) -> State {
     let catalog = database.catalog().await;
     let mut rows = database.everything(|_, _| true).await;
     for track in Track::ALL {
@@ -246,10 +267,15 @@ impl Subject {
                         "{} after {kind}:{point} cannot be repeated: {}",
                         self.name, again.stderr
                     ));
-                } else if state(&database).await != expected {
-                    tally
-                        .differing
-                        .push(format!("{} after {kind}:{point} ends elsewhere", self.name));
+                } else {
+                    let reached = state(&database).await;
+                    if reached != expected {
+                        tally.differing.push(format!(
+                            "{} after {kind}:{point} ends elsewhere: {}",
+                            self.name,
+                            difference(&expected, &reached)
+                        ));
+                    }
                 }
             }
         }
