@@ -129,6 +129,17 @@ pub(crate) enum Command {
     /// Whether a workspace may store a secret
     #[command(subcommand)]
     WorkspaceSecret(WorkspaceSecret),
+    /// What changed this database: the last runs, or one of them with its report in full
+    ///
+    /// Reads only. A report lists every budget that was cloned and every row that lost something.
+    History {
+        /// Show this run, with its report
+        #[arg(long, value_name = "ID")]
+        run: Option<i64>,
+        /// How many runs to list
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        limit: u32,
+    },
     /// Fill an empty database with a made-up gateway's rows
     ///
     /// For demonstrations, rehearsals and measurements. The same seed makes the same rows; a database with any of the
@@ -483,6 +494,7 @@ impl Command {
             Self::BillingMode(BillingMode::Clear { .. }) => "billing-mode clear",
             Self::BillingMode(BillingMode::Strip { .. }) => "billing-mode strip",
             Self::WorkspaceSecret(WorkspaceSecret::Check { .. }) => "workspace-secret check",
+            Self::History { .. } => "history",
             Self::Seed(_) => "seed",
             Self::Demo(_) => "demo",
             Self::Completions { .. } => "completions",

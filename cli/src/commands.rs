@@ -3,6 +3,7 @@
 mod billing;
 mod demo;
 mod doctor;
+mod history;
 mod migrate;
 mod proof;
 mod reconcile;
@@ -31,6 +32,7 @@ pub(crate) async fn run(arguments: &Arguments, stop: &Stop) -> Answer {
         Command::Reconcile(command) => reconcile::run(arguments, command, stop).await,
         Command::BillingMode(command) => billing::mode(arguments, command).await,
         Command::WorkspaceSecret(command) => billing::secret(arguments, command).await,
+        Command::History { run, limit } => history::run(arguments, *run, *limit).await,
         Command::Seed(options) => seed::run(arguments, options).await,
         Command::Demo(options) => demo::run(arguments, options, stop).await,
         Command::Completions { shell } => {

@@ -34,6 +34,8 @@ pub(crate) enum View {
     Verified,
     /// What a rehearsal came to.
     Rehearsed,
+    /// What changed the database.
+    History,
     /// What was made up.
     Seeded,
     /// Bytes that are ready, printed as they are.

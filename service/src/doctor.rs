@@ -146,6 +146,23 @@ pub(crate) async fn examine<C: ConnectionTrait>(
     examine_only(connection, context, track, &concerned, samples).await
 }
 
+/// Hazards of what is dropped or cleared: the record of a run lists every row of them.
+const DROPPED: [&str; 3] = ["G003", "G017", "B001"];
+
+/// The findings of what will be dropped or cleared, with every id.
+pub(crate) async fn dropped<C: ConnectionTrait>(
+    connection: &C,
+    context: &Context,
+    track: Track,
+    found: &[Finding],
+) -> Result<Vec<Finding>> {
+    let codes: Vec<&str> = DROPPED
+        .into_iter()
+        .filter(|code| found.iter().any(|finding| finding.code == *code))
+        .collect();
+    examine_only(connection, context, track, &codes, Samples::All).await
+}
+
 async fn examine_only<C: ConnectionTrait>(
     connection: &C,
     context: &Context,

@@ -2,9 +2,13 @@
 
 use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
+use serde::Serialize;
 use tollgate_migration::Dialect;
 
-use crate::database::existing;
+use crate::database::{Access, existing};
+use crate::error::{Error, Result};
+use crate::report::Report;
+use crate::runner::Session;
 
 /// The table of runs.
 pub const TABLE: &str = "tollgate_runs";
@@ -45,7 +49,7 @@ pub(crate) async fn record<C: ConnectionTrait>(
     connection: &C,
     dialect: Dialect,
     run: &Run,
-) -> Result<(), DbErr> {
+) -> std::result::Result<(), DbErr> {
     let (key, time) = match dialect {
         Dialect::Postgres => ("bigserial PRIMARY KEY", "timestamptz"),
         Dialect::Sqlite => ("integer PRIMARY KEY AUTOINCREMENT", "datetime"),
@@ -100,7 +104,7 @@ pub(crate) async fn any_since<C: ConnectionTrait>(
     dialect: Dialect,
     kind: &str,
     since: DateTime<Utc>,
-) -> Result<bool, DbErr> {
+) -> std::result::Result<bool, DbErr> {
     if existing(connection, dialect, &[TABLE.to_owned()])
         .await?
         .is_empty()
@@ -124,4 +128,87 @@ pub(crate) async fn any_since<C: ConnectionTrait>(
 
 fn instant(at: DateTime<Utc>) -> String {
     at.format("%Y-%m-%d %H:%M:%S%.6f+00:00").to_string()
+}
+
+/// A recorded run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Recorded {
+    /// Its number.
+    pub id: i64,
+    /// The command.
+    pub kind: String,
+    /// When it began.
+    pub started_at: String,
+    /// When it ended.
+    pub finished_at: String,
+    /// `done`, `failed`, `refused` or `stopped`.
+    pub outcome: String,
+    /// The version that ran.
+    pub tool_version: String,
+    /// Where it ran.
+    pub host: String,
+    /// Its report, where one run was asked for.
+    pub report: Option<serde_json::Value>,
+}
+
+/// `history`: the last runs that changed something, the newest first; or one of them with its report in full.
+///
+/// # Errors
+/// [`Error::NotFound`] for a number that no run has; what connecting and reading may answer.
+pub async fn history(session: &Session, run: Option<i64>, limit: u32) -> Result<Report> {
+    let connection = session.connect(Access::Read).await?;
+    let doing = || Error::database(format!("read {TABLE}"));
+    let dialect = session.dialect();
+    let there = !existing(&connection, dialect, &[TABLE.to_owned()])
+        .await
+        .map_err(doing())?
+        .is_empty();
+    let mut runs = Vec::new();
+    if there {
+        let time = |column: &str| match dialect {
+            Dialect::Postgres => format!(
+                "to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US\"+00:00\"') AS {column}"
+            ),
+            Dialect::Sqlite => column.to_owned(),
+        };
+        let (which, report) = match run {
+            Some(id) => (format!("WHERE id = {id}"), "report"),
+            None => (format!("ORDER BY id DESC LIMIT {limit}"), "NULL AS report"),
+        };
+        let sql = format!(
+            "SELECT CAST(id AS bigint) AS id, kind, {}, {}, outcome, tool_version, host, {report} FROM {TABLE} {which}",
+            time("started_at"),
+            time("finished_at")
+        );
+        for row in connection
+            .query_all_raw(Statement::from_string(dialect.backend(), sql))
+            .await
+            .map_err(doing())?
+        {
+            let text = |name: &str| row.try_get::<String>("", name).map_err(doing());
+            let report: Option<String> = match run {
+                Some(_) => row.try_get("", "report").map_err(doing())?,
+                None => None,
+            };
+            runs.push(Recorded {
+                id: row.try_get("", "id").map_err(doing())?,
+                kind: text("kind")?,
+                started_at: text("started_at")?,
+                finished_at: text("finished_at")?,
+                outcome: text("outcome")?,
+                tool_version: text("tool_version")?,
+                host: text("host")?,
+                report: report.and_then(|report| serde_json::from_str(&report).ok()),
+            });
+        }
+    }
+    if let (Some(id), true) = (run, runs.is_empty()) {
+        return Err(Error::NotFound {
+            what: format!("run {id} in {TABLE}; `tollgate history` lists them"),
+        });
+    }
+    Ok(Report {
+        result: Some(serde_json::json!({ "runs": runs })),
+        ..Report::default()
+    })
 }

@@ -8,7 +8,9 @@ use comfy_table::{CellAlignment, Table, presets};
 use tollgate_service::runner::{Session, up};
 use tollgate_service::seed::{self, Profile};
 use tollgate_service::survey::{Survey, survey};
-use tollgate_service::{Error, Location, Outcome, Report, Result, SharedBudgets, Stop, doctor};
+use tollgate_service::{
+    Error, Location, Outcome, Report, Result, SharedBudgets, Stop, doctor, snapshot, verify,
+};
 
 use crate::arguments::{Arguments, Demo};
 use crate::output::{Answer, View};
@@ -90,7 +92,13 @@ async fn show(
         ),
     );
 
-    say(&mut out, "$ tollgate doctor");
+    let file_before = folder.join("before.json");
+    let silent = tollgate_service::Silent;
+    snapshot::snapshot(&session, &file_before, chrono::Utc::now(), &silent, stop).await?;
+    say(
+        &mut out,
+        "$ tollgate snapshot -o before.json\n\n$ tollgate doctor",
+    );
     let findings = match doctor::doctor(&session, &doctor::Options::default()).await {
         Ok(report) => report.findings,
         Err(error) => error.findings().to_vec(),
@@ -186,6 +194,15 @@ async fn show(
             "this is a defect of Tollgate; please report it",
         ));
     }
+    let verified = verify::verify(&session, Some(&file_before), &silent, stop).await?;
+    if let Some(error) = verify::failure(&verified) {
+        return Err(error);
+    }
+    say(
+        &mut out,
+        "$ tollgate verify --snapshot before.json\n\
+         \x20 every invariant holds; every row, value, owner and flag of the snapshot is there\n",
+    );
     say(
         &mut out,
         "Nothing lost: every owner has its budget, every flag its key. The 3 copies have the usage of their\n\
@@ -204,6 +221,7 @@ async fn show(
              \x20 tollgate migrate adopt --dry-run   # what is it?\n\
              \x20 tollgate doctor --samples all      # what would fail, be lost or change?\n\
              \x20 tollgate migrate plan --adopt --sql # what would happen, statement by statement?\n\
+             \x20 tollgate rehearse --adopt          # does it work, on a copy?\n\
              \x20 tollgate migrate up --adopt        # do it; `migrate down` takes it back"
         ),
     );

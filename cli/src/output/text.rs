@@ -56,6 +56,7 @@ pub(super) fn render(report: &Report, view: &View, failed: bool) -> String {
             }
             proof::rehearsed(&mut out, report, failed);
         }
+        View::History => history(&mut out, report),
         View::Seeded => {}
     }
     for change in &report.changes {
@@ -105,6 +106,33 @@ fn status(out: &mut String, track: &TrackReport) {
             pending.version,
             pending.summary
         );
+    }
+}
+
+fn history(out: &mut String, report: &Report) {
+    let runs = report
+        .result
+        .as_ref()
+        .and_then(|result| result["runs"].as_array());
+    for run in runs.into_iter().flatten() {
+        let text = |key: &str| run[key].as_str().unwrap_or_default();
+        let _ = writeln!(
+            out,
+            "{:>5}  {:.19}  {:<8} {:<22} {} on {}",
+            run["id"],
+            text("started_at"),
+            text("outcome"),
+            text("kind"),
+            text("tool_version"),
+            text("host")
+        );
+        if !run["report"].is_null() {
+            let shown = serde_json::to_string_pretty(&run["report"]).unwrap_or_default();
+            line(out, &shown);
+        }
+    }
+    if runs.is_none_or(Vec::is_empty) {
+        line(out, "no run of Tollgate's has changed this database");
     }
 }
 

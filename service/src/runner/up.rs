@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::connection::Connection;
 use chrono::Utc;
+use sea_orm::ConnectionTrait;
 use tollgate_migration::governance::BUDGETS;
 use tollgate_migration::plan::Split;
 use tollgate_migration::{Context, Dialect, GarbledModes, Migration, Phase, SharedBudgets, Track};
@@ -20,7 +21,7 @@ use crate::history::History;
 use crate::lock::Lock;
 use crate::lock::bifrost::BifrostKey;
 use crate::observer::Observer;
-use crate::report::{Change, Outcome, Report, TrackReport};
+use crate::report::{Change, Finding, Outcome, Report, TrackReport};
 use crate::stop::Stop;
 
 /// What the operator chose.
@@ -170,6 +171,7 @@ async fn run(
         }
     }
     let mut bifrost = None;
+    let mut in_full = Vec::new();
     if outcome.is_ok() && waiting.contains(&Track::Governance) {
         match BifrostKey::take(
             &session.location,
@@ -194,7 +196,7 @@ async fn run(
             locks: &locks,
             bifrost: bifrost.as_ref(),
         };
-        outcome = locked.run(&waiting, report).await;
+        outcome = locked.run(&waiting, report, &mut in_full).await;
     }
     if let Some(key) = bifrost {
         key.into_inner().let_go().await;
@@ -210,8 +212,13 @@ async fn run(
             Err(Error::Stopped { .. }) => "stopped",
             Err(_) => "failed",
         };
+        let mut recorded = report.clone();
+        recorded.result = Some(serde_json::json!({
+            "dropped": in_full,
+            "clones": clones(&connection, session.dialect(), report).await,
+        }));
         session
-            .record_run(&connection, "migrate up", started, word, report)
+            .record_run(&connection, "migrate up", started, word, &recorded)
             .await;
     }
     outcome
@@ -230,10 +237,15 @@ struct Locked<'a> {
 }
 
 impl Locked<'_> {
-    async fn run(&self, tracks: &[Track], report: &mut Report) -> Result<()> {
+    async fn run(
+        &self,
+        tracks: &[Track],
+        report: &mut Report,
+        in_full: &mut Vec<Finding>,
+    ) -> Result<()> {
         let mut work = Vec::new();
         for &track in tracks {
-            work.push(self.prepare(track, report).await?);
+            work.push(self.prepare(track, report, in_full).await?);
         }
         if report.is_blocked() {
             return Err(doctor::refusal(std::mem::take(&mut report.findings)));
@@ -255,7 +267,12 @@ impl Locked<'_> {
     }
 
     /// Reads again, now that nobody else can write, and asks the doctor.
-    async fn prepare(&self, track: Track, report: &mut Report) -> Result<Work> {
+    async fn prepare(
+        &self,
+        track: Track,
+        report: &mut Report,
+        in_full: &mut Vec<Finding>,
+    ) -> Result<Work> {
         let mut history = read_again(self.session, self.connection, track).await?;
         let from = history.current(track);
         let mut adopt = false;
@@ -270,9 +287,10 @@ impl Locked<'_> {
             adopt = true;
         }
         let selected = selected(self.names, track, &history, self.options)?;
-        report.findings.extend(
-            doctor::examine(self.connection, &live, track, &selected, Samples::default()).await?,
-        );
+        let found =
+            doctor::examine(self.connection, &live, track, &selected, Samples::default()).await?;
+        in_full.extend(doctor::dropped(self.connection, &live, track, &found).await?);
+        report.findings.extend(found);
         Ok(Work {
             track,
             history,
@@ -339,6 +357,37 @@ async fn apply_all(
             .map_err(Error::database("read the history"))?;
     }
     Ok(())
+}
+
+/// Every copy of a shared budget, where the run made any: the record has them all, the answer their number.
+async fn clones(
+    connection: &Connection,
+    dialect: Dialect,
+    report: &Report,
+) -> Vec<serde_json::Value> {
+    if !report.changes.iter().any(|change| change.action == "clone") {
+        return Vec::new();
+    }
+    let sql = format!(
+        "SELECT original, kind, owner, copy FROM {} WHERE copy IS NOT NULL ORDER BY original, kind, owner",
+        Split::TABLE
+    );
+    let rows = connection
+        .query_all_raw(sea_orm::Statement::from_string(dialect.backend(), sql))
+        .await;
+    let text = |row: &sea_orm::QueryResult, name: &str| {
+        row.try_get::<Option<String>>("", name).unwrap_or_default()
+    };
+    rows.unwrap_or_default()
+        .iter()
+        .map(|row| {
+            let kind = row.try_get::<i32>("", "kind").unwrap_or_default();
+            serde_json::json!({
+                "original": text(row, "original"), "owner": text(row, "owner"), "copy": text(row, "copy"),
+                "kind": if kind == 0 { "virtual_key" } else { "provider_config" },
+            })
+        })
+        .collect()
 }
 
 async fn read_again(session: &Session, connection: &Connection, track: Track) -> Result<History> {
