@@ -259,8 +259,8 @@ fn tell_apart(mut sums: Vec<[u64; 3]>, mut ids: Vec<Id>) -> Differing {
         let end = start + BUCKETS[table];
         let unequal = left(&sums[start..end]);
         let mut told = 0;
-        for place in start..end {
-            let Some((row, digest)) = alone(place, sums[place]) else {
+        for (place, sum) in sums.iter().enumerate().take(end).skip(start) {
+            let Some((row, digest)) = alone(place, *sum) else {
                 continue;
             };
             told += 1;
