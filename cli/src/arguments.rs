@@ -123,6 +123,9 @@ pub(crate) enum Command {
     /// Bring drifted rows back in line
     #[command(subcommand)]
     Reconcile(Reconcile),
+    /// MCP clients and all that hangs on them
+    #[command(subcommand)]
+    McpClient(McpClient),
     /// How a workspace pays for its models
     #[command(subcommand)]
     BillingMode(BillingMode),
@@ -286,8 +289,72 @@ pub(crate) enum Schema {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Reconcile {
+    /// Credentials of virtual keys follow the keys' grants on MCP clients
+    ///
+    /// An active credential whose key lost the grant is orphaned, an orphaned one whose key has it again is reactivated,
+    /// and pending flows that can no longer finish are deleted: OAuth and headers alike. Rows of users and sessions,
+    /// needs_reauth, needs_update and rows without a virtual key are never touched. A gateway reads these rows live.
+    Credentials {
+        /// Only this virtual key
+        #[arg(
+            long,
+            value_name = "ID",
+            conflicts_with = "mcp_client",
+            allow_hyphen_values = true
+        )]
+        virtual_key: Option<String>,
+        /// Every virtual key that holds any row of this MCP client (its client_id)
+        #[arg(long, value_name = "ID", allow_hyphen_values = true)]
+        mcp_client: Option<String>,
+        #[command(flatten)]
+        how: Routine,
+    },
+    /// Delete flows that ran out, and credentials that have been orphaned for long
+    Flows {
+        /// Delete credentials that have been orphaned for longer than this (30d, 12h) [default: never]
+        #[arg(long, value_name = "DURATION", value_parser = ttl)]
+        orphan_ttl: Option<Duration>,
+        #[command(flatten)]
+        how: Routine,
+    },
+    /// Header keys in lower case and without spaces, in rows that are not encrypted
+    ///
+    /// Of keys that fold to one name the last keeps its value, and the row is reported. What is no JSON is reported and left.
+    HeaderKeys(Routine),
+    /// Header credentials that lack a header their MCP client now requires become needs_update
+    HeaderRequirements {
+        /// The client's client_id
+        #[arg(long, value_name = "ID", allow_hyphen_values = true)]
+        mcp_client: String,
+        #[command(flatten)]
+        how: Routine,
+    },
     /// Stored billing modes outside the three become NULL; what they were is in the report
     Billing(Routine),
+}
+
+fn ttl(word: &str) -> Result<Duration, String> {
+    match tollgate_service::duration::parse(word) {
+        Some(nanoseconds) if nanoseconds > 0 => {
+            Ok(Duration::from_nanos(nanoseconds.unsigned_abs()))
+        }
+        _ => Err("a duration above zero, such as 30d, 12h or 1h30m".to_owned()),
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum McpClient {
+    /// Delete an MCP client with its grants, flows and credentials, in one transaction
+    Delete {
+        /// The client's client_id
+        #[arg(allow_hyphen_values = true)]
+        id: String,
+        /// Count the rows and delete nothing
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        wait: Wait,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -425,6 +492,8 @@ pub(crate) struct Seed {
 pub(crate) enum ProfileWord {
     /// Bifrost before multi-budget
     BifrostLegacy,
+    /// Bifrost with per-user MCP credentials, ten to a virtual key, some of which have strayed from their grants
+    BifrostCredentials,
     /// Molecule with billing modes; --virtual-keys counts its workspaces
     Molecule,
 }
@@ -488,7 +557,14 @@ impl Command {
             Self::Verify { .. } => "verify",
             Self::Rehearse(_) => "rehearse",
             Self::Schema(Schema::Diff { .. }) => "schema diff",
+            Self::Reconcile(Reconcile::Credentials { .. }) => "reconcile credentials",
+            Self::Reconcile(Reconcile::Flows { .. }) => "reconcile flows",
+            Self::Reconcile(Reconcile::HeaderKeys(_)) => "reconcile header-keys",
+            Self::Reconcile(Reconcile::HeaderRequirements { .. }) => {
+                "reconcile header-requirements"
+            }
             Self::Reconcile(Reconcile::Billing(_)) => "reconcile billing",
+            Self::McpClient(McpClient::Delete { .. }) => "mcp-client delete",
             Self::BillingMode(BillingMode::Get { .. }) => "billing-mode get",
             Self::BillingMode(BillingMode::Set { .. }) => "billing-mode set",
             Self::BillingMode(BillingMode::Clear { .. }) => "billing-mode clear",

@@ -30,6 +30,7 @@ pub(crate) async fn run(arguments: &Arguments, stop: &Stop) -> Answer {
         Command::Rehearse(options) => proof::rehearse(arguments, options, stop).await,
         Command::Schema(Schema::Diff { check }) => schema::diff(arguments, *check).await,
         Command::Reconcile(command) => reconcile::run(arguments, command, stop).await,
+        Command::McpClient(command) => reconcile::mcp_client(arguments, command, stop).await,
         Command::BillingMode(command) => billing::mode(arguments, command).await,
         Command::WorkspaceSecret(command) => billing::secret(arguments, command).await,
         Command::History { run, limit } => history::run(arguments, *run, *limit).await,

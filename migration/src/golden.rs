@@ -24,8 +24,10 @@ goldens! {
     "governance": [
         "m20260329_000001_governance_baseline",
         "m20260330_000002_multi_budget_expand",
+        "m20260330_000003_mcp_credentials",
         "m20260330_000004_multi_budget_backfill",
         "m20260330_000005_multi_budget_constraints",
+        "m20260330_000006_canonical_header_keys",
         "m20260330_000007_multi_budget_contract",
     ],
     "billing": [

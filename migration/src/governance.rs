@@ -3,9 +3,12 @@
 pub mod adoption;
 mod m20260329_000001_governance_baseline;
 mod m20260330_000002_multi_budget_expand;
+mod m20260330_000003_mcp_credentials;
 mod m20260330_000004_multi_budget_backfill;
 mod m20260330_000005_multi_budget_constraints;
+mod m20260330_000006_canonical_header_keys;
 mod m20260330_000007_multi_budget_contract;
+pub mod mcp;
 pub mod owners;
 pub mod sharing;
 mod tables;
@@ -34,14 +37,20 @@ pub const READS: &[&str] = &[
 ];
 
 /// The track's migrations, oldest first. Contract stays last, so that `--phase backfill` leaves nothing else undone.
-/// Numbers 3 and 6 belong to the MCP credential tables.
 pub const MIGRATIONS: &[&Migration] = &[
     &m20260329_000001_governance_baseline::MIGRATION,
     &m20260330_000002_multi_budget_expand::MIGRATION,
+    &m20260330_000003_mcp_credentials::MIGRATION,
     &m20260330_000004_multi_budget_backfill::MIGRATION,
     &m20260330_000005_multi_budget_constraints::MIGRATION,
+    &m20260330_000006_canonical_header_keys::MIGRATION,
     &m20260330_000007_multi_budget_contract::MIGRATION,
 ];
+
+/// The columns that hold header keys, as far as a database has them.
+pub fn header_keys(context: &crate::migration::Context) -> Vec<crate::plan::Fold> {
+    m20260330_000006_canonical_header_keys::folds(context)
+}
 
 /// The track for sea-orm's own tools.
 pub struct Migrator;

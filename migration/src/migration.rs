@@ -185,6 +185,12 @@ impl MigrationTrait for &'static Migration {
             let steps = match unit {
                 Unit::Transaction(steps) => steps.clone(),
                 Unit::Alone(statement) => vec![Step::Run(statement.clone())],
+                Unit::Fold(_) => {
+                    return Err(DbErr::Migration(format!(
+                        "{} folds JSON, which needs the runner; run `tollgate migrate up`",
+                        self.version
+                    )));
+                }
                 Unit::Split(_) => {
                     return Err(DbErr::Migration(format!(
                         "{} copies shared budgets, which needs the runner; run `tollgate migrate up`",

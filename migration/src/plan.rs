@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::Catalog;
+use crate::dialect::Dialect;
 use crate::migration::Context;
 
 /// What a statement makes a running gateway wait for.
@@ -114,6 +115,90 @@ impl Split {
     pub const PAGE: &'static str = "{page}";
 }
 
+/// Folds the header keys of one column: lower case, no spaces around, the last of equal ones wins.
+///
+/// What is JSON and what is not, no SQL of PostgreSQL 15 says without failing, so the runner reads and writes pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fold {
+    /// The table, whose key is `id`.
+    pub table: &'static str,
+    /// The column: JSON as text.
+    pub column: &'static str,
+    /// Whether it is a list of names rather than an object by name.
+    pub list: bool,
+    /// Whether rows may be encrypted, as `encryption_status` says.
+    pub encrypted: bool,
+}
+
+impl Fold {
+    /// The rows that can be read: not NULL, not empty, not encrypted.
+    pub fn readable(&self) -> String {
+        let plain = if self.encrypted {
+            " AND COALESCE(encryption_status, '') IN ('', 'plain_text')"
+        } else {
+            ""
+        };
+        format!(
+            "{column} IS NOT NULL AND {column} <> ''{plain}",
+            column = self.column
+        )
+    }
+
+    /// The readable rows that may have something to fold: an upper-case letter, or a space at a quotation mark.
+    pub fn candidates(&self) -> String {
+        let column = self.column;
+        format!(
+            "{} AND ({column} <> lower({column}) OR {column} LIKE '%\" %' OR {column} LIKE '% \"%' \
+             OR replace({column}, '\\', '') <> {column})",
+            self.readable()
+        )
+    }
+
+    /// The id before the first.
+    pub fn start(&self) -> &'static str {
+        if self.list {
+            "-9223372036854775808"
+        } else {
+            ""
+        }
+    }
+
+    fn behind(&self, parameter: &str) -> String {
+        if self.list {
+            format!("CAST({parameter} AS bigint)")
+        } else {
+            parameter.to_owned()
+        }
+    }
+
+    /// A page of rows behind an id, which is the first parameter as text: those that can be read, or only those of them
+    /// that may have something to fold.
+    pub fn page(&self, dialect: Dialect, all: bool, limit: usize) -> String {
+        format!(
+            "SELECT CAST(id AS text) AS id, {} AS json FROM {} WHERE {} AND id > {} ORDER BY id LIMIT {limit}",
+            self.column,
+            self.table,
+            if all {
+                self.readable()
+            } else {
+                self.candidates()
+            },
+            self.behind(&dialect.parameter(1)),
+        )
+    }
+
+    /// Writes a page: `rows` is a list of `(id, was, is)`. A row that was written meanwhile is left.
+    pub fn write(&self, rows: &str) -> String {
+        format!(
+            "WITH folded (id, was, folded) AS (VALUES {rows}) UPDATE {table} SET {column} = folded.folded FROM folded \
+             WHERE {table}.id = {id} AND {table}.{column} = folded.was",
+            table = self.table,
+            column = self.column,
+            id = self.behind("folded.id"),
+        )
+    }
+}
+
 /// A group of steps that commits at once, or cannot run in a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unit {
@@ -125,6 +210,8 @@ pub enum Unit {
     Backfill(Backfill),
     /// Copies of shared budgets, in pages, each a transaction of its own.
     Split(Split),
+    /// Header keys, in pages, each a transaction of its own.
+    Fold(Fold),
 }
 
 /// A column that was dropped, with what is needed to bring it back.
@@ -190,6 +277,11 @@ impl Created {
         add(&mut self.foreign_keys, &other.foreign_keys);
         add(&mut self.checks, &other.checks);
         add(&mut self.dropped, &other.dropped);
+        for (object, live) in &other.tolerated {
+            self.tolerated
+                .entry(object.clone())
+                .or_insert_with(|| live.clone());
+        }
     }
 
     /// What it created, as the objects of a canonical schema.
@@ -254,6 +346,41 @@ impl Loss {
     }
 }
 
+impl Loss {
+    /// Values in columns, as `table.column`, that go with them: those that are not the column's default.
+    pub fn of_columns(context: &Context, columns: &[String]) -> Vec<Self> {
+        let catalog = &context.catalog;
+        let dialect = catalog.dialect;
+        columns
+            .iter()
+            .filter_map(|name| {
+                let (table, name) = name.split_once('.')?;
+                let column = catalog.column(table, name)?;
+                let key = catalog.table(table)?.primary_key.first()?;
+                let quoted = dialect.quote(name);
+                let default = column.default.as_deref().unwrap_or("''");
+                let default = default.split("::").next().unwrap_or(default);
+                let default = match default {
+                    "false" | "true" if dialect == Dialect::Sqlite => {
+                        if default == "true" { "'1'" } else { "'0'" }.to_owned()
+                    }
+                    text if text.starts_with('\'') => text.to_owned(),
+                    other => format!("'{other}'"),
+                };
+                Some(Self {
+                    table: table.to_owned(),
+                    what: format!("the column {name} is dropped with its values"),
+                    sql: format!(
+                        "SELECT {} AS id FROM {} WHERE {quoted} IS NOT NULL AND CAST({quoted} AS text) NOT IN ('', {default})",
+                        dialect.quote(key),
+                        dialect.quote(table)
+                    ),
+                })
+            })
+            .collect()
+    }
+}
+
 /// Everything a migration is going to do on one database.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -279,6 +406,7 @@ impl Plan {
                 }
                 Unit::Alone(statement) => statements.push(statement.sql.clone()),
                 Unit::Backfill(backfill) => statements.push(backfill.batch("1 = 1")),
+                Unit::Fold(fold) => statements.push(fold.write("('1', 'a', 'b')")),
                 Unit::Split(split) => {
                     statements.extend(split.stage.iter().cloned());
                     statements.extend(split.lock.iter().chain(&split.copy).map(|statement| {

@@ -10,8 +10,9 @@ use crate::catalog::sqlite_ddl::CreateTable;
 use crate::catalog::{Catalog, Check, Column, ForeignKey, Index, Table};
 use crate::ddl::{CheckSpec, ColumnSpec, ForeignKeySpec, IndexSpec, TableSpec};
 use crate::dialect::Dialect;
-use crate::plan::{Backfill, Blocks, Guard, Plan, Split, Statement, Step, Unit};
+use crate::plan::{Backfill, Blocks, Fold, Guard, Plan, Split, Statement, Step, Unit};
 use crate::rebuild::rebuild;
+use crate::schema::Difference;
 
 /// A plan in the making.
 #[derive(Debug)]
@@ -124,6 +125,22 @@ impl Script {
             .entry(Split::TABLE.to_owned())
             .or_default();
         self.plan.units.push(Unit::Split(split));
+    }
+
+    /// Folds header keys, outside the open transaction.
+    pub fn fold(&mut self, fold: Fold) {
+        self.close();
+        self.plan.units.push(Unit::Fold(fold));
+    }
+
+    /// Writes down how existing tables still differ from a fresh database.
+    pub fn tolerate(&mut self, differences: &[Difference]) {
+        for difference in differences {
+            self.plan
+                .created
+                .tolerated
+                .insert(difference.object.clone(), difference.live.clone());
+        }
     }
 
     /// Creates a native enum unless there is one of that name; SQLite has none.

@@ -326,3 +326,36 @@ pub(crate) async fn columns<C: ConnectionTrait>(
         .map(|row| row.try_get("", "name"))
         .collect()
 }
+
+/// The columns of several tables, in one statement; a table that does not exist has none.
+pub(crate) async fn columns_of<C: ConnectionTrait>(
+    connection: &C,
+    dialect: Dialect,
+    tables: &[&str],
+) -> std::result::Result<std::collections::BTreeSet<(String, String)>, DbErr> {
+    let sql = match dialect {
+        Dialect::Postgres => {
+            let list: Vec<String> = tables.iter().map(|table| dialect.text(table)).collect();
+            format!(
+                "SELECT c.relname::text AS name, a.attname::text AS col FROM pg_attribute a \
+                 JOIN pg_class c ON c.oid = a.attrelid WHERE c.relnamespace = current_schema()::regnamespace \
+                 AND c.relkind IN ('r','p') AND c.relname IN ({}) AND a.attnum > 0 AND NOT a.attisdropped",
+                list.join(", ")
+            )
+        }
+        Dialect::Sqlite => tables
+            .iter()
+            .map(|table| {
+                let table = dialect.text(table);
+                format!("SELECT {table} AS name, name AS col FROM pragma_table_info({table})")
+            })
+            .collect::<Vec<_>>()
+            .join(" UNION ALL "),
+    };
+    connection
+        .query_all_raw(Statement::from_string(dialect.backend(), sql))
+        .await?
+        .iter()
+        .map(|row| Ok((row.try_get("", "name")?, row.try_get("", "col")?)))
+        .collect()
+}

@@ -7,9 +7,11 @@ use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::governance::BUDGETS;
 use tollgate_migration::{Context, GarbledModes, Migration, SharedBudgets, Track};
 
+use crate::connection::Connection;
 use crate::database::Access;
 use crate::duration;
 use crate::error::{Error, Result};
+use crate::reconcile::header_keys;
 use crate::report::{Finding, Report, Severity};
 use crate::runner::{Session, adopt, context, idle, pending, pending_report};
 
@@ -35,7 +37,8 @@ pub(crate) struct Hazard {
     pub effect: &'static str,
     /// The flag or command that resolves it.
     pub resolve: &'static str,
-    /// The slugs of the migrations it concerns; it is asked while one of them is to run.
+    /// The slugs of the migrations it concerns; it is asked while one of them is to run. Without any it speaks of drift,
+    /// and is asked by `doctor` alone, always.
     pub concerns: &'static [&'static str],
     /// One query per table it can be found in; none where this schema cannot have the hazard.
     pub queries: fn(&Context, &Facts) -> Queries,
@@ -108,6 +111,12 @@ pub async fn doctor(session: &Session, options: &Options) -> Result<Report> {
         }
         let pending = pending(track, &history);
         let mut found = examine(&connection, &live, track, &pending, options.samples).await?;
+        let always: Vec<&str> = hazards(track)
+            .iter()
+            .filter(|hazard| hazard.concerns.is_empty())
+            .map(|hazard| hazard.code)
+            .collect();
+        found.extend(examine_only(&connection, &live, track, &always, options.samples).await?);
         if !options.codes.is_empty() {
             found.retain(|finding| options.codes.contains(&finding.code));
         }
@@ -126,8 +135,8 @@ pub async fn doctor(session: &Session, options: &Options) -> Result<Report> {
 ///
 /// # Errors
 /// [`Error::Database`] naming the hazard whose question failed.
-pub(crate) async fn examine<C: ConnectionTrait>(
-    connection: &C,
+pub(crate) async fn examine(
+    connection: &Connection,
     context: &Context,
     track: Track,
     migrations: &[&'static Migration],
@@ -147,11 +156,11 @@ pub(crate) async fn examine<C: ConnectionTrait>(
 }
 
 /// Hazards of what is dropped or cleared: the record of a run lists every row of them.
-const DROPPED: [&str; 3] = ["G003", "G017", "B001"];
+const DROPPED: [&str; 4] = ["G003", "G012", "G017", "B001"];
 
 /// The findings of what will be dropped or cleared, with every id.
-pub(crate) async fn dropped<C: ConnectionTrait>(
-    connection: &C,
+pub(crate) async fn dropped(
+    connection: &Connection,
     context: &Context,
     track: Track,
     found: &[Finding],
@@ -163,8 +172,8 @@ pub(crate) async fn dropped<C: ConnectionTrait>(
     examine_only(connection, context, track, &codes, Samples::All).await
 }
 
-async fn examine_only<C: ConnectionTrait>(
-    connection: &C,
+async fn examine_only(
+    connection: &Connection,
     context: &Context,
     track: Track,
     codes: &[&str],
@@ -182,6 +191,9 @@ async fn examine_only<C: ConnectionTrait>(
         .iter()
         .filter(|hazard| codes.contains(&hazard.code))
     {
+        if hazard.code == "G012" {
+            findings.extend(header_keys::examine(connection, context, samples).await?);
+        }
         for (table, query) in (hazard.queries)(context, &facts) {
             let (rows, sample_ids) = ids(connection, context, &query, samples)
                 .await

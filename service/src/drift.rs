@@ -5,6 +5,7 @@
 
 use serde::Serialize;
 use tollgate_migration::golden::golden;
+use tollgate_migration::plan::Created;
 use tollgate_migration::schema::{Difference, Schema, canonical, differences, kind};
 use tollgate_migration::{Catalog, Track};
 
@@ -60,18 +61,27 @@ pub(crate) fn examine(catalog: &Catalog, track: Track, history: &History) -> Vec
     let Some(current) = history.current(track) else {
         return Vec::new();
     };
-    let created: Vec<String> = history
+    let created: Vec<(String, &Created)> = history
         .entries
         .values()
-        .flat_map(|entry| entry.created.objects(catalog))
+        .flat_map(|entry| {
+            let objects = entry.created.objects(catalog);
+            objects.into_iter().map(|object| (object, &entry.created))
+        })
         .collect();
     let tolerated = |difference: &Difference| {
         let index_name = difference.object.split(" index ").nth(1);
-        let ours = created.iter().any(|object| {
+        let ours = created.iter().find(|(object, _)| {
             *object == difference.object
                 || index_name.is_some_and(|name| *object == format!(" index {name}"))
         });
-        if ours {
+        if let Some((_, by)) = ours {
+            // What made it in that form knew why: a column without NOT NULL on a table that had rows.
+            if difference.live.is_some()
+                && by.tolerated.get(&difference.object) == Some(&difference.live)
+            {
+                return true;
+            }
             // A column that refers to another follows its type, whatever an old version gave that.
             return difference.live.is_some()
                 && track

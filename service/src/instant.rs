@@ -3,6 +3,11 @@
 
 use chrono::{DateTime, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, TimeZone, Utc};
 
+/// A time as the gateway's driver writes it on SQLite, and as PostgreSQL reads it.
+pub(crate) fn text(at: DateTime<Utc>) -> String {
+    at.format("%Y-%m-%d %H:%M:%S%.9f+00:00").to_string()
+}
+
 /// Reads a time as SQLite's drivers write it: `2026-03-29 10:11:12.123456789+00:00`, with a `T`, a `Z`, no fraction, no
 /// seconds, another offset, none (UTC), Go's ` +0000 UTC m=+0.1` behind it, or a bare date.
 ///

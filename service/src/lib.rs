@@ -11,6 +11,7 @@ mod fault;
 pub mod history;
 mod instant;
 mod lock;
+pub mod mcp_client;
 pub mod observer;
 pub mod reconcile;
 pub mod rehearse;

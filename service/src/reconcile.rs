@@ -2,6 +2,21 @@
 //! transaction. Plan and application use the same predicate, so they cannot disagree.
 
 pub mod billing;
+pub mod credentials;
+pub mod flows;
+pub mod header_keys;
+pub mod header_requirements;
+
+use chrono::{DateTime, Utc};
+use tollgate_migration::Track;
+
+use crate::connection::Connection;
+use crate::database::Access;
+use crate::error::{Error, Result};
+use crate::lock::Lock;
+use crate::report::{Change, Report};
+use crate::runner::{Session, prove_writable};
+use crate::stop::Stop;
 
 /// How a routine runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -10,4 +25,130 @@ pub struct Options {
     pub dry_run: bool,
     /// The brake: a run that wants to change more rows stops before its first write.
     pub max_changes: Option<u64>,
+}
+
+/// A routine: what differs, and how it is closed.
+pub(crate) trait Routine {
+    /// Its name in the record of runs.
+    fn name(&self) -> &'static str;
+    /// The track whose tables it writes.
+    fn track(&self) -> Track;
+    /// What would change, read-only. Fails with [`Error::NotFound`] where its tables are missing.
+    async fn plan(&self, connection: &Connection) -> Result<Report>;
+    /// Closes the difference. What was committed before an error stands in the report.
+    async fn apply(&self, connection: &Connection, report: &mut Report) -> Result<()>;
+}
+
+/// Runs a routine: under its track's lock, with the brake, and on the record.
+pub(crate) async fn run(
+    session: &Session,
+    options: Options,
+    now: DateTime<Utc>,
+    stop: &Stop,
+    routine: &impl Routine,
+) -> crate::report::Outcome {
+    let mut report = Report::default();
+    let error = locked(session, options, now, stop, routine, &mut report)
+        .await
+        .err();
+    crate::report::Outcome { report, error }
+}
+
+async fn locked(
+    session: &Session,
+    options: Options,
+    now: DateTime<Utc>,
+    stop: &Stop,
+    routine: &impl Routine,
+    report: &mut Report,
+) -> Result<()> {
+    let access = if options.dry_run {
+        Access::Read
+    } else {
+        Access::Write
+    };
+    let connection = session.connect(access).await?;
+    if options.dry_run || options.max_changes.is_some() {
+        let planned = routine.plan(&connection).await?;
+        brake(options, &planned)?;
+        if options.dry_run {
+            *report = planned;
+            return Ok(());
+        }
+    }
+    prove_writable(session, &connection).await?;
+    let lock = Lock::take(
+        &session.location,
+        routine.track(),
+        session.wait_lock,
+        session.connect_timeout,
+        stop,
+    )
+    .await?;
+    let outcome = routine.apply(&connection, report).await;
+    lock.release().await;
+    if !report.changes.is_empty() {
+        let word = match &outcome {
+            Ok(()) => "done",
+            Err(Error::Stopped { .. }) => "stopped",
+            Err(_) => "failed",
+        };
+        session
+            .record_run(
+                &connection,
+                &format!("reconcile {}", routine.name()),
+                now,
+                word,
+                report,
+            )
+            .await;
+    }
+    outcome
+}
+
+fn brake(options: Options, planned: &Report) -> Result<()> {
+    let rows: u64 = planned.changes.iter().map(|change| change.rows).sum();
+    match options.max_changes {
+        Some(most) if rows > most => Err(Error::refused(
+            "max_changes",
+            format!("{rows} rows would change, more than --max-changes {most}"),
+            "look with --dry-run; nothing was changed",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// How many ids a change lists.
+pub(crate) const SAMPLES: usize = 10;
+
+/// Adds rows to the change of that table and action.
+pub(crate) fn count(
+    changes: &mut Vec<Change>,
+    table: &str,
+    action: &str,
+    rows: u64,
+    ids: impl IntoIterator<Item = String>,
+) {
+    if rows == 0 {
+        return;
+    }
+    let known = changes
+        .iter()
+        .position(|change| change.table == table && change.action == action);
+    let position = known.unwrap_or_else(|| {
+        changes.push(Change {
+            table: table.to_owned(),
+            action: action.to_owned(),
+            rows: 0,
+            sample_ids: Vec::new(),
+        });
+        changes.len() - 1
+    });
+    let change = &mut changes[position];
+    change.rows += rows;
+    for id in ids {
+        if change.sample_ids.len() < SAMPLES {
+            change.sample_ids.push(id);
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Everything is inserted by a few set-based statements, and the same seed makes the same rows.
 
+mod bifrost_credentials;
 mod bifrost_hazards;
 mod bifrost_legacy;
 mod molecule;
@@ -19,6 +20,8 @@ use crate::runner::Session;
 pub enum Profile {
     /// Bifrost before multi-budget, with the calendar flag on budgets (v1.5.0-prerelease1).
     BifrostLegacy,
+    /// The same with per-user MCP credentials, some of which have strayed from their grants.
+    BifrostCredentials,
     /// Molecule, with billing modes set, unset and inherited.
     Molecule,
 }
@@ -137,9 +140,9 @@ impl Maker {
 /// # Errors
 /// [`Error::Refused`] when one of the tables exists: a seed never touches rows of somebody else.
 pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
-    if options.profile == Profile::Molecule && !options.hazards.is_empty() {
+    if options.profile != Profile::BifrostLegacy && !options.hazards.is_empty() {
         return Err(Error::usage(
-            "the profile molecule plants no hazards",
+            "only the profile bifrost-legacy plants hazards",
             "leave --hazards out",
         ));
     }
@@ -150,6 +153,7 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
         .map_err(Error::database("read the catalog"))?;
     let tables = match options.profile {
         Profile::BifrostLegacy => bifrost_legacy::tables(),
+        Profile::BifrostCredentials => bifrost_credentials::tables(),
         Profile::Molecule => molecule::tables(session.dialect()),
     };
     if let Some(table) = tables.iter().find(|table| catalog.has_table(&table.name)) {
@@ -190,6 +194,7 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
     let mut report = Report::default();
     let fills = match options.profile {
         Profile::BifrostLegacy => bifrost_legacy::fills(&maker, options.virtual_keys),
+        Profile::BifrostCredentials => bifrost_credentials::fills(&maker, options.virtual_keys),
         Profile::Molecule => molecule::fills(&maker, options.virtual_keys),
     };
     for fill in fills {

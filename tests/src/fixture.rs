@@ -66,7 +66,7 @@ pub async fn legacy(backend: Backend, shape: Shape, calendar: Calendar) -> TestD
 /// A database as the track's upstream left it before the track's first own migration, every table filled.
 pub async fn populated(backend: Backend, track: Track) -> TestDatabase {
     match track {
-        Track::Governance => legacy(backend, Shape::Full, Calendar::Flag).await,
+        Track::Governance => with_credentials(backend, SilentKeys::There).await,
         Track::Billing => {
             let database = TestDatabase::new(backend).await;
             let schema = match backend {
@@ -80,4 +80,36 @@ pub async fn populated(backend: Backend, track: Track) -> TestDatabase {
             database
         }
     }
+}
+
+/// Whether the tables of per-user credentials have the foreign keys that some versions made unasked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SilentKeys {
+    /// They refer to clients and virtual keys, without action.
+    There,
+    /// They refer to nothing.
+    Absent,
+}
+
+/// The DDL of the tables of per-user MCP credentials, for a database of the full legacy shape.
+pub fn credentials_schema(backend: Backend, keys: SilentKeys) -> String {
+    match backend {
+        Backend::Sqlite => include_str!("../fixtures/bifrost/mcp.sqlite.sql"),
+        Backend::Postgres => include_str!("../fixtures/bifrost/mcp.postgres.sql"),
+    }
+    .lines()
+    .filter(|line| keys == SilentKeys::There || !line.ends_with("-- silent key"))
+    .map(|line| line.trim_end_matches("-- silent key"))
+    .collect::<Vec<_>>()
+    .join("\n")
+}
+
+/// The full legacy shape with the tables of per-user MCP credentials and their rows.
+pub async fn with_credentials(backend: Backend, keys: SilentKeys) -> TestDatabase {
+    let database = legacy(backend, Shape::Full, Calendar::Flag).await;
+    database.execute(&credentials_schema(backend, keys)).await;
+    database
+        .execute(include_str!("../fixtures/bifrost/mcp.rows.sql"))
+        .await;
+    database
 }

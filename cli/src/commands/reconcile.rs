@@ -1,24 +1,64 @@
-//! `tollgate reconcile …`
+//! `tollgate reconcile …` and `tollgate mcp-client …`
 
+use chrono::Utc;
+use tollgate_service::reconcile::credentials::{Scope, credentials};
+use tollgate_service::reconcile::flows::flows;
+use tollgate_service::reconcile::header_keys::fold_header_keys;
+use tollgate_service::reconcile::header_requirements::header_requirements;
 use tollgate_service::reconcile::{Options, billing};
-use tollgate_service::{Outcome, Stop};
+use tollgate_service::{Outcome, Stop, mcp_client};
 
-use crate::arguments::{Arguments, Reconcile};
+use crate::arguments::{Arguments, McpClient, Reconcile};
 use crate::commands::session;
 use crate::output::{Answer, View};
 
 pub(super) async fn run(arguments: &Arguments, command: &Reconcile, stop: &Stop) -> Answer {
     let name = arguments.command.name();
-    let Reconcile::Billing(options) = command;
-    let session = match session(arguments, options.wait.duration()) {
+    let (Reconcile::Credentials { how: routine, .. }
+    | Reconcile::Flows { how: routine, .. }
+    | Reconcile::HeaderKeys(routine)
+    | Reconcile::HeaderRequirements { how: routine, .. }
+    | Reconcile::Billing(routine)) = command;
+    let session = match session(arguments, routine.wait.duration()) {
         Ok(session) => session,
         Err(error) => return Answer::failed(name, error),
     };
     let how = Options {
-        dry_run: options.dry_run || options.check,
-        max_changes: options.max_changes,
+        dry_run: routine.dry_run || routine.check,
+        max_changes: routine.max_changes,
     };
-    let outcome = Outcome::from(billing::billing(&session, how, stop).await);
-    let found = options.check && !outcome.report.changes.is_empty();
+    let now = Utc::now();
+    let outcome = match command {
+        Reconcile::Credentials {
+            virtual_key,
+            mcp_client,
+            ..
+        } => {
+            let scope = match (virtual_key, mcp_client) {
+                (Some(id), _) => Scope::VirtualKey(id.clone()),
+                (None, Some(id)) => Scope::Client(id.clone()),
+                (None, None) => Scope::All,
+            };
+            credentials(&session, &scope, how, now, stop).await
+        }
+        Reconcile::Flows { orphan_ttl, .. } => flows(&session, *orphan_ttl, how, now, stop).await,
+        Reconcile::HeaderKeys(_) => fold_header_keys(&session, how, now, stop).await,
+        Reconcile::HeaderRequirements { mcp_client, .. } => {
+            header_requirements(&session, mcp_client, how, now, stop).await
+        }
+        Reconcile::Billing(_) => Outcome::from(billing::billing(&session, how, stop).await),
+    };
+    let found = routine.check && !outcome.report.changes.is_empty();
     Answer::new(name, outcome, View::Moved).exiting_with_3_when(found)
+}
+
+pub(super) async fn mcp_client(arguments: &Arguments, command: &McpClient, stop: &Stop) -> Answer {
+    let name = arguments.command.name();
+    let McpClient::Delete { id, dry_run, wait } = command;
+    let session = match session(arguments, wait.duration()) {
+        Ok(session) => session,
+        Err(error) => return Answer::failed(name, error),
+    };
+    let deleted = mcp_client::delete(&session, id, *dry_run, Utc::now(), stop).await;
+    Answer::new(name, Outcome::from(deleted), View::Moved)
 }

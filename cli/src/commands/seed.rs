@@ -17,6 +17,7 @@ pub(super) async fn run(arguments: &Arguments, options: &Seed) -> Answer {
     let options = seed::Options {
         profile: match options.profile {
             ProfileWord::BifrostLegacy => seed::Profile::BifrostLegacy,
+            ProfileWord::BifrostCredentials => seed::Profile::BifrostCredentials,
             ProfileWord::Molecule => seed::Profile::Molecule,
         },
         virtual_keys: options.virtual_keys,

@@ -14,7 +14,7 @@ const KEYS: &str = "config_keys";
 const PROVIDERS: &str = "config_providers";
 const JOIN: &str = "governance_virtual_key_provider_config_keys";
 
-fn table(
+pub(super) fn table(
     name: &str,
     primary_key: &[&str],
     columns: Vec<ColumnSpec>,
@@ -31,39 +31,39 @@ fn table(
     }
 }
 
-fn id() -> ColumnSpec {
+pub(super) fn id() -> ColumnSpec {
     column("id", Varchar(255)).not_null()
 }
 
-fn name() -> ColumnSpec {
+pub(super) fn name() -> ColumnSpec {
     column("name", Varchar(255)).not_null()
 }
 
-fn reference(name: &str) -> ColumnSpec {
+pub(super) fn reference(name: &str) -> ColumnSpec {
     column(name, Varchar(255))
 }
 
-fn hash() -> ColumnSpec {
+pub(super) fn hash() -> ColumnSpec {
     column("config_hash", Varchar(255))
 }
 
-fn encryption() -> ColumnSpec {
+pub(super) fn encryption() -> ColumnSpec {
     column("encryption_status", Varchar(20)).default("'plain_text'")
 }
 
-fn flag(name: &str, default: &str) -> ColumnSpec {
+pub(super) fn flag(name: &str, default: &str) -> ColumnSpec {
     column(name, Bool).default(default)
 }
 
 /// `created_at` and `updated_at`, which end every table that has them.
-fn stamped(mut columns: Vec<ColumnSpec>) -> Vec<ColumnSpec> {
+pub(super) fn stamped(mut columns: Vec<ColumnSpec>) -> Vec<ColumnSpec> {
     columns.push(column("created_at", Time).not_null());
     columns.push(column("updated_at", Time).not_null());
     columns
 }
 
 /// gorm's default name, `idx_<table>_<column>`.
-fn plain(table: &str, columns: &[&str]) -> Vec<IndexSpec> {
+pub(super) fn plain(table: &str, columns: &[&str]) -> Vec<IndexSpec> {
     columns
         .iter()
         .map(|&column| index(&format!("idx_{table}_{column}"), &[column]))

@@ -1,11 +1,13 @@
 //! The hazards of the governance track (`reference/bifrost.md` §2.2 to §2.4).
 
 use tollgate_migration::governance::adoption;
+use tollgate_migration::governance::mcp::{self, Kind};
 use tollgate_migration::governance::owners::{self, Legacy, Owner};
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 use tollgate_migration::{Context, Dialect};
 
 use super::{Facts, Hazard, Queries};
+use crate::reconcile::credentials::Present;
 use crate::report::Severity;
 
 /// Migrations that move owners and flags.
@@ -17,10 +19,15 @@ const CONSTRAINS: &[&str] = &["multi_budget_expand", "multi_budget_constraints"]
 /// Every migration behind the baseline.
 const ANY: &[&str] = &[
     "multi_budget_expand",
+    "mcp_credentials",
     "multi_budget_backfill",
     "multi_budget_constraints",
+    "canonical_header_keys",
     "multi_budget_contract",
 ];
+
+/// No migration: rows that a routine brings in line.
+const DRIFT: &[&str] = &[];
 
 pub(super) const HAZARDS: &[Hazard] = &[
     Hazard {
@@ -123,6 +130,34 @@ pub(super) const HAZARDS: &[Hazard] = &[
         queries: stale_hash,
     },
     Hazard {
+        code: "G012",
+        severity: Severity::Warning,
+        title: "header keys that fold to the same name, or that cannot be folded",
+        effect: "of keys that fold to one name the last keeps its value",
+        resolve: "write each header once",
+        concerns: &["canonical_header_keys"],
+        // What is JSON, SQL cannot say on PostgreSQL 15: the doctor reads the rows.
+        queries: |_, _| Vec::new(),
+    },
+    Hazard {
+        code: "G013",
+        severity: Severity::Warning,
+        title: "a credential that does not follow its key's grants",
+        effect: "an active one without a grant still opens the door, an orphaned one with a grant keeps it shut",
+        resolve: "tollgate reconcile credentials",
+        concerns: DRIFT,
+        queries: strayed,
+    },
+    Hazard {
+        code: "G014",
+        severity: Severity::Warning,
+        title: "a credential of a virtual key that names no virtual key",
+        effect: "no grant speaks for it, so no reconciliation touches it",
+        resolve: "delete the row, or give it its key",
+        concerns: DRIFT,
+        queries: keyless,
+    },
+    Hazard {
         code: "G015",
         severity: Severity::Blocking,
         title: "a budget whose owner does not exist",
@@ -157,6 +192,20 @@ pub(super) const HAZARDS: &[Hazard] = &[
         resolve: "drop or rewrite it, then run again",
         concerns: DROPS,
         queries: dependents,
+    },
+    Hazard {
+        code: "G019",
+        severity: Severity::Blocking,
+        title: "two credentials of one binding",
+        effect: "the unique index over the binding cannot be built",
+        resolve: "delete all but the newest of each binding",
+        concerns: &["mcp_credentials"],
+        queries: |context, _| {
+            Kind::BOTH
+                .into_iter()
+                .filter_map(|kind| Some((kind.credentials(), mcp::doubled(context, kind)?)))
+                .collect()
+        },
     },
 ];
 
@@ -482,6 +531,45 @@ fn dependents(context: &Context, _: &Facts) -> Queries {
                 })
                 .collect();
             names(table, &found)
+        })
+        .collect()
+}
+
+/// Credentials that `reconcile credentials` would orphan or reactivate.
+fn strayed(context: &Context, _facts: &Facts) -> Queries {
+    let catalog = &context.catalog;
+    let present = Present::of(catalog.dialect, |table, column| {
+        catalog.has_column(table, column)
+    });
+    present
+        .kinds()
+        .iter()
+        .map(|kind| {
+            let table = kind.credentials();
+            let arms = [present.to_orphan(), present.to_reactivate()]
+                .map(|due| format!("SELECT r.id AS id FROM {table} r WHERE {due}"));
+            (table, arms.join(" UNION ALL "))
+        })
+        .collect()
+}
+
+/// Credentials and flows in `vk` mode without a virtual key.
+fn keyless(context: &Context, _facts: &Facts) -> Queries {
+    Kind::BOTH
+        .into_iter()
+        .flat_map(|kind| [(kind.credentials(), "auth_mode"), (kind.flows(), "flow_mode")])
+        .filter(|(table, mode)| {
+            ["id", "virtual_key_id", mode]
+                .iter()
+                .all(|column| context.catalog.has_column(table, column))
+        })
+        .map(|(table, mode)| {
+            (
+                table,
+                format!(
+                    "SELECT id FROM {table} WHERE {mode} = 'vk' AND (virtual_key_id IS NULL OR virtual_key_id = '')"
+                ),
+            )
         })
         .collect()
 }

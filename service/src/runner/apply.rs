@@ -18,6 +18,7 @@ use crate::history::{self, Entry};
 use crate::lock::Lock;
 use crate::lock::bifrost::BifrostKey;
 use crate::observer::{Event, Observer};
+use crate::reconcile::header_keys::{self, How};
 use crate::report::Applied;
 use crate::retry::{backoff, is_transient};
 use crate::stop::Stop;
@@ -144,6 +145,21 @@ impl Applier<'_> {
                     let copies = self.split(split, &held).await?.map_err(failed)?;
                     rows += copies;
                     self.changed(Split::TABLE, copies);
+                }
+                Unit::Fold(fold) => {
+                    self.observer.note(Event::Step(format!(
+                        "header keys of {} in lower case",
+                        fold.table
+                    )));
+                    let how = How {
+                        all: true,
+                        write: true,
+                    };
+                    let walked =
+                        header_keys::walk(self.connection, self.dialect, fold, how, self.stop)
+                            .await?;
+                    rows += walked.folded;
+                    self.changed(fold.table, walked.folded);
                 }
                 Unit::Backfill(pass) => {
                     let engine = Engine {

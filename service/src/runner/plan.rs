@@ -100,7 +100,7 @@ pub async fn plan(session: &Session, options: &Options) -> Result<Report> {
                 let estimate = match unit {
                     Unit::Backfill(pass) => &pass.estimate,
                     Unit::Split(split) => &split.estimate,
-                    Unit::Transaction(_) | Unit::Alone(_) => continue,
+                    Unit::Transaction(_) | Unit::Alone(_) | Unit::Fold(_) => continue,
                 };
                 described.rows += number(&connection, &context, estimate).await?;
             }
@@ -207,6 +207,14 @@ fn describe(track: Track, migration: &Migration, plan: &Plan) -> PlannedMigratio
                     detail: true,
                 }));
             }
+            Unit::Fold(fold) => steps.push(PlannedStep {
+                purpose: format!("header keys of {} in lower case, in pages", fold.table),
+                sql: fold.write("…"),
+                blocks: Blocks::Rows,
+                transaction: None,
+                batched: true,
+                detail: false,
+            }),
             Unit::Backfill(pass) => steps.push(PlannedStep {
                 purpose: pass.purpose.clone(),
                 sql: pass.sql.clone(),

@@ -1,12 +1,15 @@
 //! One value as bytes that do not depend on how a backend writes it: 100 and 100.00 are equal, 100 and 100.01 are not;
 //! times are instants.
 
+use std::borrow::Cow;
+
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Decode, Row, TypeInfo, ValueRef};
 use tollgate_migration::Dialect;
 
 use crate::instant;
+use crate::reconcile::header_keys::{self, Folded};
 
 /// How the values of a column are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +20,8 @@ pub(crate) enum Kind {
     Instant,
     /// Byte by byte.
     Text,
+    /// As JSON with its header keys folded: `reconcile header-keys` changes nothing that counts.
+    HeaderKeys { list: bool },
 }
 
 const NULL: u8 = 0;
@@ -80,6 +85,13 @@ fn seconds(at: chrono::DateTime<chrono::Utc>) -> String {
     text.trim_end_matches('0').to_owned()
 }
 
+fn folded(text: &str, list: bool) -> Cow<'_, str> {
+    match header_keys::fold(text, list) {
+        Folded::Changed(folded, _) => Cow::Owned(folded),
+        Folded::Same | Folded::Malformed => Cow::Borrowed(text),
+    }
+}
+
 /// Writes the canonical bytes of a cell.
 pub(crate) fn postgres(
     row: &PgRow,
@@ -110,6 +122,10 @@ pub(crate) fn postgres(
         Kind::Text => {
             out.push(TEXT);
             out.extend(text.as_bytes());
+        }
+        Kind::HeaderKeys { list } => {
+            out.push(TEXT);
+            out.extend(folded(text, list).as_bytes());
         }
     }
     Ok(())
@@ -160,6 +176,10 @@ pub(crate) fn sqlite(
                 (Kind::Instant, Some(at)) => {
                     out.push(INSTANT);
                     out.extend(seconds(at).as_bytes());
+                }
+                _ if let (Kind::HeaderKeys { list }, Some(text)) = (kind, text) => {
+                    out.push(TEXT);
+                    out.extend(folded(text, list).as_bytes());
                 }
                 _ => {
                     out.push(if other == "TEXT" { TEXT } else { BYTES });

@@ -3,7 +3,7 @@
 
 use tollgate_migration::billing::{MODE, WORKSPACES, is_garbled};
 use tollgate_migration::governance::owners::{self, Legacy, Owner};
-use tollgate_migration::governance::{BUDGETS, VIRTUAL_KEYS};
+use tollgate_migration::governance::{BUDGETS, VIRTUAL_KEYS, header_keys};
 use tollgate_migration::plan::Split;
 use tollgate_migration::{Context, Track};
 
@@ -35,7 +35,14 @@ pub(crate) fn facts(track: Track, context: &Context) -> Vec<Fact> {
 /// How a table's rows are read.
 pub(crate) fn reading(track: Track, context: &Context, table: &str) -> Reading {
     match track {
-        Track::Governance => budgets_and_owners(context, table),
+        Track::Governance => Reading {
+            header_keys: header_keys(context)
+                .into_iter()
+                .filter(|fold| fold.table == table)
+                .map(|fold| (fold.column, fold.list))
+                .collect(),
+            ..budgets_and_owners(context, table)
+        },
         Track::Billing if table == WORKSPACES && context.catalog.has_column(WORKSPACES, MODE) => {
             // What is none of the three counts as nothing, before it is cleared and after.
             let garbled = is_garbled(context.catalog.dialect).replace(MODE, &format!("t.{MODE}"));

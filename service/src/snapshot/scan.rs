@@ -50,6 +50,8 @@ pub(crate) struct Reading {
     pub without: Vec<&'static str>,
     /// Columns of amounts.
     pub amounts: &'static [&'static str],
+    /// Columns of header keys, which count in their canonical form, each with whether it is a list.
+    pub header_keys: Vec<(&'static str, bool)>,
 }
 
 /// The walk over a table of the catalog.
@@ -88,7 +90,15 @@ pub(crate) fn table(catalog: &Catalog, name: &str, reading: &Reading) -> Option<
             Dialect::Postgres => cell::postgres_expression(&column.kind, &source),
             Dialect::Sqlite => source,
         });
-        columns.push((column.name.clone(), cell::kind(dialect, &column.kind)));
+        let header_keys = reading
+            .header_keys
+            .iter()
+            .find(|(name, _)| *name == column.name);
+        let kind = match header_keys {
+            Some(&(_, list)) => Kind::HeaderKeys { list },
+            None => cell::kind(dialect, &column.kind),
+        };
+        columns.push((column.name.clone(), kind));
     }
     let condition = if reading.condition.is_empty() {
         String::new()

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use tollgate_migration::billing::{MODE, WORKSPACE_SECRETS, WORKSPACES, is_garbled};
 use tollgate_migration::catalog::{ForeignKey, Table};
+use tollgate_migration::governance::mcp::{CLIENTS, GRANTS};
 use tollgate_migration::governance::owners::{self, Owner};
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 use tollgate_migration::{Context, Dialect, Track};
@@ -229,6 +230,8 @@ fn parents(track: Track) -> &'static [(&'static str, &'static str, &'static str)
                 PROVIDER_CONFIGS,
             ),
             (JOIN, "table_key_id", "config_keys"),
+            (GRANTS, "virtual_key_id", VIRTUAL_KEYS),
+            (GRANTS, "mcp_client_id", CLIENTS),
         ],
         Track::Billing => &[(WORKSPACE_SECRETS, "workspace_id", WORKSPACES)],
     }

@@ -3,10 +3,10 @@
 use rstest::rstest;
 use sea_orm::{EntityTrait, IdenStatic, Iterable, prelude::Decimal};
 use tollgate_entity::governance::{
-    budget, customer, key, provider, provider_config, provider_config_key, rate_limit, team,
-    virtual_key,
+    budget, customer, header_credential, header_flow, key, mcp_client, mcp_grant, oauth_flow,
+    oauth_token, provider, provider_config, provider_config_key, rate_limit, team, virtual_key,
 };
-use tollgate_tests::fixture::{Calendar, Shape, legacy};
+use tollgate_tests::fixture::{SilentKeys, with_credentials};
 use tollgate_tests::{Backend, TestDatabase};
 
 use crate::tollgate;
@@ -56,6 +56,12 @@ async fn entities_name_every_column_of_a_fresh_database(
         described::<rate_limit::Entity>(),
         described::<team::Entity>(),
         described::<virtual_key::Entity>(),
+        described::<mcp_client::Entity>(),
+        described::<mcp_grant::Entity>(),
+        described::<oauth_token::Entity>(),
+        described::<oauth_flow::Entity>(),
+        described::<header_credential::Entity>(),
+        described::<header_flow::Entity>(),
     ] {
         assert_eq!(names, columns(&database, &table).await, "{table}");
     }
@@ -66,7 +72,7 @@ async fn entities_name_every_column_of_a_fresh_database(
 async fn entities_read_a_migrated_gateway(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
 ) {
-    let database = legacy(backend, Shape::Full, Calendar::Flag).await;
+    let database = with_credentials(backend, SilentKeys::There).await;
     tollgate()
         .on(&database.url)
         .succeed(&["migrate", "up", "--adopt"]);
@@ -112,4 +118,25 @@ async fn entities_read_a_migrated_gateway(
         4
     );
     assert_eq!(rate_limit::Entity::find().all(db).await.unwrap().len(), 2);
+    let mut clients = mcp_client::Entity::find().all(db).await.unwrap();
+    clients.sort_by_key(|client| client.id);
+    assert_eq!(
+        clients
+            .iter()
+            .map(|client| client.allow_on_all_virtual_keys == Some(true))
+            .collect::<Vec<_>>(),
+        [false, true, false]
+    );
+    assert_eq!(mcp_grant::Entity::find().all(db).await.unwrap().len(), 2);
+    assert_eq!(oauth_token::Entity::find().all(db).await.unwrap().len(), 6);
+    assert_eq!(oauth_flow::Entity::find().all(db).await.unwrap().len(), 2);
+    assert_eq!(
+        header_credential::Entity::find()
+            .all(db)
+            .await
+            .unwrap()
+            .len(),
+        5
+    );
+    assert_eq!(header_flow::Entity::find().all(db).await.unwrap().len(), 2);
 }

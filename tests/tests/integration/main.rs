@@ -10,6 +10,7 @@ mod bad_input;
 mod billing;
 mod contract;
 mod corruption;
+mod credentials;
 mod doctor;
 mod drift;
 mod entities;

@@ -35,7 +35,7 @@ async fn a_rebuild_keeps_children_triggers_views_counters_and_unknown_columns() 
         "1"
     );
     let names = "SELECT type || ' ' || name FROM sqlite_schema WHERE type IN ('view', 'trigger', 'index') \
-         AND name NOT LIKE 'sqlite_%' AND name NOT LIKE '%budget%' ORDER BY 1";
+         AND name NOT LIKE 'sqlite_%' AND name NOT LIKE '%budget%' AND name NOT LIKE '%mcp%' AND name NOT LIKE '%oauth%' ORDER BY 1";
     let (objects, rowids) = (
         database.column(names).await,
         database

@@ -1,7 +1,7 @@
 //! Whatever a gateway's database has been through, it is recognised or refused with the difference.
 
 use rstest::rstest;
-use tollgate_tests::fixture::{Calendar, Shape, legacy};
+use tollgate_tests::fixture::{Calendar, Shape, SilentKeys, legacy, with_credentials};
 use tollgate_tests::{Backend, TestDatabase};
 
 use crate::tollgate;
@@ -281,34 +281,145 @@ async fn budgets_owned_by_teams_are_known_and_left_alone() {
 
 #[rstest]
 #[tokio::test]
-async fn mcp_tables_with_their_silent_keys_are_kept(
+async fn credential_tables_are_adopted_with_and_without_their_silent_keys(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[values(SilentKeys::There, SilentKeys::Absent)] keys: SilentKeys,
 ) {
-    let database = legacy(backend, Shape::Full, Calendar::None).await;
-    run(
-        &database,
-        &[
-            "CREATE TABLE oauth_user_tokens (id varchar(255) PRIMARY KEY, virtual_key_id varchar(255), mcp_client_id varchar(255) NOT NULL, \
-             CONSTRAINT fk_oauth_user_tokens_virtual_key FOREIGN KEY (virtual_key_id) REFERENCES governance_virtual_keys(id), \
-             CONSTRAINT fk_oauth_user_tokens_mcp_client FOREIGN KEY (mcp_client_id) REFERENCES config_mcp_clients(client_id))",
-            "INSERT INTO oauth_user_tokens VALUES ('tok-1', 'vk-alice', 'mcp-files')",
-        ],
-    )
-    .await;
-    let own = |schema: Vec<String>| -> Vec<String> {
+    let database = with_credentials(backend, keys).await;
+    let credentials = |schema: Vec<String>| -> Vec<String> {
         schema
             .into_iter()
-            .filter(|line| line.starts_with("oauth_") || line.contains("mcp"))
+            .filter(|line| line.starts_with("oauth_") || line.starts_with("mcp_"))
             .collect()
     };
-    let before = own(database.schema().await);
+    let before = credentials(database.schema().await);
+    assert_eq!(
+        before
+            .iter()
+            .filter(|line| line.contains("foreign key"))
+            .count(),
+        if keys == SilentKeys::There { 8 } else { 0 }
+    );
+    ends_at_the_golden_schema(
+        &database,
+        "legacy, with the calendar flag on budgets (v1.5.0-prerelease1)",
+    )
+    .await;
+    assert_eq!(
+        credentials(database.schema().await),
+        before,
+        "nothing was missing"
+    );
+}
+
+/// The tables of v1.4.x: sessions by token, no modes and no states, indexes that are not unique.
+const EARLY: [&str; 4] = [
+    "CREATE TABLE oauth_user_tokens (id varchar(255) PRIMARY KEY, session_token varchar(255), session_token_hash varchar(64), \
+     virtual_key_id varchar(255), user_id varchar(255), mcp_client_id varchar(255) NOT NULL, oauth_config_id varchar(255) NOT NULL, \
+     access_token text NOT NULL, refresh_token text, token_type varchar(50) NOT NULL, expires_at {time}, scopes text, \
+     last_refreshed_at {time}, encryption_status varchar(20) DEFAULT 'plain_text', created_at {time} NOT NULL, updated_at {time} NOT NULL)",
+    "CREATE INDEX idx_vk_mcp ON oauth_user_tokens(virtual_key_id, mcp_client_id)",
+    "CREATE INDEX idx_user_mcp ON oauth_user_tokens(user_id, mcp_client_id)",
+    "INSERT INTO oauth_user_tokens (id, session_token, virtual_key_id, user_id, mcp_client_id, oauth_config_id, access_token, token_type, created_at, updated_at) VALUES \
+     ('tok-1', '', 'vk-alice', 'u-1', 'mcp-files', 'o', 'a', 'Bearer', '2026-01-01 00:00:00+00:00', '2026-01-01 00:00:00+00:00'), \
+     ('tok-2', '', '', 'u-1', 'mcp-files', 'o', 'b', 'Bearer', '2026-01-01 00:00:00+00:00', '2026-01-01 00:00:00+00:00'), \
+     ('tok-3', 's', NULL, NULL, 'mcp-files', 'o', 'c', 'Bearer', '2026-01-01 00:00:00+00:00', '2026-01-01 00:00:00+00:00')",
+];
+
+async fn early(backend: Backend) -> TestDatabase {
+    let database = legacy(backend, Shape::Full, Calendar::None).await;
+    let time = match backend {
+        Backend::Sqlite => "datetime",
+        Backend::Postgres => "timestamptz",
+    };
+    for sql in EARLY {
+        database.execute(&sql.replace("{time}", time)).await;
+    }
+    database
+}
+
+#[rstest]
+#[tokio::test]
+async fn credential_tables_of_an_early_version_get_what_they_lack(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = early(backend).await;
     ends_at_the_golden_schema(
         &database,
         "legacy, without a calendar flag on budgets (v1.4.x)",
     )
     .await;
-    assert_eq!(own(database.schema().await), before);
-    assert_eq!(database.count("oauth_user_tokens").await, 1);
+    assert_eq!(
+        database
+            .column(
+                "SELECT id || ' ' || auth_mode || ' ' || status FROM oauth_user_tokens ORDER BY 1"
+            )
+            .await,
+        [
+            "tok-1 vk active",
+            "tok-2 user active",
+            "tok-3 session active"
+        ],
+        "a virtual key wins over a user over a session"
+    );
+    let catalog = database.catalog().await;
+    let tokens = catalog.table("oauth_user_tokens").unwrap();
+    for index in [
+        "idx_oauth_user_tokens_vk_mcp",
+        "idx_oauth_user_tokens_user_mcp",
+        "idx_oauth_user_tokens_session_mcp",
+    ] {
+        assert!(
+            tokens.index(index).is_some_and(|index| index.unique),
+            "{index}"
+        );
+    }
+    assert!(tokens.index("idx_vk_mcp").is_some(), "what was there stays");
+    // And back: the modes were told from the rows, so nothing is lost with them.
+    tollgate()
+        .on(&database.url)
+        .succeed(&["migrate", "down", "--to", "multi_budget_expand"]);
+    let tokens = database.catalog().await;
+    assert!(!tokens.has_column("oauth_user_tokens", "auth_mode"));
+    assert_eq!(database.count("oauth_user_tokens").await, 3);
+}
+
+#[rstest]
+#[tokio::test]
+async fn two_credentials_of_one_binding_stop_before_the_first_write(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = early(backend).await;
+    database
+        .execute(
+            "INSERT INTO oauth_user_tokens (id, virtual_key_id, mcp_client_id, oauth_config_id, access_token, token_type, created_at, updated_at) VALUES \
+             ('tok-4', 'vk-alice', 'mcp-files', 'o', 'd', 'Bearer', '2026-01-02 00:00:00+00:00', '2026-01-02 00:00:00+00:00')",
+        )
+        .await;
+    let (schema, rows) = (
+        database.schema().await,
+        database.everything(|_, _| true).await,
+    );
+    let (code, refused) = tollgate()
+        .on(&database.url)
+        .json(&["migrate", "up", "--adopt"]);
+    assert_eq!(code, 4, "{refused:#}");
+    let finding = refused["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|finding| finding["code"] == "G019")
+        .unwrap();
+    assert_eq!(finding["table"], "oauth_user_tokens");
+    assert_eq!(finding["sample_ids"], serde_json::json!(["tok-1", "tok-4"]));
+    assert_eq!(database.everything(|_, _| true).await, rows);
+    assert_eq!(database.schema().await, schema);
+    database
+        .execute("DELETE FROM oauth_user_tokens WHERE id = 'tok-1'")
+        .await;
+    tollgate()
+        .on(&database.url)
+        .succeed(&["migrate", "up", "--adopt"]);
 }
 
 #[rstest]

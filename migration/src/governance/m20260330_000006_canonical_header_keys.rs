@@ -1,0 +1,50 @@
+//! Header keys in lower case and without spaces around them, as every writer of today writes them
+//! (`reference/bifrost.md` §4.12).
+
+use crate::migration::{Context, Migration, Phase};
+use crate::plan::{Created, Fold, Loss};
+use crate::script::Script;
+
+use super::mcp::{CLIENTS, HEADERS};
+
+pub(super) const MIGRATION: Migration = Migration {
+    version: "m20260330_000006_canonical_header_keys",
+    phase: Phase::Backfill,
+    summary: "header keys in lower case, in rows that are not encrypted",
+    up,
+    down,
+    losses,
+};
+
+fn up(context: &Context, script: &mut Script) {
+    for fold in folds(context) {
+        script.fold(fold);
+    }
+}
+
+/// The columns that hold header keys, as far as this database has them.
+pub(super) fn folds(context: &Context) -> Vec<Fold> {
+    [
+        (CLIENTS, "per_user_header_keys_json", true),
+        (HEADERS, "headers_json", false),
+    ]
+    .into_iter()
+    .filter(|(table, column, _)| {
+        context.catalog.has_column(table, column) && context.catalog.has_column(table, "id")
+    })
+    .map(|(table, column, list)| Fold {
+        table,
+        column,
+        list,
+        // The list of key names is never encrypted, whatever the row's other columns are.
+        encrypted: !list && context.catalog.has_column(table, "encryption_status"),
+    })
+    .collect()
+}
+
+/// Names that differ in case only are one name to every reader: there is nothing to bring back.
+fn down(_context: &Context, _created: &Created, _script: &mut Script) {}
+
+fn losses(_context: &Context, _created: &Created) -> Vec<Loss> {
+    Vec::new()
+}

@@ -1,0 +1,187 @@
+//! Deleting an MCP client with all that hangs on it, in the order that real foreign keys allow
+//! (`reference/bifrost.md` §4.5, §4.10; upstream #6648).
+
+use backon::Retryable;
+use chrono::{DateTime, Utc};
+use sea_orm::{ConnectionTrait, DbErr, Statement};
+use tollgate_migration::governance::mcp::{CLIENTS, GRANTS, Kind};
+use tollgate_migration::{Dialect, Track};
+
+use crate::connection::Connection;
+use crate::database::{Access, columns_of};
+use crate::error::{Error, Result};
+use crate::lock::Lock;
+use crate::reconcile::count;
+use crate::report::{Change, Report};
+use crate::retry::{backoff, is_transient};
+use crate::runner::{Session, prove_writable};
+use crate::stop::Stop;
+
+/// Deletes the client's grants, flows and credentials of every mode, then the client, in one transaction; with `dry_run`
+/// counts them.
+///
+/// # Errors
+/// [`Error::NotFound`] where there is no client of that `client_id`; [`Error::Locked`]; what the database says, with
+/// nothing deleted.
+pub async fn delete(
+    session: &Session,
+    client_id: &str,
+    dry_run: bool,
+    now: DateTime<Utc>,
+    stop: &Stop,
+) -> Result<Report> {
+    let access = if dry_run { Access::Read } else { Access::Write };
+    let connection = session.connect(access).await?;
+    let dialect = session.dialect();
+    let doing = || Error::database(format!("delete MCP client {client_id:?}"));
+    let number = find(&connection, dialect, client_id)
+        .await
+        .map_err(doing())?
+        .ok_or_else(|| Error::NotFound {
+            what: format!("MCP client {client_id:?}"),
+        })?;
+    let mut report = Report {
+        result: Some(serde_json::json!({ "client_id": client_id, "dry_run": dry_run })),
+        ..Report::default()
+    };
+    if dry_run {
+        for step in steps(&connection, dialect).await.map_err(doing())? {
+            let row = connection
+                .query_one_raw(step.statement(
+                    dialect,
+                    "SELECT count(*) AS number",
+                    client_id,
+                    number,
+                ))
+                .await
+                .map_err(doing())?;
+            let rows: i64 = row
+                .map_or(Ok(0), |row| row.try_get("", "number"))
+                .map_err(doing())?;
+            count(
+                &mut report.changes,
+                step.table,
+                "delete",
+                rows.unsigned_abs(),
+                None,
+            );
+        }
+        return Ok(report);
+    }
+    prove_writable(session, &connection).await?;
+    let lock = Lock::take(
+        &session.location,
+        Track::Governance,
+        session.wait_lock,
+        session.connect_timeout,
+        stop,
+    )
+    .await?;
+    let deleted = (|| transaction(&connection, dialect, client_id, number))
+        .retry(backoff())
+        .when(is_transient)
+        .await
+        .map_err(doing());
+    lock.release().await;
+    report.changes = deleted?;
+    session
+        .record_run(&connection, "mcp-client delete", now, "done", &report)
+        .await;
+    Ok(report)
+}
+
+/// The number that grants refer to.
+async fn find(
+    connection: &Connection,
+    dialect: Dialect,
+    client_id: &str,
+) -> std::result::Result<Option<i64>, DbErr> {
+    let columns = columns_of(connection, dialect, &[CLIENTS]).await?;
+    if !columns.contains(&(CLIENTS.to_owned(), "client_id".to_owned())) {
+        return Ok(None);
+    }
+    connection
+        .query_one_raw(Statement::from_sql_and_values(
+            dialect.backend(),
+            format!(
+                "SELECT CAST(id AS bigint) AS id FROM {CLIENTS} WHERE client_id = {}",
+                dialect.parameter(1)
+            ),
+            [client_id.into()],
+        ))
+        .await?
+        .map(|row| row.try_get("", "id"))
+        .transpose()
+}
+
+/// The rows of one table that belong to the client.
+struct Step {
+    table: &'static str,
+    column: &'static str,
+    /// Whether the column holds the client's number rather than its `client_id`.
+    by_number: bool,
+}
+
+impl Step {
+    fn statement(&self, dialect: Dialect, verb: &str, client_id: &str, number: i64) -> Statement {
+        let sql = format!(
+            "{verb} FROM {} WHERE {} = {}",
+            self.table,
+            self.column,
+            dialect.parameter(1)
+        );
+        let value = if self.by_number {
+            number.into()
+        } else {
+            client_id.into()
+        };
+        Statement::from_sql_and_values(dialect.backend(), sql, [value])
+    }
+}
+
+/// What refers to the client comes before it: the tables that are there.
+async fn steps(
+    connection: &impl ConnectionTrait,
+    dialect: Dialect,
+) -> std::result::Result<Vec<Step>, DbErr> {
+    let step = |table, column, by_number| Step {
+        table,
+        column,
+        by_number,
+    };
+    let mut steps = vec![step(GRANTS, "mcp_client_id", true)];
+    for kind in Kind::BOTH {
+        steps.push(step(kind.flows(), "mcp_client_id", false));
+        steps.push(step(kind.credentials(), "mcp_client_id", false));
+    }
+    let tables: Vec<&str> = steps.iter().map(|step| step.table).collect();
+    let there = columns_of(connection, dialect, &tables).await?;
+    steps.retain(|step| there.contains(&(step.table.to_owned(), step.column.to_owned())));
+    steps.push(step(CLIENTS, "id", true));
+    Ok(steps)
+}
+
+async fn transaction(
+    connection: &Connection,
+    dialect: Dialect,
+    client_id: &str,
+    number: i64,
+) -> std::result::Result<Vec<Change>, DbErr> {
+    let transaction = connection.begin().await?;
+    if dialect == Dialect::Postgres {
+        transaction
+            .execute_unprepared("SET LOCAL lock_timeout = '500ms'")
+            .await?;
+    }
+    let mut changes = Vec::new();
+    // As many statements as tables.
+    for step in steps(&transaction, dialect).await? {
+        let rows = transaction
+            .execute_raw(step.statement(dialect, "DELETE", client_id, number))
+            .await?
+            .rows_affected();
+        count(&mut changes, step.table, "delete", rows, None);
+    }
+    transaction.commit().await?;
+    Ok(changes)
+}

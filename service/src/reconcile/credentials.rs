@@ -1,0 +1,707 @@
+//! `reconcile credentials`: credentials of virtual keys follow the keys' grants (`reference/bifrost.md` §4.6 to §4.8).
+//!
+//! Reads `config_mcp_clients` and `governance_virtual_key_mcp_configs`; closes `oauth_user_tokens`,
+//! `oauth_user_sessions`, `mcp_per_user_header_credentials` and `mcp_per_user_header_flows`:
+//!
+//! - an active credential in `vk` mode whose client the key may not use becomes `orphaned`;
+//! - an orphaned one whose client the key may use becomes `active` again;
+//! - a pending flow in `vk` mode for a client that the key may not use is deleted.
+//!
+//! Never touched: rows of users and sessions, `needs_reauth`, `needs_update`, flows that are not pending, rows without a
+//! virtual key. A row without a client is orphaned where its key may use nothing at all. `updated_at` moves on the rows
+//! that change, and on no other. Gateways read these tables live and see the change at once.
+//!
+//! [`after_virtual_key_change`] and [`after_mcp_client_change`] are the same for a gateway, inside its own transaction.
+
+use std::collections::BTreeSet;
+
+use backon::Retryable;
+use chrono::{DateTime, Utc};
+use futures_util::TryStreamExt;
+use sea_orm::{ConnectionTrait, DbErr, Statement, TransactionSession, TransactionTrait, Value};
+use sqlx::Row;
+use tollgate_migration::governance::mcp::{CLIENTS, GRANTS, Kind};
+use tollgate_migration::{Dialect, Track};
+
+use super::{Options, Routine, count, run};
+use crate::connection::{Connection, Driver};
+use crate::database::columns_of;
+use crate::error::{Error, Result};
+use crate::instant;
+use crate::report::{Change, Outcome, Report};
+use crate::retry::{backoff, is_transient};
+use crate::runner::Session;
+use crate::stop::Stop;
+
+/// Whose credentials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Every virtual key that holds a row.
+    All,
+    /// One virtual key. An empty id is nobody.
+    VirtualKey(String),
+    /// Every virtual key that holds any row of this client, with all of its rows.
+    Client(String),
+}
+
+/// Virtual keys of one transaction of a sweep.
+const KEYS: usize = 1000;
+
+/// What of the tables this database has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Present {
+    dialect: Dialect,
+    kinds: Vec<Kind>,
+    /// Clients may be open to every key.
+    open_clients: bool,
+}
+
+impl Present {
+    /// Looks. One statement, over the catalog.
+    pub(crate) async fn read<C: ConnectionTrait>(
+        connection: &C,
+        dialect: Dialect,
+    ) -> std::result::Result<Self, DbErr> {
+        let mut tables = vec![CLIENTS, GRANTS];
+        for kind in Kind::BOTH {
+            tables.extend([kind.credentials(), kind.flows()]);
+        }
+        let columns = columns_of(connection, dialect, &tables).await?;
+        Ok(Self::of(dialect, |table, column| {
+            columns.contains(&(table.to_owned(), column.to_owned()))
+        }))
+    }
+
+    /// The same from a catalog.
+    pub(crate) fn of(dialect: Dialect, has_column: impl Fn(&str, &str) -> bool) -> Self {
+        let grants = has_column(CLIENTS, "client_id") && has_column(GRANTS, "mcp_client_id");
+        Self {
+            dialect,
+            kinds: Kind::BOTH
+                .into_iter()
+                .filter(|kind| grants && kind.is_present(&has_column))
+                .collect(),
+            open_clients: has_column(CLIENTS, "allow_on_all_virtual_keys"),
+        }
+    }
+
+    pub(crate) fn kinds(&self) -> &[Kind] {
+        &self.kinds
+    }
+
+    fn required(self) -> Result<Self> {
+        if self.kinds.is_empty() {
+            return Err(Error::NotFound {
+                what: format!(
+                    "{} with the tables of clients and grants in their migrated form; `tollgate migrate up --to mcp_credentials` makes them",
+                    Kind::OAuth.credentials()
+                ),
+            });
+        }
+        Ok(self)
+    }
+
+    fn open(&self) -> String {
+        if self.open_clients {
+            self.dialect.is_true("c.allow_on_all_virtual_keys")
+        } else {
+            "1 = 0".to_owned()
+        }
+    }
+
+    /// That the key of row `r` may use the row's client.
+    fn granted(&self) -> [String; 2] {
+        [
+            format!(
+                "EXISTS (SELECT 1 FROM {GRANTS} g JOIN {CLIENTS} c ON c.id = g.mcp_client_id \
+                 WHERE g.virtual_key_id = r.virtual_key_id AND c.client_id = r.mcp_client_id)"
+            ),
+            format!(
+                "EXISTS (SELECT 1 FROM {CLIENTS} c WHERE c.client_id = r.mcp_client_id AND {})",
+                self.open()
+            ),
+        ]
+    }
+
+    /// That it may not. A row without a client says nothing while its key may use any.
+    fn ungranted(&self) -> String {
+        let [explicit, open] = self.granted();
+        format!(
+            "NOT {explicit} AND NOT {open} AND (r.mcp_client_id IS NOT NULL OR (\
+             NOT EXISTS (SELECT 1 FROM {GRANTS} g JOIN {CLIENTS} c ON c.id = g.mcp_client_id \
+             WHERE g.virtual_key_id = r.virtual_key_id AND c.client_id IS NOT NULL) \
+             AND NOT EXISTS (SELECT 1 FROM {CLIENTS} c WHERE c.client_id IS NOT NULL AND {})))",
+            self.open()
+        )
+    }
+
+    /// Active credentials `r` that lost their grant.
+    pub(crate) fn to_orphan(&self) -> String {
+        format!(
+            "r.auth_mode = 'vk' AND r.virtual_key_id <> '' AND r.status = 'active' AND {}",
+            self.ungranted()
+        )
+    }
+
+    /// Orphaned credentials `r` that have it again.
+    pub(crate) fn to_reactivate(&self) -> String {
+        let [explicit, open] = self.granted();
+        format!(
+            "r.auth_mode = 'vk' AND r.virtual_key_id <> '' AND r.status = 'orphaned' AND ({explicit} OR {open})"
+        )
+    }
+
+    /// Either.
+    fn to_update(&self) -> String {
+        format!("(({}) OR ({}))", self.to_orphan(), self.to_reactivate())
+    }
+
+    /// Pending flows `r` that can no longer finish.
+    fn to_delete(&self) -> String {
+        format!(
+            "r.flow_mode = 'vk' AND r.virtual_key_id <> '' AND r.status = 'pending' AND {}",
+            self.ungranted()
+        )
+    }
+
+    /// Every virtual key with something to do, once, in order.
+    fn due_keys(&self) -> String {
+        let mut arms = Vec::new();
+        for kind in &self.kinds {
+            let (credentials, flows) = (kind.credentials(), kind.flows());
+            for (table, due) in [
+                (credentials, self.to_orphan()),
+                (credentials, self.to_reactivate()),
+                (flows, self.to_delete()),
+            ] {
+                arms.push(format!(
+                    "SELECT r.virtual_key_id AS vk FROM {table} r WHERE {due}"
+                ));
+            }
+        }
+        format!("SELECT vk FROM ({}) due ORDER BY vk", arms.join(" UNION "))
+    }
+}
+
+/// Which rows a transaction looks at: a condition over `r`, and what is bound to it.
+#[derive(Clone, Debug)]
+pub(super) struct Bounds {
+    condition: String,
+    values: Vec<Value>,
+}
+
+fn bounds(dialect: Dialect, scope: &Scope, kind: Kind) -> Bounds {
+    match scope {
+        Scope::All => unbounded(),
+        Scope::VirtualKey(id) => Bounds {
+            condition: format!("r.virtual_key_id = {}", dialect.parameter(1)),
+            values: vec![id.clone().into()],
+        },
+        Scope::Client(id) => {
+            let holders: Vec<String> = [kind.credentials(), kind.flows()]
+                .into_iter()
+                .map(|table| {
+                    format!(
+                        "SELECT h.virtual_key_id FROM {table} h WHERE h.mcp_client_id = {} AND h.virtual_key_id <> ''",
+                        dialect.parameter(1)
+                    )
+                })
+                .collect();
+            Bounds {
+                condition: format!("r.virtual_key_id IN ({})", holders.join(" UNION ")),
+                values: vec![id.clone().into()],
+            }
+        }
+    }
+}
+
+/// Every row.
+pub(super) fn unbounded() -> Bounds {
+    Bounds {
+        condition: "1 = 1".to_owned(),
+        values: Vec::new(),
+    }
+}
+
+fn range(dialect: Dialect, behind: Option<&str>, to: Option<&str>) -> Bounds {
+    let mut condition = Vec::new();
+    let mut values: Vec<Value> = Vec::new();
+    for (comparison, id) in [(">", behind), ("<=", to)] {
+        if let Some(id) = id {
+            values.push(id.into());
+            condition.push(format!(
+                "r.virtual_key_id {comparison} {}",
+                dialect.parameter(values.len())
+            ));
+        }
+    }
+    if condition.is_empty() {
+        condition.push("1 = 1".to_owned());
+    }
+    Bounds {
+        condition: condition.join(" AND "),
+        values,
+    }
+}
+
+/// The separator of sample ids in one text.
+const UNIT: char = '\u{1f}';
+
+/// Counts rows of `r` by what `action` says, with the first of their ids: one statement.
+pub(super) async fn counted<C: ConnectionTrait>(
+    connection: &C,
+    dialect: Dialect,
+    table: &str,
+    action: &str,
+    condition: &str,
+    bounds: &Bounds,
+    changes: &mut Vec<Change>,
+) -> std::result::Result<(), DbErr> {
+    let sql = format!(
+        "SELECT action, CAST(number AS bigint) AS number, id FROM (SELECT action, id, \
+         row_number() OVER (PARTITION BY action ORDER BY id) AS place, count(*) OVER (PARTITION BY action) AS number \
+         FROM (SELECT {action} AS action, r.id AS id FROM {table} r WHERE {} AND {condition}) due) counted \
+         WHERE place <= {} ORDER BY action, place",
+        bounds.condition,
+        super::SAMPLES
+    );
+    let rows = connection
+        .query_all_raw(Statement::from_sql_and_values(
+            dialect.backend(),
+            sql,
+            bounds.values.clone(),
+        ))
+        .await?;
+    let mut last = String::new();
+    for row in rows {
+        let action: String = row.try_get("", "action")?;
+        let number: i64 = row.try_get("", "number")?;
+        let id: Option<String> = row.try_get("", "id")?;
+        let first = action != last;
+        last.clone_from(&action);
+        count(
+            changes,
+            table,
+            &action,
+            if first { number.unsigned_abs() } else { 0 },
+            None,
+        );
+        if let Some(change) = changes
+            .iter_mut()
+            .find(|change| change.table == table && change.action == action)
+            && change.sample_ids.len() < super::SAMPLES
+        {
+            change.sample_ids.push(id.unwrap_or_default());
+        }
+    }
+    Ok(())
+}
+
+/// What a status becomes.
+const ACTION: &str = "CASE r.status WHEN 'active' THEN 'orphan' ELSE 'reactivate' END";
+
+/// What would be done within the bounds: two statements for each kind.
+async fn look<C: ConnectionTrait>(
+    connection: &C,
+    present: &Present,
+    bounds: impl Fn(Kind) -> Bounds,
+    changes: &mut Vec<Change>,
+) -> std::result::Result<(), DbErr> {
+    for kind in present.kinds.iter().copied() {
+        let bounds = bounds(kind);
+        let (dialect, update, delete) = (present.dialect, present.to_update(), present.to_delete());
+        counted(
+            connection,
+            dialect,
+            kind.credentials(),
+            ACTION,
+            &update,
+            &bounds,
+            changes,
+        )
+        .await?;
+        counted(
+            connection,
+            dialect,
+            kind.flows(),
+            "'delete'",
+            &delete,
+            &bounds,
+            changes,
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// Does it, in the transaction of the caller: four statements for each kind, however many keys and rows.
+///
+/// Rows are locked before they are written, keys in the order of their ids, active credentials before orphaned ones, then
+/// flows: the order in which a live gateway locks.
+async fn close<C: ConnectionTrait>(
+    connection: &C,
+    present: &Present,
+    bounds: impl Fn(Kind) -> Bounds,
+    now: DateTime<Utc>,
+    changes: &mut Vec<Change>,
+) -> std::result::Result<(), DbErr> {
+    let dialect = present.dialect;
+    for kind in present.kinds.iter().copied() {
+        let bounds = bounds(kind);
+        let at = dialect.text(&instant::text(now));
+        let at = match dialect {
+            Dialect::Postgres => format!("CAST({at} AS timestamptz)"),
+            Dialect::Sqlite => at,
+        };
+        let becomes = format!(
+            "status = CASE r.status WHEN 'active' THEN 'orphaned' ELSE 'active' END, updated_at = {at}"
+        );
+        let steps = [
+            (
+                kind.credentials(),
+                ACTION,
+                present.to_update(),
+                format!("UPDATE {} AS r SET {becomes}", kind.credentials()),
+                "CASE r.status WHEN 'active' THEN 'reactivate' ELSE 'orphan' END",
+            ),
+            (
+                kind.flows(),
+                "'delete'",
+                present.to_delete(),
+                format!("DELETE FROM {} AS r", kind.flows()),
+                "'delete'",
+            ),
+        ];
+        for (table, action, due, write, done) in steps {
+            let condition = format!("{} AND {due}", bounds.condition);
+            let statement = |sql: String| {
+                Statement::from_sql_and_values(dialect.backend(), sql, bounds.values.clone())
+            };
+            match dialect {
+                Dialect::Postgres => {
+                    connection
+                        .query_one_raw(statement(format!(
+                            "SELECT count(*) AS number FROM (SELECT r.id FROM {table} r WHERE {condition} \
+                             ORDER BY r.virtual_key_id, CASE r.status WHEN 'active' THEN 0 ELSE 1 END, r.id \
+                             FOR NO KEY UPDATE OF r) locked"
+                        )))
+                        .await?;
+                    let rows = connection
+                        .query_all_raw(statement(format!(
+                            "WITH done AS ({write} WHERE {condition} RETURNING {done} AS action, r.id AS id) \
+                             SELECT action, count(*) AS number, \
+                             array_to_string((array_agg(id ORDER BY id))[1:{}], '{UNIT}') AS ids \
+                             FROM done GROUP BY action ORDER BY action",
+                            super::SAMPLES
+                        )))
+                        .await?;
+                    for row in rows {
+                        let action: String = row.try_get("", "action")?;
+                        let number: i64 = row.try_get("", "number")?;
+                        let ids: Option<String> = row.try_get("", "ids")?;
+                        let ids = ids.unwrap_or_default();
+                        count(
+                            changes,
+                            table,
+                            &action,
+                            number.unsigned_abs(),
+                            ids.split(UNIT).map(str::to_owned),
+                        );
+                    }
+                }
+                Dialect::Sqlite => {
+                    // The transaction has the write lock, so nothing moves between the two.
+                    counted(connection, dialect, table, action, &due, &bounds, changes).await?;
+                    connection
+                        .execute_raw(statement(format!("{write} WHERE {condition}")))
+                        .await?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The routine with a scope.
+struct Credentials<'a> {
+    scope: &'a Scope,
+    now: DateTime<Utc>,
+    stop: &'a Stop,
+}
+
+fn doing() -> impl FnOnce(DbErr) -> Error {
+    Error::database("reconcile credentials")
+}
+
+impl Routine for Credentials<'_> {
+    fn name(&self) -> &'static str {
+        "credentials"
+    }
+
+    fn track(&self) -> Track {
+        Track::Governance
+    }
+
+    async fn plan(&self, connection: &Connection) -> Result<Report> {
+        let dialect = dialect(connection)?;
+        let present = Present::read(connection, dialect)
+            .await
+            .map_err(doing())?
+            .required()?;
+        let mut report = Report::default();
+        look(
+            connection,
+            &present,
+            |kind| bounds(dialect, self.scope, kind),
+            &mut report.changes,
+        )
+        .await
+        .map_err(doing())?;
+        Ok(report)
+    }
+
+    async fn apply(&self, connection: &Connection, report: &mut Report) -> Result<()> {
+        let dialect = dialect(connection)?;
+        let present = Present::read(connection, dialect)
+            .await
+            .map_err(doing())?
+            .required()?;
+        if *self.scope != Scope::All {
+            let changes = transaction(connection, &present, self.now, |kind| {
+                bounds(dialect, self.scope, kind)
+            })
+            .await
+            .map_err(doing())?;
+            report.changes = changes;
+            return Ok(());
+        }
+        // Where each thousand of the keys with something to do ends; memory for one key in a thousand.
+        let ends = ends(connection, &present).await.map_err(doing())?;
+        let mut behind: Option<&str> = None;
+        for end in &ends {
+            self.stop.check()?;
+            let changes = transaction(connection, &present, self.now, |_| {
+                range(dialect, behind, Some(end))
+            })
+            .await
+            .map_err(doing())?;
+            for change in changes {
+                count(
+                    &mut report.changes,
+                    &change.table,
+                    &change.action,
+                    change.rows,
+                    change.sample_ids,
+                );
+            }
+            behind = Some(end);
+        }
+        Ok(())
+    }
+}
+
+fn dialect<C: ConnectionTrait>(connection: &C) -> Result<Dialect> {
+    Dialect::try_from(connection.get_database_backend()).map_err(|error| Error::Rejected {
+        what: error.to_string(),
+    })
+}
+
+/// One transaction, again while somebody is in the way. It gives way before the server looks for deadlocks, so that a
+/// gateway is never the victim.
+async fn transaction(
+    connection: &Connection,
+    present: &Present,
+    now: DateTime<Utc>,
+    bounds: impl Fn(Kind) -> Bounds,
+) -> std::result::Result<Vec<Change>, DbErr> {
+    let attempt = async || {
+        let transaction = connection.begin().await?;
+        if present.dialect == Dialect::Postgres {
+            transaction
+                .execute_unprepared("SET LOCAL lock_timeout = '500ms'")
+                .await?;
+        }
+        let mut changes = Vec::new();
+        close(&transaction, present, &bounds, now, &mut changes).await?;
+        transaction.commit().await?;
+        Ok::<_, DbErr>(changes)
+    };
+    attempt.retry(backoff()).when(is_transient).await
+}
+
+/// The last of every thousand keys with something to do, and of the rest. One statement, streamed.
+async fn ends(
+    connection: &Connection,
+    present: &Present,
+) -> std::result::Result<Vec<String>, DbErr> {
+    crate::fault::statement()?;
+    let sql = present.due_keys();
+    let failed = |error: sqlx::Error| {
+        DbErr::Query(sea_orm::RuntimeErr::SqlxError(std::sync::Arc::new(error)))
+    };
+    let mut ends = Vec::new();
+    let mut seen = 0usize;
+    let mut last = None;
+    macro_rules! walk {
+        ($pool:expr) => {
+            let mut rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+                .persistent(false)
+                .fetch($pool);
+            while let Some(row) = rows.try_next().await.map_err(failed)? {
+                let key: String = row.try_get(0).map_err(failed)?;
+                seen += 1;
+                if seen % KEYS == 0 {
+                    ends.push(key);
+                    last = None;
+                } else {
+                    last = Some(key);
+                }
+            }
+        };
+    }
+    match connection.driver() {
+        Driver::Postgres(pool) => {
+            walk!(pool);
+        }
+        Driver::Sqlite(pool) => {
+            walk!(pool);
+        }
+    }
+    ends.extend(last);
+    Ok(ends)
+}
+
+/// Runs the routine. The outcome's error is [`Error::Refused`] when the brake holds, [`Error::NotFound`] without the
+/// tables, [`Error::Locked`], or what the database said; a sweep keeps what it committed before.
+pub async fn credentials(
+    session: &Session,
+    scope: &Scope,
+    options: Options,
+    now: DateTime<Utc>,
+    stop: &Stop,
+) -> Outcome {
+    if matches!(scope, Scope::VirtualKey(id) | Scope::Client(id) if id.is_empty()) {
+        return Outcome::from(Err(Error::usage(
+            "an empty id names nobody",
+            "leave the option out for every virtual key",
+        )));
+    }
+    run(
+        session,
+        options,
+        now,
+        stop,
+        &Credentials { scope, now, stop },
+    )
+    .await
+}
+
+/// Brings a virtual key's credentials in line, after its grants changed or it was created or deleted.
+///
+/// Runs in a transaction of its own, or in a savepoint of the caller's: a failure undoes this call's writes only. The caller
+/// may log it and go on, for the sweep repairs. Takes no lock of Tollgate's. `now` becomes `updated_at` of what changes.
+///
+/// # Errors
+/// [`Error::Database`] when the database failed, after three tries where somebody was in the way.
+pub async fn after_virtual_key_change<C>(
+    connection: &C,
+    virtual_key: &str,
+    now: DateTime<Utc>,
+) -> Result<Vec<Change>>
+where
+    C: ConnectionTrait + TransactionTrait,
+{
+    if virtual_key.is_empty() {
+        return Ok(Vec::new());
+    }
+    hook(connection, &Scope::VirtualKey(virtual_key.to_owned()), now).await
+}
+
+/// Brings the credentials of every virtual key in line that holds any row of the client, after the client's grants or its
+/// `allow_on_all_virtual_keys` changed. A constant number of statements, at most ten besides the transaction's own.
+///
+/// # Errors
+/// As [`after_virtual_key_change`].
+pub async fn after_mcp_client_change<C>(
+    connection: &C,
+    client_id: &str,
+    now: DateTime<Utc>,
+) -> Result<Vec<Change>>
+where
+    C: ConnectionTrait + TransactionTrait,
+{
+    hook(connection, &Scope::Client(client_id.to_owned()), now).await
+}
+
+async fn hook<C>(connection: &C, scope: &Scope, now: DateTime<Utc>) -> Result<Vec<Change>>
+where
+    C: ConnectionTrait + TransactionTrait,
+{
+    let dialect = dialect(connection)?;
+    let attempt = async || {
+        let transaction = connection
+            .begin_with_options(sea_orm::TransactionOptions {
+                sqlite_transaction_mode: Some(sea_orm::SqliteTransactionMode::Immediate),
+                ..Default::default()
+            })
+            .await?;
+        let present = Present::read(&transaction, dialect).await?;
+        let mut changes = Vec::new();
+        let bounds = |kind| bounds(dialect, scope, kind);
+        match close(&transaction, &present, bounds, now, &mut changes).await {
+            Ok(()) => {
+                transaction.commit().await?;
+                Ok(changes)
+            }
+            Err(error) => {
+                transaction.rollback().await?;
+                Err(error)
+            }
+        }
+    };
+    attempt
+        .retry(backoff().with_max_times(8))
+        .when(is_transient)
+        .await
+        .map_err(doing())
+}
+
+/// Every row of a virtual key goes: grants, flows, credentials of both kinds. For whoever deletes the key; in the caller's
+/// transaction, in the order that real foreign keys allow.
+///
+/// # Errors
+/// What the database says; the caller's transaction is to be rolled back then.
+pub async fn delete_rows_of_virtual_key<C: ConnectionTrait>(
+    connection: &C,
+    virtual_key: &str,
+) -> std::result::Result<Vec<Change>, DbErr> {
+    let dialect = Dialect::try_from(connection.get_database_backend())
+        .map_err(|error| DbErr::Custom(error.to_string()))?;
+    let mut tables = vec![GRANTS];
+    for kind in Kind::BOTH {
+        tables.extend([kind.flows(), kind.credentials()]);
+    }
+    let columns = columns_of(connection, dialect, &tables).await?;
+    let with: BTreeSet<&str> = columns
+        .iter()
+        .filter(|(_, name)| name == "virtual_key_id")
+        .map(|(table, _)| table.as_str())
+        .collect();
+    let mut changes = Vec::new();
+    // As many statements as tables.
+    for table in tables.into_iter().filter(|table| with.contains(table)) {
+        let rows = connection
+            .execute_raw(Statement::from_sql_and_values(
+                dialect.backend(),
+                format!(
+                    "DELETE FROM {table} WHERE virtual_key_id = {}",
+                    dialect.parameter(1)
+                ),
+                [virtual_key.into()],
+            ))
+            .await?
+            .rows_affected();
+        count(&mut changes, table, "delete", rows, None);
+    }
+    Ok(changes)
+}
