@@ -5,6 +5,7 @@
 mod bifrost_credentials;
 mod bifrost_hazards;
 mod bifrost_legacy;
+mod grant;
 mod molecule;
 
 use sea_orm::ConnectionTrait;
@@ -14,6 +15,8 @@ use crate::database::Access;
 use crate::error::{Error, Result};
 use crate::report::{Change, Report};
 use crate::runner::Session;
+
+pub use grant::{give, granted_token, take};
 
 /// Which gateway is imitated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +116,7 @@ impl Maker {
                 "timestamptz '2026-03-29 00:00:00.123456+00' - ({seconds}) * interval '1 second'"
             ),
             Dialect::Sqlite => format!(
-                "strftime('%Y-%m-%d %H:%M:%S', '2026-03-29 00:00:00', '-' || ({seconds}) || ' seconds') || '.123456789+00:00'"
+                "strftime('%Y-%m-%d %H:%M:%S', '2026-03-29 00:00:00', (-({seconds})) || ' seconds') || '.123456789+00:00'"
             ),
         }
     }
@@ -140,9 +143,9 @@ impl Maker {
 /// # Errors
 /// [`Error::Refused`] when one of the tables exists: a seed never touches rows of somebody else.
 pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
-    if options.profile != Profile::BifrostLegacy && !options.hazards.is_empty() {
+    if options.profile == Profile::Molecule && !options.hazards.is_empty() {
         return Err(Error::usage(
-            "only the profile bifrost-legacy plants hazards",
+            "the profile molecule plants no hazards",
             "leave --hazards out",
         ));
     }

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use comfy_table::{CellAlignment, Table, presets};
+use tollgate_service::reconcile::Options;
+use tollgate_service::reconcile::credentials::{Scope, credentials};
 use tollgate_service::runner::{Session, up};
 use tollgate_service::seed::{self, Profile};
 use tollgate_service::survey::{Survey, survey};
@@ -72,7 +74,7 @@ async fn show(
     seed::seed(
         &session,
         &seed::Options {
-            profile: Profile::BifrostLegacy,
+            profile: Profile::BifrostCredentials,
             virtual_keys: options.virtual_keys,
             rng_seed: 1,
             hazards: vec!["all".to_owned()],
@@ -208,6 +210,7 @@ async fn show(
         "Nothing lost: every owner has its budget, every flag its key. The 3 copies have the usage of their\n\
          originals, so that nobody may spend more than before. A second `up` finds nothing to do.\n",
     );
+    grants(&session, &mut out, stop).await?;
     let url = if options.keep {
         format!("sqlite://{}", file.display())
     } else {
@@ -230,6 +233,66 @@ async fn show(
         ..report
     };
     Ok((out, report))
+}
+
+/// A grant is taken away and given back, and the stored token follows.
+async fn grants(session: &Session, out: &mut String, stop: &Stop) -> Result<()> {
+    let (key, client) = seed::granted_token(session).await?;
+    let how = Options::default();
+    let scope = Scope::VirtualKey(key.clone());
+    let steps = [
+        (
+            "$ tollgate reconcile credentials   # strayed before Tollgate came".to_owned(),
+            &Scope::All,
+            &[][..],
+        ),
+        (
+            format!(
+                "{key} loses MCP client {client}:\n$ tollgate reconcile credentials --virtual-key {key}"
+            ),
+            &scope,
+            &["orphan"],
+        ),
+        (
+            format!("and has it again:\n$ tollgate reconcile credentials --virtual-key {key}"),
+            &scope,
+            &["reactivate"],
+        ),
+    ];
+    for (text, scope, expected) in steps {
+        match expected {
+            ["orphan"] => seed::take(session, &key, &client).await?,
+            ["reactivate"] => seed::give(session, &key, &client).await?,
+            _ => {}
+        }
+        let _ = writeln!(out, "{text}");
+        let done = credentials(session, scope, how, chrono::Utc::now(), stop).await;
+        if let Some(error) = done.error {
+            return Err(error);
+        }
+        for change in &done.report.changes {
+            let _ = writeln!(
+                out,
+                "  {:<10} {:>5} of {}",
+                change.action, change.rows, change.table
+            );
+        }
+        let actions: Vec<&str> = done
+            .report
+            .changes
+            .iter()
+            .map(|change| change.action.as_str())
+            .collect();
+        if !expected.is_empty() && actions.as_slice() != expected {
+            return Err(Error::refused(
+                "demo_differs",
+                format!("the token did not follow its grant:\n{out}"),
+                "this is a defect of Tollgate; please report it",
+            ));
+        }
+        out.push('\n');
+    }
+    Ok(())
 }
 
 fn compare(before: &Survey, after: &Survey) -> Table {

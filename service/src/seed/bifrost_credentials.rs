@@ -22,7 +22,7 @@ const KEY: &str = "((i - 1) / 10 + 1)";
 const CLIENT: &str = "((i - 1) % 10 + 1)";
 /// What the i-th credential is an example of: 0 active without a grant, 1 orphaned with one, 2 to 5 orphaned without, 6 in
 /// need of a new consent without one; the rest are active and granted.
-const CASE: &str = "((i * 7) % 40)";
+const CASE: &str = "((i * 7 + (i - 1) / 10 * 3) % 40)";
 
 pub(super) fn fills(maker: &Maker, keys: u32) -> Vec<Fill> {
     let mut fills = bifrost_legacy::fills(maker, keys);

@@ -1,7 +1,7 @@
 //! The JSON contract: every command's output against the published schema.
 
 use tollgate_tests::Backend;
-use tollgate_tests::fixture::{Calendar, Shape, legacy};
+use tollgate_tests::fixture::{Calendar, Shape, SilentKeys, legacy, with_credentials};
 
 use crate::tollgate;
 
@@ -10,7 +10,7 @@ async fn every_output_holds_against_the_schema() {
     let schema: serde_json::Value =
         serde_json::from_str(include_str!("../../../docs/output.schema.json")).unwrap();
     let validator = jsonschema::validator_for(&schema).unwrap();
-    let database = legacy(Backend::Sqlite, Shape::Full, Calendar::Flag).await;
+    let database = with_credentials(Backend::Sqlite, SilentKeys::There).await;
     let shared = legacy(Backend::Sqlite, Shape::Full, Calendar::Flag).await;
     shared
         .execute("UPDATE governance_virtual_keys SET budget_id = 'b-alice'")
@@ -31,6 +31,25 @@ async fn every_output_holds_against_the_schema() {
         (&database.url, &["history"]),
         (&database.url, &["history", "--run", "1"]),
         (&database.url, &["history", "--run", "99"]),
+        (&database.url, &["reconcile", "credentials", "--check"]),
+        (&database.url, &["reconcile", "credentials"]),
+        (&database.url, &["reconcile", "flows", "--orphan-ttl", "1d"]),
+        (&database.url, &["reconcile", "header-keys"]),
+        (
+            &database.url,
+            &[
+                "reconcile",
+                "header-requirements",
+                "--mcp-client",
+                "mcp-wide",
+            ],
+        ),
+        (
+            &database.url,
+            &["mcp-client", "delete", "mcp-wide", "--dry-run"],
+        ),
+        (&database.url, &["mcp-client", "delete", "mcp-wide"]),
+        (&database.url, &["mcp-client", "delete", "mcp-wide"]),
         (&database.url, &["migrate", "down"]),
         (&database.url, &["migrate", "sideways"]),
         (&shared.url, &["migrate", "up", "--adopt"]),
