@@ -297,6 +297,20 @@ pub(super) async fn counted<C: ConnectionTrait>(
     Ok(())
 }
 
+/// The rows that are due, one arm for each condition, as a table `due`.
+fn found(table: &str, bounds: &Bounds, arms: &[String]) -> String {
+    let arms: Vec<String> = arms
+        .iter()
+        .map(|due| {
+            format!(
+                "SELECT r.id, r.status, r.virtual_key_id, r.mcp_client_id FROM {table} r WHERE {} AND {due}",
+                bounds.condition
+            )
+        })
+        .collect();
+    format!("({}) due", arms.join(" UNION ALL "))
+}
+
 /// What a status becomes.
 const ACTION: &str = "CASE r.status WHEN 'active' THEN 'orphan' ELSE 'reactivate' END";
 
@@ -356,39 +370,51 @@ async fn close<C: ConnectionTrait>(
         let becomes = format!(
             "status = CASE r.status WHEN 'active' THEN 'orphaned' ELSE 'active' END, updated_at = {at}"
         );
+        let again = "CASE r.status WHEN 'active' THEN 'reactivate' ELSE 'orphan' END";
         let steps = [
             (
                 kind.credentials(),
                 ACTION,
-                present.to_update(),
+                vec![present.to_orphan(), present.to_reactivate()],
                 format!("UPDATE {} AS r SET {becomes}", kind.credentials()),
-                "CASE r.status WHEN 'active' THEN 'reactivate' ELSE 'orphan' END",
+                again,
             ),
             (
                 kind.flows(),
                 "'delete'",
-                present.to_delete(),
+                vec![present.to_delete()],
                 format!("DELETE FROM {} AS r", kind.flows()),
                 "'delete'",
             ),
         ];
-        for (table, action, due, write, done) in steps {
-            let condition = format!("{} AND {due}", bounds.condition);
+        for (table, action, arms, write, done) in steps {
             let statement = |sql: String| {
                 Statement::from_sql_and_values(dialect.backend(), sql, bounds.values.clone())
             };
             match dialect {
                 Dialect::Postgres => {
+                    // Arm by arm the grants are joined; in one condition with OR they would be looked up row by row.
+                    let found = found(table, &bounds, &arms);
+                    let (delete, using) = match done {
+                        "'delete'" => (true, "USING"),
+                        _ => (false, "FROM"),
+                    };
+                    let mode = if delete { "flow_mode" } else { "auth_mode" };
+                    // The row as it is found once more when somebody has written it since.
+                    let same = format!(
+                        "r.id = due.id AND r.status = due.status AND r.virtual_key_id = due.virtual_key_id \
+                         AND r.mcp_client_id IS NOT DISTINCT FROM due.mcp_client_id AND r.{mode} = 'vk'"
+                    );
                     connection
                         .query_one_raw(statement(format!(
-                            "SELECT count(*) AS number FROM (SELECT r.id FROM {table} r WHERE {condition} \
+                            "SELECT count(*) AS number FROM (SELECT r.id FROM {table} r, {found} WHERE {same} \
                              ORDER BY r.virtual_key_id, CASE r.status WHEN 'active' THEN 0 ELSE 1 END, r.id \
                              FOR NO KEY UPDATE OF r) locked"
                         )))
                         .await?;
                     let rows = connection
                         .query_all_raw(statement(format!(
-                            "WITH done AS ({write} WHERE {condition} RETURNING {done} AS action, r.id AS id) \
+                            "WITH done AS ({write} {using} {found} WHERE {same} RETURNING {done} AS action, r.id AS id) \
                              SELECT action, count(*) AS number, \
                              array_to_string((array_agg(id ORDER BY id))[1:{}], '{UNIT}') AS ids \
                              FROM done GROUP BY action ORDER BY action",
@@ -410,10 +436,14 @@ async fn close<C: ConnectionTrait>(
                     }
                 }
                 Dialect::Sqlite => {
+                    let due = format!("(({}))", arms.join(") OR ("));
                     // The transaction has the write lock, so nothing moves between the two.
                     counted(connection, dialect, table, action, &due, &bounds, changes).await?;
                     connection
-                        .execute_raw(statement(format!("{write} WHERE {condition}")))
+                        .execute_raw(statement(format!(
+                            "{write} WHERE {} AND {due}",
+                            bounds.condition
+                        )))
                         .await?;
                 }
             }
@@ -448,6 +478,7 @@ impl Routine for Credentials<'_> {
             .await
             .map_err(doing())?
             .required()?;
+        prepare(connection, dialect).await.map_err(doing())?;
         let mut report = Report::default();
         look(
             connection,
@@ -466,6 +497,7 @@ impl Routine for Credentials<'_> {
             .await
             .map_err(doing())?
             .required()?;
+        prepare(connection, dialect).await.map_err(doing())?;
         if *self.scope != Scope::All {
             let changes = transaction(connection, &present, self.now, |kind| {
                 bounds(dialect, self.scope, kind)
@@ -498,6 +530,14 @@ impl Routine for Credentials<'_> {
         }
         Ok(())
     }
+}
+
+/// Compiling these queries takes the server longer than running them.
+async fn prepare(connection: &Connection, dialect: Dialect) -> std::result::Result<(), DbErr> {
+    if dialect == Dialect::Postgres {
+        connection.execute_unprepared("SET jit = off").await?;
+    }
+    Ok(())
 }
 
 fn dialect<C: ConnectionTrait>(connection: &C) -> Result<Dialect> {

@@ -3,7 +3,7 @@
 use rstest::rstest;
 use serde_json::Value;
 use tollgate_migration::Track;
-use tollgate_tests::fixture::{Calendar, Shape, legacy, populated};
+use tollgate_tests::fixture::populated;
 use tollgate_tests::{Backend, Template, TestDatabase, Tollgate};
 
 use crate::tollgate;
@@ -145,6 +145,18 @@ fn corruptions() -> Vec<Corruption> {
         rows("a copy is missing", "DELETE FROM governance_budgets WHERE id = '{copy}'", "V102", BUDGETS, "", COPY),
         rows("a copy changes hands", "UPDATE governance_budgets SET virtual_key_id = 'vk-bob' WHERE id = '{copy}'", "V105", BUDGETS, "virtual_key_id", "b-alice"),
         // The schema.
+        // Credentials.
+        rows("a token is another", "UPDATE oauth_user_tokens SET access_token = 'at-other' WHERE id = 'tok-alice'", "V104", "oauth_user_tokens", "access_token", "tok-alice"),
+        rows("an orphan is active", "UPDATE oauth_user_tokens SET status = 'active' WHERE id = 'tok-dave'", "V104", "oauth_user_tokens", "status", "tok-dave"),
+        rows("a token is another key's", "UPDATE oauth_user_tokens SET virtual_key_id = 'vk-carol' WHERE id = 'tok-alice'", "V104", "oauth_user_tokens", "virtual_key_id", "tok-alice"),
+        rows("a header has another value", "UPDATE mcp_per_user_header_credentials SET headers_json = '{\"x-api-key\":\"alice''s key\",\"tenant\":\"A\"}' WHERE id = 'hdr-alice'", "V104", "mcp_per_user_header_credentials", "headers_json", "hdr-alice"),
+        rows("of equal headers the first won", "UPDATE mcp_per_user_header_credentials SET headers_json = '{\"tenant\":\"old\",\"x-api-key\":\"k\"}' WHERE id = 'hdr-bob'", "V104", "mcp_per_user_header_credentials", "headers_json", "hdr-bob"),
+        rows("ciphertext was folded", "UPDATE mcp_per_user_header_credentials SET headers_json = 'AES:{\"x-api-key\"}' WHERE id = 'hdr-user'", "V104", "mcp_per_user_header_credentials", "headers_json", "hdr-user"),
+        rows("a grant is missing", "DELETE FROM governance_virtual_key_mcp_configs WHERE id = 2", "V102", "governance_virtual_key_mcp_configs", "", "2"),
+        rows("a grant without its client", "UPDATE governance_virtual_key_mcp_configs SET mcp_client_id = 99 WHERE id = 2", "V004", "governance_virtual_key_mcp_configs", "mcp_client_id", "2"),
+        rows("a client is open to all", "UPDATE config_mcp_clients SET allow_on_all_virtual_keys = true WHERE client_id = 'mcp-mail'", "V104", "config_mcp_clients", "allow_on_all_virtual_keys", "3"),
+        rows("a flow is missing", "DELETE FROM oauth_user_sessions WHERE id = 'flow-bob'", "V102", "oauth_user_sessions", "", "flow-bob"),
+        rows("a binding may be there twice", "DROP INDEX idx_oauth_user_tokens_vk_mcp", "V001", "oauth_user_tokens", "", "oauth_user_tokens index idx_oauth_user_tokens_vk_mcp"),
         rows("an index is dropped", "DROP INDEX idx_governance_budgets_virtual_key_id", "V001", BUDGETS, "", "governance_budgets index idx_governance_budgets_virtual_key_id"),
         rows("an old index is dropped", "DROP INDEX idx_governance_budgets_last_reset", "V001", BUDGETS, "", "governance_budgets index idx_governance_budgets_last_reset"),
         rows("a unique index is no longer", "DROP INDEX idx_virtual_key_name; CREATE INDEX idx_virtual_key_name ON governance_virtual_keys (name)", "V001", KEYS, "", "governance_virtual_keys index idx_virtual_key_name"),
@@ -187,7 +199,7 @@ fn corruptions() -> Vec<Corruption> {
 
 /// A database with a shared budget, snapshot, migrated; the copy's id.
 async fn migrated(backend: Backend) -> (Template, tempfile::TempDir, String) {
-    let database = legacy(backend, Shape::Full, Calendar::Flag).await;
+    let database = populated(backend, Track::Governance).await;
     database
         .execute(
             "UPDATE governance_virtual_keys SET budget_id = 'b-alice' WHERE id = 'vk-carol'; \
@@ -295,6 +307,7 @@ async fn harmless_changes_raise_nothing(
         "UPDATE governance_budgets SET max_limit = 250.00 WHERE id = 'b-bob'",
         "UPDATE governance_budgets SET last_reset = '2026-03-29T12:11:12.123456789+02:00' WHERE id = 'b-alice'",
         "UPDATE governance_budgets SET last_reset = '2026-03-01' WHERE id = 'b-team'",
+        "UPDATE mcp_per_user_header_credentials SET headers_json = '{\"X-API-Key\":\"Alice''s Key\",\"tenant\":\"A\"}' WHERE id = 'hdr-alice'",
         "ANALYZE",
         "VACUUM",
         "CREATE TABLE somebody_elses (id integer PRIMARY KEY, budget_id text); INSERT INTO somebody_elses VALUES (1, 'b-alice')",
