@@ -405,21 +405,37 @@ async fn close<C: ConnectionTrait>(
                         "r.id = due.id AND r.status = due.status AND r.virtual_key_id = due.virtual_key_id \
                          AND r.mcp_client_id IS NOT DISTINCT FROM due.mcp_client_id AND r.{mode} = 'vk'"
                     );
-                    connection
+                    let locked = connection
                         .query_one_raw(statement(format!(
-                            "SELECT count(*) AS number FROM (SELECT r.id FROM {table} r, {found} WHERE {same} \
-                             ORDER BY r.virtual_key_id, CASE r.status WHEN 'active' THEN 0 ELSE 1 END, r.id \
+                            "SELECT COALESCE(CAST(json_agg(id) AS text), '[]') AS ids FROM (SELECT r.id FROM {table} r, {found} \
+                             WHERE {same} ORDER BY r.virtual_key_id, CASE r.status WHEN 'active' THEN 0 ELSE 1 END, r.id \
                              FOR NO KEY UPDATE OF r) locked"
                         )))
                         .await?;
+                    let ids: String =
+                        locked.map_or(Ok("[]".to_owned()), |row| row.try_get("", "ids"))?;
+                    if ids == "[]" {
+                        continue;
+                    }
+                    // Of those that are locked, and still due: what became due meanwhile is for whoever made it so.
+                    let locked = Bounds {
+                        condition: "r.id IN (SELECT json_array_elements_text(CAST($1 AS json)))"
+                            .to_owned(),
+                        values: vec![ids.into()],
+                    };
+                    let found = self::found(table, &locked, &arms);
                     let rows = connection
-                        .query_all_raw(statement(format!(
-                            "WITH done AS ({write} {using} {found} WHERE {same} RETURNING {done} AS action, r.id AS id) \
-                             SELECT action, count(*) AS number, \
-                             array_to_string((array_agg(id ORDER BY id))[1:{}], '{UNIT}') AS ids \
-                             FROM done GROUP BY action ORDER BY action",
-                            super::SAMPLES
-                        )))
+                        .query_all_raw(Statement::from_sql_and_values(
+                            dialect.backend(),
+                            format!(
+                                "WITH done AS ({write} {using} {found} WHERE {same} RETURNING {done} AS action, r.id AS id) \
+                                 SELECT action, count(*) AS number, \
+                                 array_to_string((array_agg(id ORDER BY id))[1:{}], '{UNIT}') AS ids \
+                                 FROM done GROUP BY action ORDER BY action",
+                                super::SAMPLES
+                            ),
+                            locked.values.clone(),
+                        ))
                         .await?;
                     for row in rows {
                         let action: String = row.try_get("", "action")?;
