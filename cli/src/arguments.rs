@@ -8,7 +8,7 @@ use tollgate_service::{Phase, Track};
 
 /// Migrates and reconciles the database behind an LLM gateway.
 ///
-/// Point it at a PostgreSQL or SQLite database that a Bifrost gateway created, recognise it with `migrate adopt`, look
+/// Point it at a PostgreSQL or SQLite database that a gateway (Bifrost, Coder, Molecule) created, recognise it with `migrate adopt`, look
 /// with `migrate plan`, and migrate with `migrate up`, while the gateway goes on serving.
 #[derive(Debug, Parser)]
 #[command(
@@ -258,6 +258,19 @@ pub(crate) struct Choice {
     /// What happens to stored billing modes that are none: `clear` sets them NULL and replaces another check
     #[arg(long, value_enum, value_name = "HOW", env = "TOLLGATE_GARBLED_MODES")]
     pub garbled_modes: Option<GarbledWord>,
+    /// What happens to AI providers that hold the name of a migrated one: `retire` soft-deletes them
+    #[arg(long, value_enum, value_name = "HOW", env = "TOLLGATE_NAME_CONFLICTS")]
+    pub name_conflicts: Option<ConflictWord>,
+    /// Go on although policy flags of chat providers go; `doctor` says what changes for whom
+    #[arg(long, env = "TOLLGATE_ACCEPT_POLICY_CHANGE")]
+    pub accept_policy_change: bool,
+}
+
+/// What happens to the holder of a name, as a word of the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ConflictWord {
+    /// Soft-deleted, so that the migrated provider can have the name
+    Retire,
 }
 
 /// What happens to garbled billing modes, as a word of the command line.
@@ -329,6 +342,12 @@ pub(crate) enum Reconcile {
         #[command(flatten)]
         how: Routine,
     },
+    /// AI providers and their keys follow what old code still writes into the legacy tables
+    ///
+    /// For the time between the copy (`migrate up --phase backfill`) and contract, while old and new code run side by side:
+    /// new, edited, cleared and resurrected rows are carried over, the newest of two wins. Contract does the same first.
+    /// A gateway reads these rows live.
+    ProviderKeys(Routine),
     /// Stored billing modes outside the three become NULL; what they were is in the report
     Billing(Routine),
 }
@@ -494,6 +513,8 @@ pub(crate) enum ProfileWord {
     BifrostLegacy,
     /// Bifrost with per-user MCP credentials, ten to a virtual key, some of which have strayed from their grants
     BifrostCredentials,
+    /// Coder before the provider-key cutover; --virtual-keys counts its users, each with a key of their own
+    CoderLegacy,
     /// Molecule with billing modes; --virtual-keys counts its workspaces
     Molecule,
 }
@@ -563,6 +584,7 @@ impl Command {
             Self::Reconcile(Reconcile::HeaderRequirements { .. }) => {
                 "reconcile header-requirements"
             }
+            Self::Reconcile(Reconcile::ProviderKeys(_)) => "reconcile provider-keys",
             Self::Reconcile(Reconcile::Billing(_)) => "reconcile billing",
             Self::McpClient(McpClient::Delete { .. }) => "mcp-client delete",
             Self::BillingMode(BillingMode::Get { .. }) => "billing-mode get",

@@ -236,12 +236,15 @@ impl CheckSpec {
 pub struct IndexSpec {
     /// Its name.
     pub name: String,
-    /// The indexed columns, in order.
+    /// The indexed columns, in order; an expression is one in brackets or a call.
     pub columns: Vec<String>,
     /// Whether equal values are refused.
     pub unique: bool,
     /// The condition of a partial index.
     pub predicate: Option<String>,
+    /// Whether PostgreSQL keeps it as a constraint of the table. SQLite has an index of that name instead: its own
+    /// constraints lose their names.
+    pub constraint: bool,
 }
 
 /// A plain index over the columns.
@@ -251,6 +254,15 @@ pub fn index(name: &str, columns: &[&str]) -> IndexSpec {
         columns: columns.iter().map(|&column| column.to_owned()).collect(),
         unique: false,
         predicate: None,
+        constraint: false,
+    }
+}
+
+/// A unique constraint over the columns.
+pub fn unique_constraint(name: &str, columns: &[&str]) -> IndexSpec {
+    IndexSpec {
+        constraint: true,
+        ..unique_index(name, columns)
     }
 }
 
@@ -269,6 +281,15 @@ impl IndexSpec {
         self
     }
 
+    /// As a table constraint.
+    pub fn constraint_clause(&self, dialect: Dialect) -> String {
+        format!(
+            "CONSTRAINT {} UNIQUE ({})",
+            dialect.quote(&self.name),
+            dialect.quote_all(&self.columns)
+        )
+    }
+
     /// The statement that creates it.
     pub fn sql(&self, dialect: Dialect, table: &str, concurrently: bool) -> String {
         let condition = self
@@ -281,8 +302,24 @@ impl IndexSpec {
             if concurrently { "CONCURRENTLY " } else { "" },
             dialect.quote(&self.name),
             dialect.quote(table),
-            dialect.quote_all(&self.columns)
+            self.body(dialect)
         )
+    }
+
+    /// The columns, quoted; an expression, which has a bracket, stands as it is.
+    fn body(&self, dialect: Dialect) -> String {
+        let parts: Vec<String> = self
+            .columns
+            .iter()
+            .map(|column| {
+                if column.contains('(') {
+                    column.clone()
+                } else {
+                    dialect.quote(column)
+                }
+            })
+            .collect();
+        parts.join(", ")
     }
 }
 
@@ -316,7 +353,14 @@ impl TableSpec {
             .collect()
     }
 
-    /// The `CREATE TABLE` statement, without the indexes.
+    /// The indexes that the `CREATE TABLE` statement does not make by itself.
+    pub fn separate_indexes(&self, dialect: Dialect) -> impl Iterator<Item = &IndexSpec> {
+        self.indexes
+            .iter()
+            .filter(move |index| !(index.constraint && dialect == Dialect::Postgres))
+    }
+
+    /// The `CREATE TABLE` statement, without the separate indexes.
     pub fn sql(&self, dialect: Dialect) -> String {
         let mut items: Vec<String> = self
             .columns
@@ -333,6 +377,14 @@ impl TableSpec {
                 .map(|key| key.table_constraint(dialect)),
         );
         items.extend(self.checks.iter().map(|check| check.constraint(dialect)));
+        if dialect == Dialect::Postgres {
+            items.extend(
+                self.indexes
+                    .iter()
+                    .filter(|index| index.constraint)
+                    .map(|index| index.constraint_clause(dialect)),
+            );
+        }
         format!(
             "CREATE TABLE {} ({})",
             dialect.quote(&self.name),

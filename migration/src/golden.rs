@@ -30,6 +30,13 @@ goldens! {
         "m20260330_000006_canonical_header_keys",
         "m20260330_000007_multi_budget_contract",
     ],
+    "providers": [
+        "m20260510_000001_providers_baseline",
+        "m20260510_000002_gateway_keys",
+        "m20260510_000003_provider_key_expand",
+        "m20260510_000004_provider_key_backfill",
+        "m20260510_000005_provider_key_contract",
+    ],
     "billing": [
         "m20260401_000001_billing_baseline",
         "m20260402_000002_llm_billing_mode",

@@ -9,6 +9,7 @@ pub mod golden;
 pub mod governance;
 pub mod migration;
 pub mod plan;
+pub mod providers;
 mod rebuild;
 pub mod schema;
 pub mod script;
@@ -16,6 +17,6 @@ pub mod track;
 
 pub use catalog::Catalog;
 pub use dialect::Dialect;
-pub use migration::{Context, GarbledModes, Migration, Phase, SharedBudgets};
+pub use migration::{Context, GarbledModes, Migration, NameConflicts, Phase, SharedBudgets};
 pub use plan::{Created, Plan};
 pub use track::Track;

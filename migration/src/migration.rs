@@ -53,6 +53,16 @@ pub enum GarbledModes {
     Clear,
 }
 
+/// What happens to a live AI provider that holds the name of a migrated one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NameConflicts {
+    /// The run stops before its first write (P002).
+    #[default]
+    Refuse,
+    /// It is soft-deleted, as upstream does.
+    Retire,
+}
+
 /// What a migration may know when it makes its plan.
 #[derive(Clone, Debug)]
 pub struct Context {
@@ -66,6 +76,14 @@ pub struct Context {
     pub shared_budgets: SharedBudgets,
     /// What the caller wants done with garbled billing modes.
     pub garbled_modes: GarbledModes,
+    /// What the caller wants done with the holders of names that migrated providers need.
+    pub name_conflicts: NameConflicts,
+    /// Whether the caller accepts that policy flags of chat providers go (P004).
+    pub accept_policy_change: bool,
+    /// When the tables of AI providers' keys were made here, in seconds since 1970; `None` where a gateway made them.
+    pub expanded_at: Option<i64>,
+    /// Whether AI providers that were copied from chat providers are there: upstream's own copy has run, or Tollgate's.
+    pub providers_copied: bool,
 }
 
 impl Context {
@@ -87,12 +105,26 @@ impl Context {
                 upstream.extend(row.try_get::<Option<String>>("", "id")?);
             }
         }
+        let providers_copied = match crate::providers::adoption::copied(&catalog) {
+            None => false,
+            Some(sql) => connection
+                .query_one_raw(sea_orm::Statement::from_string(
+                    catalog.dialect.backend(),
+                    sql,
+                ))
+                .await?
+                .is_some(),
+        };
         Ok(Self {
             catalog,
             upstream,
             history: BTreeMap::new(),
             shared_budgets: SharedBudgets::default(),
             garbled_modes: GarbledModes::default(),
+            name_conflicts: NameConflicts::default(),
+            accept_policy_change: false,
+            expanded_at: None,
+            providers_copied,
         })
     }
 
@@ -174,6 +206,8 @@ impl MigrationTrait for &'static Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let connection = manager.get_connection();
         let context = Context::read(connection).await?;
+        // A deploy may run everything in one transaction, where PostgreSQL builds no index concurrently.
+        let inside = connection.is_transaction();
         let (plan, _) = self.plan_up(&context);
         if !plan.rebuilds.is_empty() {
             return Err(DbErr::Migration(format!(
@@ -184,7 +218,13 @@ impl MigrationTrait for &'static Migration {
         for unit in &plan.units {
             let steps = match unit {
                 Unit::Transaction(steps) => steps.clone(),
-                Unit::Alone(statement) => vec![Step::Run(statement.clone())],
+                Unit::Alone(statement) => {
+                    let mut statement = statement.clone();
+                    if inside {
+                        statement.sql = statement.sql.replace(" CONCURRENTLY", "");
+                    }
+                    vec![Step::Run(statement)]
+                }
                 Unit::Fold(_) => {
                     return Err(DbErr::Migration(format!(
                         "{} folds JSON, which needs the runner; run `tollgate migrate up`",
@@ -208,6 +248,13 @@ impl MigrationTrait for &'static Migration {
                 match step {
                     Step::Run(statement) => {
                         connection.execute_unprepared(&statement.sql).await?;
+                    }
+                    Step::Mint(mint) => {
+                        let found = mint.made_for(connection, context.catalog.dialect).await?;
+                        if !found.is_empty() {
+                            let sql = mint.statement(context.catalog.dialect, &found);
+                            connection.execute_unprepared(&sql).await?;
+                        }
                     }
                     Step::Guard(guard) => {
                         let found = connection

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use sea_orm::{ConnectionTrait, DbErr};
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::Catalog;
@@ -49,6 +50,57 @@ pub struct Guard {
     pub sql: String,
 }
 
+/// Makes rows whose ids are UUIDs of version 5, which no SQL of either backend computes: a query names what they are
+/// made for, and a statement inserts them with their ids. What the query finds is bounded by the schema it reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mint {
+    /// What it is for, as one line.
+    pub purpose: String,
+    /// The table that gets the rows.
+    pub table: String,
+    /// A query whose column `id` names what the rows are made for, as text.
+    pub find: String,
+    /// The statement, with [`Mint::IDS`] where the list of `(what it is for, id)` belongs. A repeat changes nothing.
+    pub insert: String,
+}
+
+impl Mint {
+    /// Stands in [`Mint::insert`] for the list of pairs.
+    pub const IDS: &'static str = "{ids}";
+
+    /// What rows are to be made for.
+    ///
+    /// # Errors
+    /// Whatever the database answers; nothing is written.
+    pub async fn made_for<C: ConnectionTrait>(
+        &self,
+        connection: &C,
+        dialect: Dialect,
+    ) -> Result<Vec<String>, DbErr> {
+        connection
+            .query_all_raw(sea_orm::Statement::from_string(
+                dialect.backend(),
+                self.find.clone(),
+            ))
+            .await?
+            .iter()
+            .map(|row| row.try_get("", "id"))
+            .collect()
+    }
+
+    /// The statement for what the query found.
+    pub fn statement(&self, dialect: Dialect, found: &[String]) -> String {
+        let pairs: Vec<String> = found
+            .iter()
+            .map(|name| {
+                let id = crate::providers::central_key_id(name).to_string();
+                format!("({}, {})", dialect.text(name), dialect.text(&id))
+            })
+            .collect();
+        self.insert.replace(Self::IDS, &pairs.join(", "))
+    }
+}
+
 /// One step inside a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -56,6 +108,22 @@ pub enum Step {
     Run(Statement),
     /// Refuses when a query finds something.
     Guard(Guard),
+    /// Inserts rows with ids of version 5.
+    Mint(Mint),
+}
+
+impl Step {
+    /// Its text, as it is shown and linted.
+    pub fn sql(&self) -> String {
+        match self {
+            Self::Run(statement) => statement.sql.clone(),
+            Self::Guard(guard) => guard.sql.clone(),
+            Self::Mint(mint) => mint.insert.replace(
+                Mint::IDS,
+                "('00000000-0000-4000-8000-000000000000', '00000000-0000-5000-8000-000000000000')",
+            ),
+        }
+    }
 }
 
 /// One pass of a batched backfill over the physical order of a referring table.
@@ -253,6 +321,10 @@ pub struct Created {
     pub foreign_keys: Vec<String>,
     /// Checks, as `table.constraint`.
     pub checks: Vec<String>,
+    /// Triggers, as `table.trigger`; on PostgreSQL each with a function of its name.
+    pub triggers: Vec<String>,
+    /// Foreign keys that were dropped, as `table.constraint`.
+    pub cut_keys: Vec<String>,
     /// Columns that were dropped.
     pub dropped: Vec<DroppedColumn>,
     /// For an adopted migration: how the database differed from its golden schema then, by object, with how it was
@@ -276,6 +348,8 @@ impl Created {
         add(&mut self.indexes, &other.indexes);
         add(&mut self.foreign_keys, &other.foreign_keys);
         add(&mut self.checks, &other.checks);
+        add(&mut self.triggers, &other.triggers);
+        add(&mut self.cut_keys, &other.cut_keys);
         add(&mut self.dropped, &other.dropped);
         for (object, live) in &other.tolerated {
             self.tolerated
@@ -296,6 +370,7 @@ impl Created {
         let mut objects = of("column", &self.columns);
         objects.extend(of("foreign key", &self.foreign_keys));
         objects.extend(of("check", &self.checks));
+        objects.extend(of("trigger", &self.triggers));
         objects.extend(self.tables.iter().map(|table| format!("{table} table")));
         for name in &self.indexes {
             // An index that is gone has no table any more; its name is enough to find it among the differences.
@@ -399,10 +474,7 @@ impl Plan {
         for unit in &self.units {
             match unit {
                 Unit::Transaction(steps) => {
-                    statements.extend(steps.iter().map(|step| match step {
-                        Step::Run(statement) => statement.sql.clone(),
-                        Step::Guard(guard) => guard.sql.clone(),
-                    }));
+                    statements.extend(steps.iter().map(Step::sql));
                 }
                 Unit::Alone(statement) => statements.push(statement.sql.clone()),
                 Unit::Backfill(backfill) => statements.push(backfill.batch("1 = 1")),

@@ -4,13 +4,14 @@
 
 mod columns;
 mod keys;
+pub mod objects;
 mod undo;
 
 use crate::catalog::sqlite_ddl::CreateTable;
 use crate::catalog::{Catalog, Check, Column, ForeignKey, Index, Table};
 use crate::ddl::{CheckSpec, ColumnSpec, ForeignKeySpec, IndexSpec, TableSpec};
 use crate::dialect::Dialect;
-use crate::plan::{Backfill, Blocks, Fold, Guard, Plan, Split, Statement, Step, Unit};
+use crate::plan::{Backfill, Blocks, Fold, Guard, Mint, Plan, Split, Statement, Step, Unit};
 use crate::rebuild::rebuild;
 use crate::schema::Difference;
 
@@ -110,6 +111,11 @@ impl Script {
         }));
     }
 
+    /// Inserts rows with ids of version 5, in the open transaction.
+    pub fn mint(&mut self, mint: Mint) {
+        self.open.push(Step::Mint(mint));
+    }
+
     /// A batched pass over a table, outside the open transaction.
     pub fn backfill(&mut self, backfill: Backfill) {
         self.close();
@@ -193,14 +199,28 @@ impl Script {
             .map(|key| live_foreign_key(key, dialect))
             .collect();
         table.checks = spec.checks.iter().map(live_check).collect();
+        if dialect == Dialect::Postgres {
+            table.uniques = spec
+                .indexes
+                .iter()
+                .filter(|index| index.constraint)
+                .map(|index| Check {
+                    name: Some(index.name.clone()),
+                    definition: format!("UNIQUE ({})", index.columns.join(", ")),
+                    validated: true,
+                })
+                .collect();
+        }
         self.catalog.tables.insert(spec.name.clone(), table);
         self.plan.created.tables.push(spec.name.clone());
         for index in &spec.indexes {
-            self.ddl(
-                index.sql(dialect, &spec.name, false),
-                format!("index {}", index.name),
-                Blocks::Nothing,
-            );
+            if !(index.constraint && dialect == Dialect::Postgres) {
+                self.ddl(
+                    index.sql(dialect, &spec.name, false),
+                    format!("index {}", index.name),
+                    Blocks::Nothing,
+                );
+            }
             self.remember_index(&spec.name, index);
         }
     }
@@ -214,7 +234,7 @@ impl Script {
                 unique: spec.unique,
                 columns: spec.columns.clone(),
                 valid: true,
-                constraint: false,
+                constraint: spec.constraint && self.catalog.dialect == Dialect::Postgres,
                 definition,
                 predicate: spec.predicate.clone(),
             });

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::adoption::{Recognised, Unknown};
 use crate::catalog::Catalog;
 use crate::migration::{Context, Migration};
-use crate::{billing, governance};
+use crate::{billing, governance, providers};
 
 /// One independent lineage of migrations over one upstream's tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -16,18 +16,21 @@ use crate::{billing, governance};
 pub enum Track {
     /// Bifrost's budgets, virtual keys and their owners.
     Governance,
+    /// Coder's AI providers and the keys to them.
+    Providers,
     /// Molecule's workspaces and how they pay for their models.
     Billing,
 }
 
 impl Track {
     /// Every track.
-    pub const ALL: [Self; 2] = [Self::Governance, Self::Billing];
+    pub const ALL: [Self; 3] = [Self::Governance, Self::Providers, Self::Billing];
 
     /// The track's word on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Governance => "governance",
+            Self::Providers => "providers",
             Self::Billing => "billing",
         }
     }
@@ -36,6 +39,7 @@ impl Track {
     pub fn migrations(self) -> &'static [&'static Migration] {
         match self {
             Self::Governance => governance::MIGRATIONS,
+            Self::Providers => providers::MIGRATIONS,
             Self::Billing => billing::MIGRATIONS,
         }
     }
@@ -52,6 +56,11 @@ impl Track {
                 governance::BUDGETS,
                 governance::VIRTUAL_KEYS,
                 governance::PROVIDER_CONFIGS,
+            ],
+            Self::Providers => &[
+                providers::CHAT_PROVIDERS,
+                providers::CHAT_USER_KEYS,
+                providers::PROVIDERS,
             ],
             Self::Billing => &[billing::WORKSPACES],
         }
@@ -71,6 +80,7 @@ impl Track {
     pub fn recognise(self, context: &Context) -> Result<Recognised, Unknown> {
         match self {
             Self::Governance => governance::adoption::recognise(context),
+            Self::Providers => providers::adoption::recognise(context),
             Self::Billing => billing::adoption::recognise(context),
         }
     }
@@ -79,7 +89,7 @@ impl Track {
     pub fn past(self, catalog: &Catalog) -> Vec<(&'static str, &'static str)> {
         match self {
             Self::Governance => governance::adoption::past(catalog),
-            Self::Billing => Vec::new(),
+            Self::Providers | Self::Billing => Vec::new(),
         }
     }
 
@@ -102,6 +112,7 @@ impl Track {
             Self::Governance => {
                 governance::adoption::is_later_upstream(object, definition, expected)
             }
+            Self::Providers => providers::adoption::is_later_upstream(object, definition, expected),
             Self::Billing => false,
         }
     }
@@ -110,7 +121,7 @@ impl Track {
     pub fn reads(self) -> &'static [&'static str] {
         match self {
             Self::Governance => governance::READS,
-            Self::Billing => &[],
+            Self::Providers | Self::Billing => &[],
         }
     }
 

@@ -5,6 +5,7 @@ use sea_orm::{
     QueryResult, Statement, TransactionTrait,
 };
 use sqlx::{PgPool, SqlitePool};
+use tollgate_migration::Dialect;
 
 use crate::fault;
 
@@ -37,6 +38,14 @@ impl Connection {
             })
             .await
             .map(Transaction)
+    }
+
+    /// The dialect that the database speaks.
+    pub fn dialect(&self) -> Dialect {
+        match self.0.get_database_backend() {
+            DbBackend::Postgres => Dialect::Postgres,
+            _ => Dialect::Sqlite,
+        }
     }
 
     /// The driver's own handle, for what streams: rows by the million, and `COPY`.

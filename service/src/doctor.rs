@@ -2,10 +2,11 @@
 
 mod billing;
 mod governance;
+mod providers;
 
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::governance::BUDGETS;
-use tollgate_migration::{Context, GarbledModes, Migration, SharedBudgets, Track};
+use tollgate_migration::{Context, GarbledModes, Migration, NameConflicts, SharedBudgets, Track};
 
 use crate::connection::Connection;
 use crate::database::Access;
@@ -71,6 +72,7 @@ pub struct Options {
 fn hazards(track: Track) -> &'static [Hazard] {
     match track {
         Track::Governance => governance::HAZARDS,
+        Track::Providers => providers::HAZARDS,
         Track::Billing => billing::HAZARDS,
     }
 }
@@ -156,7 +158,7 @@ pub(crate) async fn examine(
 }
 
 /// Hazards of what is dropped or cleared: the record of a run lists every row of them.
-const DROPPED: [&str; 4] = ["G003", "G012", "G017", "B001"];
+const DROPPED: [&str; 6] = ["G003", "G012", "G017", "B001", "P002", "P004"];
 
 /// The findings of what will be dropped or cleared, with every id.
 pub(crate) async fn dropped(
@@ -172,7 +174,7 @@ pub(crate) async fn dropped(
     examine_only(connection, context, track, &codes, Samples::All).await
 }
 
-async fn examine_only(
+pub(crate) async fn examine_only(
     connection: &Connection,
     context: &Context,
     track: Track,
@@ -199,7 +201,11 @@ async fn examine_only(
                 .await
                 .map_err(Error::database(format!("look for hazard {}", hazard.code)))?;
             if rows > 0 {
-                findings.push(finding(hazard, context, table, rows, sample_ids));
+                let mut found = finding(hazard, context, table, rows, sample_ids);
+                if hazard.code == "P004" {
+                    found.effect = providers::policy_changes(connection, context).await?;
+                }
+                findings.push(found);
             }
         }
     }
@@ -238,14 +244,28 @@ fn finding(
     rows: u64,
     sample_ids: Vec<String>,
 ) -> Finding {
-    let resolved = match hazard.code {
-        "G001" | "G002" => context.shared_budgets == SharedBudgets::Clone,
-        "B001" => context.garbled_modes == GarbledModes::Clear,
-        _ => false,
+    // What the operator's choice makes of it, and the choice.
+    let chosen = match hazard.code {
+        "G001" | "G002" if context.shared_budgets == SharedBudgets::Clone => Some((
+            "every further owner gets a copy of its own, with the same usage",
+            "resolved by --shared-budgets clone",
+        )),
+        "B001" if context.garbled_modes == GarbledModes::Clear => Some((
+            "the mode is cleared, and the right check takes the place of another",
+            "resolved by --garbled-modes clear",
+        )),
+        "P002" if context.name_conflicts == NameConflicts::Retire => Some((
+            "it is soft-deleted, so that the migrated provider can have its name",
+            "resolved by --name-conflicts retire",
+        )),
+        "P004" if context.accept_policy_change => {
+            Some((hazard.effect, "accepted by --accept-policy-change"))
+        }
+        _ => None,
     };
     Finding {
         code: hazard.code.to_owned(),
-        severity: if resolved {
+        severity: if chosen.is_some() {
             Severity::Info
         } else {
             hazard.severity
@@ -255,24 +275,12 @@ fn finding(
         column: None,
         rows,
         sample_ids,
-        effect: if resolved {
-            match hazard.code {
-                "B001" => "the mode is cleared, and the right check takes the place of another",
-                _ => "every further owner gets a copy of its own, with the same usage",
-            }
-            .to_owned()
-        } else {
-            hazard.effect.to_owned()
-        },
-        resolve: if resolved {
-            match hazard.code {
-                "B001" => "resolved by --garbled-modes clear",
-                _ => "resolved by --shared-budgets clone",
-            }
-            .to_owned()
-        } else {
-            hazard.resolve.to_owned()
-        },
+        effect: chosen
+            .map_or(hazard.effect, |(effect, _)| effect)
+            .to_owned(),
+        resolve: chosen
+            .map_or(hazard.resolve, |(_, resolve)| resolve)
+            .to_owned(),
     }
 }
 

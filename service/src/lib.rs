@@ -31,4 +31,4 @@ pub use error::{Error, Result};
 pub use observer::{Event, Observer, Progress, Silent};
 pub use report::{Applied, Change, Finding, Outcome, Pending, Report, Severity, TrackReport};
 pub use stop::Stop;
-pub use tollgate_migration::{GarbledModes, Phase, SharedBudgets, Track};
+pub use tollgate_migration::{GarbledModes, NameConflicts, Phase, SharedBudgets, Track};

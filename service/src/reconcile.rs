@@ -6,6 +6,7 @@ pub mod credentials;
 pub mod flows;
 pub mod header_keys;
 pub mod header_requirements;
+pub mod provider_keys;
 
 use chrono::{DateTime, Utc};
 use tollgate_migration::Track;

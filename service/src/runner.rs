@@ -179,6 +179,11 @@ pub(crate) async fn context<C: ConnectionTrait>(
         .await
         .map_err(Error::database("read the catalog"))?;
     context.history = history.created();
+    context.expanded_at = history
+        .entries
+        .values()
+        .find(|entry| entry.version.ends_with("_provider_key_expand") && !entry.adopted)
+        .map(|entry| entry.applied_at);
     Ok(context)
 }
 

@@ -5,6 +5,7 @@
 mod bifrost_credentials;
 mod bifrost_hazards;
 mod bifrost_legacy;
+mod coder_legacy;
 mod grant;
 mod molecule;
 
@@ -25,8 +26,48 @@ pub enum Profile {
     BifrostLegacy,
     /// The same with per-user MCP credentials, some of which have strayed from their grants.
     BifrostCredentials,
+    /// Coder before the provider-key cutover, a key of each user's own.
+    CoderLegacy,
     /// Molecule, with billing modes set, unset and inherited.
     Molecule,
+}
+
+/// A hazard that can be planted.
+struct Planted {
+    /// Its code.
+    code: &'static str,
+    /// The table the doctor will name.
+    table: &'static str,
+    /// The ids the doctor will name.
+    ids: &'static [&'static str],
+    /// Whether one legacy database can have it together with the others.
+    together: bool,
+    /// The statements.
+    plant: fn(Dialect) -> Vec<String>,
+}
+
+/// The hazards that were asked for.
+///
+/// # Errors
+/// [`Error::Usage`] for a code that cannot be planted.
+fn planted(codes: &[String], known: &'static [Planted]) -> Result<Vec<&'static Planted>> {
+    let all = codes.iter().any(|code| code == "all");
+    if let Some(unknown) = codes
+        .iter()
+        .find(|code| *code != "all" && !known.iter().any(|planted| planted.code == code.as_str()))
+    {
+        let known: Vec<&str> = known.iter().map(|planted| planted.code).collect();
+        return Err(Error::usage(
+            format!("hazard {unknown} cannot be planted in this profile"),
+            format!("all, or some of {}", known.join(", ")),
+        ));
+    }
+    Ok(known
+        .iter()
+        .filter(|planted| {
+            codes.iter().any(|code| code == planted.code) || (all && planted.together)
+        })
+        .collect())
 }
 
 /// What is to be made.
@@ -129,6 +170,18 @@ impl Maker {
         }
     }
 
+    /// A UUID from a number, different for each `kind`.
+    fn uuid(&self, kind: u8, number: &str) -> String {
+        match self.dialect {
+            Dialect::Postgres => format!(
+                "('0000000{kind}-0000-4000-8000-' || lpad(({number})::text, 12, '0'))::uuid"
+            ),
+            Dialect::Sqlite => {
+                format!("'0000000{kind}-0000-4000-8000-' || printf('%012d', {number})")
+            }
+        }
+    }
+
     /// A boolean from a condition.
     fn flag(&self, condition: &str) -> String {
         match self.dialect {
@@ -149,7 +202,13 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
             "leave --hazards out",
         ));
     }
-    let wanted = bifrost_hazards::wanted(&options.hazards)?;
+    let wanted = planted(
+        &options.hazards,
+        match options.profile {
+            Profile::CoderLegacy => coder_legacy::PLANTED,
+            _ => bifrost_hazards::PLANTED,
+        },
+    )?;
     let connection = session.connect(Access::Create).await?;
     let catalog = Catalog::read(&connection)
         .await
@@ -157,6 +216,7 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
     let tables = match options.profile {
         Profile::BifrostLegacy => bifrost_legacy::tables(),
         Profile::BifrostCredentials => bifrost_credentials::tables(),
+        Profile::CoderLegacy => coder_legacy::tables(session.dialect()),
         Profile::Molecule => molecule::tables(session.dialect()),
     };
     if let Some(table) = tables.iter().find(|table| catalog.has_table(&table.name)) {
@@ -189,6 +249,16 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
             .execute_unprepared(&table.sql(dialect))
             .await
             .map_err(doing(&table.name))?;
+        // A foreign key needs what it refers to to be unique from the start.
+        for index in table
+            .separate_indexes(dialect)
+            .filter(|index| index.constraint)
+        {
+            transaction
+                .execute_unprepared(&index.sql(dialect, &table.name, false))
+                .await
+                .map_err(doing(&index.name))?;
+        }
     }
     let maker = Maker {
         dialect,
@@ -198,6 +268,7 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
     let fills = match options.profile {
         Profile::BifrostLegacy => bifrost_legacy::fills(&maker, options.virtual_keys),
         Profile::BifrostCredentials => bifrost_credentials::fills(&maker, options.virtual_keys),
+        Profile::CoderLegacy => coder_legacy::fills(&maker, options.virtual_keys),
         Profile::Molecule => molecule::fills(&maker, options.virtual_keys),
     };
     for fill in fills {
@@ -214,7 +285,10 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
         });
     }
     for table in &tables {
-        for index in &table.indexes {
+        for index in table
+            .separate_indexes(dialect)
+            .filter(|index| !index.constraint)
+        {
             transaction
                 .execute_unprepared(&index.sql(dialect, &table.name, false))
                 .await

@@ -1,6 +1,7 @@
 //! `snapshot`: what a database holds, as digests that `verify` holds the database against after a migration.
 
 pub(crate) mod cell;
+mod cutover;
 pub(crate) mod file;
 pub(crate) mod moved;
 pub(crate) mod scan;
@@ -158,12 +159,11 @@ async fn track_snapshot(
         facts: Default::default(),
         copies: copies(connection, live).await?,
     };
-    for name in names {
-        observer.note(Event::Step(format!("read {name}")));
-        let reading = moved::reading(track, live, &name);
-        let Some(walk) = scan::table(&live.catalog, &name, &reading) else {
+    for name in moved::sections(track, names) {
+        let Some(walk) = moved::walk(track, live, &name) else {
             continue;
         };
+        observer.note(Event::Step(format!("read {name}")));
         let walked = walk_or_stop(connection, &walk, salted, stop, &name).await?;
         part.tables.insert(name, Section::of(&walked));
     }

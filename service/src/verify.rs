@@ -66,15 +66,39 @@ const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         code: "V007",
-        title: "a legacy column is still there",
-        effect: "old code would write to a column that nothing reads",
-        resolve: "drop the column, or find out which program created it again",
+        title: "a legacy column or table is still there",
+        effect: "old code would write to what nothing reads",
+        resolve: "drop it, or find out which program created it again",
     },
     Invariant {
         code: "V008",
         title: "a stored value is none of the legal ones",
         effect: "whoever reads it falls back to a default",
         resolve: "`tollgate reconcile billing` clears it",
+    },
+    Invariant {
+        code: "V009",
+        title: "what a legacy row says has no place in the new tables, or an older one",
+        effect: "new code does not see it until contract has caught up",
+        resolve: "`tollgate reconcile provider-keys` carries it over",
+    },
+    Invariant {
+        code: "V010",
+        title: "the copy of a key is not like its legacy row, although neither is newer",
+        effect: "old and new code would use different keys",
+        resolve: "store the right key again, in the gateway",
+    },
+    Invariant {
+        code: "V011",
+        title: "an active model config has no provider",
+        effect: "the model cannot be reached",
+        resolve: "link it to a provider, or delete it, in the gateway",
+    },
+    Invariant {
+        code: "V012",
+        title: "an AI provider's type is none of the legal ones",
+        effect: "the gateway does not know how to reach it",
+        resolve: "correct the type",
     },
     Invariant {
         code: "V101",

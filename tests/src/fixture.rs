@@ -67,6 +67,7 @@ pub async fn legacy(backend: Backend, shape: Shape, calendar: Calendar) -> TestD
 pub async fn populated(backend: Backend, track: Track) -> TestDatabase {
     match track {
         Track::Governance => with_credentials(backend, SilentKeys::There).await,
+        Track::Providers => coder(backend).await,
         Track::Billing => {
             let database = TestDatabase::new(backend).await;
             let schema = match backend {
@@ -110,6 +111,20 @@ pub async fn with_credentials(backend: Backend, keys: SilentKeys) -> TestDatabas
     database.execute(&credentials_schema(backend, keys)).await;
     database
         .execute(include_str!("../fixtures/bifrost/mcp.rows.sql"))
+        .await;
+    database
+}
+
+/// A Coder before the provider-key cutover, with its rows; nothing in it stands in the way.
+pub async fn coder(backend: Backend) -> TestDatabase {
+    let database = TestDatabase::new(backend).await;
+    let schema = match backend {
+        Backend::Sqlite => include_str!("../fixtures/coder/full.sqlite.sql"),
+        Backend::Postgres => include_str!("../fixtures/coder/full.postgres.sql"),
+    };
+    database.execute(schema).await;
+    database
+        .execute(include_str!("../fixtures/coder/full.rows.sql"))
         .await;
     database
 }

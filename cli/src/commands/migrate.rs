@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use tollgate_service::runner::{adopt, down, plan, status, up};
-use tollgate_service::{GarbledModes, Outcome, SharedBudgets, Stop};
+use tollgate_service::{GarbledModes, NameConflicts, Outcome, SharedBudgets, Stop};
 
-use crate::arguments::{Arguments, Choice, GarbledWord, Migrate, SharedWord};
+use crate::arguments::{Arguments, Choice, ConflictWord, GarbledWord, Migrate, SharedWord};
 use crate::commands::schema::has_drift;
 use crate::commands::session;
 use crate::output::{Answer, View};
@@ -85,6 +85,11 @@ pub(super) fn options(choice: &Choice) -> up::Options {
             Some(GarbledWord::Clear) => GarbledModes::Clear,
             None => GarbledModes::Refuse,
         },
+        name_conflicts: match choice.name_conflicts {
+            Some(ConflictWord::Retire) => NameConflicts::Retire,
+            None => NameConflicts::Refuse,
+        },
+        accept_policy_change: choice.accept_policy_change,
         ..up::Options::default()
     }
 }

@@ -5,6 +5,7 @@ use tollgate_service::reconcile::credentials::{Scope, credentials};
 use tollgate_service::reconcile::flows::flows;
 use tollgate_service::reconcile::header_keys::fold_header_keys;
 use tollgate_service::reconcile::header_requirements::header_requirements;
+use tollgate_service::reconcile::provider_keys::provider_keys;
 use tollgate_service::reconcile::{Options, billing};
 use tollgate_service::{Outcome, Stop, mcp_client};
 
@@ -18,6 +19,7 @@ pub(super) async fn run(arguments: &Arguments, command: &Reconcile, stop: &Stop)
     | Reconcile::Flows { how: routine, .. }
     | Reconcile::HeaderKeys(routine)
     | Reconcile::HeaderRequirements { how: routine, .. }
+    | Reconcile::ProviderKeys(routine)
     | Reconcile::Billing(routine)) = command;
     let session = match session(arguments, routine.wait.duration()) {
         Ok(session) => session,
@@ -46,6 +48,7 @@ pub(super) async fn run(arguments: &Arguments, command: &Reconcile, stop: &Stop)
         Reconcile::HeaderRequirements { mcp_client, .. } => {
             header_requirements(&session, mcp_client, how, now, stop).await
         }
+        Reconcile::ProviderKeys(_) => provider_keys(&session, how, now, stop).await,
         Reconcile::Billing(_) => Outcome::from(billing::billing(&session, how, stop).await),
     };
     let found = routine.check && !outcome.report.changes.is_empty();

@@ -18,6 +18,7 @@ pub(super) async fn run(arguments: &Arguments, options: &Seed) -> Answer {
         profile: match options.profile {
             ProfileWord::BifrostLegacy => seed::Profile::BifrostLegacy,
             ProfileWord::BifrostCredentials => seed::Profile::BifrostCredentials,
+            ProfileWord::CoderLegacy => seed::Profile::CoderLegacy,
             ProfileWord::Molecule => seed::Profile::Molecule,
         },
         virtual_keys: options.virtual_keys,

@@ -42,7 +42,7 @@ const INDEXES: &str = "SELECT t.relname AS table_name, i.relname AS name, x.indi
 const ENUMS: &str = "SELECT t.typname AS name, e.enumlabel AS label FROM pg_type t JOIN pg_enum e ON e.enumtypid = t.oid \
   WHERE t.typnamespace = current_schema()::regnamespace ORDER BY t.typname, e.enumsortorder";
 
-const TRIGGERS: &str = "SELECT c.relname AS table_name, g.tgname AS name, pg_get_triggerdef(g.oid) AS definition \
+const TRIGGERS: &str = "SELECT c.relname AS table_name, g.tgname AS name, pg_get_triggerdef(g.oid, true) AS definition \
   FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid \
   WHERE c.relnamespace = current_schema()::regnamespace AND NOT g.tgisinternal ORDER BY c.relname, g.tgname";
 

@@ -9,6 +9,7 @@ impl Script {
     /// brought back here.
     pub fn undo(&mut self, created: &Created) {
         let dialect = self.dialect();
+        self.undo_triggers(created);
         if dialect == Dialect::Postgres {
             for constraint in created.foreign_keys.iter().chain(&created.checks) {
                 if let Some((table, name)) = constraint.split_once('.')

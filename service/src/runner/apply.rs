@@ -26,6 +26,22 @@ use crate::stop::Stop;
 /// Below `deadlock_timeout`, so that Tollgate gives way and not the gateway.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '500ms'";
 
+/// Rows by table and what was done to them.
+pub(super) type Changes = BTreeMap<(String, &'static str), u64>;
+
+/// What a statement does to rows: its first verb.
+fn action(sql: &str) -> &'static str {
+    [
+        ("INSERT INTO ", "insert"),
+        ("UPDATE ", "update"),
+        ("DELETE FROM ", "delete"),
+    ]
+    .into_iter()
+    .filter_map(|(verb, action)| Some((sql.find(verb)?, action)))
+    .min()
+    .map_or("update", |(_, action)| action)
+}
+
 /// Everything that applying needs besides the plan.
 pub(super) struct Applier<'a> {
     pub connection: &'a Connection,
@@ -37,8 +53,8 @@ pub(super) struct Applier<'a> {
     pub batch: Duration,
     pub observer: &'a dyn Observer,
     pub stop: &'a Stop,
-    /// What was changed, by table; filled as transactions commit.
-    pub changes: &'a std::sync::Mutex<BTreeMap<String, u64>>,
+    /// What was changed, filled as transactions commit.
+    pub changes: &'a std::sync::Mutex<Changes>,
 }
 
 /// Whether the plan is to be recorded as applied or taken out of the history.
@@ -144,7 +160,7 @@ impl Applier<'_> {
                     self.observer.note(Event::Step(split.purpose.clone()));
                     let copies = self.split(split, &held).await?.map_err(failed)?;
                     rows += copies;
-                    self.changed(Split::TABLE, copies);
+                    self.changed(Split::TABLE, "clone", copies);
                 }
                 Unit::Fold(fold) => {
                     self.observer.note(Event::Step(format!(
@@ -159,7 +175,7 @@ impl Applier<'_> {
                         header_keys::walk(self.connection, self.dialect, fold, how, self.stop)
                             .await?;
                     rows += walked.folded;
-                    self.changed(fold.table, walked.folded);
+                    self.changed(fold.table, "update", walked.folded);
                 }
                 Unit::Backfill(pass) => {
                     let engine = Engine {
@@ -176,7 +192,7 @@ impl Applier<'_> {
                     let (changed, behind) = engine.run(pass).await?;
                     rows += changed;
                     left += behind;
-                    self.changed(&pass.changes, changed);
+                    self.changed(&pass.changes, action(&pass.sql), changed);
                 }
             }
         }
@@ -262,11 +278,11 @@ impl Applier<'_> {
         Ok(Ok(copies))
     }
 
-    fn changed(&self, table: &str, rows: u64) {
+    fn changed(&self, table: &str, action: &'static str, rows: u64) {
         if rows > 0
             && let Ok(mut changes) = self.changes.lock()
         {
-            *changes.entry(table.to_owned()).or_default() += rows;
+            *changes.entry((table.to_owned(), action)).or_default() += rows;
         }
     }
 
@@ -356,7 +372,7 @@ impl Applier<'_> {
             violations(&transaction, rebuilds).await?
         };
         let mut rows = 0;
-        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+        let mut counts = Changes::new();
         if self.dialect == Dialect::Sqlite {
             // Views and triggers elsewhere are neither read nor rewritten, broken ones included; the doctor has looked
             // for those that depend on what goes.
@@ -374,10 +390,24 @@ impl Applier<'_> {
                         .rows_affected();
                     if let Some(table) = &statement.counted {
                         rows += affected;
-                        *counts.entry(table.clone()).or_default() += affected;
+                        *counts
+                            .entry((table.clone(), action(&statement.sql)))
+                            .or_default() += affected;
                     }
                 }
                 Step::Guard(guard) => ask(&transaction, self.dialect, guard).await?,
+                Step::Mint(mint) => {
+                    self.observer.note(Event::Step(mint.purpose.clone()));
+                    let found = mint.made_for(&transaction, self.dialect).await?;
+                    if !found.is_empty() {
+                        let made = transaction
+                            .execute_unprepared(&mint.statement(self.dialect, &found))
+                            .await?
+                            .rows_affected();
+                        rows += made;
+                        *counts.entry((mint.table.clone(), "insert")).or_default() += made;
+                    }
+                }
             }
         }
         if !rebuilds.is_empty() {
@@ -408,11 +438,12 @@ impl Applier<'_> {
             .map(|step| match step {
                 Step::Run(statement) => statement.blocks,
                 Step::Guard(_) => Blocks::Nothing,
+                Step::Mint(_) => Blocks::Rows,
             })
             .max();
         held.since(begun, blocks.unwrap_or(Blocks::Nothing));
-        for (table, count) in counts {
-            self.changed(&table, count);
+        for ((table, action), count) in counts {
+            self.changed(&table, action, count);
         }
         Ok(rows)
     }

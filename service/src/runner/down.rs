@@ -100,7 +100,7 @@ async fn run(
             )
             .await?
         }
-        Track::Billing => None,
+        Track::Providers | Track::Billing => None,
     }
     .map(tokio::sync::Mutex::new);
     let outcome = locked(

@@ -171,6 +171,17 @@ fn describe(track: Track, migration: &Migration, plan: &Plan) -> PlannedMigratio
                         batched: false,
                         detail: statement.detail,
                     },
+                    Step::Mint(mint) => PlannedStep {
+                        purpose: mint.purpose.clone(),
+                        sql: mint.insert.replace(
+                            tollgate_migration::plan::Mint::IDS,
+                            "(…, UUID version 5 of it)",
+                        ),
+                        blocks: Blocks::Rows,
+                        transaction: Some(transactions),
+                        batched: false,
+                        detail: false,
+                    },
                     Step::Guard(guard) => PlannedStep {
                         purpose: format!("stop when this finds a row ({})", guard.code),
                         sql: guard.sql.clone(),

@@ -1,6 +1,5 @@
 //! `migrate up`: applies what is pending.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,10 +8,12 @@ use chrono::Utc;
 use sea_orm::ConnectionTrait;
 use tollgate_migration::governance::BUDGETS;
 use tollgate_migration::plan::Split;
-use tollgate_migration::{Context, Dialect, GarbledModes, Migration, Phase, SharedBudgets, Track};
+use tollgate_migration::{
+    Context, Dialect, GarbledModes, Migration, NameConflicts, Phase, SharedBudgets, Track,
+};
 
 use super::adopt::{ensure_history, mark, recognise, recognised_history};
-use super::apply::Applier;
+use super::apply::{Applier, Changes};
 use super::{Session, backup, context, find, idle, pending, pending_report, prove_writable};
 use crate::database::Access;
 use crate::doctor::{self, Samples};
@@ -37,6 +38,10 @@ pub struct Options {
     pub shared_budgets: SharedBudgets,
     /// What happens to garbled billing modes.
     pub garbled_modes: GarbledModes,
+    /// What happens to AI providers that hold the name of a migrated one.
+    pub name_conflicts: NameConflicts,
+    /// Whether it is accepted that policy flags of chat providers go.
+    pub accept_policy_change: bool,
     /// SQLite: write a copy of the database here before anything changes.
     pub backup: Option<PathBuf>,
     /// How long a batch of a backfill should take; 50 ms on PostgreSQL and 10 ms on SQLite when absent.
@@ -397,20 +402,23 @@ async fn read_again(session: &Session, connection: &Connection, track: Track) ->
 }
 
 /// What was changed, as the report says it.
-pub(super) fn updates(changes: &std::sync::Mutex<BTreeMap<String, u64>>) -> Vec<Change> {
+pub(super) fn updates(changes: &std::sync::Mutex<Changes>) -> Vec<Change> {
     let Ok(changes) = changes.lock() else {
         return Vec::new();
     };
     changes
         .iter()
-        .map(|(table, rows)| {
-            let copies = table == Split::TABLE;
-            Change {
-                table: if copies { BUDGETS } else { table }.to_owned(),
-                action: if copies { "clone" } else { "update" }.to_owned(),
-                rows: *rows,
-                sample_ids: Vec::new(),
+        .filter(|(_, rows)| **rows > 0)
+        .map(|((table, action), rows)| Change {
+            table: if table == Split::TABLE {
+                BUDGETS
+            } else {
+                table
             }
+            .to_owned(),
+            action: (*action).to_owned(),
+            rows: *rows,
+            sample_ids: Vec::new(),
         })
         .collect()
 }
@@ -424,6 +432,8 @@ pub(super) async fn live(
     let mut context = context(connection, history).await?;
     context.shared_budgets = options.shared_budgets;
     context.garbled_modes = options.garbled_modes;
+    context.name_conflicts = options.name_conflicts;
+    context.accept_policy_change = options.accept_policy_change;
     Ok(context)
 }
 

@@ -2,45 +2,7 @@
 
 use tollgate_migration::Dialect;
 
-use crate::error::{Error, Result};
-
-/// A hazard that can be planted.
-pub(super) struct Planted {
-    /// Its code.
-    pub code: &'static str,
-    /// The table the doctor will name.
-    pub table: &'static str,
-    /// The ids the doctor will name.
-    pub ids: &'static [&'static str],
-    /// Whether a legacy database can have it together with the others and still be migrated.
-    together: bool,
-    /// The statements.
-    pub plant: fn(Dialect) -> Vec<String>,
-}
-
-/// The hazards that were asked for.
-///
-/// # Errors
-/// [`Error::Usage`] for a code that cannot be planted.
-pub(super) fn wanted(codes: &[String]) -> Result<Vec<&'static Planted>> {
-    let all = codes.iter().any(|code| code == "all");
-    if let Some(unknown) = codes
-        .iter()
-        .find(|code| *code != "all" && !PLANTED.iter().any(|planted| planted.code == code.as_str()))
-    {
-        let known: Vec<&str> = PLANTED.iter().map(|planted| planted.code).collect();
-        return Err(Error::usage(
-            format!("hazard {unknown} cannot be planted"),
-            format!("all, or some of {}", known.join(", ")),
-        ));
-    }
-    Ok(PLANTED
-        .iter()
-        .filter(|planted| {
-            codes.iter().any(|code| code == planted.code) || (all && planted.together)
-        })
-        .collect())
-}
+use super::Planted;
 
 const AT: &str = "'2026-01-01 00:00:00+00:00'";
 
@@ -75,7 +37,7 @@ fn unchecked(dialect: Dialect, reference: String) -> Vec<String> {
     }
 }
 
-const PLANTED: &[Planted] = &[
+pub(super) const PLANTED: &[Planted] = &[
     Planted {
         code: "G001",
         table: "governance_budgets",

@@ -24,16 +24,6 @@ pub(super) fn types(dialect: Dialect) -> Vec<String> {
     }
 }
 
-/// A UUID from a number, different for each `kind`.
-fn uuid(maker: &Maker, kind: u8, number: &str) -> String {
-    match maker.dialect {
-        Dialect::Postgres => {
-            format!("('0000000{kind}-0000-4000-8000-' || lpad(({number})::text, 12, '0'))::uuid")
-        }
-        Dialect::Sqlite => format!("'0000000{kind}-0000-4000-8000-' || printf('%012d', {number})"),
-    }
-}
-
 fn bytes(maker: &Maker, text: &str) -> String {
     match maker.dialect {
         Dialect::Postgres => format!("convert_to({text}, 'UTF8')"),
@@ -53,7 +43,7 @@ pub(super) fn fills(maker: &Maker, workspaces: u32) -> Vec<Fill> {
             WORKSPACES,
             workspaces,
             &[
-                ("id", uuid(maker, 1, "i")),
+                ("id", maker.uuid(1, "i")),
                 ("name", "'Workspace ' || i".to_owned()),
                 ("status", status.to_owned()),
                 (
@@ -68,8 +58,8 @@ pub(super) fn fills(maker: &Maker, workspaces: u32) -> Vec<Fill> {
             WORKSPACE_SECRETS,
             workspaces,
             &[
-                ("id", uuid(maker, 2, "i")),
-                ("workspace_id", uuid(maker, 1, "i")),
+                ("id", maker.uuid(2, "i")),
+                ("workspace_id", maker.uuid(1, "i")),
                 (
                     "key",
                     maker.pick(
@@ -90,7 +80,7 @@ pub(super) fn fills(maker: &Maker, workspaces: u32) -> Vec<Fill> {
             GLOBAL_SECRETS,
             1,
             &[
-                ("id", uuid(maker, 3, "i")),
+                ("id", maker.uuid(3, "i")),
                 ("key", "'SENTRY_DSN'".to_owned()),
                 ("encrypted_value", bytes(maker, "'made up'")),
             ],

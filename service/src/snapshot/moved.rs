@@ -7,7 +7,8 @@ use tollgate_migration::governance::{BUDGETS, VIRTUAL_KEYS, header_keys};
 use tollgate_migration::plan::Split;
 use tollgate_migration::{Context, Track};
 
-use super::scan::Reading;
+use super::cutover;
+use super::scan::{self, Reading, Walk};
 
 /// Something that rows say, in whichever schema.
 #[derive(Clone, Debug)]
@@ -28,12 +29,30 @@ pub(crate) const SEPARATOR: char = '\u{1f}';
 pub(crate) fn facts(track: Track, context: &Context) -> Vec<Fact> {
     match track {
         Track::Governance => governance(context),
+        Track::Providers => cutover::links(&context.catalog).into_iter().collect(),
         Track::Billing => Vec::new(),
     }
 }
 
+/// What is walked of a track's tables: each of them, and of those between which rows move the ones they move to, whether
+/// they are there yet or not.
+pub(crate) fn sections(track: Track, tables: Vec<String>) -> Vec<String> {
+    match track {
+        Track::Providers => cutover::sections(tables),
+        Track::Governance | Track::Billing => tables,
+    }
+}
+
+/// The walk over a section.
+pub(crate) fn walk(track: Track, context: &Context, name: &str) -> Option<Walk> {
+    if track == Track::Providers && cutover::is_moved(name) {
+        return cutover::walk(&context.catalog, name);
+    }
+    scan::table(&context.catalog, name, &reading(track, context, name))
+}
+
 /// How a table's rows are read.
-pub(crate) fn reading(track: Track, context: &Context, table: &str) -> Reading {
+fn reading(track: Track, context: &Context, table: &str) -> Reading {
     match track {
         Track::Governance => Reading {
             header_keys: header_keys(context)
@@ -43,6 +62,7 @@ pub(crate) fn reading(track: Track, context: &Context, table: &str) -> Reading {
                 .collect(),
             ..budgets_and_owners(context, table)
         },
+        Track::Providers => cutover::reading(table),
         Track::Billing if table == WORKSPACES && context.catalog.has_column(WORKSPACES, MODE) => {
             // What is none of the three counts as nothing, before it is cleared and after.
             let garbled = is_garbled(context.catalog.dialect).replace(MODE, &format!("t.{MODE}"));
@@ -64,6 +84,7 @@ pub(crate) fn reading(track: Track, context: &Context, table: &str) -> Reading {
 pub(crate) fn rewritten_by_down(track: Track) -> &'static [(&'static str, &'static str)] {
     match track {
         Track::Governance => &[(BUDGETS, "calendar_aligned")],
+        Track::Providers => cutover::REWRITTEN_BY_DOWN,
         Track::Billing => &[],
     }
 }

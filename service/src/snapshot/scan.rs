@@ -48,6 +48,8 @@ pub(crate) struct Reading {
     pub instead: HashMap<&'static str, String>,
     /// Columns that are covered elsewhere.
     pub without: Vec<&'static str>,
+    /// The only columns that are covered; all when empty.
+    pub only: &'static [&'static str],
     /// Columns of amounts.
     pub amounts: &'static [&'static str],
     /// Columns of header keys, which count in their canonical form, each with whether it is a list.
@@ -78,7 +80,10 @@ pub(crate) fn table(catalog: &Catalog, name: &str, reading: &Reading) -> Option<
         .collect();
     let mut columns = Vec::new();
     for column in &table.columns {
-        if reading.without.contains(&column.name.as_str()) {
+        let name = column.name.as_str();
+        if reading.without.contains(&name)
+            || !(reading.only.is_empty() || reading.only.contains(&name))
+        {
             continue;
         }
         let source = reading

@@ -7,6 +7,10 @@ use tollgate_migration::catalog::{ForeignKey, Table};
 use tollgate_migration::governance::mcp::{CLIENTS, GRANTS};
 use tollgate_migration::governance::owners::{self, Owner};
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
+use tollgate_migration::providers::{
+    CHAT_PROVIDERS, CHAT_USER_KEYS, MODEL_CONFIGS, PROVIDER_KEYS, PROVIDERS, TYPE, USER_KEYS,
+    USERS, cutover,
+};
 use tollgate_migration::{Context, Dialect, Track};
 
 use super::finding;
@@ -106,6 +110,13 @@ fn schema(track: Track, live: &Context, history: &History, names: &[String]) -> 
             1,
             vec![column.to_owned()],
         ));
+    }
+    if live.created("provider_key_contract").is_some() && track == Track::Providers {
+        for table in [CHAT_PROVIDERS, CHAT_USER_KEYS] {
+            if live.catalog.has_table(table) {
+                found.push(finding("V007", table, None, 1, vec![table.to_owned()]));
+            }
+        }
     }
     for drift in drift::examine(&live.catalog, track, history) {
         if drift.tolerated {
@@ -233,6 +244,14 @@ fn parents(track: Track) -> &'static [(&'static str, &'static str, &'static str)
             (GRANTS, "virtual_key_id", VIRTUAL_KEYS),
             (GRANTS, "mcp_client_id", CLIENTS),
         ],
+        Track::Providers => &[
+            (PROVIDER_KEYS, "provider_id", PROVIDERS),
+            (USER_KEYS, "ai_provider_id", PROVIDERS),
+            (USER_KEYS, "user_id", USERS),
+            (MODEL_CONFIGS, "ai_provider_id", PROVIDERS),
+            (CHAT_USER_KEYS, "chat_provider_id", CHAT_PROVIDERS),
+            (CHAT_USER_KEYS, "user_id", USERS),
+        ],
         Track::Billing => &[(WORKSPACE_SECRETS, "workspace_id", WORKSPACES)],
     }
 }
@@ -274,6 +293,7 @@ fn own(track: Track, live: &Context) -> Vec<Question> {
             })
             .into_iter()
             .collect(),
+        Track::Providers => of_the_cutover(live),
         Track::Billing => (live.catalog.has_column(WORKSPACES, MODE)
             && live.created("llm_billing_mode").is_some())
         .then(|| Question {
@@ -288,4 +308,42 @@ fn own(track: Track, live: &Context) -> Vec<Question> {
         .into_iter()
         .collect(),
     }
+}
+
+/// Behind the copy every legacy row has its place; behind contract every active model config has a provider.
+fn of_the_cutover(live: &Context) -> Vec<Question> {
+    let catalog = &live.catalog;
+    let mut questions = Vec::new();
+    let mut ask = |code, table: &str, column: Option<&str>, sql: String| {
+        questions.push(Question {
+            code,
+            table: table.to_owned(),
+            column: column.map(str::to_owned),
+            sql,
+        });
+    };
+    if live.created("provider_key_backfill").is_some() {
+        for due in cutover::moves(catalog) {
+            let column = (due.table == MODEL_CONFIGS).then_some("ai_provider_id");
+            ask("V009", due.table, column, due.due);
+        }
+        for (table, column, sql) in cutover::unlike(catalog) {
+            ask("V010", table, Some(column), sql);
+        }
+    }
+    if live.created("provider_key_contract").is_some()
+        && let Some(sql) = cutover::without_provider(catalog)
+    {
+        ask("V011", MODEL_CONFIGS, Some("ai_provider_id"), sql);
+    }
+    if catalog.dialect == Dialect::Sqlite && catalog.has_column(PROVIDERS, "type") {
+        let types = TYPE.1.join("', '");
+        ask(
+            "V012",
+            PROVIDERS,
+            Some("type"),
+            format!("SELECT id FROM {PROVIDERS} WHERE type NOT IN ('{types}')"),
+        );
+    }
+    questions
 }

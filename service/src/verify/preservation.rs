@@ -46,8 +46,7 @@ pub(super) async fn examine(
     let mut compared = Vec::new();
     let salted = Salted::new(comparison.salt);
     for (name, before) in &comparison.before.tables {
-        let reading = moved::reading(comparison.before.track, comparison.live, name);
-        let Some(walk) = scan::table(&comparison.live.catalog, name, &reading) else {
+        let Some(walk) = moved::walk(comparison.before.track, comparison.live, name) else {
             continue;
         };
         comparison
@@ -185,6 +184,13 @@ fn schema(comparison: &Comparison<'_>, known: &[Finding]) -> Vec<Finding> {
 /// What the applied migrations dropped here, as objects of the canonical schema.
 fn dropped(history: &History) -> BTreeSet<String> {
     let mut objects = BTreeSet::new();
+    for entry in history.entries.values() {
+        let cut = entry.created.cut_keys.iter();
+        objects.extend(
+            cut.filter_map(|key| key.split_once('.'))
+                .map(|(table, name)| format!("{table} foreign key {name}")),
+        );
+    }
     for column in history
         .entries
         .values()

@@ -18,6 +18,7 @@ mod golden;
 mod multi_budget;
 mod online;
 mod proof;
+mod providers;
 mod rebuild;
 mod resume;
 mod shapes;

@@ -25,6 +25,15 @@ const ROUTINES: &[(Track, &str, &str, &[&str])] = &[
         &["reconcile", "billing"],
     ),
     (
+        Track::Providers,
+        "UPDATE chat_providers SET api_key = 'newer', display_name = 'Newer', updated_at = '2027-01-01 00:00:00+00:00'; \
+         UPDATE user_chat_provider_keys SET api_key = 'newer', updated_at = '2027-01-01 00:00:00+00:00' \
+         WHERE api_key = 'plain-bob'; DELETE FROM user_ai_provider_keys WHERE api_key = 'cipher-alice'; \
+         UPDATE chat_model_configs SET ai_provider_id = NULL; DELETE FROM ai_provider_keys WHERE api_key = 'plain-anthropic'",
+        "provider_key_backfill",
+        &["reconcile", "provider-keys"],
+    ),
+    (
         Track::Governance,
         "UPDATE oauth_user_sessions SET status = 'pending'",
         "multi_budget_contract",
@@ -76,6 +85,14 @@ async fn base(backend: Backend, track: Track) -> TestDatabase {
             )
             .await;
     }
+    if track == Track::Providers {
+        database
+            .execute(
+                "DROP TABLE ai_gateway_keys; UPDATE chat_providers SET central_api_key_enabled = false, \
+                 allow_user_api_key = true WHERE provider = 'anthropic'",
+            )
+            .await;
+    }
     database
 }
 
@@ -92,6 +109,9 @@ fn up(track: Track, to: &str) -> Vec<String> {
         "clone",
         "--garbled-modes",
         "clear",
+        "--name-conflicts",
+        "retire",
+        "--accept-policy-change",
     ])
 }
 

@@ -1,0 +1,167 @@
+//! The providers track: from Coder's chat providers to AI providers and the keys to them (`reference/coder.md`).
+
+pub mod adoption;
+pub mod cutover;
+pub mod legacy;
+mod m20260510_000001_providers_baseline;
+mod m20260510_000002_gateway_keys;
+mod m20260510_000003_provider_key_expand;
+mod m20260510_000004_provider_key_backfill;
+mod m20260510_000005_provider_key_contract;
+pub mod policy;
+pub mod tables;
+
+use sea_orm_migration::sea_query::{Alias, DynIden, IntoIden};
+use sea_orm_migration::{MigrationTrait, MigratorTrait};
+use uuid::Uuid;
+
+use crate::catalog::Catalog;
+use crate::dialect::Dialect;
+use crate::migration::Migration;
+use crate::track::Track;
+
+/// Who may have keys of their own. Tollgate reads `id` and `deleted` only.
+pub const USERS: &str = "users";
+/// The digests of the keys that ciphertext was made with.
+pub const CRYPT_KEYS: &str = "dbcrypt_keys";
+/// Legacy: one row per provider family, with its central key and policy.
+pub const CHAT_PROVIDERS: &str = "chat_providers";
+/// Legacy: the keys of users.
+pub const CHAT_USER_KEYS: &str = "user_chat_provider_keys";
+/// Which model is reached through which provider.
+pub const MODEL_CONFIGS: &str = "chat_model_configs";
+/// Providers, any number of each type.
+pub const PROVIDERS: &str = "ai_providers";
+/// Central keys, any number of each provider; the oldest is used.
+pub const PROVIDER_KEYS: &str = "ai_provider_keys";
+/// The keys of users.
+pub const USER_KEYS: &str = "user_ai_provider_keys";
+/// Keys with which gateway replicas authenticate.
+pub const GATEWAY_KEYS: &str = "ai_gateway_keys";
+
+/// The families that a chat provider can be of.
+pub const FAMILIES: [&str; 8] = [
+    "openai",
+    "anthropic",
+    "azure",
+    "bedrock",
+    "google",
+    "openai-compat",
+    "openrouter",
+    "vercel",
+];
+
+/// The native enum of an AI provider's type: its name and labels.
+pub const TYPE: (&str, [&str; 9]) = (
+    "ai_provider_type",
+    [
+        "openai",
+        "anthropic",
+        "azure",
+        "bedrock",
+        "google",
+        "openai-compat",
+        "openrouter",
+        "vercel",
+        "copilot",
+    ],
+);
+
+/// Before the name of every migrated provider.
+pub const NAME_PREFIX: &str = "agents-";
+
+/// The name space of the ids of migrated central keys, a random UUID that never changes.
+const NAMES: Uuid = Uuid::from_u128(0x2a91_c7d4_0b6e_4f53_8e1d_94c3_60af_71b8);
+
+/// The id of the central key that is migrated for a provider: the same in every run and on every machine.
+pub fn central_key_id(provider: &str) -> Uuid {
+    Uuid::new_v5(&NAMES, provider.to_lowercase().as_bytes())
+}
+
+/// The track's migrations, oldest first.
+pub const MIGRATIONS: &[&Migration] = &[
+    &m20260510_000001_providers_baseline::MIGRATION,
+    &m20260510_000002_gateway_keys::MIGRATION,
+    &m20260510_000003_provider_key_expand::MIGRATION,
+    &m20260510_000004_provider_key_backfill::MIGRATION,
+    &m20260510_000005_provider_key_contract::MIGRATION,
+];
+
+/// The track for sea-orm's own tools.
+pub struct Migrator;
+
+#[async_trait::async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        MIGRATIONS
+            .iter()
+            .map(|&migration| Box::new(migration) as Box<dyn MigrationTrait>)
+            .collect()
+    }
+
+    fn migration_table_name() -> DynIden {
+        Alias::new(Track::Providers.history_table()).into_iden()
+    }
+}
+
+/// Whether the legacy tables are there.
+pub fn has_legacy(catalog: &Catalog) -> bool {
+    // A table of that name that came after contract may be anything.
+    let has = |table: &str, columns: &[&str]| {
+        columns
+            .iter()
+            .all(|column| catalog.has_column(table, column))
+    };
+    has(CHAT_PROVIDERS, &["id", "provider", "api_key", "updated_at"])
+        && has(
+            CHAT_USER_KEYS,
+            &["id", "user_id", "chat_provider_id", "updated_at"],
+        )
+}
+
+/// Whether the new tables are there, with the model configs' link.
+pub fn has_new(catalog: &Catalog) -> bool {
+    [PROVIDERS, PROVIDER_KEYS, USER_KEYS]
+        .iter()
+        .all(|table| catalog.has_table(table))
+        && catalog.has_column(MODEL_CONFIGS, "ai_provider_id")
+}
+
+/// The condition that one time is after another. PostgreSQL has instants; SQLite has texts, compared as instants to the
+/// millisecond and within it as they are written, so that what is written the same is never after itself.
+pub fn is_after(dialect: Dialect, one: &str, other: &str) -> String {
+    match dialect {
+        Dialect::Postgres => format!("{one} > {other}"),
+        Dialect::Sqlite => format!(
+            "(julianday({one}) > julianday({other}) OR (julianday({one}) = julianday({other}) AND {one} > {other}))"
+        ),
+    }
+}
+
+/// The condition that a user is not soft-deleted; true where users have no such flag.
+pub fn is_present(catalog: &Catalog, user: &str) -> String {
+    if catalog.has_column(USERS, "deleted") {
+        format!(
+            "NOT ({})",
+            catalog.dialect.is_true(&format!("{user}.deleted"))
+        )
+    } else {
+        "1 = 1".to_owned()
+    }
+}
+
+/// An id as text.
+pub fn text(dialect: Dialect, column: &str) -> String {
+    match dialect {
+        Dialect::Postgres => format!("{column}::text"),
+        Dialect::Sqlite => format!("CAST({column} AS text)"),
+    }
+}
+
+/// The type of a family's text.
+pub(crate) fn as_type(dialect: Dialect, column: &str) -> String {
+    match dialect {
+        Dialect::Postgres => format!("CAST({column} AS {})", TYPE.0),
+        Dialect::Sqlite => column.to_owned(),
+    }
+}

@@ -1,0 +1,388 @@
+//! What has to be done so that the new tables say what the legacy tables say (`reference/coder.md` §A3).
+//!
+//! One list of moves serves `reconcile provider-keys`, contract's catch-up and `verify`: each has one condition that
+//! says which rows are due, and a statement that repeats it.
+
+use crate::catalog::Catalog;
+use crate::dialect::Dialect;
+use crate::plan::Mint;
+
+use super::{
+    CHAT_PROVIDERS, CHAT_USER_KEYS, MODEL_CONFIGS, NAME_PREFIX, PROVIDER_KEYS, PROVIDERS,
+    USER_KEYS, USERS, as_type, has_legacy, has_new, is_after, is_present, text,
+};
+
+/// One kind of difference, and what closes it.
+#[derive(Clone, Debug)]
+pub struct Move {
+    /// The table that is written.
+    pub table: &'static str,
+    /// What is done to its rows.
+    pub action: &'static str,
+    /// What it is for, as one line.
+    pub purpose: &'static str,
+    /// A query whose column `id` names the due rows: the legacy row, or where there is none the written one.
+    pub due: String,
+    /// What closes it.
+    pub close: Close,
+    /// Whether its rows are many: keys of users. Then [`Move::PAGE`] stands in the statement.
+    pub paged: bool,
+}
+
+/// How a difference is closed.
+#[derive(Clone, Debug)]
+pub enum Close {
+    /// By a statement.
+    Run(String),
+    /// By rows with ids of their own.
+    Mint(Mint),
+}
+
+impl Move {
+    /// Stands in a paged statement for a condition over the due rows, which begins with `AND`.
+    pub const PAGE: &'static str = "{page}";
+
+    /// The first due rows, or those behind an id, which is the first parameter as text.
+    pub fn page(&self, dialect: Dialect, first: bool, limit: usize) -> String {
+        let behind = match dialect {
+            _ if first => "1 = 1",
+            Dialect::Postgres => "due.id > CAST($1 AS uuid)",
+            Dialect::Sqlite => "due.id > ?1",
+        };
+        format!(
+            "SELECT {} AS id FROM ({}) due WHERE {behind} ORDER BY due.id LIMIT {limit}",
+            text(dialect, "due.id"),
+            self.due
+        )
+    }
+
+    /// The statement for one page, or for all.
+    pub fn statement(&self, dialect: Dialect, ids: Option<&[String]>) -> Option<String> {
+        let Close::Run(sql) = &self.close else {
+            return None;
+        };
+        let page = ids.map_or_else(String::new, |ids| {
+            let ids: Vec<String> = ids
+                .iter()
+                .map(|id| match dialect {
+                    Dialect::Postgres => format!("CAST({} AS uuid)", dialect.text(id)),
+                    Dialect::Sqlite => dialect.text(id),
+                })
+                .collect();
+            format!("AND r.id IN ({})", ids.join(", "))
+        });
+        Some(sql.replace(Self::PAGE, &page))
+    }
+}
+
+/// The name of a chat provider `p` as an AI provider.
+pub fn migrated_name() -> String {
+    format!("'{NAME_PREFIX}' || p.provider")
+}
+
+/// The chat provider `p` has a central key.
+pub fn has_central_key() -> &'static str {
+    "COALESCE(p.api_key, '') <> ''"
+}
+
+/// Live AI providers `n` that hold the name of a migrated one under another id.
+pub fn name_holders(dialect: Dialect) -> String {
+    format!(
+        "SELECT n.id AS id FROM {PROVIDERS} n JOIN {CHAT_PROVIDERS} p ON n.name = {} AND n.id <> p.id \
+         WHERE NOT ({})",
+        migrated_name(),
+        dialect.is_true("n.deleted")
+    )
+}
+
+/// The time of the database.
+pub(super) fn now(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Postgres => "now()",
+        Dialect::Sqlite => "strftime('%Y-%m-%d %H:%M:%f', 'now') || '+00:00'",
+    }
+}
+
+/// Soft-deletes the holders of names that migrated providers need, as upstream does.
+pub fn retire(dialect: Dialect) -> String {
+    format!(
+        "UPDATE {PROVIDERS} SET deleted = {}, enabled = {}, updated_at = {} WHERE id IN ({})",
+        dialect.truth(),
+        dialect.falsehood(),
+        now(dialect),
+        name_holders(dialect)
+    )
+}
+
+/// A key row `k` is the one that is used: the oldest of its provider.
+pub fn is_oldest(dialect: Dialect) -> String {
+    let earlier = is_after(dialect, "k.created_at", "o.created_at");
+    let later = is_after(dialect, "o.created_at", "k.created_at");
+    format!(
+        "NOT EXISTS (SELECT 1 FROM {PROVIDER_KEYS} o WHERE o.provider_id = k.provider_id AND o.id <> k.id \
+         AND ({earlier} OR (NOT ({later}) AND o.id < k.id)))"
+    )
+}
+
+/// Chat providers without their AI provider.
+pub fn new_providers(dialect: Dialect) -> Move {
+    let missing = format!("NOT EXISTS (SELECT 1 FROM {PROVIDERS} n WHERE n.id = p.id)");
+    Move {
+        table: PROVIDERS,
+        action: "insert",
+        purpose: "chat providers become AI providers of the same id",
+        due: format!("SELECT p.id AS id FROM {CHAT_PROVIDERS} p WHERE {missing}"),
+        close: Close::Run(format!(
+            "INSERT INTO {PROVIDERS} (id, type, name, display_name, enabled, deleted, base_url, created_at, updated_at) \
+             SELECT p.id, {}, {}, NULLIF(p.display_name, ''), p.enabled, {}, COALESCE(p.base_url, ''), p.created_at, p.updated_at \
+             FROM {CHAT_PROVIDERS} p WHERE {missing}",
+            as_type(dialect, "p.provider"),
+            migrated_name(),
+            dialect.falsehood(),
+        )),
+        paged: false,
+    }
+}
+
+/// Central keys of providers that have none. The backfill keeps the time of the provider's creation, the catch-up has
+/// only that of the edit, as upstream's two steps do.
+pub fn new_central_keys(dialect: Dialect, created_at: &str) -> Move {
+    let missing = format!(
+        "{} AND NOT EXISTS (SELECT 1 FROM {PROVIDER_KEYS} k WHERE k.provider_id = p.id)",
+        has_central_key()
+    );
+    let id = match dialect {
+        Dialect::Postgres => "CAST(made.id AS uuid)",
+        Dialect::Sqlite => "made.id",
+    };
+    let due = format!("SELECT p.id AS id FROM {CHAT_PROVIDERS} p WHERE {missing}");
+    Move {
+        table: PROVIDER_KEYS,
+        action: "insert",
+        purpose: "central keys, as the bytes they are",
+        close: Close::Mint(Mint {
+            purpose: "central keys become keys of their provider, as the bytes they are".to_owned(),
+            table: PROVIDER_KEYS.to_owned(),
+            find: format!(
+                "SELECT {} AS id FROM ({due}) due ORDER BY 1",
+                text(dialect, "due.id")
+            ),
+            insert: format!(
+                "WITH made (provider, id) AS (VALUES {}) \
+                 INSERT INTO {PROVIDER_KEYS} (id, provider_id, api_key, api_key_key_id, created_at, updated_at) \
+                 SELECT {id}, p.id, p.api_key, p.api_key_key_id, p.{created_at}, p.updated_at \
+                 FROM {CHAT_PROVIDERS} p JOIN made ON made.provider = {} WHERE {missing}",
+                Mint::IDS,
+                text(dialect, "p.id"),
+            ),
+        }),
+        due,
+        paged: false,
+    }
+}
+
+/// A user's key `r` has no row in the new table.
+pub fn has_no_copy() -> String {
+    format!(
+        "NOT EXISTS (SELECT 1 FROM {USER_KEYS} n WHERE n.user_id = r.user_id AND n.ai_provider_id = r.chat_provider_id)"
+    )
+}
+
+/// Copies users' keys `r` that meet a condition.
+pub fn copy_user_keys(condition: &str) -> String {
+    format!(
+        "INSERT INTO {USER_KEYS} (id, user_id, ai_provider_id, api_key, api_key_key_id, created_at, updated_at) \
+         SELECT r.id, r.user_id, r.chat_provider_id, r.api_key, r.api_key_key_id, r.created_at, r.updated_at \
+         FROM {CHAT_USER_KEYS} r WHERE {condition} ON CONFLICT (user_id, ai_provider_id) DO NOTHING"
+    )
+}
+
+/// Model configs `c` without a link whose family has a chat provider `p`.
+pub fn unlinked(condition: &str) -> String {
+    format!(
+        "FROM {MODEL_CONFIGS} c JOIN {CHAT_PROVIDERS} p ON p.provider = c.provider \
+         WHERE c.ai_provider_id IS NULL AND {condition}"
+    )
+}
+
+/// Everything that the legacy tables say and the new ones do not, in the order in which it is closed. Empty where either
+/// schema is not there.
+pub fn moves(catalog: &Catalog) -> Vec<Move> {
+    if !has_legacy(catalog) || !has_new(catalog) {
+        return Vec::new();
+    }
+    let dialect = catalog.dialect;
+    let deleted = dialect.is_true("n.deleted");
+    let newer_provider = is_after(dialect, "p.updated_at", "n.updated_at");
+    let newer_key = is_after(dialect, "p.updated_at", "k.updated_at");
+    let newest = match dialect {
+        Dialect::Postgres => "GREATEST(p.updated_at, n.updated_at)".to_owned(),
+        Dialect::Sqlite => {
+            format!("CASE WHEN {newer_provider} THEN p.updated_at ELSE n.updated_at END")
+        }
+    };
+    let provider = |action, purpose, condition: &str| Move {
+        table: PROVIDERS,
+        action,
+        purpose,
+        due: format!(
+            "SELECT n.id AS id FROM {PROVIDERS} n JOIN {CHAT_PROVIDERS} p ON p.id = n.id WHERE {condition}"
+        ),
+        close: Close::Run(format!(
+            "UPDATE {PROVIDERS} AS n SET type = {}, name = {}, display_name = NULLIF(p.display_name, ''), \
+             enabled = p.enabled, base_url = COALESCE(p.base_url, ''), deleted = {}, updated_at = {newest} \
+             FROM {CHAT_PROVIDERS} p WHERE p.id = n.id AND {condition}",
+            as_type(dialect, "p.provider"),
+            migrated_name(),
+            dialect.falsehood(),
+        )),
+        paged: false,
+    };
+    let cleared = format!("NOT ({}) AND {newer_key}", has_central_key());
+    let changed = format!(
+        "{} AND {newer_key} AND {}",
+        has_central_key(),
+        is_oldest(dialect)
+    );
+    let newer_user_key = is_after(dialect, "r.updated_at", "n.updated_at");
+    // A soft-deleted user's keys have been taken away on purpose, and do not come back.
+    let missing = format!(
+        "{} AND EXISTS (SELECT 1 FROM {USERS} u WHERE u.id = r.user_id AND {})",
+        has_no_copy(),
+        is_present(catalog, "u")
+    );
+    vec![
+        new_providers(dialect),
+        provider(
+            "reactivate",
+            "providers that old code still has are live",
+            &deleted,
+        ),
+        provider(
+            "update",
+            "providers that old code has edited since",
+            &format!("NOT ({deleted}) AND {newer_provider}"),
+        ),
+        Move {
+            table: PROVIDER_KEYS,
+            action: "delete",
+            purpose: "central keys that old code has cleared since",
+            due: format!(
+                "SELECT k.id AS id FROM {PROVIDER_KEYS} k JOIN {CHAT_PROVIDERS} p ON p.id = k.provider_id WHERE {cleared}"
+            ),
+            close: Close::Run(format!(
+                "DELETE FROM {PROVIDER_KEYS} WHERE id IN (SELECT k.id FROM {PROVIDER_KEYS} k \
+                 JOIN {CHAT_PROVIDERS} p ON p.id = k.provider_id WHERE {cleared})"
+            )),
+            paged: false,
+        },
+        Move {
+            table: PROVIDER_KEYS,
+            action: "update",
+            purpose: "central keys that old code has changed since",
+            due: format!(
+                "SELECT k.id AS id FROM {PROVIDER_KEYS} k JOIN {CHAT_PROVIDERS} p ON p.id = k.provider_id WHERE {changed}"
+            ),
+            close: Close::Run(format!(
+                "UPDATE {PROVIDER_KEYS} AS k SET api_key = p.api_key, api_key_key_id = p.api_key_key_id, \
+                 updated_at = p.updated_at FROM {CHAT_PROVIDERS} p WHERE p.id = k.provider_id AND {changed}"
+            )),
+            paged: false,
+        },
+        new_central_keys(dialect, "updated_at"),
+        Move {
+            table: USER_KEYS,
+            action: "insert",
+            purpose: "users' keys that old code has stored since",
+            due: format!("SELECT r.id AS id FROM {CHAT_USER_KEYS} r WHERE {missing}"),
+            close: Close::Run(copy_user_keys(&format!("{missing} {}", Move::PAGE))),
+            paged: true,
+        },
+        Move {
+            table: USER_KEYS,
+            action: "update",
+            purpose: "users' keys that old code has changed since",
+            due: format!(
+                "SELECT r.id AS id FROM {CHAT_USER_KEYS} r JOIN {USER_KEYS} n ON n.user_id = r.user_id \
+                 AND n.ai_provider_id = r.chat_provider_id WHERE {newer_user_key}"
+            ),
+            close: Close::Run(format!(
+                "UPDATE {USER_KEYS} AS n SET api_key = r.api_key, api_key_key_id = r.api_key_key_id, \
+                 updated_at = r.updated_at FROM {CHAT_USER_KEYS} r WHERE n.user_id = r.user_id \
+                 AND n.ai_provider_id = r.chat_provider_id AND {newer_user_key} {}",
+                Move::PAGE
+            )),
+            paged: true,
+        },
+        Move {
+            table: MODEL_CONFIGS,
+            action: "update",
+            purpose: "model configs are linked to their provider",
+            due: format!("SELECT c.id AS id {}", unlinked("1 = 1")),
+            close: Close::Run(format!(
+                "UPDATE {MODEL_CONFIGS} AS c SET ai_provider_id = p.id FROM {CHAT_PROVIDERS} p \
+                 WHERE c.ai_provider_id IS NULL AND p.provider = c.provider"
+            )),
+            paged: false,
+        },
+    ]
+}
+
+/// Active model configs that nothing links to a provider.
+pub fn without_provider(catalog: &Catalog) -> Option<String> {
+    if !catalog.has_column(MODEL_CONFIGS, "deleted") {
+        return None;
+    }
+    let mut conditions = vec![format!("NOT ({})", catalog.dialect.is_true("c.deleted"))];
+    if catalog.has_column(MODEL_CONFIGS, "ai_provider_id") {
+        conditions.push("c.ai_provider_id IS NULL".to_owned());
+    }
+    if catalog.has_column(CHAT_PROVIDERS, "provider")
+        && catalog.has_column(MODEL_CONFIGS, "provider")
+    {
+        conditions.push(format!(
+            "NOT EXISTS (SELECT 1 FROM {CHAT_PROVIDERS} p WHERE p.provider = c.provider)"
+        ));
+    } else if !catalog.has_column(MODEL_CONFIGS, "ai_provider_id") {
+        return None;
+    }
+    Some(format!(
+        "SELECT c.id AS id FROM {MODEL_CONFIGS} c WHERE {}",
+        conditions.join(" AND ")
+    ))
+}
+
+/// Copies that differ from their legacy row although neither is newer: `(table, column, query of ids)`.
+pub fn unlike(catalog: &Catalog) -> Vec<(&'static str, &'static str, String)> {
+    if !has_legacy(catalog) || !has_new(catalog) {
+        return Vec::new();
+    }
+    let dialect = catalog.dialect;
+    let differs = match dialect {
+        Dialect::Postgres => "IS DISTINCT FROM",
+        Dialect::Sqlite => "IS NOT",
+    };
+    let mut found = Vec::new();
+    for column in ["api_key", "api_key_key_id"] {
+        found.push((
+            USER_KEYS,
+            column,
+            format!(
+                "SELECT n.id AS id FROM {CHAT_USER_KEYS} r JOIN {USER_KEYS} n ON n.user_id = r.user_id \
+                 AND n.ai_provider_id = r.chat_provider_id \
+                 WHERE n.updated_at = r.updated_at AND n.{column} {differs} r.{column}"
+            ),
+        ));
+        found.push((
+            PROVIDER_KEYS,
+            column,
+            format!(
+                "SELECT k.id AS id FROM {PROVIDER_KEYS} k JOIN {CHAT_PROVIDERS} p ON p.id = k.provider_id \
+                 WHERE k.updated_at = p.updated_at AND {} AND {} AND k.{column} {differs} p.{column}",
+                has_central_key(),
+                is_oldest(dialect)
+            ),
+        ));
+    }
+    found
+}

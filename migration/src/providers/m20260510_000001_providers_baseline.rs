@@ -1,0 +1,30 @@
+//! The tables of `reference/coder.md` §A1, for a fresh database; `adopt` marks them on a real one.
+
+use crate::migration::{Context, Migration, Phase};
+use crate::plan::{Created, Loss};
+use crate::script::Script;
+
+use super::tables;
+
+pub(super) const MIGRATION: Migration = Migration {
+    version: "m20260510_000001_providers_baseline",
+    phase: Phase::Expand,
+    summary: "chat providers, users' keys to them and model configs, where there are none",
+    up,
+    down,
+    losses,
+};
+
+fn up(_context: &Context, script: &mut Script) {
+    for table in tables::baseline(script.dialect()) {
+        script.create_table(&table);
+    }
+}
+
+fn down(_context: &Context, created: &Created, script: &mut Script) {
+    script.undo(created);
+}
+
+fn losses(context: &Context, created: &Created) -> Vec<Loss> {
+    Loss::of_tables(context, created)
+}

@@ -1,0 +1,32 @@
+//! The keys with which gateway replicas authenticate (`reference/coder.md` §A5).
+
+use crate::migration::{Context, Migration, Phase};
+use crate::plan::{Created, Loss};
+use crate::script::Script;
+
+use super::adoption::GATEWAY_KEYS_BEFORE;
+use super::tables;
+
+pub(super) const MIGRATION: Migration = Migration {
+    version: "m20260510_000002_gateway_keys",
+    phase: Phase::Expand,
+    summary: "keys with which gateway replicas authenticate, as hashes",
+    up,
+    down,
+    losses,
+};
+
+fn up(context: &Context, script: &mut Script) {
+    // Upstream renames its own table; two of them would each hold half of the keys.
+    if !context.catalog.has_table(GATEWAY_KEYS_BEFORE) {
+        script.create_table(&tables::gateway_keys(script.dialect()));
+    }
+}
+
+fn down(_context: &Context, created: &Created, script: &mut Script) {
+    script.undo(created);
+}
+
+fn losses(context: &Context, created: &Created) -> Vec<Loss> {
+    Loss::of_tables(context, created)
+}

@@ -1,0 +1,150 @@
+//! The copy (`reference/coder.md` §A3, 504): providers under their ids, central keys, users' keys, links of model configs.
+//! Ciphertext and key ids are moved as the bytes they are. The legacy rows stay, and stay the truth.
+
+use crate::dialect::Dialect;
+use crate::migration::{Context, Migration, NameConflicts, Phase};
+use crate::plan::{Backfill, Blocks, Created, Loss};
+use crate::script::Script;
+
+use super::cutover::{self, Close};
+use super::{
+    CHAT_PROVIDERS, CHAT_USER_KEYS, MODEL_CONFIGS, PROVIDER_KEYS, PROVIDERS, USER_KEYS, has_legacy,
+    legacy,
+};
+
+pub(super) const MIGRATION: Migration = Migration {
+    version: "m20260510_000004_provider_key_backfill",
+    phase: Phase::Backfill,
+    summary: "each chat provider becomes an AI provider, each key moves with it",
+    up,
+    down,
+    losses,
+};
+
+fn up(context: &Context, script: &mut Script) {
+    if !has_legacy(&context.catalog) {
+        return;
+    }
+    let dialect = script.dialect();
+    retire(context, script);
+    for step in [
+        cutover::new_providers(dialect),
+        cutover::new_central_keys(dialect, "created_at"),
+    ] {
+        close(script, &step, Blocks::Rows);
+    }
+    let uncopied = cutover::has_no_copy();
+    // A provider that has come since is contract's: its key would refer to nothing yet.
+    let due = format!(
+        "{uncopied} AND EXISTS (SELECT 1 FROM {PROVIDERS} a WHERE a.id = r.chat_provider_id)"
+    );
+    script.backfill(Backfill {
+        name: "user_keys".to_owned(),
+        purpose: "users' keys move to their AI provider".to_owned(),
+        table: CHAT_USER_KEYS.to_owned(),
+        changes: USER_KEYS.to_owned(),
+        alias: "r".to_owned(),
+        sql: cutover::copy_user_keys(&format!("{} AND {due}", Backfill::RANGE)),
+        remaining: format!("SELECT count(*) AS number FROM {CHAT_USER_KEYS} r WHERE {due}"),
+        estimate: format!("SELECT count(*) AS number FROM {CHAT_USER_KEYS} r"),
+    });
+    let due = "c.ai_provider_id IS NULL";
+    let sql = match dialect {
+        Dialect::Postgres => format!(
+            "WITH due AS MATERIALIZED (SELECT c.id, p.id AS provider FROM {MODEL_CONFIGS} c \
+             CROSS JOIN LATERAL (SELECT p.id FROM {CHAT_PROVIDERS} p WHERE p.provider = c.provider LIMIT 1) p \
+             WHERE {range} AND {due} AND EXISTS (SELECT 1 FROM {PROVIDERS} a WHERE a.id = p.id) \
+             FOR NO KEY UPDATE OF c SKIP LOCKED) \
+             UPDATE {MODEL_CONFIGS} c SET ai_provider_id = due.provider FROM due WHERE c.id = due.id AND {due}",
+            range = Backfill::RANGE,
+        ),
+        Dialect::Sqlite => format!(
+            "UPDATE {MODEL_CONFIGS} AS c SET ai_provider_id = p.id FROM {CHAT_PROVIDERS} p \
+             WHERE {range} AND p.provider = c.provider AND {due} \
+             AND EXISTS (SELECT 1 FROM {PROVIDERS} a WHERE a.id = p.id)",
+            range = Backfill::RANGE,
+        ),
+    };
+    script.backfill(Backfill {
+        name: "model_links".to_owned(),
+        purpose: "model configs are linked to their AI provider".to_owned(),
+        table: MODEL_CONFIGS.to_owned(),
+        changes: MODEL_CONFIGS.to_owned(),
+        alias: "c".to_owned(),
+        sql,
+        remaining: format!(
+            "SELECT count(*) AS number {}",
+            cutover::unlinked(&format!(
+                "EXISTS (SELECT 1 FROM {PROVIDERS} a WHERE a.id = p.id)"
+            ))
+        ),
+        estimate: format!(
+            "SELECT count(*) AS number FROM {MODEL_CONFIGS} c JOIN {CHAT_PROVIDERS} p ON p.provider = c.provider"
+        ),
+    });
+}
+
+/// Frees the names that migrated providers need, or stops where somebody holds one.
+pub(super) fn retire(context: &Context, script: &mut Script) {
+    let dialect = script.dialect();
+    if context.name_conflicts == NameConflicts::Retire {
+        script.execute(
+            PROVIDERS,
+            cutover::retire(dialect),
+            "live providers that hold the name of a migrated one are soft-deleted",
+            Blocks::Rows,
+        );
+    }
+    script.guard("P002", PROVIDERS, cutover::name_holders(dialect));
+}
+
+/// Does one of the moves, all of it.
+pub(super) fn close(script: &mut Script, step: &cutover::Move, blocks: Blocks) {
+    match &step.close {
+        Close::Mint(mint) => script.mint(mint.clone()),
+        Close::Run(_) => {
+            if let Some(sql) = step.statement(script.dialect(), None) {
+                script.execute(step.table, sql, step.purpose, blocks);
+            }
+        }
+    }
+}
+
+/// Takes the copies away. The legacy rows are the truth and stay as they are.
+fn down(context: &Context, _created: &Created, script: &mut Script) {
+    if !has_legacy(&context.catalog) {
+        return;
+    }
+    let taken = legacy::taken_away(&context.catalog);
+    script.lock_writers(&[
+        CHAT_PROVIDERS,
+        PROVIDERS,
+        PROVIDER_KEYS,
+        USER_KEYS,
+        MODEL_CONFIGS,
+    ]);
+    script.execute(
+        MODEL_CONFIGS,
+        format!(
+            "UPDATE {MODEL_CONFIGS} SET ai_provider_id = NULL WHERE ai_provider_id IN ({taken})"
+        ),
+        "model configs lose the link to a copied provider",
+        Blocks::Writers,
+    );
+    for (table, column, purpose) in [
+        (USER_KEYS, "ai_provider_id", "copies of users' keys go"),
+        (PROVIDER_KEYS, "provider_id", "copies of central keys go"),
+        (PROVIDERS, "id", "copied providers go"),
+    ] {
+        script.execute(
+            table,
+            format!("DELETE FROM {table} WHERE {column} IN ({taken})"),
+            purpose,
+            Blocks::Writers,
+        );
+    }
+}
+
+fn losses(context: &Context, _created: &Created) -> Vec<Loss> {
+    legacy::beyond_copies(&context.catalog)
+}

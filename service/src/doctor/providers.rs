@@ -1,0 +1,406 @@
+//! The hazards of the providers track (`reference/coder.md` §A3).
+
+use sea_orm::{ConnectionTrait, Statement};
+use tollgate_migration::providers::{
+    CHAT_PROVIDERS, CHAT_USER_KEYS, CRYPT_KEYS, FAMILIES, MODEL_CONFIGS, PROVIDERS, TYPE,
+    USER_KEYS, USERS, cutover, has_legacy, policy,
+};
+use tollgate_migration::{Catalog, Context, Dialect};
+
+use super::{Facts, Hazard, Queries};
+use crate::connection::Connection;
+use crate::error::{Error, Result};
+use crate::report::Severity;
+
+const BACKFILL: &str = "provider_key_backfill";
+const CONTRACT: &str = "provider_key_contract";
+
+pub(super) const HAZARDS: &[Hazard] = &[
+    Hazard {
+        code: "P001",
+        severity: Severity::Blocking,
+        title: "a chat provider of a family that AI providers do not have",
+        effect: "it could not become an AI provider, and the migration would fail",
+        resolve: "correct the family, or delete the provider in the gateway",
+        concerns: &[BACKFILL, CONTRACT],
+        queries: families,
+    },
+    Hazard {
+        code: "P002",
+        severity: Severity::Blocking,
+        title: "a live AI provider that holds the name of a migrated one under another id",
+        effect: "two live providers cannot have one name, and nobody can say which of them is meant",
+        resolve: "--name-conflicts retire soft-deletes the holder, as upstream does; or rename it in the gateway",
+        concerns: &[BACKFILL, CONTRACT],
+        queries: name_holders,
+    },
+    Hazard {
+        code: "P003",
+        severity: Severity::Blocking,
+        title: "an active model config whose provider has no row",
+        effect: "it can be linked to nothing, and the check on active model configs would fail",
+        resolve: "delete the model config in the gateway, or create its provider again",
+        concerns: &[CONTRACT],
+        queries: lonely,
+    },
+    Hazard {
+        code: "P004",
+        severity: Severity::Blocking,
+        title: "a chat provider whose policy flags the new schema cannot hold",
+        effect: "central keys are always allowed there, users' keys wherever the deployment allows them",
+        resolve: "--accept-policy-change, when that is what you want; or set the policy in the gateway to what the new schema does",
+        concerns: &[CONTRACT],
+        queries: policies,
+    },
+    Hazard {
+        code: "P005",
+        severity: Severity::Blocking,
+        title: "a key or an id that the new tables would refuse",
+        effect: "an empty key, a second one of the same user and provider, a user, provider or encryption key that is not there, or an id that is taken; the migration would fail",
+        resolve: "correct or delete the rows in the gateway",
+        concerns: &[BACKFILL, CONTRACT],
+        queries: refused,
+    },
+    Hazard {
+        code: "P006",
+        severity: Severity::Blocking,
+        title: "a key or provider with a time that nobody can read",
+        effect: "nobody can say which of two keys is the newer one",
+        resolve: "correct created_at and updated_at of the rows",
+        concerns: &[BACKFILL, CONTRACT],
+        queries: timeless,
+    },
+    Hazard {
+        code: "P007",
+        severity: Severity::Blocking,
+        title: "something depends on a legacy table that will be dropped",
+        effect: "the table cannot be dropped, or what depends on it would break",
+        resolve: "drop it first, and create it again on the new tables",
+        concerns: &[CONTRACT],
+        queries: dependents,
+    },
+    Hazard {
+        code: "P008",
+        severity: Severity::Warning,
+        title: "a copied key whose legacy row is gone",
+        effect: "old code deleted it since it was copied; the copy still opens the door",
+        resolve: "delete the copy in the new gateway, unless it was deleted by mistake",
+        concerns: &[CONTRACT],
+        queries: deleted_since,
+    },
+];
+
+fn families(context: &Context, _: &Facts) -> Queries {
+    if !context.catalog.has_column(CHAT_PROVIDERS, "provider") {
+        return Vec::new();
+    }
+    // A wider type of a later upstream is as good; a narrower one is widened by expand.
+    let mut known: Vec<String> = FAMILIES.iter().map(|&family| family.to_owned()).collect();
+    known.extend(
+        context
+            .catalog
+            .enums
+            .get(TYPE.0)
+            .cloned()
+            .unwrap_or_default(),
+    );
+    let known: Vec<String> = known
+        .iter()
+        .map(|family| context.catalog.dialect.text(family))
+        .collect();
+    vec![(
+        CHAT_PROVIDERS,
+        format!(
+            "SELECT p.id AS id FROM {CHAT_PROVIDERS} p WHERE p.provider IS NULL OR p.provider NOT IN ({})",
+            known.join(", ")
+        ),
+    )]
+}
+
+fn name_holders(context: &Context, _: &Facts) -> Queries {
+    let catalog = &context.catalog;
+    if !catalog.has_table(CHAT_PROVIDERS) || !catalog.has_column(PROVIDERS, "name") {
+        return Vec::new();
+    }
+    vec![(PROVIDERS, cutover::name_holders(catalog.dialect))]
+}
+
+fn lonely(context: &Context, _: &Facts) -> Queries {
+    cutover::without_provider(&context.catalog)
+        .map(|query| (MODEL_CONFIGS, query))
+        .into_iter()
+        .collect()
+}
+
+fn policies(context: &Context, _: &Facts) -> Queries {
+    policy::lost(&context.catalog)
+        .map(|query| (CHAT_PROVIDERS, query))
+        .into_iter()
+        .collect()
+}
+
+fn has(catalog: &Catalog, table: &str, columns: &[&str]) -> bool {
+    columns
+        .iter()
+        .all(|column| catalog.has_column(table, column))
+}
+
+fn refused(context: &Context, _: &Facts) -> Queries {
+    let catalog = &context.catalog;
+    let mut providers = Vec::new();
+    let mut keys = Vec::new();
+    let unknown_key = |table: &str| {
+        has(catalog, CRYPT_KEYS, &["active_key_digest"]).then(|| {
+            format!(
+                "SELECT t.id AS id FROM {table} t WHERE t.api_key_key_id IS NOT NULL AND NOT EXISTS \
+                 (SELECT 1 FROM {CRYPT_KEYS} d WHERE d.active_key_digest = t.api_key_key_id)"
+            )
+        })
+    };
+    if has(
+        catalog,
+        CHAT_PROVIDERS,
+        &["id", "provider", "api_key_key_id"],
+    ) {
+        providers.push(format!(
+            "SELECT p.id AS id FROM {CHAT_PROVIDERS} p WHERE p.provider IN \
+             (SELECT provider FROM {CHAT_PROVIDERS} GROUP BY provider HAVING count(*) > 1)"
+        ));
+        providers.extend(unknown_key(CHAT_PROVIDERS));
+        // Behind the copy the id is the provider's own.
+        if context.created(BACKFILL).is_none() && has(catalog, PROVIDERS, &["id", "name"]) {
+            providers.push(format!(
+                "SELECT p.id AS id FROM {CHAT_PROVIDERS} p JOIN {PROVIDERS} n ON n.id = p.id AND n.name <> {}",
+                cutover::migrated_name()
+            ));
+        }
+    }
+    if has(
+        catalog,
+        CHAT_USER_KEYS,
+        &[
+            "id",
+            "user_id",
+            "chat_provider_id",
+            "api_key",
+            "api_key_key_id",
+        ],
+    ) && catalog.has_table(CHAT_PROVIDERS)
+    {
+        keys.push(format!(
+            "SELECT r.id AS id FROM {CHAT_USER_KEYS} r WHERE r.api_key IS NULL OR r.api_key = '' OR r.user_id IS NULL \
+             OR r.chat_provider_id IS NULL"
+        ));
+        keys.push(format!(
+            "SELECT r.id AS id FROM (SELECT id, count(*) OVER (PARTITION BY user_id, chat_provider_id) AS number \
+             FROM {CHAT_USER_KEYS}) r WHERE r.number > 1"
+        ));
+        keys.push(format!(
+            "SELECT r.id AS id FROM {CHAT_USER_KEYS} r WHERE NOT EXISTS \
+             (SELECT 1 FROM {CHAT_PROVIDERS} p WHERE p.id = r.chat_provider_id)"
+        ));
+        keys.push(format!(
+            "SELECT r.id AS id FROM {CHAT_USER_KEYS} r WHERE NOT EXISTS (SELECT 1 FROM {USERS} u WHERE u.id = r.user_id)"
+        ));
+        keys.extend(unknown_key(CHAT_USER_KEYS));
+        if has(catalog, USER_KEYS, &["id", "user_id", "ai_provider_id"]) {
+            keys.push(format!(
+                "SELECT r.id AS id FROM {CHAT_USER_KEYS} r JOIN {USER_KEYS} n ON n.id = r.id \
+                 WHERE n.user_id <> r.user_id OR n.ai_provider_id <> r.chat_provider_id"
+            ));
+        }
+    }
+    [(CHAT_PROVIDERS, providers), (CHAT_USER_KEYS, keys)]
+        .into_iter()
+        .filter(|(_, arms)| !arms.is_empty())
+        .map(|(table, arms)| (table, arms.join(" UNION ")))
+        .collect()
+}
+
+fn timeless(context: &Context, _: &Facts) -> Queries {
+    let catalog = &context.catalog;
+    [CHAT_PROVIDERS, CHAT_USER_KEYS]
+        .into_iter()
+        .filter(|table| has(catalog, table, &["id", "created_at", "updated_at"]))
+        .map(|table| {
+            let read = |column: &str| match catalog.dialect {
+                Dialect::Postgres => format!("{column} IS NULL"),
+                Dialect::Sqlite => format!("julianday({column}) IS NULL"),
+            };
+            (
+                table,
+                format!(
+                    "SELECT id FROM {table} WHERE {} OR {}",
+                    read("created_at"),
+                    read("updated_at")
+                ),
+            )
+        })
+        .collect()
+}
+
+fn dependents(context: &Context, _: &Facts) -> Queries {
+    let catalog = &context.catalog;
+    [CHAT_PROVIDERS, CHAT_USER_KEYS]
+        .into_iter()
+        .filter_map(|table| {
+            let mut found: Vec<String> = catalog
+                .dependents
+                .iter()
+                .filter(|dependent| dependent.table == table && !goes_too(catalog, &dependent.name))
+                .map(|dependent| {
+                    format!("{} {}", dependent.kind, dependent.name)
+                        .trim()
+                        .to_owned()
+                })
+                .collect();
+            found.sort();
+            found.dedup();
+            let arms: Vec<String> = found
+                .iter()
+                .map(|name| format!("SELECT {} AS id", catalog.dialect.text(name)))
+                .collect();
+            (!arms.is_empty()).then(|| (table, arms.join(" UNION ALL ")))
+        })
+        .collect()
+}
+
+/// Whether what depends on a legacy table is one of them, on one of them, or a key that contract drops.
+fn goes_too(catalog: &Catalog, name: &str) -> bool {
+    let legacy = [CHAT_PROVIDERS, CHAT_USER_KEYS];
+    if legacy.contains(&name) || name == MODEL_CONFIGS {
+        return true;
+    }
+    let owned = |table: &str| {
+        catalog.table(table).is_some_and(|table| {
+            table
+                .foreign_keys
+                .iter()
+                .any(|key| key.name.as_deref() == Some(name))
+                || table.triggers.iter().any(|trigger| trigger.name == name)
+                || table.column(name).is_some_and(|column| column.generated)
+        })
+    };
+    let link = catalog.table(MODEL_CONFIGS).is_some_and(|table| {
+        table
+            .foreign_keys
+            .iter()
+            .any(|key| key.parent == CHAT_PROVIDERS && key.name.as_deref() == Some(name))
+    });
+    link || legacy.into_iter().any(owned)
+}
+
+/// Copies that are older than the table they are in, so that they can only have come from a legacy row, which is gone.
+fn deleted_since(context: &Context, _: &Facts) -> Queries {
+    let catalog = &context.catalog;
+    let Some(since) = context.expanded_at else {
+        return Vec::new();
+    };
+    if !has_legacy(catalog) || context.created(BACKFILL).is_none() || !catalog.has_table(USER_KEYS)
+    {
+        return Vec::new();
+    }
+    let before = match catalog.dialect {
+        Dialect::Postgres => format!("n.created_at < to_timestamp({since})"),
+        Dialect::Sqlite => {
+            format!("CAST(strftime('%s', n.created_at) AS integer) < {since}")
+        }
+    };
+    vec![
+        (
+            PROVIDERS,
+            format!(
+                "SELECT n.id AS id FROM {PROVIDERS} n WHERE NOT ({}) AND {before} AND n.name LIKE 'agents-%' \
+                 AND NOT EXISTS (SELECT 1 FROM {CHAT_PROVIDERS} p WHERE p.id = n.id)",
+                catalog.dialect.is_true("n.deleted")
+            ),
+        ),
+        (
+            USER_KEYS,
+            format!(
+                "SELECT n.id AS id FROM {USER_KEYS} n WHERE {before} AND NOT EXISTS (SELECT 1 FROM {CHAT_USER_KEYS} r \
+                 WHERE r.user_id = n.user_id AND r.chat_provider_id = n.ai_provider_id)"
+            ),
+        ),
+    ]
+}
+
+/// What would change for whom when the policy flags go, one sentence per provider.
+pub(super) async fn policy_changes(connection: &Connection, context: &Context) -> Result<String> {
+    let doing = || Error::database("read the policies of chat providers");
+    let Some(sql) = policy::described(&context.catalog) else {
+        return Ok(String::new());
+    };
+    let rows = connection
+        .query_all_raw(Statement::from_string(
+            context.catalog.dialect.backend(),
+            sql,
+        ))
+        .await
+        .map_err(doing())?;
+    let mut sentences = Vec::new();
+    for row in rows {
+        let number = |name: &str| match context.catalog.dialect {
+            Dialect::Postgres => row
+                .try_get::<i64>("", name)
+                .or_else(|_| row.try_get::<i32>("", name).map(i64::from)),
+            Dialect::Sqlite => row.try_get::<i64>("", name),
+        };
+        let is = |name: &str| number(name).map(|number| number == 1);
+        let id: String = row.try_get("", "id").map_err(doing())?;
+        let family: String = row.try_get("", "provider").map_err(doing())?;
+        let (without, with) = (
+            number("without_key").map_err(doing())?,
+            number("with_key").map_err(doing())?,
+        );
+        let (central, users, fallback) = (
+            is("central").map_err(doing())?,
+            is("users").map_err(doing())?,
+            is("fallback").map_err(doing())?,
+        );
+        let (key, is_off) = if is("stored").map_err(doing())? {
+            (
+                "the central key",
+                "the central key, which is switched off, becomes live",
+            )
+        } else {
+            (
+                "a key that the deployment itself provides, if it does",
+                "a key that the deployment itself provides, if it does, becomes usable",
+            )
+        };
+        let mut parts = Vec::new();
+        if !central {
+            parts.push(is_off.to_owned());
+        }
+        if !central || (users && !fallback) {
+            let key = if central { key } else { "it" };
+            parts.push(format!(
+                "{} without a key of their own start using {key}",
+                people(without)
+            ));
+        }
+        if !users && with > 0 {
+            parts.push(format!(
+                "the stored keys of {} become usable where the deployment allows users' own keys",
+                people(with)
+            ));
+        }
+        // A disabled provider serves nobody in either schema.
+        let asleep = if is("enabled").map_err(doing())? {
+            ""
+        } else {
+            " (once the provider is enabled again)"
+        };
+        sentences.push(format!("{family} {id}: {}{asleep}", parts.join("; ")));
+    }
+    Ok(sentences.join(". "))
+}
+
+fn people(number: i64) -> String {
+    if number == 1 {
+        "1 user".to_owned()
+    } else {
+        format!("{number} users")
+    }
+}

@@ -1,0 +1,238 @@
+//! `reconcile provider-keys`: between the copy and contract, the new tables follow what old code still writes into the
+//! legacy ones (`reference/coder.md` §A3, 505's first seven steps).
+//!
+//! Reads `chat_providers`, `user_chat_provider_keys` and `chat_model_configs.provider`; closes `ai_providers`,
+//! `ai_provider_keys`, `user_ai_provider_keys` and `chat_model_configs.ai_provider_id`. Keys are moved as the bytes they
+//! are. Never touches a legacy row, nor a new one that is as new or newer. Gateways read these rows live.
+
+use backon::Retryable;
+use chrono::{DateTime, Utc};
+use sea_orm::{ConnectionTrait, DbErr, Statement};
+use tollgate_migration::providers::cutover::{Close, Move, moves};
+use tollgate_migration::{Context, Dialect, Track};
+
+use super::{Options, Routine, SAMPLES, count, run};
+use crate::connection::{Connection, Transaction};
+use crate::doctor::{self, Samples};
+use crate::error::{Error, Result};
+use crate::history::History;
+use crate::report::{Change, Outcome, Report};
+use crate::retry::{backoff, is_foreign_key_violation, is_transient};
+use crate::runner::{Session, context};
+use crate::stop::Stop;
+
+/// Users' keys of one transaction.
+const PAGE: usize = 1000;
+
+/// Hazards under which nobody can say what the new tables should hold.
+const BLOCKING: [&str; 4] = ["P001", "P002", "P005", "P006"];
+
+struct ProviderKeys<'a> {
+    stop: &'a Stop,
+}
+
+fn doing() -> impl FnOnce(DbErr) -> Error {
+    Error::database("reconcile provider keys")
+}
+
+impl ProviderKeys<'_> {
+    /// The live schema, what differs, and what is to be said besides.
+    async fn look(&self, connection: &Connection, report: &mut Report) -> Result<Looked> {
+        let dialect = connection.dialect();
+        let history = History::read(connection, dialect, Track::Providers)
+            .await
+            .map_err(doing())?;
+        let live = context(connection, &history).await?;
+        let moves = moves(&live.catalog);
+        if moves.is_empty() {
+            return Err(Error::NotFound {
+                what: "provider-key cutover to keep in step here: it is not begun (`tollgate migrate up --phase backfill` \
+                       begins it), or contract has ended it"
+                    .to_owned(),
+            });
+        }
+        let found = doctor::examine_only(
+            connection,
+            &live,
+            Track::Providers,
+            &[&BLOCKING[..], &["P008"]].concat(),
+            Samples::default(),
+        )
+        .await?;
+        let (warnings, blocking): (Vec<_>, Vec<_>) = found
+            .into_iter()
+            .partition(|finding| finding.code == "P008");
+        if !blocking.is_empty() {
+            return Err(doctor::refusal(blocking));
+        }
+        report.findings.extend(warnings);
+        Ok(Looked { live, moves })
+    }
+
+    /// Closes the moves that are few in one transaction: what is of one provider belongs together.
+    async fn together(
+        &self,
+        connection: &Connection,
+        moves: &[Move],
+    ) -> std::result::Result<Vec<Change>, DbErr> {
+        let dialect = connection.dialect();
+        let transaction = begin(connection).await?;
+        let mut changes = Vec::new();
+        for step in moves {
+            let ids = names(&transaction, step.page(dialect, true, SAMPLES), None).await?;
+            if ids.is_empty() {
+                continue;
+            }
+            let sql = match &step.close {
+                Close::Run(_) => step.statement(dialect, None),
+                Close::Mint(mint) => {
+                    let found = mint.made_for(&transaction, dialect).await?;
+                    (!found.is_empty()).then(|| mint.statement(dialect, &found))
+                }
+            };
+            if let Some(sql) = sql {
+                let rows = transaction.execute_unprepared(&sql).await?.rows_affected();
+                count(&mut changes, step.table, step.action, rows, ids);
+            }
+        }
+        transaction.commit().await?;
+        Ok(changes)
+    }
+
+    async fn retried(&self, connection: &Connection, moves: &[Move]) -> Result<Vec<Change>> {
+        self.stop.check()?;
+        (|| self.together(connection, moves))
+            .retry(backoff())
+            .when(is_transient)
+            .await
+            .map_err(doing())
+    }
+
+    /// Closes a move over many rows, page by page in the order of their ids.
+    async fn paged(
+        &self,
+        connection: &Connection,
+        step: &Move,
+        changes: &mut Vec<Change>,
+    ) -> Result<()> {
+        let dialect = connection.dialect();
+        let mut behind: Option<String> = None;
+        loop {
+            self.stop.check()?;
+            let page = step.page(dialect, behind.is_none(), PAGE);
+            let ids = names(connection, page, behind.as_deref())
+                .await
+                .map_err(doing())?;
+            let Some(last) = ids.last() else {
+                return Ok(());
+            };
+            behind = Some(last.clone());
+            let rows = (|| self.page(connection, step, &ids))
+                .retry(backoff())
+                // A user or provider that was deleted since it was looked at is not there for the next look.
+                .when(|error| is_transient(error) || is_foreign_key_violation(error))
+                .await
+                .map_err(doing())?;
+            count(changes, step.table, step.action, rows, ids);
+        }
+    }
+
+    async fn page(
+        &self,
+        connection: &Connection,
+        step: &Move,
+        ids: &[String],
+    ) -> std::result::Result<u64, DbErr> {
+        let Some(sql) = step.statement(connection.dialect(), Some(ids)) else {
+            return Ok(0);
+        };
+        let transaction = begin(connection).await?;
+        let rows = transaction.execute_unprepared(&sql).await?.rows_affected();
+        transaction.commit().await?;
+        Ok(rows)
+    }
+}
+
+/// What a run begins with.
+struct Looked {
+    live: Context,
+    moves: Vec<Move>,
+}
+
+async fn begin(connection: &Connection) -> std::result::Result<Transaction, DbErr> {
+    let transaction = connection.begin().await?;
+    if connection.dialect() == Dialect::Postgres {
+        // Tollgate gives way, not the gateway.
+        transaction
+            .execute_unprepared("SET LOCAL lock_timeout = '500ms'")
+            .await?;
+    }
+    Ok(transaction)
+}
+
+async fn names<C: ConnectionTrait>(
+    connection: &C,
+    sql: String,
+    behind: Option<&str>,
+) -> std::result::Result<Vec<String>, DbErr> {
+    let backend = connection.get_database_backend();
+    let statement = match behind {
+        Some(behind) => Statement::from_sql_and_values(backend, sql, [behind.into()]),
+        None => Statement::from_string(backend, sql),
+    };
+    connection
+        .query_all_raw(statement)
+        .await?
+        .iter()
+        .map(|row| row.try_get("", "id"))
+        .collect()
+}
+
+impl Routine for ProviderKeys<'_> {
+    fn name(&self) -> &'static str {
+        "provider-keys"
+    }
+
+    fn track(&self) -> Track {
+        Track::Providers
+    }
+
+    async fn plan(&self, connection: &Connection) -> Result<Report> {
+        let mut report = Report::default();
+        let Looked { live, moves } = self.look(connection, &mut report).await?;
+        for step in &moves {
+            let (rows, ids) = doctor::ids(connection, &live, &step.due, Samples::default())
+                .await
+                .map_err(doing())?;
+            count(&mut report.changes, step.table, step.action, rows, ids);
+        }
+        Ok(report)
+    }
+
+    async fn apply(&self, connection: &Connection, report: &mut Report) -> Result<()> {
+        let Looked { moves, .. } = self.look(connection, report).await?;
+        let many = moves.iter().position(|step| step.paged);
+        let (first, rest) = moves.split_at(many.unwrap_or(moves.len()));
+        let last = rest.iter().position(|step| !step.paged);
+        let (paged, last) = rest.split_at(last.unwrap_or(rest.len()));
+        report
+            .changes
+            .extend(self.retried(connection, first).await?);
+        for step in paged {
+            self.paged(connection, step, &mut report.changes).await?;
+        }
+        report.changes.extend(self.retried(connection, last).await?);
+        Ok(())
+    }
+}
+
+/// Runs the routine. The outcome's error is [`Error::NotFound`] where one of the two sides is not there,
+/// [`Error::Refused`] where nobody can say what the new tables should hold, or when the brake holds.
+pub async fn provider_keys(
+    session: &Session,
+    options: Options,
+    now: DateTime<Utc>,
+    stop: &Stop,
+) -> Outcome {
+    run(session, options, now, stop, &ProviderKeys { stop }).await
+}
