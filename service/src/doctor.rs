@@ -346,7 +346,8 @@ pub(crate) fn refusal(findings: Vec<Finding>) -> Error {
         .map(|finding| finding.code.as_str())
         .collect();
     codes.dedup();
-    let message = format!("{} blocks the migration", codes.join(", "));
+    let verb = if codes.len() == 1 { "blocks" } else { "block" };
+    let message = format!("{} {verb} the migration", codes.join(", "));
     Error::Refused {
         code: "blocked",
         message,

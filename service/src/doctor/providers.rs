@@ -191,18 +191,27 @@ fn refused(context: &Context, _: &Facts) -> Queries {
             "SELECT r.id AS id FROM {CHAT_USER_KEYS} r WHERE r.api_key IS NULL OR r.api_key = '' OR r.user_id IS NULL \
              OR r.chat_provider_id IS NULL"
         ));
-        keys.push(format!(
-            "SELECT r.id AS id FROM (SELECT id, count(*) OVER (PARTITION BY user_id, chat_provider_id) AS number \
-             FROM {CHAT_USER_KEYS}) r WHERE r.number > 1"
-        ));
-        keys.push(format!(
-            "SELECT r.id AS id FROM {CHAT_USER_KEYS} r WHERE NOT EXISTS \
-             (SELECT 1 FROM {CHAT_PROVIDERS} p WHERE p.id = r.chat_provider_id)"
-        ));
-        keys.push(format!(
-            "SELECT r.id AS id FROM {CHAT_USER_KEYS} r WHERE NOT EXISTS (SELECT 1 FROM {USERS} u WHERE u.id = r.user_id)"
-        ));
-        keys.extend(unknown_key(CHAT_USER_KEYS));
+        // What the server itself guards is not asked of every row again.
+        if !is_unique(catalog, CHAT_USER_KEYS, &["user_id", "chat_provider_id"]) {
+            keys.push(format!(
+                "SELECT r.id AS id FROM (SELECT id, count(*) OVER (PARTITION BY user_id, chat_provider_id) AS number \
+                 FROM {CHAT_USER_KEYS}) r WHERE r.number > 1"
+            ));
+        }
+        if !has_parent(catalog, CHAT_USER_KEYS, "chat_provider_id", CHAT_PROVIDERS) {
+            keys.push(format!(
+                "SELECT r.id AS id FROM {CHAT_USER_KEYS} r WHERE NOT EXISTS \
+                 (SELECT 1 FROM {CHAT_PROVIDERS} p WHERE p.id = r.chat_provider_id)"
+            ));
+        }
+        if !has_parent(catalog, CHAT_USER_KEYS, "user_id", USERS) {
+            keys.push(format!(
+                "SELECT r.id AS id FROM {CHAT_USER_KEYS} r WHERE NOT EXISTS (SELECT 1 FROM {USERS} u WHERE u.id = r.user_id)"
+            ));
+        }
+        if !has_parent(catalog, CHAT_USER_KEYS, "api_key_key_id", CRYPT_KEYS) {
+            keys.extend(unknown_key(CHAT_USER_KEYS));
+        }
         if has(catalog, USER_KEYS, &["id", "user_id", "ai_provider_id"]) {
             keys.push(format!(
                 "SELECT r.id AS id FROM {CHAT_USER_KEYS} r JOIN {USER_KEYS} n ON n.id = r.id \
@@ -215,6 +224,25 @@ fn refused(context: &Context, _: &Facts) -> Queries {
         .filter(|(_, arms)| !arms.is_empty())
         .map(|(table, arms)| (table, arms.join(" UNION ")))
         .collect()
+}
+
+/// The server lets no two rows share these columns.
+fn is_unique(catalog: &Catalog, table: &str, columns: &[&str]) -> bool {
+    catalog.table(table).is_some_and(|table| {
+        table.indexes.iter().any(|index| {
+            index.unique && index.valid && index.predicate.is_none() && index.columns == columns
+        })
+    })
+}
+
+/// The server lets no row name a parent that is not there. On SQLite each writer decides that for itself.
+fn has_parent(catalog: &Catalog, table: &str, column: &str, parent: &str) -> bool {
+    catalog.dialect == Dialect::Postgres
+        && catalog.table(table).is_some_and(|table| {
+            table
+                .foreign_keys_on(column)
+                .any(|key| key.parent == parent && key.validated)
+        })
 }
 
 fn timeless(context: &Context, _: &Facts) -> Queries {

@@ -108,10 +108,23 @@ pub(super) async fn tables(
             run(target, &sql).await.map_err(doing(name))?;
         }
     }
+    // Keys of copied tables are there, and their triggers are said to be left out.
+    let said: BTreeSet<&str> = names
+        .iter()
+        .filter_map(|name| catalog.table(name))
+        .flat_map(|table| {
+            let keys = table
+                .foreign_keys
+                .iter()
+                .filter_map(|key| key.name.as_deref());
+            keys.chain(table.triggers.iter().map(|trigger| trigger.name.as_str()))
+        })
+        .collect();
     let views: BTreeSet<String> = catalog
         .dependents
         .iter()
         .filter(|dependent| names.contains(&dependent.table))
+        .filter(|dependent| !said.contains(dependent.name.as_str()))
         .map(|dependent| format!("{} {}", dependent.kind, dependent.name))
         .collect();
     copied.left_out.extend(views);

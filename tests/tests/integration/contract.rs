@@ -1,7 +1,7 @@
 //! The JSON contract: every command's output against the published schema.
 
 use tollgate_tests::Backend;
-use tollgate_tests::fixture::{Calendar, Shape, SilentKeys, legacy, with_credentials};
+use tollgate_tests::fixture::{Calendar, Shape, SilentKeys, coder, legacy, with_credentials};
 
 use crate::tollgate;
 
@@ -15,6 +15,7 @@ async fn every_output_holds_against_the_schema() {
     shared
         .execute("UPDATE governance_virtual_keys SET budget_id = 'b-alice'")
         .await;
+    let chats = coder(Backend::Sqlite).await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("snapshot.json").display().to_string();
     for (url, arguments) in [
@@ -61,6 +62,15 @@ async fn every_output_holds_against_the_schema() {
         ),
         (&shared.url, &["seed", "--profile", "bifrost-legacy"]),
         (&shared.url, &["completions", "bash"]),
+        (&chats.url, &["doctor"]),
+        (
+            &chats.url,
+            &["migrate", "up", "--adopt", "--phase", "backfill"],
+        ),
+        (&chats.url, &["migrate", "up"]),
+        (&chats.url, &["reconcile", "provider-keys"]),
+        (&chats.url, &["verify"]),
+        (&chats.url, &["seed", "--profile", "coder-legacy"]),
         (&shared.url, &["demo", "--virtual-keys", "20"]),
     ] {
         let (_, json) = tollgate().on(url).json(arguments);

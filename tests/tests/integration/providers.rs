@@ -1116,6 +1116,43 @@ async fn whoever_is_gone_leaves_no_key_behind(
 
 #[rstest]
 #[tokio::test]
+async fn a_rehearsal_says_that_no_key_would_be_lost(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = coder(backend).await;
+    let scratch = TestDatabase::new(Backend::Postgres).await;
+    let mut arguments = vec![
+        "rehearse",
+        "--adopt",
+        "--accept-policy-change",
+        "--name-conflicts",
+        "retire",
+    ];
+    if backend == Backend::Postgres {
+        arguments.extend(["--scratch-url", &scratch.url]);
+    }
+    let run = tollgate().on(&database.url).succeed(&arguments);
+    assert!(run.stdout.contains("nothing would be lost"), "{run:#?}");
+    // What the server has besides the track's tables.
+    let left_out: Vec<&str> = run
+        .stdout
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("not copied: "))
+        .collect();
+    let expected: &[&str] = match backend {
+        Backend::Sqlite => &[],
+        Backend::Postgres => &[
+            "trigger trigger_update_users of users",
+            "foreign key api_keys_user_id_fkey",
+            "foreign key chat_messages_model_config_id_fkey",
+            "foreign key chats_last_model_config_id_fkey",
+        ],
+    };
+    assert_eq!(left_out, expected, "{run:#?}");
+}
+
+#[rstest]
+#[tokio::test]
 async fn no_key_reaches_an_output(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
     let database = coder(backend).await;
     let tollgate = tollgate().on(&database.url);
