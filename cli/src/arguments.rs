@@ -126,6 +126,12 @@ pub(crate) enum Command {
     /// MCP clients and all that hangs on them
     #[command(subcommand)]
     McpClient(McpClient),
+    /// Which key answers for a model and a user
+    #[command(subcommand)]
+    ProviderKey(ProviderKeyCommand),
+    /// The keys with which gateway replicas authenticate
+    #[command(subcommand)]
+    GatewayKey(GatewayKeyCommand),
     /// How a workspace pays for its models
     #[command(subcommand)]
     BillingMode(BillingMode),
@@ -376,6 +382,55 @@ pub(crate) enum McpClient {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProviderKeyCommand {
+    /// Say which key is used, from where, or why there is none; never the key itself
+    ///
+    /// Reads only. In this order: the model config is there and enabled, so is its provider; the user's own key (with --user
+    /// and --byok), the provider's oldest central key, the key of the environment (--fallback-env), and for bedrock the
+    /// machine's own credentials. A model config without a provider means the one enabled provider of its type. Exits 1 with
+    /// the reason when no key is usable.
+    Resolve {
+        /// The model config's id, or `default`
+        #[arg(long, value_name = "ID")]
+        model_config: String,
+        /// On whose behalf
+        #[arg(long, value_name = "ID")]
+        user: Option<String>,
+        /// Users may bring keys of their own; without it a stored one is ignored
+        #[arg(long)]
+        byok: bool,
+        /// Where the provider has no key, one of the environment stands in: for openai the first of
+        /// CODER_AI_GATEWAY_OPENAI_KEY, CODER_AIBRIDGE_OPENAI_KEY and OPENAI_API_KEY, and so for each type
+        #[arg(long)]
+        fallback_env: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GatewayKeyCommand {
+    /// Create a key and show its secret, once
+    ///
+    /// The database holds a hash; nothing can show the secret again.
+    Create {
+        /// Words of a to z and 0 to 9 with single dashes between them, at most 64 characters; upper case is folded
+        #[arg(allow_hyphen_values = true)]
+        name: String,
+    },
+    /// The keys, oldest first, without their secrets
+    List,
+    /// Delete a key; whoever holds its secret is refused from the next request on
+    Delete {
+        /// The key's name, or its id
+        #[arg(value_name = "ID|NAME", allow_hyphen_values = true)]
+        key: String,
+    },
+    /// Say whose key the secret on standard input is, and note its use
+    ///
+    /// Exits 1 for a secret that is unknown, malformed or deleted, without saying which. Secrets are never arguments.
+    Authenticate,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Routine {
     /// Print the changes and change nothing
@@ -587,6 +642,11 @@ impl Command {
             Self::Reconcile(Reconcile::ProviderKeys(_)) => "reconcile provider-keys",
             Self::Reconcile(Reconcile::Billing(_)) => "reconcile billing",
             Self::McpClient(McpClient::Delete { .. }) => "mcp-client delete",
+            Self::ProviderKey(ProviderKeyCommand::Resolve { .. }) => "provider-key resolve",
+            Self::GatewayKey(GatewayKeyCommand::Create { .. }) => "gateway-key create",
+            Self::GatewayKey(GatewayKeyCommand::List) => "gateway-key list",
+            Self::GatewayKey(GatewayKeyCommand::Delete { .. }) => "gateway-key delete",
+            Self::GatewayKey(GatewayKeyCommand::Authenticate) => "gateway-key authenticate",
             Self::BillingMode(BillingMode::Get { .. }) => "billing-mode get",
             Self::BillingMode(BillingMode::Set { .. }) => "billing-mode set",
             Self::BillingMode(BillingMode::Clear { .. }) => "billing-mode clear",

@@ -3,9 +3,11 @@
 mod billing;
 mod demo;
 mod doctor;
+mod gateway_key;
 mod history;
 mod migrate;
 mod proof;
+mod provider_key;
 mod reconcile;
 mod schema;
 mod seed;
@@ -32,6 +34,8 @@ pub(crate) async fn run(arguments: &Arguments, stop: &Stop) -> Answer {
         Command::Reconcile(command) => reconcile::run(arguments, command, stop).await,
         Command::McpClient(command) => reconcile::mcp_client(arguments, command, stop).await,
         Command::BillingMode(command) => billing::mode(arguments, command).await,
+        Command::ProviderKey(command) => provider_key::run(arguments, command).await,
+        Command::GatewayKey(command) => gateway_key::run(arguments, command).await,
         Command::WorkspaceSecret(command) => billing::secret(arguments, command).await,
         Command::History { run, limit } => history::run(arguments, *run, *limit).await,
         Command::Seed(options) => seed::run(arguments, options).await,

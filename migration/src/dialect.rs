@@ -63,6 +63,14 @@ impl Dialect {
         }
     }
 
+    /// The database's own clock, as it is stored in a column of times: on SQLite text in UTC to the millisecond.
+    pub fn now(self) -> &'static str {
+        match self {
+            Self::Postgres => "now()",
+            Self::Sqlite => "strftime('%Y-%m-%d %H:%M:%f', 'now') || '+00:00'",
+        }
+    }
+
     /// The n-th bind parameter, counted from one.
     pub fn parameter(self, position: usize) -> String {
         match self {

@@ -3,6 +3,7 @@
 use sea_orm::DbErr;
 use tollgate_migration::Track;
 
+use crate::provider_key::Unusable;
 use crate::report::Finding;
 
 /// A failure of a command. The message says what happened and where; [`Error::hint`] says what to do next.
@@ -106,6 +107,12 @@ pub enum Error {
         /// What is wrong, and where.
         what: String,
     },
+    /// There is no usable provider key.
+    #[error("{0}")]
+    Unusable(#[from] Unusable),
+    /// A gateway's key opens nothing: it is unknown, malformed or deleted, and nobody is told which.
+    #[error("the gateway key is not valid")]
+    NotAuthenticated,
     /// A file could not be read or written.
     #[error("{path}: {source}")]
     File {
@@ -161,6 +168,8 @@ impl Error {
             Self::Database { .. } => "database",
             Self::NotFound { .. } => "not_found",
             Self::Rejected { .. } => "rejected",
+            Self::Unusable(reason) => reason.code(),
+            Self::NotAuthenticated => "invalid_key",
             Self::File { .. } => "file",
         }
     }
@@ -203,6 +212,10 @@ impl Error {
             Self::Database { .. } => "see the database's own message; -v shows the statements".to_owned(),
             Self::NotFound { .. } => "check the name; nothing was changed".to_owned(),
             Self::Rejected { .. } => "correct the input; nothing was changed".to_owned(),
+            Self::Unusable(reason) => reason.hint().to_owned(),
+            Self::NotAuthenticated => {
+                "create one with `tollgate gateway-key create NAME`, and pass its secret on standard input".to_owned()
+            }
             Self::File { .. } => "check the path and its permissions".to_owned(),
         }
     }

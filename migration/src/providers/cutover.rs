@@ -95,21 +95,13 @@ pub fn name_holders(dialect: Dialect) -> String {
     )
 }
 
-/// The time of the database.
-pub(super) fn now(dialect: Dialect) -> &'static str {
-    match dialect {
-        Dialect::Postgres => "now()",
-        Dialect::Sqlite => "strftime('%Y-%m-%d %H:%M:%f', 'now') || '+00:00'",
-    }
-}
-
 /// Soft-deletes the holders of names that migrated providers need, as upstream does.
 pub fn retire(dialect: Dialect) -> String {
     format!(
         "UPDATE {PROVIDERS} SET deleted = {}, enabled = {}, updated_at = {} WHERE id IN ({})",
         dialect.truth(),
         dialect.falsehood(),
-        now(dialect),
+        dialect.now(),
         name_holders(dialect)
     )
 }

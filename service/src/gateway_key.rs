@@ -1,0 +1,433 @@
+//! The keys with which gateway replicas authenticate (`reference/coder.md` §A5).
+//!
+//! The database holds SHA-256 of a secret, never the secret. No type here that is printed, listed or reported holds
+//! either; the one that holds a new secret prints it as `[REDACTED]` and gives it out by [`Created::secret`] alone.
+
+mod name;
+mod secret;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use rand::CryptoRng;
+use sea_orm::{ConnectionTrait, DbErr, QueryResult, Statement};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use subtle::ConstantTimeEq;
+use tollgate_migration::Dialect;
+use tollgate_migration::providers::adoption::GATEWAY_KEYS_BEFORE;
+use tollgate_migration::providers::{GATEWAY_KEYS, text};
+use uuid::Uuid;
+
+pub use name::Name;
+
+use crate::connection::Connection;
+use crate::database::{Access, columns_of};
+use crate::error::{Error, Result};
+use crate::instant;
+use crate::reconcile::count;
+use crate::report::Report;
+use crate::runner::Session;
+
+/// How often a secret is drawn anew when the database already has its prefix; two in 62¹¹ share one.
+const DRAWS: usize = 3;
+
+/// A key, without its secret and its hash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GatewayKey {
+    /// The row's id.
+    pub id: String,
+    /// The name, in lower case.
+    pub name: String,
+    /// The first eleven characters of the secret, for people to tell keys apart.
+    pub secret_prefix: String,
+    /// When it was created, by the database's clock: RFC 3339.
+    pub created_at: String,
+    /// When it last authenticated.
+    pub last_used_at: Option<String>,
+}
+
+/// A new key with its secret, which nothing can show again.
+#[derive(Debug)]
+pub struct Created {
+    /// The key.
+    pub key: GatewayKey,
+    secret: SecretString,
+}
+
+impl Created {
+    /// The secret.
+    pub fn secret(&self) -> &str {
+        self.secret.expose_secret()
+    }
+}
+
+/// The table of gateway keys, by the name that it has in a database.
+#[derive(Clone, Debug)]
+pub struct GatewayKeys {
+    dialect: Dialect,
+    table: &'static str,
+    /// The column of the last use, which a later version of the server renamed.
+    used: &'static str,
+}
+
+impl GatewayKeys {
+    /// Looks which of upstream's two names the table has.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where neither is there.
+    pub async fn look<C: ConnectionTrait>(connection: &C, dialect: Dialect) -> Result<Self> {
+        let columns = columns_of(connection, dialect, &[GATEWAY_KEYS, GATEWAY_KEYS_BEFORE])
+            .await
+            .map_err(doing())?;
+        let has =
+            |table: &str, column: &str| columns.contains(&(table.to_owned(), column.to_owned()));
+        let table = [GATEWAY_KEYS, GATEWAY_KEYS_BEFORE]
+            .into_iter()
+            .find(|table| has(table, "hashed_secret"))
+            .ok_or_else(|| Error::NotFound {
+                what: format!(
+                    "table {GATEWAY_KEYS} here; `tollgate migrate up --track providers` makes it"
+                ),
+            })?;
+        let used = ["last_used_at", "last_heartbeat_at"]
+            .into_iter()
+            .find(|column| has(table, column))
+            .ok_or_else(|| Error::NotFound {
+                what: format!("{table}.last_used_at here"),
+            })?;
+        Ok(Self {
+            dialect,
+            table,
+            used,
+        })
+    }
+
+    /// Creates a key of a name.
+    ///
+    /// # Errors
+    /// [`Error::Rejected`] where a key of that name is there; what the database says, without the row.
+    pub async fn create<C: ConnectionTrait>(
+        &self,
+        connection: &C,
+        name: &Name,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Created> {
+        let sql = format!(
+            "INSERT INTO {} (id, created_at, name, secret_prefix, hashed_secret) VALUES ({}, {}, {}, {}, {}) \
+             ON CONFLICT DO NOTHING RETURNING {}",
+            self.table,
+            self.id(1),
+            self.dialect.now(),
+            self.dialect.parameter(2),
+            self.dialect.parameter(3),
+            self.dialect.parameter(4),
+            self.columns()
+        );
+        for _ in 0..DRAWS {
+            let secret = secret::draw(rng);
+            let row = connection
+                .query_one_raw(Statement::from_sql_and_values(
+                    self.dialect.backend(),
+                    &sql,
+                    [
+                        uuid(rng).into(),
+                        name.as_str().into(),
+                        secret::prefix(&secret).into(),
+                        secret::hash(secret.expose_secret().as_bytes()).into(),
+                    ],
+                ))
+                .await
+                .map_err(doing())?;
+            if let Some(row) = row {
+                let key = self.read(&row).map_err(doing())?;
+                return Ok(Created { key, secret });
+            }
+            // Nothing was inserted: the name is taken, or, once in an age, the prefix.
+            if self.find(connection, name.as_str()).await?.is_some() {
+                return Err(Error::Rejected {
+                    what: format!("a gateway key named {name} exists already"),
+                });
+            }
+        }
+        Err(Error::Rejected {
+            what: "no secret that is new could be drawn".to_owned(),
+        })
+    }
+
+    /// Every key, the oldest first.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn list<C: ConnectionTrait>(&self, connection: &C) -> Result<Vec<GatewayKey>> {
+        let order = match self.dialect {
+            Dialect::Postgres => "created_at",
+            Dialect::Sqlite => "julianday(created_at), created_at",
+        };
+        let sql = format!(
+            "SELECT {} FROM {} ORDER BY {order}, id",
+            self.columns(),
+            self.table
+        );
+        connection
+            .query_all_raw(Statement::from_string(self.dialect.backend(), sql))
+            .await
+            .map_err(doing())?
+            .iter()
+            .map(|row| self.read(row))
+            .collect::<std::result::Result<_, DbErr>>()
+            .map_err(doing())
+    }
+
+    /// Deletes the key of that name, or else of that id. Whoever holds it is refused from the next request on.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where there is neither.
+    pub async fn delete<C: ConnectionTrait>(
+        &self,
+        connection: &C,
+        id_or_name: &str,
+    ) -> Result<GatewayKey> {
+        let missing = || Error::NotFound {
+            what: format!("gateway key {id_or_name:?}"),
+        };
+        let id = match self.find(connection, id_or_name).await? {
+            Some(id) => id,
+            None => match (self.dialect, Uuid::parse_str(id_or_name)) {
+                (_, Ok(id)) => id.to_string(),
+                (Dialect::Sqlite, Err(_)) => id_or_name.to_owned(),
+                (Dialect::Postgres, Err(_)) => return Err(missing()),
+            },
+        };
+        let sql = format!(
+            "DELETE FROM {} WHERE id = {} RETURNING {}",
+            self.table,
+            self.id(1),
+            self.columns()
+        );
+        connection
+            .query_one_raw(Statement::from_sql_and_values(
+                self.dialect.backend(),
+                sql,
+                [id.into()],
+            ))
+            .await
+            .map_err(doing())?
+            .map(|row| self.read(&row))
+            .transpose()
+            .map_err(doing())?
+            .ok_or_else(missing)
+    }
+
+    /// Whose key a presented secret is; notes its use by the database's clock.
+    ///
+    /// # Errors
+    /// [`Error::NotAuthenticated`], which says nothing about why.
+    pub async fn authenticate<C: ConnectionTrait>(
+        &self,
+        connection: &C,
+        presented: &[u8],
+    ) -> Result<GatewayKey> {
+        let hash = secret::hash(presented);
+        // A secret of another shape is looked up all the same, so that no answer comes sooner than another.
+        let row = connection
+            .query_one_raw(Statement::from_sql_and_values(
+                self.dialect.backend(),
+                format!(
+                    "SELECT {} AS id, hashed_secret FROM {} WHERE hashed_secret = {}",
+                    text(self.dialect, "id"),
+                    self.table,
+                    self.dialect.parameter(1)
+                ),
+                [hash.clone().into()],
+            ))
+            .await
+            .map_err(doing())?
+            .ok_or(Error::NotAuthenticated)?;
+        let stored: Vec<u8> = row.try_get("", "hashed_secret").map_err(doing())?;
+        if !bool::from(stored.ct_eq(&hash)) {
+            return Err(Error::NotAuthenticated);
+        }
+        let id: String = row.try_get("", "id").map_err(doing())?;
+        // No row any more means that the key was deleted meanwhile.
+        connection
+            .query_one_raw(Statement::from_sql_and_values(
+                self.dialect.backend(),
+                format!(
+                    "UPDATE {} SET {} = {} WHERE id = {} AND hashed_secret = {} RETURNING {}",
+                    self.table,
+                    self.used,
+                    self.dialect.now(),
+                    self.id(1),
+                    self.dialect.parameter(2),
+                    self.columns()
+                ),
+                [id.into(), hash.into()],
+            ))
+            .await
+            .map_err(doing())?
+            .map(|row| self.read(&row))
+            .transpose()
+            .map_err(doing())?
+            .ok_or(Error::NotAuthenticated)
+    }
+
+    async fn find<C: ConnectionTrait>(&self, connection: &C, name: &str) -> Result<Option<String>> {
+        connection
+            .query_one_raw(Statement::from_sql_and_values(
+                self.dialect.backend(),
+                format!(
+                    "SELECT {} AS id FROM {} WHERE lower(name) = {}",
+                    text(self.dialect, "id"),
+                    self.table,
+                    self.dialect.parameter(1)
+                ),
+                [name.to_ascii_lowercase().into()],
+            ))
+            .await
+            .map_err(doing())?
+            .map(|row| row.try_get("", "id"))
+            .transpose()
+            .map_err(doing())
+    }
+
+    fn id(&self, position: usize) -> String {
+        let parameter = self.dialect.parameter(position);
+        match self.dialect {
+            Dialect::Postgres => format!("CAST({parameter} AS uuid)"),
+            Dialect::Sqlite => parameter,
+        }
+    }
+
+    fn columns(&self) -> String {
+        let time = |column: &str| match self.dialect {
+            Dialect::Postgres => {
+                format!("to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')")
+            }
+            Dialect::Sqlite => format!("CAST({column} AS text)"),
+        };
+        format!(
+            "{} AS id, name, secret_prefix, {} AS created_at, {} AS last_used_at",
+            text(self.dialect, "id"),
+            time("created_at"),
+            time(self.used)
+        )
+    }
+
+    fn read(&self, row: &QueryResult) -> std::result::Result<GatewayKey, DbErr> {
+        // A text that is no time is shown as it is.
+        let instant = |written: String| {
+            instant::parse(&written).map_or(written, |at| {
+                at.to_rfc3339_opts(SecondsFormat::Micros, true)
+            })
+        };
+        Ok(GatewayKey {
+            id: row.try_get("", "id")?,
+            name: row.try_get("", "name")?,
+            secret_prefix: row.try_get("", "secret_prefix")?,
+            created_at: instant(row.try_get("", "created_at")?),
+            last_used_at: row
+                .try_get::<Option<String>>("", "last_used_at")?
+                .map(instant),
+        })
+    }
+}
+
+fn doing() -> impl FnOnce(DbErr) -> Error {
+    Error::database("gateway keys")
+}
+
+/// A random id, drawn from the same source as the secret.
+fn uuid(rng: &mut impl CryptoRng) -> String {
+    let mut bytes = [0; 16];
+    rng.fill_bytes(&mut bytes);
+    uuid::Builder::from_random_bytes(bytes)
+        .into_uuid()
+        .to_string()
+}
+
+/// Creates a key in a session's database, and records the run without the secret.
+///
+/// # Errors
+/// Those of [`GatewayKeys::create`]; what connecting says.
+pub async fn create(
+    session: &Session,
+    name: &Name,
+    rng: &mut impl CryptoRng,
+    now: DateTime<Utc>,
+) -> Result<Created> {
+    let (connection, keys) = open(session, Access::Write).await?;
+    let created = keys.create(&connection, name, rng).await?;
+    record(
+        session,
+        &connection,
+        "gateway-key create",
+        &keys,
+        "insert",
+        &created.key,
+        now,
+    )
+    .await;
+    Ok(created)
+}
+
+/// The keys of a session's database.
+///
+/// # Errors
+/// Those of [`GatewayKeys::list`]; what connecting says.
+pub async fn list(session: &Session) -> Result<Vec<GatewayKey>> {
+    let (connection, keys) = open(session, Access::Read).await?;
+    keys.list(&connection).await
+}
+
+/// Deletes a key in a session's database.
+///
+/// # Errors
+/// Those of [`GatewayKeys::delete`]; what connecting says.
+pub async fn delete(session: &Session, id_or_name: &str, now: DateTime<Utc>) -> Result<GatewayKey> {
+    let (connection, keys) = open(session, Access::Write).await?;
+    let deleted = keys.delete(&connection, id_or_name).await?;
+    record(
+        session,
+        &connection,
+        "gateway-key delete",
+        &keys,
+        "delete",
+        &deleted,
+        now,
+    )
+    .await;
+    Ok(deleted)
+}
+
+/// Authenticates in a session's database.
+///
+/// # Errors
+/// Those of [`GatewayKeys::authenticate`]; what connecting says.
+pub async fn authenticate(session: &Session, presented: &[u8]) -> Result<GatewayKey> {
+    let (connection, keys) = open(session, Access::Write).await?;
+    keys.authenticate(&connection, presented).await
+}
+
+async fn open(session: &Session, access: Access) -> Result<(Connection, GatewayKeys)> {
+    let connection = session.connect(access).await?;
+    let keys = GatewayKeys::look(&connection, session.dialect()).await?;
+    Ok((connection, keys))
+}
+
+async fn record(
+    session: &Session,
+    connection: &Connection,
+    kind: &str,
+    keys: &GatewayKeys,
+    action: &'static str,
+    key: &GatewayKey,
+    now: DateTime<Utc>,
+) {
+    let mut report = Report {
+        result: Some(serde_json::json!(key)),
+        ..Report::default()
+    };
+    count(&mut report.changes, keys.table, action, 1, [key.id.clone()]);
+    session
+        .record_run(connection, kind, now, "done", &report)
+        .await;
+}

@@ -1,0 +1,443 @@
+//! Which key answers for a model and a user (`reference/coder.md` §A4, after the cutover).
+//!
+//! One function, [`Resolver::resolve`], for every path: a chat names a model config, a title the default one, a subagent a
+//! provider's type. Whoever asks gets one key, or the reason why there is none. What is disabled or deleted never
+//! resolves, whatever the path.
+
+mod fallback;
+mod material;
+mod unusable;
+
+use sea_orm::{ConnectionTrait, DbErr, QueryResult, Statement, Value};
+use serde::Serialize;
+use tollgate_migration::Dialect;
+use tollgate_migration::providers::{
+    MODEL_CONFIGS, PROVIDER_KEYS, PROVIDERS, USER_KEYS, USERS, text,
+};
+use uuid::Uuid;
+
+pub use fallback::Fallback;
+pub use material::KeyMaterial;
+pub use unusable::Unusable;
+
+use crate::database::{Access, columns_of};
+use crate::error::{Error, Result};
+use crate::runner::Session;
+
+/// The one type that may do without a key: the credentials are those of the machine.
+const AMBIENT_TYPE: &str = "bedrock";
+
+/// What is to be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The model config of that id: a chat.
+    ModelConfig(String),
+    /// The default model config: a title.
+    DefaultModelConfig,
+    /// The provider of that id.
+    Provider(String),
+    /// The one enabled provider of that type: a subagent.
+    Type(String),
+}
+
+/// A question.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// What is to be reached.
+    pub target: Target,
+    /// On whose behalf, where it is somebody's.
+    pub user: Option<&'a str>,
+    /// Whether the deployment lets users bring keys of their own.
+    pub byok: bool,
+    /// The deployment's own keys, where they may stand in.
+    pub fallback: Option<&'a Fallback>,
+}
+
+/// Where a key is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The user's own.
+    User,
+    /// The provider's oldest central key.
+    Provider,
+    /// The deployment's environment.
+    Fallback,
+    /// None: the machine's own credentials.
+    Ambient,
+}
+
+/// The answer. Neither its `Debug` nor its JSON holds the key.
+#[derive(Debug, Serialize)]
+pub struct Resolved {
+    /// Where the key is from.
+    pub source: Source,
+    /// The key's row, where it has one.
+    pub key_id: Option<String>,
+    /// The provider.
+    pub provider_id: String,
+    /// The provider's type.
+    pub provider_type: String,
+    /// The model config, where one was named.
+    pub model_config_id: Option<String>,
+    /// Where the provider is reached; may be empty, and may hold credentials of its own.
+    #[serde(skip)]
+    pub base_url: String,
+    /// The key; `None` exactly where the source is [`Source::Ambient`].
+    #[serde(skip)]
+    pub key: Option<KeyMaterial>,
+}
+
+/// Resolves on a connection whose schema it has looked at once.
+#[derive(Clone, Debug)]
+pub struct Resolver {
+    dialect: Dialect,
+    has_family: bool,
+    has_deleted_users: bool,
+}
+
+impl Resolver {
+    /// Looks at the schema.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where the tables of AI providers are not there.
+    pub async fn look<C: ConnectionTrait>(connection: &C, dialect: Dialect) -> Result<Self> {
+        let columns = columns_of(
+            connection,
+            dialect,
+            &[MODEL_CONFIGS, PROVIDERS, PROVIDER_KEYS, USER_KEYS, USERS],
+        )
+        .await
+        .map_err(Error::database("read the tables of AI providers"))?;
+        let has =
+            |table: &str, column: &str| columns.contains(&(table.to_owned(), column.to_owned()));
+        for (table, column) in [
+            (PROVIDERS, "id"),
+            (PROVIDER_KEYS, "provider_id"),
+            (USER_KEYS, "ai_provider_id"),
+            (MODEL_CONFIGS, "ai_provider_id"),
+        ] {
+            if !has(table, column) {
+                return Err(Error::NotFound {
+                    what: format!(
+                        "{table}.{column} here; `tollgate migrate up --track providers` makes it"
+                    ),
+                });
+            }
+        }
+        Ok(Self {
+            dialect,
+            // A later version of the server drops it.
+            has_family: has(MODEL_CONFIGS, "provider"),
+            has_deleted_users: has(USERS, "deleted"),
+        })
+    }
+
+    /// The key for a request, in one statement.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`] with the reason why there is none; [`Error::Usage`] for a text that is no id;
+    /// what the database says.
+    pub async fn resolve<C: ConnectionTrait>(
+        &self,
+        connection: &C,
+        request: &Request<'_>,
+    ) -> Result<Resolved> {
+        let (sql, values) = self.question(request)?;
+        let rows = connection
+            .query_all_raw(Statement::from_sql_and_values(
+                self.dialect.backend(),
+                sql,
+                values,
+            ))
+            .await
+            .map_err(Error::database("resolve a provider key"))?;
+        let found = rows
+            .iter()
+            .map(Found::read)
+            .collect::<std::result::Result<Vec<_>, DbErr>>()
+            .map_err(Error::database("resolve a provider key"))?;
+        Ok(decide(request, found)?)
+    }
+
+    /// The statement: a row for each provider that is meant, one with an empty provider where none is.
+    fn question(&self, request: &Request<'_>) -> Result<(String, Vec<Value>)> {
+        let dialect = self.dialect;
+        let mut values: Vec<Value> = Vec::new();
+        let family = if self.has_family {
+            "lower(trim(c.provider))"
+        } else {
+            "CAST(NULL AS text)"
+        };
+        let flag = |condition: &str| format!("CASE WHEN {condition} THEN 1 ELSE 0 END");
+        let config = |condition: &str| {
+            format!(
+                "SELECT {} AS config, {} AS enabled, {} AS deleted, c.ai_provider_id AS linked, {family} AS family \
+                 FROM {MODEL_CONFIGS} c WHERE {condition}",
+                text(dialect, "c.id"),
+                flag(&dialect.is_true("c.enabled")),
+                flag(&dialect.is_true("c.deleted")),
+            )
+        };
+        let no_id = match dialect {
+            Dialect::Postgres => "CAST(NULL AS uuid)",
+            Dialect::Sqlite => "NULL",
+        };
+        let direct = |linked: &str, family: &str| {
+            format!(
+                "SELECT CAST(NULL AS text) AS config, 1 AS enabled, 0 AS deleted, {linked} AS linked, {family} AS family"
+            )
+        };
+        let asked = match &request.target {
+            Target::ModelConfig(id) => {
+                let id = self.id(id, "model config", &mut values)?;
+                config(&format!("c.id = {id}"))
+            }
+            Target::DefaultModelConfig => config(&format!(
+                "{} AND NOT ({})",
+                dialect.is_true("c.is_default"),
+                dialect.is_true("c.deleted")
+            )),
+            Target::Provider(id) => {
+                let id = self.id(id, "provider", &mut values)?;
+                direct(&id, "CAST(NULL AS text)")
+            }
+            Target::Type(family) => {
+                values.push(family.trim().to_lowercase().into());
+                direct(no_id, &format!("CAST({} AS text)", dialect.parameter(1)))
+            }
+        };
+        // SQLite's times are texts of several spellings; within a millisecond they go as they are written.
+        let order = |column: &str, direction: &str| match dialect {
+            Dialect::Postgres => format!("o.{column} {direction}"),
+            Dialect::Sqlite => {
+                format!("julianday(o.{column}) {direction}, o.{column} {direction}")
+            }
+        };
+        let not_blank = is_not_blank(dialect, "o.api_key");
+        let user = match request.user {
+            None => None,
+            Some(user) if request.byok => Some(self.id(user, "user", &mut values)?),
+            Some(user) => {
+                self.id(user, "user", &mut Vec::new())?;
+                None
+            }
+        };
+        let user_key = user.map_or_else(
+            || "1 = 0".to_owned(),
+            |user| {
+                let present = if self.has_deleted_users {
+                    // Whoever is gone opens nothing, whatever was left behind.
+                    format!(
+                        "AND NOT EXISTS (SELECT 1 FROM {USERS} gone WHERE gone.id = o.user_id AND {})",
+                        dialect.is_true("gone.deleted")
+                    )
+                } else {
+                    String::new()
+                };
+                // A database that lost its UNIQUE may hold several; the newest is the one that was stored last.
+                format!(
+                    "u.id = (SELECT o.id FROM {USER_KEYS} o WHERE o.ai_provider_id = n.id AND o.user_id = {user} \
+                     AND {not_blank} {present} ORDER BY {}, o.id LIMIT 1)",
+                    order("updated_at", "DESC")
+                )
+            },
+        );
+        let kind = text(dialect, "n.type");
+        let sql = format!(
+            "WITH asked AS ({asked}) SELECT a.config, a.enabled AS config_enabled, a.deleted AS config_deleted, \
+             CASE WHEN a.linked IS NULL THEN 0 ELSE 1 END AS linked, a.family, {id} AS provider, {kind} AS type, \
+             n.base_url, {enabled} AS enabled, {deleted} AS deleted, {key_id} AS key_id, k.api_key AS key, \
+             k.api_key_key_id AS key_lock, {user_id} AS user_key_id, u.api_key AS user_key, u.api_key_key_id AS user_key_lock \
+             FROM asked a LEFT JOIN {PROVIDERS} n ON n.id = a.linked \
+             OR (a.linked IS NULL AND {kind} = a.family AND {is_enabled} AND NOT ({is_deleted})) \
+             LEFT JOIN {PROVIDER_KEYS} k ON k.id = (SELECT o.id FROM {PROVIDER_KEYS} o WHERE o.provider_id = n.id \
+             AND {not_blank} ORDER BY {oldest}, o.id LIMIT 1) LEFT JOIN {USER_KEYS} u ON {user_key} ORDER BY 6",
+            id = text(dialect, "n.id"),
+            enabled = flag(&dialect.is_true("n.enabled")),
+            deleted = flag(&dialect.is_true("n.deleted")),
+            is_enabled = dialect.is_true("n.enabled"),
+            is_deleted = dialect.is_true("n.deleted"),
+            key_id = text(dialect, "k.id"),
+            user_id = text(dialect, "u.id"),
+            oldest = order("created_at", "ASC"),
+        );
+        Ok((sql, values))
+    }
+
+    /// A parameter that holds an id. PostgreSQL's ids are UUIDs, and asking it for another text would be an error of its
+    /// own; on SQLite an id is whatever text the row has.
+    fn id(&self, given: &str, whose: &str, values: &mut Vec<Value>) -> Result<String> {
+        let parsed = Uuid::parse_str(given);
+        let parameter = self.dialect.parameter(values.len() + 1);
+        match (self.dialect, parsed) {
+            (Dialect::Postgres, Err(_)) => Err(Error::usage(
+                format!("{given:?} is no {whose} id"),
+                "ids are UUIDs, such as 00000000-0000-4000-8000-000000000000",
+            )),
+            (Dialect::Postgres, Ok(id)) => {
+                values.push(id.to_string().into());
+                Ok(format!("CAST({parameter} AS uuid)"))
+            }
+            (Dialect::Sqlite, parsed) => {
+                values.push(
+                    parsed
+                        .map_or_else(|_| given.to_owned(), |id| id.to_string())
+                        .into(),
+                );
+                Ok(parameter)
+            }
+        }
+    }
+}
+
+/// The text holds something besides ASCII's white space, which is what counts as no key.
+fn is_not_blank(dialect: Dialect, column: &str) -> String {
+    let trim = match dialect {
+        Dialect::Postgres => "btrim",
+        Dialect::Sqlite => "trim",
+    };
+    format!("{trim}({column}, ' \t\n\u{b}\u{c}\r') <> ''")
+}
+
+/// One row of the answer.
+struct Found {
+    config: Option<String>,
+    config_enabled: bool,
+    config_deleted: bool,
+    linked: bool,
+    family: Option<String>,
+    provider: Option<Provider>,
+}
+
+struct Provider {
+    id: String,
+    kind: String,
+    base_url: String,
+    enabled: bool,
+    deleted: bool,
+    central: Option<(String, KeyMaterial)>,
+    users: Option<(String, KeyMaterial)>,
+}
+
+impl Found {
+    fn read(row: &QueryResult) -> std::result::Result<Self, DbErr> {
+        let flag = |name: &str| Ok::<_, DbErr>(row.try_get::<i32>("", name)? == 1);
+        let key = |id: &str, key: &str, lock: &str| {
+            let id: Option<String> = row.try_get("", id)?;
+            let key: Option<String> = row.try_get("", key)?;
+            let lock: Option<String> = row.try_get("", lock)?;
+            Ok::<_, DbErr>(id.zip(key.and_then(|key| KeyMaterial::new(&key, lock))))
+        };
+        let id: Option<String> = row.try_get("", "provider")?;
+        let provider = match id {
+            None => None,
+            Some(id) => Some(Provider {
+                id,
+                kind: row.try_get("", "type")?,
+                base_url: row.try_get("", "base_url")?,
+                enabled: flag("enabled")?,
+                deleted: flag("deleted")?,
+                central: key("key_id", "key", "key_lock")?,
+                users: key("user_key_id", "user_key", "user_key_lock")?,
+            }),
+        };
+        Ok(Self {
+            config: row.try_get("", "config")?,
+            config_enabled: flag("config_enabled")?,
+            config_deleted: flag("config_deleted")?,
+            linked: flag("linked")?,
+            family: row.try_get("", "family")?,
+            provider,
+        })
+    }
+}
+
+/// The order of §A4: the model config, its provider, the user's key, the oldest central key, the deployment's, none.
+fn decide(request: &Request<'_>, found: Vec<Found>) -> std::result::Result<Resolved, Unusable> {
+    let several = found.len() > 1;
+    let several_configs = found.iter().any(|row| row.config != found[0].config);
+    let ids: Vec<String> = found
+        .iter()
+        .filter_map(|row| Some(row.provider.as_ref()?.id.clone()))
+        .collect();
+    if several_configs {
+        return Err(Unusable::SeveralDefaultModelConfigs);
+    }
+    let Some(row) = found.into_iter().next() else {
+        return Err(match &request.target {
+            Target::ModelConfig(id) => Unusable::NoModelConfig { id: id.clone() },
+            _ => Unusable::NoDefaultModelConfig,
+        });
+    };
+    if let Some(id) = &row.config {
+        let id = id.clone();
+        if row.config_deleted {
+            return Err(Unusable::ModelConfigDeleted { id });
+        }
+        if !row.config_enabled {
+            return Err(Unusable::ModelConfigDisabled { id });
+        }
+    }
+    let family = row.family.unwrap_or_default();
+    if several {
+        return Err(Unusable::Ambiguous {
+            provider_type: family,
+            ids,
+        });
+    }
+    let Some(provider) = row.provider else {
+        return Err(match (&request.target, row.linked) {
+            (Target::Provider(id), _) => Unusable::NoProvider { id: id.clone() },
+            (_, true) => Unusable::ProviderGone {
+                model_config: row.config.unwrap_or_default(),
+            },
+            (_, false) => Unusable::NoProviderOfType {
+                provider_type: family,
+            },
+        });
+    };
+    if provider.deleted {
+        return Err(Unusable::ProviderDeleted { id: provider.id });
+    }
+    if !provider.enabled {
+        return Err(Unusable::ProviderDisabled { id: provider.id });
+    }
+    let fallback = request
+        .fallback
+        .and_then(|fallback| fallback.key(&provider.kind));
+    let (source, key_id, key) = if let Some((id, key)) = provider.users {
+        (Source::User, Some(id), Some(key))
+    } else if let Some((id, key)) = provider.central {
+        (Source::Provider, Some(id), Some(key))
+    } else if let Some(key) = fallback {
+        (Source::Fallback, None, Some(key.clone()))
+    } else if provider.kind == AMBIENT_TYPE {
+        (Source::Ambient, None, None)
+    } else if request.byok {
+        return Err(Unusable::UserKeyRequired { id: provider.id });
+    } else {
+        return Err(Unusable::MissingKey { id: provider.id });
+    };
+    Ok(Resolved {
+        source,
+        key_id,
+        provider_id: provider.id,
+        provider_type: provider.kind,
+        model_config_id: row.config,
+        base_url: provider.base_url,
+        key,
+    })
+}
+
+/// The same on a session's database.
+///
+/// # Errors
+/// Those of [`Resolver`], and what connecting says.
+pub async fn resolve_in(session: &Session, request: &Request<'_>) -> Result<Resolved> {
+    let connection = session.connect(Access::Read).await?;
+    Resolver::look(&connection, session.dialect())
+        .await?
+        .resolve(&connection, request)
+        .await
+}
