@@ -353,7 +353,13 @@ pub(crate) enum Reconcile {
     /// For the time between the copy (`migrate up --phase backfill`) and contract, while old and new code run side by side:
     /// new, edited, cleared and resurrected rows are carried over, the newest of two wins. Contract does the same first.
     /// A gateway reads these rows live.
-    ProviderKeys(Routine),
+    ProviderKeys {
+        /// What happens to AI providers that hold the name of a migrated one: `retire` soft-deletes them
+        #[arg(long, value_enum, value_name = "HOW", env = "TOLLGATE_NAME_CONFLICTS")]
+        name_conflicts: Option<ConflictWord>,
+        #[command(flatten)]
+        routine: Routine,
+    },
     /// Stored billing modes outside the three become NULL; what they were is in the report
     Billing(Routine),
 }
@@ -639,7 +645,7 @@ impl Command {
             Self::Reconcile(Reconcile::HeaderRequirements { .. }) => {
                 "reconcile header-requirements"
             }
-            Self::Reconcile(Reconcile::ProviderKeys(_)) => "reconcile provider-keys",
+            Self::Reconcile(Reconcile::ProviderKeys { .. }) => "reconcile provider-keys",
             Self::Reconcile(Reconcile::Billing(_)) => "reconcile billing",
             Self::McpClient(McpClient::Delete { .. }) => "mcp-client delete",
             Self::ProviderKey(ProviderKeyCommand::Resolve { .. }) => "provider-key resolve",

@@ -149,7 +149,7 @@ pub struct Dependent {
     pub name: String,
     /// The table it reads.
     pub table: String,
-    /// The column it reads.
+    /// The column it reads; on SQLite also empty, once for the table itself.
     pub column: String,
 }
 

@@ -63,6 +63,14 @@ impl Dialect {
         }
     }
 
+    /// The operator by which two values differ, of which each may be NULL.
+    pub fn differs(self) -> &'static str {
+        match self {
+            Self::Postgres => "IS DISTINCT FROM",
+            Self::Sqlite => "IS NOT",
+        }
+    }
+
     /// The database's own clock, as it is stored in a column of times: on SQLite text in UTC to the millisecond.
     pub fn now(self) -> &'static str {
         match self {

@@ -82,6 +82,8 @@ pub struct Context {
     pub accept_policy_change: bool,
     /// When the tables of AI providers' keys were made here, in seconds since 1970; `None` where a gateway made them.
     pub expanded_at: Option<i64>,
+    /// When chat providers' keys were copied here, likewise.
+    pub copied_at: Option<i64>,
     /// Whether AI providers that were copied from chat providers are there: upstream's own copy has run, or Tollgate's.
     pub providers_copied: bool,
 }
@@ -124,6 +126,7 @@ impl Context {
             name_conflicts: NameConflicts::default(),
             accept_policy_change: false,
             expanded_at: None,
+            copied_at: None,
             providers_copied,
         })
     }

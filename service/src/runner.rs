@@ -179,11 +179,15 @@ pub(crate) async fn context<C: ConnectionTrait>(
         .await
         .map_err(Error::database("read the catalog"))?;
     context.history = history.created();
-    context.expanded_at = history
-        .entries
-        .values()
-        .find(|entry| entry.version.ends_with("_provider_key_expand") && !entry.adopted)
-        .map(|entry| entry.applied_at);
+    let applied_at = |slug: &str| {
+        history
+            .entries
+            .values()
+            .find(|entry| entry.version.ends_with(slug) && !entry.adopted)
+            .map(|entry| entry.applied_at)
+    };
+    context.expanded_at = applied_at("_provider_key_expand");
+    context.copied_at = applied_at("_provider_key_backfill");
     Ok(context)
 }
 

@@ -72,6 +72,13 @@ pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &Stop) -
     Answer::new(name, outcome, view).exiting_with_3_when(found)
 }
 
+pub(super) fn conflicts(word: Option<ConflictWord>) -> NameConflicts {
+    match word {
+        Some(ConflictWord::Retire) => NameConflicts::Retire,
+        None => NameConflicts::Refuse,
+    }
+}
+
 pub(super) fn options(choice: &Choice) -> up::Options {
     up::Options {
         phase: choice.phase.map(Into::into),
@@ -85,10 +92,7 @@ pub(super) fn options(choice: &Choice) -> up::Options {
             Some(GarbledWord::Clear) => GarbledModes::Clear,
             None => GarbledModes::Refuse,
         },
-        name_conflicts: match choice.name_conflicts {
-            Some(ConflictWord::Retire) => NameConflicts::Retire,
-            None => NameConflicts::Refuse,
-        },
+        name_conflicts: conflicts(choice.name_conflicts),
         accept_policy_change: choice.accept_policy_change,
         ..up::Options::default()
     }

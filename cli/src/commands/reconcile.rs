@@ -10,6 +10,7 @@ use tollgate_service::reconcile::{Options, billing};
 use tollgate_service::{Outcome, Stop, mcp_client};
 
 use crate::arguments::{Arguments, McpClient, Reconcile};
+use crate::commands::migrate::conflicts;
 use crate::commands::session;
 use crate::output::{Answer, View};
 
@@ -19,7 +20,7 @@ pub(super) async fn run(arguments: &Arguments, command: &Reconcile, stop: &Stop)
     | Reconcile::Flows { how: routine, .. }
     | Reconcile::HeaderKeys(routine)
     | Reconcile::HeaderRequirements { how: routine, .. }
-    | Reconcile::ProviderKeys(routine)
+    | Reconcile::ProviderKeys { routine, .. }
     | Reconcile::Billing(routine)) = command;
     let session = match session(arguments, routine.wait.duration()) {
         Ok(session) => session,
@@ -48,7 +49,9 @@ pub(super) async fn run(arguments: &Arguments, command: &Reconcile, stop: &Stop)
         Reconcile::HeaderRequirements { mcp_client, .. } => {
             header_requirements(&session, mcp_client, how, now, stop).await
         }
-        Reconcile::ProviderKeys(_) => provider_keys(&session, how, now, stop).await,
+        Reconcile::ProviderKeys { name_conflicts, .. } => {
+            provider_keys(&session, conflicts(*name_conflicts), how, now, stop).await
+        }
         Reconcile::Billing(_) => Outcome::from(billing::billing(&session, how, stop).await),
     };
     let found = routine.check && !outcome.report.changes.is_empty();

@@ -273,6 +273,13 @@ async fn dependents<C: ConnectionTrait>(
             if !mentioned.contains(&table_name.to_lowercase()) {
                 continue;
             }
+            // `SELECT *` names none of them, and hangs on the table all the same.
+            dependents.push(Dependent {
+                kind: kind.clone(),
+                name: name.clone(),
+                table: table_name.clone(),
+                column: String::new(),
+            });
             for column in &table.columns {
                 if mentioned.contains(&column.name.to_lowercase()) {
                     dependents.push(Dependent {

@@ -5,6 +5,7 @@
 
 use crate::catalog::Catalog;
 use crate::dialect::Dialect;
+use crate::migration::NameConflicts;
 use crate::plan::Mint;
 
 use super::{
@@ -106,13 +107,43 @@ pub fn retire(dialect: Dialect) -> String {
     )
 }
 
-/// A key row `k` is the one that is used: the oldest of its provider.
-pub fn is_oldest(dialect: Dialect) -> String {
+/// A key row `k` is the one that is used: the oldest of its provider that is not empty, or else the oldest.
+pub fn is_used(dialect: Dialect) -> String {
     let earlier = is_after(dialect, "k.created_at", "o.created_at");
     let later = is_after(dialect, "o.created_at", "k.created_at");
     format!(
         "NOT EXISTS (SELECT 1 FROM {PROVIDER_KEYS} o WHERE o.provider_id = k.provider_id AND o.id <> k.id \
-         AND ({earlier} OR (NOT ({later}) AND o.id < k.id)))"
+         AND ((o.api_key <> '' AND k.api_key = '') OR ((o.api_key <> '' OR k.api_key = '') \
+         AND ({earlier} OR (NOT ({later}) AND o.id < k.id)))))"
+    )
+}
+
+/// A key row `k` says something else than the chat provider `p`. One time of a chat provider stands for its settings and
+/// its key: a newer one alone is no newer key.
+pub fn is_other_key(dialect: Dialect) -> String {
+    let differs = dialect.differs();
+    format!("(k.api_key {differs} p.api_key OR k.api_key_key_id {differs} p.api_key_key_id)")
+}
+
+/// The provider that a model config `c` is linked to, a row of it named `d`, gave up its name to the chat provider `p` of
+/// the config's family.
+fn gave_way(conflicts: NameConflicts, dialect: Dialect) -> String {
+    let deleted = match conflicts {
+        // The move before has just deleted it, or is about to.
+        NameConflicts::Retire => "1 = 1".to_owned(),
+        NameConflicts::Refuse => dialect.is_true("d.deleted"),
+    };
+    format!(
+        "d.id <> p.id AND d.name = {} AND {deleted}",
+        migrated_name()
+    )
+}
+
+/// A model config `c` of the family of a chat provider `p` has no link, or one to a provider that gave way to it.
+pub fn needs_link(conflicts: NameConflicts, dialect: Dialect) -> String {
+    format!(
+        "(c.ai_provider_id IS NULL OR EXISTS (SELECT 1 FROM {PROVIDERS} d WHERE d.id = c.ai_provider_id AND {}))",
+        gave_way(conflicts, dialect)
     )
 }
 
@@ -189,17 +220,18 @@ pub fn copy_user_keys(condition: &str) -> String {
     )
 }
 
-/// Model configs `c` without a link whose family has a chat provider `p`.
-pub fn unlinked(condition: &str) -> String {
+/// Model configs `c` that need a link to the chat provider `p` of their family.
+pub fn unlinked(conflicts: NameConflicts, dialect: Dialect, condition: &str) -> String {
     format!(
         "FROM {MODEL_CONFIGS} c JOIN {CHAT_PROVIDERS} p ON p.provider = c.provider \
-         WHERE c.ai_provider_id IS NULL AND {condition}"
+         WHERE {} AND {condition}",
+        needs_link(conflicts, dialect)
     )
 }
 
 /// Everything that the legacy tables say and the new ones do not, in the order in which it is closed. Empty where either
-/// schema is not there.
-pub fn moves(catalog: &Catalog) -> Vec<Move> {
+/// schema is not there. Where holders of a name are to be retired, that comes first.
+pub fn moves(catalog: &Catalog, conflicts: NameConflicts) -> Vec<Move> {
     if !has_legacy(catalog) || !has_new(catalog) {
         return Vec::new();
     }
@@ -232,9 +264,10 @@ pub fn moves(catalog: &Catalog) -> Vec<Move> {
     };
     let cleared = format!("NOT ({}) AND {newer_key}", has_central_key());
     let changed = format!(
-        "{} AND {newer_key} AND {}",
+        "{} AND {newer_key} AND {} AND {}",
         has_central_key(),
-        is_oldest(dialect)
+        is_other_key(dialect),
+        is_used(dialect)
     );
     let newer_user_key = is_after(dialect, "r.updated_at", "n.updated_at");
     // A soft-deleted user's keys have been taken away on purpose, and do not come back.
@@ -243,7 +276,16 @@ pub fn moves(catalog: &Catalog) -> Vec<Move> {
         has_no_copy(),
         is_present(catalog, "u")
     );
-    vec![
+    let retire = (conflicts == NameConflicts::Retire).then(|| Move {
+        table: PROVIDERS,
+        action: "retire",
+        purpose: "live providers that hold the name of a migrated one are soft-deleted",
+        due: name_holders(dialect),
+        close: Close::Run(retire(dialect)),
+        paged: false,
+    });
+    let mut moves = Vec::from_iter(retire);
+    moves.extend([
         new_providers(dialect),
         provider(
             "reactivate",
@@ -310,14 +352,19 @@ pub fn moves(catalog: &Catalog) -> Vec<Move> {
             table: MODEL_CONFIGS,
             action: "update",
             purpose: "model configs are linked to their provider",
-            due: format!("SELECT c.id AS id {}", unlinked("1 = 1")),
+            due: format!(
+                "SELECT c.id AS id {}",
+                unlinked(conflicts, dialect, "1 = 1")
+            ),
             close: Close::Run(format!(
                 "UPDATE {MODEL_CONFIGS} AS c SET ai_provider_id = p.id FROM {CHAT_PROVIDERS} p \
-                 WHERE c.ai_provider_id IS NULL AND p.provider = c.provider"
+                 WHERE p.provider = c.provider AND {}",
+                needs_link(conflicts, dialect)
             )),
             paged: false,
         },
-    ]
+    ]);
+    moves
 }
 
 /// Active model configs that nothing links to a provider.
@@ -350,10 +397,7 @@ pub fn unlike(catalog: &Catalog) -> Vec<(&'static str, &'static str, String)> {
         return Vec::new();
     }
     let dialect = catalog.dialect;
-    let differs = match dialect {
-        Dialect::Postgres => "IS DISTINCT FROM",
-        Dialect::Sqlite => "IS NOT",
-    };
+    let differs = dialect.differs();
     let mut found = Vec::new();
     for column in ["api_key", "api_key_key_id"] {
         found.push((
@@ -372,7 +416,7 @@ pub fn unlike(catalog: &Catalog) -> Vec<(&'static str, &'static str, String)> {
                 "SELECT k.id AS id FROM {PROVIDER_KEYS} k JOIN {CHAT_PROVIDERS} p ON p.id = k.provider_id \
                  WHERE k.updated_at = p.updated_at AND {} AND {} AND k.{column} {differs} p.{column}",
                 has_central_key(),
-                is_oldest(dialect)
+                is_used(dialect)
             ),
         ));
     }

@@ -4,10 +4,10 @@
 use crate::catalog::Catalog;
 use crate::dialect::Dialect;
 
-use super::cutover::is_oldest;
+use super::cutover::{self, is_used};
 use super::{
     CHAT_PROVIDERS, CHAT_USER_KEYS, FAMILIES, MODEL_CONFIGS, NAME_PREFIX, PROVIDER_KEYS, PROVIDERS,
-    USER_KEYS, text,
+    USER_KEYS, is_after, text,
 };
 use crate::plan::Loss;
 
@@ -67,7 +67,7 @@ pub(super) fn fill_providers(dialect: Dialect) -> String {
          s.created_at, s.updated_at, s.base_url, {truth}, {truth}, {truth} \
          FROM ({}) s LEFT JOIN {PROVIDER_KEYS} k ON k.provider_id = s.id AND {}",
         picks(dialect),
-        is_oldest(dialect)
+        is_used(dialect)
     )
 }
 
@@ -134,11 +134,11 @@ pub(super) fn beyond_legacy(catalog: &Catalog) -> Vec<Loss> {
         ),
         loss(
             PROVIDER_KEYS,
-            "the legacy schema has one key of a provider, the oldest: old code does not see this one",
+            "the legacy schema has one key of a provider, the one in use: old code does not see this one",
             format!(
                 "SELECT k.id AS id FROM {PROVIDER_KEYS} k JOIN {PROVIDERS} n ON n.id = k.provider_id \
                  WHERE {live} AND NOT (k.provider_id IN ({picked}) AND {})",
-                is_oldest(dialect)
+                is_used(dialect)
             ),
         ),
         loss(
@@ -179,7 +179,27 @@ pub(super) fn beyond_copies(catalog: &Catalog) -> Vec<Loss> {
             user_picks(dialect, &legacy)
         )
     };
+    let edited = if there {
+        let differs = dialect.differs();
+        format!(
+            "EXISTS (SELECT 1 FROM {CHAT_PROVIDERS} p WHERE p.id = n.id AND NOT ({}) AND (n.name <> {} \
+             OR n.base_url {differs} COALESCE(p.base_url, '') OR COALESCE(n.display_name, '') <> COALESCE(p.display_name, '') \
+             OR n.enabled {differs} p.enabled))",
+            is_after(dialect, "p.updated_at", "n.updated_at"),
+            cutover::migrated_name()
+        )
+    } else {
+        format!(
+            "n.id IN (SELECT id FROM ({legacy}) legacy) AND n.name <> '{NAME_PREFIX}' || {}",
+            text(dialect, "n.type")
+        )
+    };
     vec![
+        loss(
+            PROVIDERS,
+            "the provider is deleted, with a name or an edit that no legacy row has",
+            format!("SELECT n.id AS id FROM {PROVIDERS} n WHERE {edited}"),
+        ),
         loss(
             PROVIDERS,
             "the provider is deleted, with settings that no legacy row has",
@@ -200,7 +220,7 @@ pub(super) fn beyond_copies(catalog: &Catalog) -> Vec<Loss> {
             "the key is deleted, and no legacy row has it",
             format!(
                 "SELECT k.id AS id FROM {PROVIDER_KEYS} k WHERE k.provider_id IN ({taken}) AND NOT ({central} AND {})",
-                is_oldest(dialect)
+                is_used(dialect)
             ),
         ),
         loss(

@@ -8,8 +8,8 @@ use crate::script::Script;
 
 use super::cutover::{self, Close};
 use super::{
-    CHAT_PROVIDERS, CHAT_USER_KEYS, MODEL_CONFIGS, PROVIDER_KEYS, PROVIDERS, USER_KEYS, has_legacy,
-    legacy,
+    CHAT_PROVIDERS, CHAT_USER_KEYS, FAMILIES, MODEL_CONFIGS, PROVIDER_KEYS, PROVIDERS, TYPE,
+    USER_KEYS, has_legacy, legacy,
 };
 
 pub(super) const MIGRATION: Migration = Migration {
@@ -26,6 +26,9 @@ fn up(context: &Context, script: &mut Script) {
         return;
     }
     let dialect = script.dialect();
+    let conflicts = context.name_conflicts;
+    // Expand widens it, but not where the tables were there before and expand was adopted.
+    script.widen_enum(TYPE.0, &FAMILIES);
     retire(context, script);
     for step in [
         cutover::new_providers(dialect),
@@ -48,14 +51,15 @@ fn up(context: &Context, script: &mut Script) {
         remaining: format!("SELECT count(*) AS number FROM {CHAT_USER_KEYS} r WHERE {due}"),
         estimate: format!("SELECT count(*) AS number FROM {CHAT_USER_KEYS} r"),
     });
-    let due = "c.ai_provider_id IS NULL";
+    let due = cutover::needs_link(conflicts, dialect);
     let sql = match dialect {
         Dialect::Postgres => format!(
             "WITH due AS MATERIALIZED (SELECT c.id, p.id AS provider FROM {MODEL_CONFIGS} c \
-             CROSS JOIN LATERAL (SELECT p.id FROM {CHAT_PROVIDERS} p WHERE p.provider = c.provider LIMIT 1) p \
+             CROSS JOIN LATERAL (SELECT p.id, p.provider FROM {CHAT_PROVIDERS} p WHERE p.provider = c.provider LIMIT 1) p \
              WHERE {range} AND {due} AND EXISTS (SELECT 1 FROM {PROVIDERS} a WHERE a.id = p.id) \
              FOR NO KEY UPDATE OF c SKIP LOCKED) \
-             UPDATE {MODEL_CONFIGS} c SET ai_provider_id = due.provider FROM due WHERE c.id = due.id AND {due}",
+             UPDATE {MODEL_CONFIGS} c SET ai_provider_id = due.provider FROM due \
+             WHERE c.id = due.id AND c.ai_provider_id IS DISTINCT FROM due.provider",
             range = Backfill::RANGE,
         ),
         Dialect::Sqlite => format!(
@@ -74,9 +78,11 @@ fn up(context: &Context, script: &mut Script) {
         sql,
         remaining: format!(
             "SELECT count(*) AS number {}",
-            cutover::unlinked(&format!(
-                "EXISTS (SELECT 1 FROM {PROVIDERS} a WHERE a.id = p.id)"
-            ))
+            cutover::unlinked(
+                conflicts,
+                dialect,
+                &format!("EXISTS (SELECT 1 FROM {PROVIDERS} a WHERE a.id = p.id)")
+            )
         ),
         estimate: format!(
             "SELECT count(*) AS number FROM {MODEL_CONFIGS} c JOIN {CHAT_PROVIDERS} p ON p.provider = c.provider"

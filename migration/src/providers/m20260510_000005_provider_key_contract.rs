@@ -38,7 +38,7 @@ fn up(context: &Context, script: &mut Script) {
             script.guard("P004", CHAT_PROVIDERS, lost);
         }
         retire(context, script);
-        for step in cutover::moves(&script.catalog) {
+        for step in cutover::moves(&script.catalog, context.name_conflicts) {
             close(script, &step, Blocks::Everyone);
         }
     }

@@ -160,10 +160,12 @@ impl Script {
         let holds = dialect.is_true(&format!("NEW.{column}"));
         let definition = match dialect {
             Dialect::Postgres => {
+                // Whoever updates the table may have another search path.
+                let schema = dialect.quote(&self.catalog.schema);
                 self.ddl(
                     format!(
-                        "CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS \
-                         $$ BEGIN {}; RETURN NEW; END $$",
+                        "CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql \
+                         SET search_path = {schema}, pg_temp AS $$ BEGIN {}; RETURN NEW; END $$",
                         spec.statement
                     ),
                     format!("function {}", spec.name),

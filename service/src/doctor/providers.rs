@@ -2,8 +2,8 @@
 
 use sea_orm::{ConnectionTrait, Statement};
 use tollgate_migration::providers::{
-    CHAT_PROVIDERS, CHAT_USER_KEYS, CRYPT_KEYS, FAMILIES, MODEL_CONFIGS, PROVIDERS, TYPE,
-    USER_KEYS, USERS, cutover, has_legacy, policy,
+    CHAT_PROVIDERS, CHAT_USER_KEYS, CRYPT_KEYS, FAMILIES, MODEL_CONFIGS, PROVIDER_KEYS, PROVIDERS,
+    TYPE, USER_KEYS, USERS, cutover, has_legacy, policy,
 };
 use tollgate_migration::{Catalog, Context, Dialect};
 
@@ -30,7 +30,7 @@ pub(super) const HAZARDS: &[Hazard] = &[
         severity: Severity::Blocking,
         title: "a live AI provider that holds the name of a migrated one under another id",
         effect: "two live providers cannot have one name, and nobody can say which of them is meant",
-        resolve: "--name-conflicts retire soft-deletes the holder, as upstream does; or rename it in the gateway",
+        resolve: "--name-conflicts retire soft-deletes the holder, as upstream does; or delete it in the gateway",
         concerns: &[BACKFILL, CONTRACT],
         queries: name_holders,
     },
@@ -55,8 +55,8 @@ pub(super) const HAZARDS: &[Hazard] = &[
     Hazard {
         code: "P005",
         severity: Severity::Blocking,
-        title: "a key or an id that the new tables would refuse",
-        effect: "an empty key, a second one of the same user and provider, a user, provider or encryption key that is not there, or an id that is taken; the migration would fail",
+        title: "a key, an id or a flag that the new tables would refuse",
+        effect: "an empty key, a second one of the same user and provider, a user, provider or encryption key that is not there, an id that is taken, or a provider that is neither on nor off; the migration would fail",
         resolve: "correct or delete the rows in the gateway",
         concerns: &[BACKFILL, CONTRACT],
         queries: refused,
@@ -87,6 +87,15 @@ pub(super) const HAZARDS: &[Hazard] = &[
         resolve: "delete the copy in the new gateway, unless it was deleted by mistake",
         concerns: &[CONTRACT],
         queries: deleted_since,
+    },
+    Hazard {
+        code: "P009",
+        severity: Severity::Warning,
+        title: "a legacy key, older than the copy, that has none",
+        effect: "it was in use when it should have been copied, or its copy was deleted in the new gateway; it is copied again, and opens the door again",
+        resolve: "delete the legacy row too, where the key was revoked",
+        concerns: &[CONTRACT],
+        queries: revoked_since,
     },
 ];
 
@@ -167,6 +176,14 @@ fn refused(context: &Context, _: &Facts) -> Queries {
              (SELECT provider FROM {CHAT_PROVIDERS} GROUP BY provider HAVING count(*) > 1)"
         ));
         providers.extend(unknown_key(CHAT_PROVIDERS));
+        if catalog
+            .column(CHAT_PROVIDERS, "enabled")
+            .is_some_and(|column| !column.not_null)
+        {
+            providers.push(format!(
+                "SELECT p.id AS id FROM {CHAT_PROVIDERS} p WHERE p.enabled IS NULL"
+            ));
+        }
         // Behind the copy the id is the provider's own.
         if context.created(BACKFILL).is_none() && has(catalog, PROVIDERS, &["id", "name"]) {
             providers.push(format!(
@@ -247,24 +264,38 @@ fn has_parent(catalog: &Catalog, table: &str, column: &str, parent: &str) -> boo
 
 fn timeless(context: &Context, _: &Facts) -> Queries {
     let catalog = &context.catalog;
-    [CHAT_PROVIDERS, CHAT_USER_KEYS]
-        .into_iter()
-        .filter(|table| has(catalog, table, &["id", "created_at", "updated_at"]))
-        .map(|table| {
-            let read = |column: &str| match catalog.dialect {
-                Dialect::Postgres => format!("{column} IS NULL"),
-                Dialect::Sqlite => format!("julianday({column}) IS NULL"),
-            };
+    if !has_legacy(catalog) {
+        return Vec::new();
+    }
+    // Both sides of a comparison: against a time that cannot be read nothing is newer.
+    [
+        CHAT_PROVIDERS,
+        CHAT_USER_KEYS,
+        PROVIDERS,
+        PROVIDER_KEYS,
+        USER_KEYS,
+    ]
+    .into_iter()
+    .filter(|table| has(catalog, table, &["id", "created_at", "updated_at"]))
+    .filter_map(|table| {
+        let unread: Vec<String> = ["created_at", "updated_at"]
+            .into_iter()
+            .filter_map(|column| match catalog.dialect {
+                Dialect::Sqlite => Some(format!("julianday({column}) IS NULL")),
+                Dialect::Postgres => catalog
+                    .column(table, column)
+                    .is_some_and(|column| !column.not_null)
+                    .then(|| format!("{column} IS NULL")),
+            })
+            .collect();
+        (!unread.is_empty()).then(|| {
             (
                 table,
-                format!(
-                    "SELECT id FROM {table} WHERE {} OR {}",
-                    read("created_at"),
-                    read("updated_at")
-                ),
+                format!("SELECT id FROM {table} WHERE {}", unread.join(" OR ")),
             )
         })
-        .collect()
+    })
+    .collect()
 }
 
 fn dependents(context: &Context, _: &Facts) -> Queries {
@@ -351,6 +382,30 @@ fn deleted_since(context: &Context, _: &Facts) -> Queries {
             ),
         ),
     ]
+}
+
+/// Legacy keys that were there when the keys were copied, and have no copy.
+fn revoked_since(context: &Context, _: &Facts) -> Queries {
+    let catalog = &context.catalog;
+    let Some(since) = context.copied_at else {
+        return Vec::new();
+    };
+    let before = |column: &str| match catalog.dialect {
+        Dialect::Postgres => format!("{column} < to_timestamp({since})"),
+        Dialect::Sqlite => format!("CAST(strftime('%s', {column}) AS integer) < {since}"),
+    };
+    cutover::moves(catalog, context.name_conflicts)
+        .into_iter()
+        .filter(|due| due.action == "insert")
+        .filter_map(|due| {
+            let (table, row) = match due.table {
+                PROVIDER_KEYS => (CHAT_PROVIDERS, "p.updated_at"),
+                USER_KEYS => (CHAT_USER_KEYS, "r.updated_at"),
+                _ => return None,
+            };
+            Some((table, format!("{} AND {}", due.due, before(row))))
+        })
+        .collect()
 }
 
 /// What would change for whom when the policy flags go, one sentence per provider.

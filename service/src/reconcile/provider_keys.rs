@@ -9,14 +9,14 @@ use backon::Retryable;
 use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::providers::cutover::{Close, Move, moves};
-use tollgate_migration::{Context, Dialect, Track};
+use tollgate_migration::{Context, Dialect, NameConflicts, Track};
 
 use super::{Options, Routine, SAMPLES, count, run};
 use crate::connection::{Connection, Transaction};
 use crate::doctor::{self, Samples};
 use crate::error::{Error, Result};
 use crate::history::History;
-use crate::report::{Change, Outcome, Report};
+use crate::report::{Change, Outcome, Report, Severity};
 use crate::retry::{backoff, is_foreign_key_violation, is_transient};
 use crate::runner::{Session, context};
 use crate::stop::Stop;
@@ -27,7 +27,11 @@ const PAGE: usize = 1000;
 /// Hazards under which nobody can say what the new tables should hold.
 const BLOCKING: [&str; 4] = ["P001", "P002", "P005", "P006"];
 
+/// Hazards that are said and do not stop it.
+const SAID: [&str; 2] = ["P008", "P009"];
+
 struct ProviderKeys<'a> {
+    conflicts: NameConflicts,
     stop: &'a Stop,
 }
 
@@ -42,8 +46,9 @@ impl ProviderKeys<'_> {
         let history = History::read(connection, dialect, Track::Providers)
             .await
             .map_err(doing())?;
-        let live = context(connection, &history).await?;
-        let moves = moves(&live.catalog);
+        let mut live = context(connection, &history).await?;
+        live.name_conflicts = self.conflicts;
+        let moves = moves(&live.catalog, self.conflicts);
         if moves.is_empty() {
             return Err(Error::NotFound {
                 what: "provider-key cutover to keep in step here: it is not begun (`tollgate migrate up --phase backfill` \
@@ -55,13 +60,13 @@ impl ProviderKeys<'_> {
             connection,
             &live,
             Track::Providers,
-            &[&BLOCKING[..], &["P008"]].concat(),
+            &[&BLOCKING[..], &SAID[..]].concat(),
             Samples::default(),
         )
         .await?;
         let (warnings, blocking): (Vec<_>, Vec<_>) = found
             .into_iter()
-            .partition(|finding| finding.code == "P008");
+            .partition(|finding| finding.severity != Severity::Blocking);
         if !blocking.is_empty() {
             return Err(doctor::refusal(blocking));
         }
@@ -230,9 +235,17 @@ impl Routine for ProviderKeys<'_> {
 /// [`Error::Refused`] where nobody can say what the new tables should hold, or when the brake holds.
 pub async fn provider_keys(
     session: &Session,
+    conflicts: NameConflicts,
     options: Options,
     now: DateTime<Utc>,
     stop: &Stop,
 ) -> Outcome {
-    run(session, options, now, stop, &ProviderKeys { stop }).await
+    run(
+        session,
+        options,
+        now,
+        stop,
+        &ProviderKeys { conflicts, stop },
+    )
+    .await
 }

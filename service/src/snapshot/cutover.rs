@@ -3,9 +3,9 @@
 
 use tollgate_migration::providers::{
     CHAT_PROVIDERS, CHAT_USER_KEYS, MODEL_CONFIGS, NAME_PREFIX, PROVIDER_KEYS, PROVIDERS,
-    USER_KEYS, USERS, cutover, has_legacy, has_new, is_after, policy, text,
+    USER_KEYS, USERS, cutover, has_legacy, has_new, is_after, is_present, policy, text,
 };
-use tollgate_migration::{Catalog, Dialect};
+use tollgate_migration::{Catalog, Dialect, NameConflicts};
 
 use super::cell;
 use super::moved::{Fact, SEPARATOR};
@@ -135,7 +135,7 @@ pub(super) fn walk(catalog: &Catalog, name: &str) -> Option<Walk> {
         ),
         _ => section(
             dialect,
-            &user_keys(dialect, old, new),
+            &user_keys(catalog, old, new),
             &["user_id", "ai_provider_id"],
             &[
                 ("id", TEXT),
@@ -216,9 +216,11 @@ fn providers(catalog: &Catalog, old: bool, new: bool) -> String {
 /// Keys are known by their provider and their place in its order: the id of a migrated one is new.
 fn provider_keys(dialect: Dialect, old: bool, new: bool) -> String {
     let has = cutover::has_central_key();
+    // The one in use first: the oldest that is not empty.
+    let first = "CASE WHEN k.api_key = '' THEN 1 ELSE 0 END";
     let earliest = match dialect {
-        Dialect::Postgres => "k.created_at, k.id",
-        Dialect::Sqlite => "julianday(k.created_at), k.created_at, k.id",
+        Dialect::Postgres => format!("{first}, k.created_at, k.id"),
+        Dialect::Sqlite => format!("{first}, julianday(k.created_at), k.created_at, k.id"),
     };
     let own = format!(
         "SELECT k.provider_id AS provider_id, row_number() OVER (PARTITION BY k.provider_id ORDER BY {earliest}) AS place, \
@@ -235,8 +237,11 @@ fn provider_keys(dialect: Dialect, old: bool, new: bool) -> String {
         return legacy;
     }
     let newer = is_after(dialect, "p.updated_at", "k.updated_at");
+    let other = cutover::is_other_key(dialect);
     let pick = |column: &str| {
-        format!("CASE WHEN k.place = 1 AND {newer} THEN p.{column} ELSE k.{column} END AS {column}")
+        format!(
+            "CASE WHEN k.place = 1 AND {newer} AND {other} THEN p.{column} ELSE k.{column} END AS {column}"
+        )
     };
     format!(
         "SELECT k.provider_id, k.place, {}, {}, {} FROM ({own}) k LEFT JOIN {CHAT_PROVIDERS} p ON p.id = k.provider_id \
@@ -249,7 +254,8 @@ fn provider_keys(dialect: Dialect, old: bool, new: bool) -> String {
     )
 }
 
-fn user_keys(dialect: Dialect, old: bool, new: bool) -> String {
+fn user_keys(catalog: &Catalog, old: bool, new: bool) -> String {
+    let dialect = catalog.dialect;
     let own = format!(
         "SELECT n.user_id AS user_id, n.ai_provider_id AS ai_provider_id, n.id AS id, n.api_key AS api_key, \
          n.api_key_key_id AS api_key_key_id, n.created_at AS created_at, n.updated_at AS updated_at FROM {USER_KEYS} n"
@@ -267,15 +273,19 @@ fn user_keys(dialect: Dialect, old: bool, new: bool) -> String {
     let pick = |column: &str| {
         format!("CASE WHEN n.id IS NULL OR {newer} THEN r.{column} ELSE n.{column} END AS {column}")
     };
+    // Behind the copy the keys of whoever is gone have been taken away on purpose.
     format!(
         "SELECT r.user_id AS user_id, r.chat_provider_id AS ai_provider_id, COALESCE(n.id, r.id) AS id, {}, {}, \
          COALESCE(n.created_at, r.created_at) AS created_at, {} FROM {CHAT_USER_KEYS} r \
          LEFT JOIN {USER_KEYS} n ON n.user_id = r.user_id AND n.ai_provider_id = r.chat_provider_id \
+         WHERE n.id IS NOT NULL OR EXISTS (SELECT 1 FROM {USERS} u WHERE u.id = r.user_id AND {}) \
+         OR NOT EXISTS (SELECT 1 FROM {PROVIDERS} a WHERE a.id = r.chat_provider_id) \
          UNION ALL {own} WHERE NOT EXISTS (SELECT 1 FROM {CHAT_USER_KEYS} r WHERE r.user_id = n.user_id \
          AND r.chat_provider_id = n.ai_provider_id)",
         pick("api_key"),
         pick("api_key_key_id"),
         pick("updated_at"),
+        is_present(catalog, "u"),
     )
 }
 
@@ -289,9 +299,16 @@ pub(super) fn links(catalog: &Catalog) -> Option<Fact> {
     let by_family = has_legacy(catalog) && catalog.has_column(MODEL_CONFIGS, "provider");
     let join = format!("LEFT JOIN {CHAT_PROVIDERS} p ON p.provider = c.provider");
     let (provider, join) = match (link, by_family) {
-        (true, true) => ("COALESCE(c.ai_provider_id, p.id)", join),
-        (true, false) => ("c.ai_provider_id", String::new()),
-        (false, true) => ("p.id", join),
+        // A link to a provider that gives way to the migrated one of its name moves to that.
+        (true, true) => (
+            format!(
+                "CASE WHEN p.id IS NOT NULL AND {} THEN p.id ELSE c.ai_provider_id END",
+                cutover::needs_link(NameConflicts::Retire, dialect)
+            ),
+            join,
+        ),
+        (true, false) => ("c.ai_provider_id".to_owned(), String::new()),
+        (false, true) => ("p.id".to_owned(), join),
         (false, false) => return None,
     };
     debug_assert!(link || !has_new(catalog));
@@ -302,7 +319,7 @@ pub(super) fn links(catalog: &Catalog) -> Option<Fact> {
             "SELECT {} || '{SEPARATOR}ai_provider_id{SEPARATOR}' || {} AS fact FROM {MODEL_CONFIGS} c {join} \
              WHERE {provider} IS NOT NULL",
             text(dialect, "c.id"),
-            text(dialect, provider),
+            text(dialect, &provider),
         ),
     })
 }

@@ -11,7 +11,7 @@ use tollgate_migration::providers::{
     CHAT_PROVIDERS, CHAT_USER_KEYS, MODEL_CONFIGS, PROVIDER_KEYS, PROVIDERS, TYPE, USER_KEYS,
     USERS, cutover,
 };
-use tollgate_migration::{Context, Dialect, Track};
+use tollgate_migration::{Context, Dialect, NameConflicts, Track};
 
 use super::finding;
 use crate::connection::Connection;
@@ -323,7 +323,7 @@ fn of_the_cutover(live: &Context) -> Vec<Question> {
         });
     };
     if live.created("provider_key_backfill").is_some() {
-        for due in cutover::moves(catalog) {
+        for due in cutover::moves(catalog, NameConflicts::Refuse) {
             let column = (due.table == MODEL_CONFIGS).then_some("ai_provider_id");
             ask("V009", due.table, column, due.due);
         }

@@ -1116,6 +1116,366 @@ async fn whoever_is_gone_leaves_no_key_behind(
 
 #[rstest]
 #[tokio::test]
+async fn a_time_that_nobody_can_read_stops_on_either_side(
+    #[values(
+        "user_ai_provider_keys.updated_at",
+        "user_ai_provider_keys.created_at",
+        "ai_provider_keys.updated_at",
+        "ai_provider_keys.created_at",
+        "ai_providers.updated_at"
+    )]
+    column: &str,
+) {
+    let database = at(Backend::Sqlite, "provider_key_backfill").await;
+    let (table, name) = column.split_once('.').unwrap();
+    database
+        .execute(&format!(
+            "UPDATE {table} SET {name} = '2026-03-10 00:00:00 +0000 UTC'; \
+             UPDATE user_chat_provider_keys SET api_key = 'newer', updated_at = '2026-05-01 00:00:00+00:00';"
+        ))
+        .await;
+    let tollgate = tollgate().on(&database.url);
+    for arguments in [&["reconcile", "provider-keys"][..], &["migrate", "up"]] {
+        let (code, json) = tollgate.json(arguments);
+        assert_eq!(code, 4, "{arguments:?} {json:#}");
+        assert_eq!(named(&json, "P006")[0]["table"], table);
+    }
+    assert!(database.catalog().await.has_table("chat_providers"));
+}
+
+/// Old code deletes a provider and makes it again: upstream stops there, and its advice leads nowhere.
+#[rstest]
+#[tokio::test]
+async fn a_provider_that_was_made_anew_takes_over_with_its_models(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[values("flag in cron", "flag at contract", "deleted in the new gateway")] way: &str,
+) {
+    let database = at(backend, "provider_key_backfill").await;
+    let anew = id(1);
+    database
+        .execute(&format!(
+            "DELETE FROM user_chat_provider_keys WHERE chat_provider_id = '{OPENAI}'; DELETE FROM chat_providers WHERE id = '{OPENAI}'; \
+             INSERT INTO chat_providers (id, provider, api_key, central_api_key_enabled, allow_user_api_key, allow_central_api_key_fallback, \
+             created_at, updated_at) VALUES ('{anew}', 'openai', 'key-anew', true, true, true, '2027-01-01 00:00:00+00:00', '2027-01-01 00:00:00+00:00');"
+        ))
+        .await;
+    let tollgate = tollgate().on(&database.url);
+    let (code, json) = tollgate.json(&["reconcile", "provider-keys"]);
+    assert_eq!((code, named(&json, "P002").len()), (4, 1), "{json:#}");
+    match way {
+        "flag in cron" => {
+            let (_, planned) = tollgate.json(&[
+                "reconcile",
+                "provider-keys",
+                "--name-conflicts",
+                "retire",
+                "--dry-run",
+            ]);
+            let (code, done) =
+                tollgate.json(&["reconcile", "provider-keys", "--name-conflicts", "retire"]);
+            assert_eq!(code, 0, "{done:#}");
+            assert_eq!(planned["changes"], done["changes"]);
+            tollgate.succeed(&["reconcile", "provider-keys", "--check"]);
+            tollgate.succeed(&["migrate", "up"]);
+        }
+        "flag at contract" => {
+            tollgate.succeed(&["migrate", "up", "--name-conflicts", "retire"]);
+        }
+        _ => {
+            database
+                .execute(&format!(
+                    "UPDATE ai_providers SET deleted = true, enabled = false WHERE id = '{OPENAI}'"
+                ))
+                .await;
+            tollgate.succeed(&["migrate", "up"]);
+        }
+    }
+    // Both model configs of the family, the deleted one too, follow it; nobody else's does.
+    assert_eq!(
+        database
+            .column("SELECT model || ' ' || CAST(ai_provider_id AS text) FROM chat_model_configs WHERE ai_provider_id IS NOT NULL ORDER BY 1")
+            .await,
+        [
+            format!("claude {ANTHROPIC}"),
+            format!("gpt {anew}"),
+            format!("gpt-old {anew}"),
+        ]
+    );
+    assert_eq!(
+        database
+            .column("SELECT k.api_key FROM ai_provider_keys k JOIN ai_providers p ON p.id = k.provider_id WHERE p.name = 'agents-openai' ORDER BY 1")
+            .await,
+        ["cipher-openai", "key-anew"],
+        "the retired provider keeps its key"
+    );
+    tollgate.succeed(&["verify"]);
+}
+
+/// A link to an operator's own provider that holds the name moves with the name.
+#[rstest]
+#[tokio::test]
+async fn a_link_to_a_retired_provider_moves_on(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = at(backend, "provider_key_expand").await;
+    provider(&database, &id(1), "openai", "agents-openai", "").await;
+    provider(&database, &id(2), "openai", "ours", "").await;
+    database
+        .execute(&format!(
+            "UPDATE chat_model_configs SET ai_provider_id = '{}' WHERE model = 'gpt'; \
+             UPDATE chat_model_configs SET ai_provider_id = '{}' WHERE model = 'gpt-old'",
+            id(1),
+            id(2)
+        ))
+        .await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("before.json").display().to_string();
+    let tollgate = tollgate().on(&database.url);
+    tollgate.succeed(&["snapshot", "-o", &file]);
+    tollgate.succeed(&["migrate", "up", "--name-conflicts", "retire"]);
+    assert_eq!(
+        database
+            .column("SELECT model || ' ' || CAST(ai_provider_id AS text) FROM chat_model_configs WHERE provider = 'openai' ORDER BY 1")
+            .await,
+        [format!("gpt {OPENAI}"), format!("gpt-old {}", id(2))]
+    );
+    tollgate.succeed(&["verify", "--snapshot", &file]);
+}
+
+#[rstest]
+#[tokio::test]
+async fn going_down_behind_the_copy_lists_edits_and_names(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[values(
+        "base_url = 'https://edited'",
+        "display_name = 'Edited'",
+        "enabled = false",
+        "name = 'renamed'"
+    )]
+    edit: &str,
+) {
+    let database = at(backend, "provider_key_backfill").await;
+    database
+        .execute(&format!(
+            "UPDATE ai_providers SET {edit}, updated_at = '2027-01-01 00:00:00+00:00' WHERE id = '{OPENAI}'"
+        ))
+        .await;
+    let tollgate = tollgate().on(&database.url);
+    let before = database.everything(|_, _| true).await;
+    let (code, json) = tollgate.json(&["migrate", "down"]);
+    assert_eq!(code, 4, "{json:#}");
+    let listed = json["findings"].as_array().unwrap();
+    assert!(
+        listed
+            .iter()
+            .any(|finding| finding["table"] == "ai_providers"
+                && finding["sample_ids"] == serde_json::json!([OPENAI])),
+        "{json:#}"
+    );
+    assert_eq!(database.everything(|_, _| true).await, before);
+    tollgate.succeed(&["migrate", "down", "--allow-data-loss"]);
+}
+
+/// One time of a chat provider stands for its settings and its key: an edit of the one is none of the other.
+#[rstest]
+#[tokio::test]
+async fn verify_is_content_right_behind_a_down_of_contract(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = at(backend, "provider_key_contract").await;
+    database
+        .execute(&format!(
+            "UPDATE ai_providers SET base_url = 'https://edited', updated_at = '2027-01-01 00:00:00+00:00'; \
+             INSERT INTO ai_provider_keys (id, provider_id, api_key, created_at, updated_at) VALUES \
+             ('{}', '{BEDROCK}', '', '2026-04-01 00:00:00+00:00', '2026-04-01 00:00:00+00:00'), \
+             ('{}', '{BEDROCK}', 'key-real', '2026-04-02 00:00:00+00:00', '2026-04-02 00:00:00+00:00');",
+            id(1),
+            id(2)
+        ))
+        .await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("before.json").display().to_string();
+    let tollgate = tollgate().on(&database.url);
+    tollgate.succeed(&["snapshot", "-o", &file]);
+    let keys_before = keys(&database).await;
+    tollgate.succeed(&["migrate", "down", "--allow-data-loss"]);
+    assert_eq!(
+        database
+            .one("SELECT api_key FROM chat_providers WHERE provider = 'bedrock'")
+            .await,
+        "key-real",
+        "the key in use, not the empty one before it"
+    );
+    tollgate.succeed(&["verify"]);
+    tollgate.succeed(&["verify", "--snapshot", &file]);
+    tollgate.succeed(&["reconcile", "provider-keys", "--check"]);
+    tollgate.succeed(&["migrate", "up"]);
+    assert_eq!(keys(&database).await, keys_before);
+    tollgate.succeed(&["verify", "--snapshot", &file]);
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_user_who_went_in_between_is_no_loss(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = at(backend, "provider_key_backfill").await;
+    database
+        .execute(&format!(
+            "UPDATE users SET deleted = true WHERE id = '{ALICE}'"
+        ))
+        .await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("before.json").display().to_string();
+    let tollgate = tollgate().on(&database.url);
+    tollgate.succeed(&["snapshot", "-o", &file]);
+    tollgate.succeed(&["migrate", "up"]);
+    tollgate.succeed(&["verify", "--snapshot", &file]);
+    assert_eq!(database.count("user_ai_provider_keys").await, 1);
+}
+
+/// Whoever deletes a user need not have the search path of the migration.
+#[tokio::test]
+async fn the_trigger_knows_its_schema() {
+    let database = coder(Backend::Postgres).await;
+    let moved: Vec<String> = database
+        .column("SELECT format('ALTER TABLE public.%I SET SCHEMA coder', tablename) FROM pg_tables WHERE schemaname = 'public'")
+        .await;
+    database
+        .execute(&format!("CREATE SCHEMA coder; {}", moved.join("; ")))
+        .await;
+    let url = format!("{}?options=-c%20search_path%3Dcoder,public", database.url);
+    tollgate().on(&url).succeed(&["migrate", "up", "--adopt"]);
+    database
+        .execute(&format!(
+            "DROP TRIGGER trigger_update_users ON coder.users; UPDATE coder.users SET deleted = true WHERE id = '{ALICE}'"
+        ))
+        .await;
+    assert_eq!(database.count("coder.user_ai_provider_keys").await, 1);
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_view_over_everything_of_a_legacy_table_stops_contract(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = coder(backend).await;
+    database
+        .execute("CREATE VIEW everything AS SELECT * FROM chat_providers")
+        .await;
+    let (code, json) = tollgate()
+        .on(&database.url)
+        .json(&["migrate", "up", "--adopt"]);
+    assert_eq!(code, 4, "{json:#}");
+    assert_eq!(
+        named(&json, "P007")[0]["sample_ids"],
+        serde_json::json!(["view everything"])
+    );
+    assert_eq!(
+        database
+            .one("SELECT CAST(count(*) AS text) FROM everything")
+            .await,
+        "3"
+    );
+}
+
+#[rstest]
+#[tokio::test]
+async fn keys_that_the_new_gateway_deleted_come_back_with_a_warning(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = at(backend, "provider_key_backfill").await;
+    database
+        .execute(&format!(
+            "DELETE FROM user_ai_provider_keys WHERE user_id = '{ALICE}'; DELETE FROM ai_provider_keys WHERE provider_id = '{ANTHROPIC}'; \
+             INSERT INTO user_chat_provider_keys (id, user_id, chat_provider_id, api_key, created_at, updated_at) VALUES \
+             ('{}', '{DAVE}', '{OPENAI}', 'plain-dave', '2099-01-01 00:00:00+00:00', '2099-01-01 00:00:00+00:00')",
+            id(1)
+        ))
+        .await;
+    let (code, json) = tollgate()
+        .on(&database.url)
+        .json(&["reconcile", "provider-keys"]);
+    assert_eq!(code, 0, "{json:#}");
+    let found: Vec<_> = named(&json, "P009")
+        .iter()
+        .map(|finding| (finding["table"].clone(), finding["sample_ids"].clone()))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("chat_providers".into(), serde_json::json!([ANTHROPIC])),
+            (
+                "user_chat_provider_keys".into(),
+                serde_json::json!(["e1000000-0000-4000-8000-000000000001"])
+            ),
+        ],
+        "a key that is newer than the copy is none of them"
+    );
+}
+
+#[tokio::test]
+async fn a_narrow_enum_behind_an_adopted_expand_is_widened_by_the_copy() {
+    let database = at(Backend::Postgres, "provider_key_expand").await;
+    database
+        .execute(
+            "DROP TABLE tollgate_providers_migrations; CREATE TYPE narrow AS ENUM ('openai', 'anthropic'); \
+             ALTER TABLE ai_providers ALTER COLUMN type TYPE narrow USING type::text::narrow; \
+             DROP TYPE ai_provider_type; ALTER TYPE narrow RENAME TO ai_provider_type",
+        )
+        .await;
+    up(&database, "provider_key_backfill");
+    assert_eq!(
+        providers(&database).await.len(),
+        3,
+        "bedrock has a label now"
+    );
+    tollgate().on(&database.url).succeed(&["verify"]);
+}
+
+#[rstest]
+#[tokio::test]
+async fn users_without_the_flag_need_no_trigger(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = coder(backend).await;
+    let on = match backend {
+        Backend::Sqlite => "",
+        Backend::Postgres => " ON users",
+    };
+    database
+        .execute(&format!("DROP TRIGGER trigger_update_users{on}"))
+        .await;
+    database
+        .execute("DROP INDEX users_email_lower_idx; ALTER TABLE users DROP COLUMN deleted")
+        .await;
+    up(&database, "provider_key_contract");
+    tollgate().on(&database.url).succeed(&["verify"]);
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_provider_neither_on_nor_off_is_named_before_the_first_write(
+    #[values(Backend::Postgres)] backend: Backend,
+) {
+    let database = coder(backend).await;
+    database
+        .execute(&format!(
+            "ALTER TABLE chat_providers ALTER COLUMN enabled DROP NOT NULL; UPDATE chat_providers SET enabled = NULL WHERE id = '{OPENAI}'"
+        ))
+        .await;
+    let (code, json) = tollgate()
+        .on(&database.url)
+        .json(&["migrate", "up", "--adopt"]);
+    assert_eq!(code, 4, "{json:#}");
+    assert_eq!(
+        named(&json, "P005")[0]["sample_ids"],
+        serde_json::json!([OPENAI])
+    );
+}
+
+#[rstest]
+#[tokio::test]
 async fn a_rehearsal_says_that_no_key_would_be_lost(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
 ) {
