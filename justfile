@@ -27,6 +27,10 @@ image:
 measure:
     TOLLGATE_TEST_SCALE=20 cargo test -p tollgate-tests --test integration -- --nocapture --test-threads 1 online resume
 
+# Calls per second of what a gateway asks at run time, beside the bare queries
+bench:
+    cargo bench -p tollgate-tests --bench keys
+
 # Writes the golden schemas anew; read the diff before committing it
 golden:
     TOLLGATE_GOLDEN=write cargo test -p tollgate-tests --test integration golden::every_step

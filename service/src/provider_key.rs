@@ -133,7 +133,7 @@ impl Resolver {
         })
     }
 
-    /// The key for a request, in one statement.
+    /// The key for a request: one statement, and a second one for a model config without a provider.
     ///
     /// # Errors
     /// [`Error::Unusable`] with the reason why there is none; [`Error::Usage`] for a text that is no id;
@@ -143,25 +143,46 @@ impl Resolver {
         connection: &C,
         request: &Request<'_>,
     ) -> Result<Resolved> {
-        let (sql, values) = self.question(request)?;
-        let rows = connection
+        let mut found = self.find(connection, request, &request.target).await?;
+        if let [only] = &found[..]
+            && let (Some(config), Some(family)) = (&only.config, &only.family)
+            && !only.linked
+        {
+            let by_type = Target::Type(family.clone());
+            let (config, enabled, deleted) =
+                (config.clone(), only.config_enabled, only.config_deleted);
+            found = self.find(connection, request, &by_type).await?;
+            for row in &mut found {
+                row.config = Some(config.clone());
+                (row.config_enabled, row.config_deleted) = (enabled, deleted);
+            }
+        }
+        Ok(decide(request, found)?)
+    }
+
+    async fn find<C: ConnectionTrait>(
+        &self,
+        connection: &C,
+        request: &Request<'_>,
+        target: &Target,
+    ) -> Result<Vec<Found>> {
+        let (sql, values) = self.question(request, target)?;
+        connection
             .query_all_raw(Statement::from_sql_and_values(
                 self.dialect.backend(),
                 sql,
                 values,
             ))
             .await
-            .map_err(Error::database("resolve a provider key"))?;
-        let found = rows
+            .map_err(doing())?
             .iter()
             .map(Found::read)
             .collect::<std::result::Result<Vec<_>, DbErr>>()
-            .map_err(Error::database("resolve a provider key"))?;
-        Ok(decide(request, found)?)
+            .map_err(doing())
     }
 
     /// The statement: a row for each provider that is meant, one with an empty provider where none is.
-    fn question(&self, request: &Request<'_>) -> Result<(String, Vec<Value>)> {
+    fn question(&self, request: &Request<'_>, target: &Target) -> Result<(String, Vec<Value>)> {
         let dialect = self.dialect;
         let mut values: Vec<Value> = Vec::new();
         let family = if self.has_family {
@@ -188,7 +209,7 @@ impl Resolver {
                 "SELECT CAST(NULL AS text) AS config, 1 AS enabled, 0 AS deleted, {linked} AS linked, {family} AS family"
             )
         };
-        let asked = match &request.target {
+        let asked = match target {
             Target::ModelConfig(id) => {
                 let id = self.id(id, "model config", &mut values)?;
                 config(&format!("c.id = {id}"))
@@ -244,20 +265,25 @@ impl Resolver {
             },
         );
         let kind = text(dialect, "n.type");
+        let meant = match target {
+            Target::Type(_) => format!(
+                "{kind} = a.family AND {} AND NOT ({})",
+                dialect.is_true("n.enabled"),
+                dialect.is_true("n.deleted")
+            ),
+            _ => "n.id = a.linked".to_owned(),
+        };
         let sql = format!(
             "WITH asked AS ({asked}) SELECT a.config, a.enabled AS config_enabled, a.deleted AS config_deleted, \
              CASE WHEN a.linked IS NULL THEN 0 ELSE 1 END AS linked, a.family, {id} AS provider, {kind} AS type, \
              n.base_url, {enabled} AS enabled, {deleted} AS deleted, {key_id} AS key_id, k.api_key AS key, \
              k.api_key_key_id AS key_lock, {user_id} AS user_key_id, u.api_key AS user_key, u.api_key_key_id AS user_key_lock \
-             FROM asked a LEFT JOIN {PROVIDERS} n ON n.id = a.linked \
-             OR (a.linked IS NULL AND {kind} = a.family AND {is_enabled} AND NOT ({is_deleted})) \
+             FROM asked a LEFT JOIN {PROVIDERS} n ON {meant} \
              LEFT JOIN {PROVIDER_KEYS} k ON k.id = (SELECT o.id FROM {PROVIDER_KEYS} o WHERE o.provider_id = n.id \
              AND {not_blank} ORDER BY {oldest}, o.id LIMIT 1) LEFT JOIN {USER_KEYS} u ON {user_key} ORDER BY 6",
             id = text(dialect, "n.id"),
             enabled = flag(&dialect.is_true("n.enabled")),
             deleted = flag(&dialect.is_true("n.deleted")),
-            is_enabled = dialect.is_true("n.enabled"),
-            is_deleted = dialect.is_true("n.deleted"),
             key_id = text(dialect, "k.id"),
             user_id = text(dialect, "u.id"),
             oldest = order("created_at", "ASC"),
@@ -289,6 +315,10 @@ impl Resolver {
             }
         }
     }
+}
+
+fn doing() -> impl FnOnce(DbErr) -> Error {
+    Error::database("resolve a provider key")
 }
 
 /// The text holds something besides ASCII's white space, which is what counts as no key.

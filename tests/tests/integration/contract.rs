@@ -71,6 +71,26 @@ async fn every_output_holds_against_the_schema() {
         (&chats.url, &["reconcile", "provider-keys"]),
         (&chats.url, &["verify"]),
         (&chats.url, &["seed", "--profile", "coder-legacy"]),
+        (
+            &chats.url,
+            &[
+                "provider-key",
+                "resolve",
+                "--model-config",
+                "default",
+                "--fallback-env",
+            ],
+        ),
+        (
+            &chats.url,
+            &["provider-key", "resolve", "--model-config", "nobody"],
+        ),
+        (&chats.url, &["gateway-key", "create", "Replica-2"]),
+        (&chats.url, &["gateway-key", "create", "no name"]),
+        (&chats.url, &["gateway-key", "list"]),
+        (&chats.url, &["gateway-key", "authenticate"]),
+        (&chats.url, &["gateway-key", "delete", "replica-2"]),
+        (&chats.url, &["gateway-key", "delete", "replica-2"]),
         (&shared.url, &["demo", "--virtual-keys", "20"]),
     ] {
         let (_, json) = tollgate().on(url).json(arguments);
