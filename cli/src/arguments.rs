@@ -126,6 +126,18 @@ pub(crate) enum Command {
     /// MCP clients and all that hangs on them
     #[command(subcommand)]
     McpClient(McpClient),
+    /// Virtual keys and all that is theirs
+    #[command(subcommand)]
+    VirtualKey(VirtualKey),
+    /// Provider configs of virtual keys and all that is theirs
+    #[command(subcommand)]
+    ProviderConfig(ProviderConfig),
+    /// Whether a request is within its budgets, and what it cost
+    ///
+    /// For a gateway that embeds tollgate-service, or one that is stopped: a Bifrost that runs keeps usage in memory and
+    /// writes it back on its next tick.
+    #[command(subcommand)]
+    Budget(BudgetCommand),
     /// Which key answers for a model and a user
     #[command(subcommand)]
     ProviderKey(ProviderKeyCommand),
@@ -348,6 +360,18 @@ pub(crate) enum Reconcile {
         #[command(flatten)]
         how: Routine,
     },
+    /// Budgets and rate limits whose window is over begin anew, rolling or on the calendar
+    ///
+    /// UTC; weeks begin on Monday. Alignment applies to 1d, 1w, 1M, 1Y and their aliases, anything else rolls. Alignment that
+    /// was turned on inside a window keeps what was used in it. For a gateway that embeds tollgate-service, or one that is
+    /// stopped: a Bifrost that runs keeps usage in memory and writes it back on its next tick.
+    Resets {
+        /// Forget request ids of `budget record` that are older than this
+        #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = ttl)]
+        request_retention: Duration,
+        #[command(flatten)]
+        routine: Routine,
+    },
     /// AI providers and their keys follow what old code still writes into the legacy tables
     ///
     /// For the time between the copy (`migrate up --phase backfill`) and contract, while old and new code run side by side:
@@ -371,6 +395,87 @@ fn ttl(word: &str) -> Result<Duration, String> {
         }
         _ => Err("a duration above zero, such as 30d, 12h or 1h30m".to_owned()),
     }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum VirtualKey {
+    /// Delete a virtual key with all that is its own, in one transaction
+    ///
+    /// Provider configs, budgets, rate limits, MCP grants, flows and credentials go with it. A budget or rate limit that
+    /// another row still refers to stays and is reported. For a gateway that embeds tollgate-service, or one that is stopped.
+    Delete {
+        /// The virtual key's id
+        #[arg(allow_hyphen_values = true)]
+        id: String,
+        /// Say what would go and delete nothing
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        wait: Wait,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProviderConfig {
+    /// Delete a provider config with its budgets, rate limit and keys' assignments, in one transaction
+    ///
+    /// A budget or rate limit that another row still refers to stays and is reported. For a gateway that embeds
+    /// tollgate-service, or one that is stopped.
+    Delete {
+        /// The provider config's number
+        id: i64,
+        /// Say what would go and delete nothing
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        wait: Wait,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BudgetCommand {
+    /// Exit 0 when every budget above a request allows it, 4 with the first that does not
+    ///
+    /// In this order: provider config, virtual key, team, the team's customer, the key's own customer. A budget blocks when
+    /// its usage has reached its limit; one whose window is over counts as zero. Reads only.
+    Check {
+        #[command(flatten)]
+        asked: Asked,
+        /// What the request will cost, where that is known: refuse it when that goes beyond a limit
+        #[arg(long, value_name = "AMOUNT", allow_hyphen_values = true)]
+        cost: Option<String>,
+    },
+    /// Add what a request cost to every budget above it, in one transaction
+    Record {
+        #[command(flatten)]
+        asked: Asked,
+        /// The cost, a decimal number in the currency of the budgets
+        #[arg(long, value_name = "AMOUNT", allow_hyphen_values = true)]
+        cost: String,
+        /// The request's id: a cost that comes with an id that was recorded before adds nothing
+        #[arg(long, value_name = "ID", allow_hyphen_values = true)]
+        request_id: Option<String>,
+    },
+    /// How the budgets above a virtual key stand
+    List {
+        /// The virtual key's id
+        #[arg(long, value_name = "ID", allow_hyphen_values = true)]
+        virtual_key: String,
+        /// Only those that a request to this provider meets
+        #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
+        provider: Option<String>,
+    },
+}
+
+/// A request.
+#[derive(Debug, Args)]
+pub(crate) struct Asked {
+    /// The virtual key's id
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
+    pub virtual_key: String,
+    /// The provider that the request goes to
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
+    pub provider: String,
 }
 
 #[derive(Debug, Subcommand)]
@@ -645,6 +750,12 @@ impl Command {
             Self::Reconcile(Reconcile::HeaderRequirements { .. }) => {
                 "reconcile header-requirements"
             }
+            Self::Reconcile(Reconcile::Resets { .. }) => "reconcile resets",
+            Self::Budget(BudgetCommand::Check { .. }) => "budget check",
+            Self::Budget(BudgetCommand::Record { .. }) => "budget record",
+            Self::Budget(BudgetCommand::List { .. }) => "budget list",
+            Self::VirtualKey(VirtualKey::Delete { .. }) => "virtual-key delete",
+            Self::ProviderConfig(ProviderConfig::Delete { .. }) => "provider-config delete",
             Self::Reconcile(Reconcile::ProviderKeys { .. }) => "reconcile provider-keys",
             Self::Reconcile(Reconcile::Billing(_)) => "reconcile billing",
             Self::McpClient(McpClient::Delete { .. }) => "mcp-client delete",

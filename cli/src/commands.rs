@@ -1,6 +1,7 @@
 //! One function per command: arguments in, an answer out.
 
 mod billing;
+mod budget;
 mod demo;
 mod doctor;
 mod gateway_key;
@@ -32,6 +33,11 @@ pub(crate) async fn run(arguments: &Arguments, stop: &Stop) -> Answer {
         Command::Rehearse(options) => proof::rehearse(arguments, options, stop).await,
         Command::Schema(Schema::Diff { check }) => schema::diff(arguments, *check).await,
         Command::Reconcile(command) => reconcile::run(arguments, command, stop).await,
+        Command::VirtualKey(command) => reconcile::virtual_key(arguments, command, stop).await,
+        Command::ProviderConfig(command) => {
+            reconcile::provider_config(arguments, command, stop).await
+        }
+        Command::Budget(command) => budget::run(arguments, command).await,
         Command::McpClient(command) => reconcile::mcp_client(arguments, command, stop).await,
         Command::BillingMode(command) => billing::mode(arguments, command).await,
         Command::ProviderKey(command) => provider_key::run(arguments, command).await,

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod billing;
+pub mod budget;
 pub mod connection;
 pub mod database;
 pub mod doctor;
@@ -26,6 +27,7 @@ pub mod snapshot;
 pub mod stop;
 pub mod survey;
 pub mod verify;
+pub mod virtual_key;
 
 pub use connection::{Connection, Transaction};
 pub use database::{Access, Location};

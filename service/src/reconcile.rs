@@ -7,6 +7,7 @@ pub mod flows;
 pub mod header_keys;
 pub mod header_requirements;
 pub mod provider_keys;
+pub mod resets;
 
 use chrono::{DateTime, Utc};
 use tollgate_migration::Track;

@@ -45,3 +45,8 @@ fn code(error: &DbErr) -> Option<String> {
         .and_then(|error| error.code())
         .map(|code| code.into_owned())
 }
+
+/// PostgreSQL's refusal of a table that another transaction has just made, `IF NOT EXISTS` or not.
+pub(crate) fn is_made_twice(error: &DbErr) -> bool {
+    code(error).is_some_and(|code| matches!(code.as_str(), "23505" | "42P07"))
+}

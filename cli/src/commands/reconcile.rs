@@ -1,4 +1,4 @@
-//! `tollgate reconcile …` and `tollgate mcp-client …`
+//! `tollgate reconcile …`, and the deletions that clean up: `mcp-client`, `virtual-key`, `provider-config`
 
 use chrono::Utc;
 use tollgate_service::reconcile::credentials::{Scope, credentials};
@@ -6,10 +6,12 @@ use tollgate_service::reconcile::flows::flows;
 use tollgate_service::reconcile::header_keys::fold_header_keys;
 use tollgate_service::reconcile::header_requirements::header_requirements;
 use tollgate_service::reconcile::provider_keys::provider_keys;
+use tollgate_service::reconcile::resets::resets;
 use tollgate_service::reconcile::{Options, billing};
+use tollgate_service::virtual_key::{Doomed, delete};
 use tollgate_service::{Outcome, Stop, mcp_client};
 
-use crate::arguments::{Arguments, McpClient, Reconcile};
+use crate::arguments::{Arguments, McpClient, ProviderConfig, Reconcile, VirtualKey, Wait};
 use crate::commands::migrate::conflicts;
 use crate::commands::session;
 use crate::output::{Answer, View};
@@ -21,6 +23,7 @@ pub(super) async fn run(arguments: &Arguments, command: &Reconcile, stop: &Stop)
     | Reconcile::HeaderKeys(routine)
     | Reconcile::HeaderRequirements { how: routine, .. }
     | Reconcile::ProviderKeys { routine, .. }
+    | Reconcile::Resets { routine, .. }
     | Reconcile::Billing(routine)) = command;
     let session = match session(arguments, routine.wait.duration()) {
         Ok(session) => session,
@@ -52,6 +55,9 @@ pub(super) async fn run(arguments: &Arguments, command: &Reconcile, stop: &Stop)
         Reconcile::ProviderKeys { name_conflicts, .. } => {
             provider_keys(&session, conflicts(*name_conflicts), how, now, stop).await
         }
+        Reconcile::Resets {
+            request_retention, ..
+        } => resets(&session, *request_retention, how, now, stop).await,
         Reconcile::Billing(_) => Outcome::from(billing::billing(&session, how, stop).await),
     };
     let found = routine.check && !outcome.report.changes.is_empty();
@@ -67,4 +73,46 @@ pub(super) async fn mcp_client(arguments: &Arguments, command: &McpClient, stop:
     };
     let deleted = mcp_client::delete(&session, id, *dry_run, Utc::now(), stop).await;
     Answer::new(name, Outcome::from(deleted), View::Moved)
+}
+
+pub(super) async fn virtual_key(
+    arguments: &Arguments,
+    command: &VirtualKey,
+    stop: &Stop,
+) -> Answer {
+    let VirtualKey::Delete { id, dry_run, wait } = command;
+    let doomed = Doomed::VirtualKey(id.clone());
+    owner(arguments, &doomed, *dry_run, wait, stop).await
+}
+
+pub(super) async fn provider_config(
+    arguments: &Arguments,
+    command: &ProviderConfig,
+    stop: &Stop,
+) -> Answer {
+    let ProviderConfig::Delete { id, dry_run, wait } = command;
+    owner(
+        arguments,
+        &Doomed::ProviderConfig(*id),
+        *dry_run,
+        wait,
+        stop,
+    )
+    .await
+}
+
+async fn owner(
+    arguments: &Arguments,
+    doomed: &Doomed,
+    dry_run: bool,
+    wait: &Wait,
+    stop: &Stop,
+) -> Answer {
+    let name = arguments.command.name();
+    let session = match session(arguments, wait.duration()) {
+        Ok(session) => session,
+        Err(error) => return Answer::failed(name, error),
+    };
+    let outcome = delete(&session, doomed, dry_run, Utc::now(), stop).await;
+    Answer::new(name, Outcome::from(outcome), View::Moved)
 }

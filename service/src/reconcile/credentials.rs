@@ -13,8 +13,6 @@
 //!
 //! [`after_virtual_key_change`] and [`after_mcp_client_change`] are the same for a gateway, inside its own transaction.
 
-use std::collections::BTreeSet;
-
 use backon::Retryable;
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
@@ -731,33 +729,68 @@ pub async fn delete_rows_of_virtual_key<C: ConnectionTrait>(
     connection: &C,
     virtual_key: &str,
 ) -> std::result::Result<Vec<Change>, DbErr> {
-    let dialect = Dialect::try_from(connection.get_database_backend())
-        .map_err(|error| DbErr::Custom(error.to_string()))?;
-    let mut tables = vec![GRANTS];
-    for kind in Kind::BOTH {
-        tables.extend([kind.flows(), kind.credentials()]);
-    }
-    let columns = columns_of(connection, dialect, &tables).await?;
-    let with: BTreeSet<&str> = columns
-        .iter()
-        .filter(|(_, name)| name == "virtual_key_id")
-        .map(|(table, _)| table.as_str())
-        .collect();
+    let dialect = dialect_of(connection)?;
     let mut changes = Vec::new();
     // As many statements as tables.
-    for table in tables.into_iter().filter(|table| with.contains(table)) {
+    for table in tables_of_virtual_keys(connection, dialect).await? {
         let rows = connection
-            .execute_raw(Statement::from_sql_and_values(
-                dialect.backend(),
-                format!(
-                    "DELETE FROM {table} WHERE virtual_key_id = {}",
-                    dialect.parameter(1)
-                ),
-                [virtual_key.into()],
-            ))
+            .execute_raw(rows_of(dialect, "DELETE", table, virtual_key))
             .await?
             .rows_affected();
         count(&mut changes, table, "delete", rows, None);
     }
     Ok(changes)
+}
+
+/// What [`delete_rows_of_virtual_key`] would delete.
+pub(crate) async fn count_rows_of_virtual_key<C: ConnectionTrait>(
+    connection: &C,
+    virtual_key: &str,
+) -> std::result::Result<Vec<Change>, DbErr> {
+    let dialect = dialect_of(connection)?;
+    let mut changes = Vec::new();
+    // As many statements as tables.
+    for table in tables_of_virtual_keys(connection, dialect).await? {
+        let row = connection
+            .query_one_raw(rows_of(
+                dialect,
+                "SELECT count(*) AS number",
+                table,
+                virtual_key,
+            ))
+            .await?;
+        let rows: i64 = row.map_or(Ok(0), |row| row.try_get("", "number"))?;
+        count(&mut changes, table, "delete", rows.unsigned_abs(), None);
+    }
+    Ok(changes)
+}
+
+fn dialect_of<C: ConnectionTrait>(connection: &C) -> std::result::Result<Dialect, DbErr> {
+    Dialect::try_from(connection.get_database_backend())
+        .map_err(|error| DbErr::Custom(error.to_string()))
+}
+
+fn rows_of(dialect: Dialect, verb: &str, table: &str, virtual_key: &str) -> Statement {
+    Statement::from_sql_and_values(
+        dialect.backend(),
+        format!(
+            "{verb} FROM {table} WHERE virtual_key_id = {}",
+            dialect.parameter(1)
+        ),
+        [virtual_key.into()],
+    )
+}
+
+/// The tables that are there and hold rows of virtual keys, in the order in which they are emptied.
+async fn tables_of_virtual_keys<C: ConnectionTrait>(
+    connection: &C,
+    dialect: Dialect,
+) -> std::result::Result<Vec<&'static str>, DbErr> {
+    let mut tables = vec![GRANTS];
+    for kind in Kind::BOTH {
+        tables.extend([kind.flows(), kind.credentials()]);
+    }
+    let columns = columns_of(connection, dialect, &tables).await?;
+    tables.retain(|table| columns.contains(&((*table).to_owned(), "virtual_key_id".to_owned())));
+    Ok(tables)
 }

@@ -8,6 +8,7 @@
 mod aged;
 mod bad_input;
 mod billing;
+mod budgets;
 mod contract;
 mod corruption;
 mod credentials;

@@ -1,0 +1,305 @@
+//! Budgets at work: is a request allowed, what has it cost, how does a key stand (`reference/bifrost.md` §3.4).
+//!
+//! For a gateway that embeds this crate, or one that is stopped: a Bifrost that runs keeps usage in memory and writes it
+//! back on its next tick.
+
+mod chain;
+mod cost;
+mod requests;
+pub(crate) mod schema;
+pub mod window;
+
+use backon::Retryable;
+use chrono::{DateTime, Utc};
+use sea_orm::{ConnectionTrait, DbErr, Statement};
+use serde::Serialize;
+use tollgate_migration::Dialect;
+use tollgate_migration::governance::{BUDGETS, VIRTUAL_KEYS};
+
+pub use chain::Standing;
+pub use cost::Cost;
+pub use requests::TABLE as REQUESTS;
+pub(crate) use requests::forget as forget_requests;
+
+use crate::connection::{Connection, Transaction};
+use crate::database::Access;
+use crate::error::{Error, Result};
+use crate::instant;
+use crate::retry::{backoff, is_transient};
+use crate::runner::Session;
+use chain::Link;
+use schema::Schema;
+use window::Due;
+
+/// Whether a request may go on.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Verdict {
+    /// Whether every budget above it allows it.
+    pub allowed: bool,
+    /// The first that does not.
+    pub blocked_by: Option<Standing>,
+}
+
+/// What became of a cost.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Recorded {
+    /// `false` where the request had been recorded before, and nothing was added.
+    pub recorded: bool,
+    /// The budgets, as they stand afterwards; empty where nothing was added.
+    pub budgets: Vec<Standing>,
+}
+
+/// The budgets of a database whose schema was looked at once.
+#[derive(Clone, Debug)]
+pub struct Budgets {
+    schema: Schema,
+}
+
+fn doing() -> impl FnOnce(DbErr) -> Error {
+    Error::database("budgets")
+}
+
+impl Budgets {
+    /// Looks at the schema.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where the tables of budgets are not there.
+    pub async fn look<C: ConnectionTrait>(connection: &C, dialect: Dialect) -> Result<Self> {
+        let schema = Schema::look(connection, dialect).await.map_err(doing())?;
+        for (table, column) in [
+            (BUDGETS, "current_usage"),
+            (BUDGETS, "last_reset"),
+            (VIRTUAL_KEYS, "id"),
+        ] {
+            if !schema.has(table, column) {
+                return Err(Error::NotFound {
+                    what: format!("{table}.{column} here"),
+                });
+            }
+        }
+        Ok(Self { schema })
+    }
+
+    /// Whether a virtual key may make a request to a provider: provider config, key, team, the team's customer, the key's
+    /// own customer; the first that is spent is named. A window that is over counts as zero; a limit of zero always
+    /// blocks. With a cost, also whether that would go beyond a limit.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where there is no such key.
+    pub async fn check<C: ConnectionTrait>(
+        &self,
+        connection: &C,
+        virtual_key: &str,
+        provider: &str,
+        cost: Option<&Cost>,
+        now: DateTime<Utc>,
+    ) -> Result<Verdict> {
+        let links = self
+            .chain(connection, virtual_key, Some(provider), cost)
+            .await?;
+        let blocked_by = links
+            .iter()
+            .map(|link| link.standing(now, cost.is_some()))
+            .find(|standing| !standing.allows);
+        Ok(Verdict {
+            allowed: blocked_by.is_none(),
+            blocked_by,
+        })
+    }
+
+    /// How every budget above a key stands, of one provider or of all, in the order in which they are asked.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where there is no such key.
+    pub async fn list<C: ConnectionTrait>(
+        &self,
+        connection: &C,
+        virtual_key: &str,
+        provider: Option<&str>,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Standing>> {
+        let links = self.chain(connection, virtual_key, provider, None).await?;
+        Ok(links.iter().map(|link| link.standing(now, false)).collect())
+    }
+
+    /// Adds a cost to every budget above a request, in one transaction; rows are locked in the order of their ids. A
+    /// window that is over begins anew, so that no sweep wipes what was spent after it. With a request id, once: a
+    /// repeated one adds nothing.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where there is no such key; nothing was added then.
+    pub async fn record(
+        &self,
+        connection: &Connection,
+        virtual_key: &str,
+        provider: &str,
+        cost: &Cost,
+        request: Option<&str>,
+        now: DateTime<Utc>,
+    ) -> Result<Recorded> {
+        if request.is_some() {
+            requests::ensure(connection).await.map_err(doing())?;
+        }
+        (|| self.recorded(connection, virtual_key, provider, cost, request, now))
+            .retry(backoff())
+            .when(|error: &Error| matches!(error, Error::Database { source, .. } if is_transient(source)))
+            .await
+    }
+
+    async fn recorded(
+        &self,
+        connection: &Connection,
+        virtual_key: &str,
+        provider: &str,
+        cost: &Cost,
+        request: Option<&str>,
+        now: DateTime<Utc>,
+    ) -> Result<Recorded> {
+        let transaction = connection.begin().await.map_err(doing())?;
+        if let Some(request) = request
+            && !requests::note(&transaction, self.schema.dialect, request, virtual_key, now)
+                .await
+                .map_err(doing())?
+        {
+            transaction.rollback().await.map_err(doing())?;
+            return Ok(Recorded {
+                recorded: false,
+                budgets: Vec::new(),
+            });
+        }
+        let links = self
+            .chain(&transaction, virtual_key, Some(provider), None)
+            .await?;
+        let budgets = self
+            .add(&transaction, &links, cost, now)
+            .await
+            .map_err(doing())?;
+        transaction.commit().await.map_err(doing())?;
+        Ok(Recorded {
+            recorded: true,
+            budgets,
+        })
+    }
+
+    async fn add(
+        &self,
+        transaction: &Transaction,
+        links: &[Link],
+        cost: &Cost,
+        now: DateTime<Utc>,
+    ) -> std::result::Result<Vec<Standing>, DbErr> {
+        if links.is_empty() {
+            return Ok(Vec::new());
+        }
+        let dialect = self.schema.dialect;
+        let before = chain::locked(transaction, &self.schema, links, "0").await?;
+        let list = |links: &[&Link]| {
+            let ids: Vec<String> = links.iter().map(|link| dialect.text(&link.id)).collect();
+            ids.join(", ")
+        };
+        let mut over = Vec::new();
+        let mut begins = String::new();
+        for link in &before {
+            let start = match link.due(now) {
+                Due::Nothing => continue,
+                Due::Reset(start) => {
+                    over.push(link);
+                    start
+                }
+                Due::Align(start) => start,
+            };
+            let start = dialect.text(&instant::text(start));
+            let start = match dialect {
+                Dialect::Postgres => format!("CAST({start} AS timestamptz)"),
+                Dialect::Sqlite => start,
+            };
+            begins += &format!(" WHEN {} THEN {start}", dialect.text(&link.id));
+        }
+        let usage = if over.is_empty() {
+            "COALESCE(current_usage, 0)".to_owned()
+        } else {
+            format!(
+                "CASE WHEN id IN ({}) THEN 0 ELSE COALESCE(current_usage, 0) END",
+                list(&over)
+            )
+        };
+        let last_reset = if begins.is_empty() {
+            String::new()
+        } else {
+            format!(", last_reset = CASE id{begins} ELSE last_reset END")
+        };
+        let cost_as = match dialect {
+            Dialect::Postgres => "numeric",
+            Dialect::Sqlite => "real",
+        };
+        transaction
+            .execute_raw(Statement::from_sql_and_values(
+                dialect.backend(),
+                format!(
+                    "UPDATE {BUDGETS} SET current_usage = {usage} + CAST({} AS {cost_as}){last_reset} WHERE id IN ({})",
+                    dialect.parameter(1),
+                    list(&before.iter().collect::<Vec<_>>())
+                ),
+                [cost.as_str().into()],
+            ))
+            .await?;
+        let after = chain::locked(transaction, &self.schema, links, "0").await?;
+        // In the order in which they are asked.
+        Ok(links
+            .iter()
+            .filter_map(|link| after.iter().find(|found| found.id == link.id))
+            .map(|link| link.standing(now, false))
+            .collect())
+    }
+
+    async fn chain<C: ConnectionTrait>(
+        &self,
+        connection: &C,
+        virtual_key: &str,
+        provider: Option<&str>,
+        cost: Option<&Cost>,
+    ) -> Result<Vec<Link>> {
+        let links = chain::chain(
+            connection,
+            &self.schema,
+            virtual_key,
+            provider,
+            cost.map_or("0", Cost::as_str),
+        )
+        .await
+        .map_err(doing())?;
+        if links.is_empty() {
+            self.exists(connection, virtual_key).await?;
+        }
+        Ok(links)
+    }
+
+    async fn exists<C: ConnectionTrait>(&self, connection: &C, virtual_key: &str) -> Result<()> {
+        let dialect = self.schema.dialect;
+        connection
+            .query_one_raw(Statement::from_sql_and_values(
+                dialect.backend(),
+                format!(
+                    "SELECT 1 AS one FROM {VIRTUAL_KEYS} WHERE id = {}",
+                    dialect.parameter(1)
+                ),
+                [virtual_key.into()],
+            ))
+            .await
+            .map_err(doing())?
+            .map(|_| ())
+            .ok_or_else(|| Error::NotFound {
+                what: format!("virtual key {virtual_key:?}"),
+            })
+    }
+}
+
+/// Opens a session's database and looks at it.
+///
+/// # Errors
+/// Those of [`Budgets::look`]; what connecting says.
+pub async fn open(session: &Session, access: Access) -> Result<(Connection, Budgets)> {
+    let connection = session.connect(access).await?;
+    let budgets = Budgets::look(&connection, session.dialect()).await?;
+    Ok((connection, budgets))
+}
