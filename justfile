@@ -29,7 +29,7 @@ measure:
 
 # Calls per second of what a gateway asks at run time, beside the bare queries
 bench:
-    cargo bench -p tollgate-tests --bench keys
+    cargo bench -p tollgate-tests --bench runtime
 
 # Writes the golden schemas anew; read the diff before committing it
 golden:
