@@ -386,6 +386,31 @@ pub(crate) enum Reconcile {
     },
     /// Stored billing modes outside the three become NULL; what they were is in the report
     Billing(Routine),
+    /// The governance section of a config file and the database agree
+    ///
+    /// Customers, teams, virtual keys, provider configs, budgets and rate limits. Usage and last resets of what is there are
+    /// kept; a new budget starts from what its owner has spent in the closest shorter one. A list that is present is
+    /// complete for its owner, an empty one deletes all, an absent one is left alone. An entry that has not changed in the
+    /// file since it was applied last never overrides an edit made elsewhere. All of it is one transaction; a file with a
+    /// mistake changes nothing. For a gateway that embeds tollgate-service, or one that is stopped.
+    Config {
+        /// The config file, JSON with a governance section
+        #[arg(long, value_name = "FILE")]
+        file: std::path::PathBuf,
+        /// Delete virtual keys that the file lacks, and provider configs that it lacks of a key, with all that is theirs
+        #[arg(long)]
+        prune: bool,
+        /// Let the file win over edits made elsewhere, of entries that have not changed too
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        routine: Routine,
+    },
+    /// Every routine of the tracks present that needs no file and no argument
+    ///
+    /// header-keys, credentials, flows, resets, provider-keys and billing, in this order. One whose tables are missing is
+    /// skipped; one that fails does not keep the others from running.
+    All(Routine),
 }
 
 fn ttl(word: &str) -> Result<Duration, String> {
@@ -758,6 +783,8 @@ impl Command {
             Self::ProviderConfig(ProviderConfig::Delete { .. }) => "provider-config delete",
             Self::Reconcile(Reconcile::ProviderKeys { .. }) => "reconcile provider-keys",
             Self::Reconcile(Reconcile::Billing(_)) => "reconcile billing",
+            Self::Reconcile(Reconcile::Config { .. }) => "reconcile config",
+            Self::Reconcile(Reconcile::All(_)) => "reconcile all",
             Self::McpClient(McpClient::Delete { .. }) => "mcp-client delete",
             Self::ProviderKey(ProviderKeyCommand::Resolve { .. }) => "provider-key resolve",
             Self::GatewayKey(GatewayKeyCommand::Create { .. }) => "gateway-key create",

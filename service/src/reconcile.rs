@@ -1,7 +1,9 @@
 //! Reconciliation: a routine computes the difference between what rows say and what they should say, and closes it in a
 //! transaction. Plan and application use the same predicate, so they cannot disagree.
 
+pub mod all;
 pub mod billing;
+pub mod config;
 pub mod credentials;
 pub mod flows;
 pub mod header_keys;
@@ -10,7 +12,7 @@ pub mod provider_keys;
 pub mod resets;
 
 use chrono::{DateTime, Utc};
-use tollgate_migration::Track;
+use tollgate_migration::{Dialect, Track};
 
 use crate::connection::Connection;
 use crate::database::Access;
@@ -35,6 +37,10 @@ pub(crate) trait Routine {
     fn name(&self) -> &'static str;
     /// The track whose tables it writes.
     fn track(&self) -> Track;
+    /// How the database is opened to see what would change.
+    fn access_to_plan(&self, _dialect: Dialect) -> Access {
+        Access::Read
+    }
     /// What would change, read-only. Fails with [`Error::NotFound`] where its tables are missing.
     async fn plan(&self, connection: &Connection) -> Result<Report>;
     /// Closes the difference. What was committed before an error stands in the report.
@@ -65,7 +71,7 @@ async fn locked(
     report: &mut Report,
 ) -> Result<()> {
     let access = if options.dry_run {
-        Access::Read
+        routine.access_to_plan(session.dialect())
     } else {
         Access::Write
     };
@@ -111,13 +117,18 @@ async fn locked(
 fn brake(options: Options, planned: &Report) -> Result<()> {
     let rows: u64 = planned.changes.iter().map(|change| change.rows).sum();
     match options.max_changes {
-        Some(most) if rows > most => Err(Error::refused(
-            "max_changes",
-            format!("{rows} rows would change, more than --max-changes {most}"),
-            "look with --dry-run; nothing was changed",
-        )),
+        Some(most) if rows > most => Err(held(rows, most)),
         _ => Ok(()),
     }
+}
+
+/// The brake holds.
+fn held(rows: u64, most: u64) -> Error {
+    Error::refused(
+        "max_changes",
+        format!("{rows} rows would change, more than --max-changes {most}"),
+        "look with --dry-run; nothing was changed",
+    )
 }
 
 /// How many ids a change lists.

@@ -27,8 +27,8 @@ use crate::runner::{Session, prove_writable};
 use crate::stop::Stop;
 
 /// Which keys of a provider a config may use.
-const JOIN: &str = "governance_virtual_key_provider_config_keys";
-const JOIN_COLUMN: &str = "table_virtual_key_provider_config_id";
+pub(crate) const JOIN: &str = "governance_virtual_key_provider_config_keys";
+pub(crate) const JOIN_COLUMN: &str = "table_virtual_key_provider_config_id";
 
 /// What is deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -314,24 +314,7 @@ async fn goods<C: ConnectionTrait>(
     column("team_id", None, "team");
     column("customer_id", None, "customer");
     column("model_config_id", None, "model config");
-    // Every table that has such a column, or a foreign key to this one, whether or not this track knows it.
-    let mut referring: BTreeSet<(&str, &str)> = BTreeSet::new();
-    for (name, live) in &catalog.tables {
-        let known = [VIRTUAL_KEYS, PROVIDER_CONFIGS, TEAMS, CUSTOMERS].contains(&name.as_str())
-            || name.starts_with("config_")
-            || name.starts_with("governance_");
-        if known && name != table && live.column(reference).is_some() {
-            referring.insert((name.as_str(), reference));
-        }
-        for key in live
-            .foreign_keys
-            .iter()
-            .filter(|key| key.parent == table && key.columns.len() == 1 && name != table)
-        {
-            referring.insert((name.as_str(), key.columns[0].as_str()));
-        }
-    }
-    for (name, column) in referring {
+    for (name, column) in referrers(catalog, table, reference) {
         let id = if catalog.has_column(name, "id") {
             "CAST(x.id AS text)"
         } else {
@@ -389,6 +372,32 @@ async fn goods<C: ConnectionTrait>(
     }
     goods.go.retain(|id| !goods.stay.contains_key(id));
     Ok(goods)
+}
+
+/// Every table and column that refers to a table: by a column of the reference's name, or by a foreign key, whether or not
+/// this track knows it.
+pub(crate) fn referrers<'a>(
+    catalog: &'a Catalog,
+    table: &str,
+    reference: &'a str,
+) -> BTreeSet<(&'a str, &'a str)> {
+    let mut referring = BTreeSet::new();
+    for (name, live) in &catalog.tables {
+        let known = [VIRTUAL_KEYS, PROVIDER_CONFIGS, TEAMS, CUSTOMERS].contains(&name.as_str())
+            || name.starts_with("config_")
+            || name.starts_with("governance_");
+        if known && name != table && live.column(reference).is_some() {
+            referring.insert((name.as_str(), reference));
+        }
+        for key in live
+            .foreign_keys
+            .iter()
+            .filter(|key| key.parent == table && key.columns.len() == 1 && name != table)
+        {
+            referring.insert((name.as_str(), key.columns[0].as_str()));
+        }
+    }
+    referring
 }
 
 /// What the transaction will do, counted.

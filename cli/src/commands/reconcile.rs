@@ -1,6 +1,8 @@
 //! `tollgate reconcile …`, and the deletions that clean up: `mcp-client`, `virtual-key`, `provider-config`
 
 use chrono::Utc;
+use tollgate_service::reconcile::all::all;
+use tollgate_service::reconcile::config::{ConfigFile, config};
 use tollgate_service::reconcile::credentials::{Scope, credentials};
 use tollgate_service::reconcile::flows::flows;
 use tollgate_service::reconcile::header_keys::fold_header_keys;
@@ -24,6 +26,8 @@ pub(super) async fn run(arguments: &Arguments, command: &Reconcile, stop: &Stop)
     | Reconcile::HeaderRequirements { how: routine, .. }
     | Reconcile::ProviderKeys { routine, .. }
     | Reconcile::Resets { routine, .. }
+    | Reconcile::Config { routine, .. }
+    | Reconcile::All(routine)
     | Reconcile::Billing(routine)) = command;
     let session = match session(arguments, routine.wait.duration()) {
         Ok(session) => session,
@@ -58,6 +62,17 @@ pub(super) async fn run(arguments: &Arguments, command: &Reconcile, stop: &Stop)
         Reconcile::Resets {
             request_retention, ..
         } => resets(&session, *request_retention, how, now, stop).await,
+        Reconcile::Config {
+            file, prune, force, ..
+        } => {
+            let file = ConfigFile {
+                path: file.clone(),
+                prune: *prune,
+                force: *force,
+            };
+            config(&session, &file, how, now, stop).await
+        }
+        Reconcile::All(_) => all(&session, how, now, stop).await,
         Reconcile::Billing(_) => Outcome::from(billing::billing(&session, how, stop).await),
     };
     let found = routine.check && !outcome.report.changes.is_empty();

@@ -105,6 +105,11 @@ impl Window {
         self.unit
     }
 
+    /// Its length, in nanoseconds.
+    pub fn nanoseconds(&self) -> i64 {
+        self.length.num_nanoseconds().unwrap_or(i64::MAX)
+    }
+
     /// A window that rolls and began here or earlier has run out.
     pub fn cutoff(&self, now: DateTime<Utc>) -> DateTime<Utc> {
         now.checked_sub_signed(self.length)

@@ -782,7 +782,7 @@ fn rows_of(dialect: Dialect, verb: &str, table: &str, virtual_key: &str) -> Stat
 }
 
 /// The tables that are there and hold rows of virtual keys, in the order in which they are emptied.
-async fn tables_of_virtual_keys<C: ConnectionTrait>(
+pub(crate) async fn tables_of_virtual_keys<C: ConnectionTrait>(
     connection: &C,
     dialect: Dialect,
 ) -> std::result::Result<Vec<&'static str>, DbErr> {

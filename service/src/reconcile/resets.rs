@@ -502,11 +502,11 @@ impl Routine for Resets<'_> {
 }
 
 /// Says once who does not notice.
-fn remind(report: &mut Report) {
+pub(super) fn remind(report: &mut Report) {
     let rows = report
         .changes
         .iter()
-        .filter(|change| change.table == BUDGETS || change.table == RATE_LIMITS)
+        .filter(|change| change.table != REQUESTS)
         .map(|change| change.rows)
         .sum();
     report.findings.retain(|finding| finding.code != "R003");
@@ -519,7 +519,8 @@ fn remind(report: &mut Report) {
             column: None,
             rows,
             sample_ids: Vec::new(),
-            effect: "it keeps usage in memory and writes it back on its next tick".to_owned(),
+            effect: "it keeps keys and usage in memory, and writes usage back on its next tick"
+                .to_owned(),
             resolve:
                 "nothing to do for a gateway that embeds tollgate-service, or one that is stopped"
                     .to_owned(),

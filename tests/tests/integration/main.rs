@@ -9,6 +9,7 @@ mod aged;
 mod bad_input;
 mod billing;
 mod budgets;
+mod config;
 mod contract;
 mod corruption;
 mod credentials;

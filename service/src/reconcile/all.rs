@@ -1,0 +1,189 @@
+//! `reconcile all`: every routine of the tracks present that needs no file and no argument, one after another.
+//!
+//! A routine whose tables are missing is skipped. One that fails does not keep the others from running: stale credentials
+//! are closed although a budget's duration is garbled. The first failure is the run's.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tollgate_migration::{NameConflicts, Track};
+
+use super::credentials::{Scope, credentials};
+use super::flows::flows;
+use super::header_keys::fold_header_keys;
+use super::provider_keys::provider_keys;
+use super::resets::resets;
+use super::{Options, billing, count};
+use crate::error::Error;
+use crate::report::{Outcome, Report};
+use crate::runner::Session;
+use crate::stop::Stop;
+
+/// A routine, as `all` runs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    HeaderKeys,
+    Credentials,
+    Flows,
+    Resets,
+    ProviderKeys,
+    Billing,
+}
+
+const PARTS: [Part; 6] = [
+    Part::HeaderKeys,
+    Part::Credentials,
+    Part::Flows,
+    Part::Resets,
+    Part::ProviderKeys,
+    Part::Billing,
+];
+
+impl Part {
+    fn name(self) -> &'static str {
+        match self {
+            Self::HeaderKeys => "header-keys",
+            Self::Credentials => "credentials",
+            Self::Flows => "flows",
+            Self::Resets => "resets",
+            Self::ProviderKeys => "provider-keys",
+            Self::Billing => "billing",
+        }
+    }
+
+    fn track(self) -> Track {
+        match self {
+            Self::ProviderKeys => Track::Providers,
+            Self::Billing => Track::Billing,
+            _ => Track::Governance,
+        }
+    }
+}
+
+/// How long `resets` keeps request ids here.
+pub const REQUEST_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Runs them. The brake holds for all of them together: nothing is changed when their sum is more.
+pub async fn all(session: &Session, options: Options, now: DateTime<Utc>, stop: &Stop) -> Outcome {
+    if let Some(most) = options.max_changes
+        && !options.dry_run
+    {
+        let look = Options {
+            dry_run: true,
+            max_changes: None,
+        };
+        let planned = each(session, look, now, stop).await;
+        let rows: u64 = planned
+            .report
+            .changes
+            .iter()
+            .map(|change| change.rows)
+            .sum();
+        if rows > most {
+            return Outcome {
+                report: Report::default(),
+                error: Some(super::held(rows, most)),
+            };
+        }
+    }
+    let outcome = each(
+        session,
+        Options {
+            max_changes: None,
+            ..options
+        },
+        now,
+        stop,
+    )
+    .await;
+    match (options.dry_run, options.max_changes) {
+        (true, Some(most)) => {
+            let rows: u64 = outcome
+                .report
+                .changes
+                .iter()
+                .map(|change| change.rows)
+                .sum();
+            if rows > most {
+                return Outcome {
+                    report: Report::default(),
+                    error: Some(super::held(rows, most)),
+                };
+            }
+            outcome
+        }
+        _ => outcome,
+    }
+}
+
+async fn each(session: &Session, options: Options, now: DateTime<Utc>, stop: &Stop) -> Outcome {
+    let mut report = Report::default();
+    let mut failed: Option<Error> = None;
+    let mut told = Vec::new();
+    for part in PARTS {
+        if !session.tracks.is_empty() && !session.tracks.contains(&part.track()) {
+            continue;
+        }
+        let outcome = match part {
+            Part::HeaderKeys => fold_header_keys(session, options, now, stop).await,
+            Part::Credentials => credentials(session, &Scope::All, options, now, stop).await,
+            Part::Flows => flows(session, None, options, now, stop).await,
+            Part::Resets => resets(session, REQUEST_RETENTION, options, now, stop).await,
+            Part::ProviderKeys => {
+                provider_keys(session, NameConflicts::default(), options, now, stop).await
+            }
+            Part::Billing => Outcome::from(billing::billing(session, options, stop).await),
+        };
+        let rows: u64 = outcome
+            .report
+            .changes
+            .iter()
+            .map(|change| change.rows)
+            .sum();
+        for change in outcome.report.changes {
+            count(
+                &mut report.changes,
+                &change.table,
+                &change.action,
+                change.rows,
+                change.sample_ids,
+            );
+        }
+        report.findings.extend(outcome.report.findings);
+        let word = match outcome.error {
+            None => "done",
+            Some(Error::NotFound { .. }) => "skipped",
+            Some(error) => {
+                let ends = !is_of_the_routine(&error);
+                failed.get_or_insert(error);
+                if ends {
+                    break;
+                }
+                "failed"
+            }
+        };
+        told.push(serde_json::json!({ "routine": part.name(), "outcome": word, "rows": rows }));
+    }
+    let all_skipped = told.iter().all(|one| one["outcome"] == "skipped");
+    if failed.is_none() && all_skipped {
+        failed = Some(Error::NotFound {
+            what: "table of any routine here".to_owned(),
+        });
+    }
+    report.result = Some(serde_json::json!({ "routines": told }));
+    Outcome {
+        report,
+        error: failed,
+    }
+}
+
+/// Whether another routine may fare better: not where the database is out of reach or somebody has said stop.
+fn is_of_the_routine(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Refused { .. }
+            | Error::Database { .. }
+            | Error::Rejected { .. }
+            | Error::Locked { .. }
+    )
+}

@@ -1,0 +1,283 @@
+//! `reconcile config`: the governance section of a config file and the rows agree (`reference/bifrost.md` §3.5, §5).
+//!
+//! Reads and closes customers, teams, virtual keys, provider configs, budgets and rate limits. Never touches usage and
+//! last resets of what is there, MCP grants, assignments of provider keys, `config_hash`, nor what the file does not speak
+//! of. The entries go into the database in bulk, and what differs is found there: one set of statements, however long the
+//! file is. Everything is one transaction.
+//!
+//! Tollgate remembers a hash of each entry that it applied. An entry that has not changed since never overrides an edit
+//! that was made elsewhere.
+//!
+//! For a gateway that embeds this crate, or one that is stopped: a Bifrost that runs keeps its keys and usage in memory.
+
+mod collector;
+mod deeds;
+mod entry;
+mod fields;
+mod file;
+mod problems;
+mod stage;
+mod tell;
+mod write;
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+use backon::Retryable;
+use chrono::{DateTime, Utc};
+use sea_orm::{ConnectionTrait, DbErr};
+use tollgate_migration::governance::{PROVIDER_CONFIGS, VIRTUAL_KEYS};
+use tollgate_migration::{Catalog, Context, Dialect, Track};
+
+use self::collector::{Collector, Notes};
+use self::file::Problem;
+use self::stage::{APPLIED, Stage};
+use super::{Options, Routine, run};
+use crate::budget::schema::Schema;
+use crate::connection::Connection;
+use crate::database::Access;
+use crate::error::{Error, Result};
+use crate::report::{Outcome, Report};
+use crate::retry::{backoff, is_transient};
+use crate::runner::Session;
+use crate::stop::Stop;
+
+/// Parcels that may wait for the database.
+const AHEAD: usize = 1;
+/// Problems that are told.
+const MOST: usize = 5;
+
+/// Which file, and how it is applied.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConfigFile {
+    /// The file.
+    pub path: PathBuf,
+    /// Virtual keys that the file lacks, and provider configs that it lacks of a key, are deleted.
+    pub prune: bool,
+    /// The file wins over edits made elsewhere, of entries that have not changed too.
+    pub force: bool,
+}
+
+struct Config<'a> {
+    file: &'a ConfigFile,
+    now: DateTime<Utc>,
+    stop: &'a Stop,
+}
+
+fn doing(path: &Path) -> impl FnOnce(DbErr) -> Error {
+    Error::database(format!("apply {}", path.display()))
+}
+
+impl Config<'_> {
+    fn doing(&self) -> impl FnOnce(DbErr) -> Error {
+        doing(&self.file.path)
+    }
+
+    fn rejected(&self, problems: &[Problem], number: usize) -> Error {
+        let told: Vec<String> = problems
+            .iter()
+            .take(MOST)
+            .map(|problem| format!("{}: {}", problem.path, problem.message))
+            .collect();
+        let more = number.saturating_sub(told.len());
+        let more = if more > 0 {
+            format!("; and {more} more")
+        } else {
+            String::new()
+        };
+        Error::Rejected {
+            what: format!("{}: {}{more}", self.file.path.display(), told.join("; ")),
+        }
+    }
+
+    /// The catalog, of a schema that this routine can work on.
+    async fn catalog(&self, connection: &Connection) -> Result<Catalog> {
+        let catalog = Context::read(connection)
+            .await
+            .map_err(self.doing())?
+            .catalog;
+        if let Some(what) = write::stands_in_the_way(&catalog) {
+            return Err(Error::NotFound { what });
+        }
+        for table in [VIRTUAL_KEYS, PROVIDER_CONFIGS] {
+            if catalog.has_column(table, "budget_id") {
+                return Err(Error::refused(
+                    "not_contracted",
+                    format!(
+                        "{table}.budget_id is still there: the move of budgets to their owners is not finished"
+                    ),
+                    "run `tollgate migrate up` first; nothing was changed",
+                ));
+            }
+        }
+        Ok(catalog)
+    }
+
+    /// Loads the file, and says what is to be done.
+    async fn stage<C: ConnectionTrait>(
+        &self,
+        stage: &Stage<'_, C>,
+        report: &mut Report,
+    ) -> Result<()> {
+        stage.prepare().await.map_err(self.doing())?;
+        let notes = self.load(stage).await?;
+        self.stop.check()?;
+        let applied = stage.catalog.has_table(APPLIED);
+        stage
+            .resolve(applied, self.file.force)
+            .await
+            .map_err(self.doing())?;
+        stage
+            .decide(self.file.prune, notes.virtual_keys)
+            .await
+            .map_err(self.doing())?;
+        let (problems, number) = stage.problems().await.map_err(self.doing())?;
+        if !problems.is_empty() {
+            return Err(self.rejected(&problems, number));
+        }
+        if let Some((path, number)) = stage
+            .new_keys_among_encrypted()
+            .await
+            .map_err(self.doing())?
+        {
+            return Err(Error::refused(
+                "encrypted",
+                format!(
+                    "{}: {path}: the database encrypts its virtual keys, and {number} of the file are new",
+                    self.file.path.display()
+                ),
+                "create them in the gateway, which holds the encryption key; nothing was changed",
+            ));
+        }
+        self.stop.check()?;
+        stage.tell(&notes, report).await.map_err(self.doing())
+    }
+
+    /// The file is read beside the database: one reads ahead while the other stores.
+    async fn load<C: ConnectionTrait>(&self, stage: &Stage<'_, C>) -> Result<Notes> {
+        let path = self.file.path.clone();
+        let failed = |source| Error::File {
+            path: self.file.path.display().to_string(),
+            source,
+        };
+        let file = File::open(&path).map_err(failed)?;
+        let (sender, mut parcels) = tokio::sync::mpsc::channel::<String>(AHEAD);
+        let now = self.now;
+        let reading = tokio::task::spawn_blocking(move || {
+            let env = |name: &str| std::env::var(name).ok();
+            let mut collector = Collector::new(now, &env, |parcel| {
+                // Nobody takes it any more where the database has failed, which is told there.
+                let _ = sender.blocking_send(parcel);
+            });
+            file::read(BufReader::with_capacity(1 << 20, file), &mut collector)
+                .map_err(|problem| (vec![problem], 1))?;
+            collector.finish().map_err(|(problems, more)| {
+                let number = problems.len() + more;
+                (problems, number)
+            })
+        });
+        while let Some(parcel) = parcels.recv().await {
+            stage.load(parcel).await.map_err(self.doing())?;
+        }
+        match reading.await {
+            Ok(Ok(notes)) => Ok(notes),
+            Ok(Err((problems, number))) => Err(self.rejected(&problems, number)),
+            Err(error) => Err(failed(std::io::Error::other(error))),
+        }
+    }
+
+    async fn transaction(&self, connection: &Connection, catalog: &Catalog) -> Result<Report> {
+        let schema = Schema::look(connection, catalog.dialect)
+            .await
+            .map_err(self.doing())?;
+        let transaction = connection.begin().await.map_err(self.doing())?;
+        if catalog.dialect == Dialect::Postgres {
+            transaction
+                .execute_unprepared("SET LOCAL lock_timeout = '500ms'")
+                .await
+                .map_err(self.doing())?;
+        }
+        let mut report = Report::default();
+        let stage = Stage {
+            connection: &transaction,
+            catalog,
+        };
+        self.stage(&stage, &mut report).await?;
+        let done = stage.write(&schema, self.now).await.map_err(self.doing())?;
+        transaction.commit().await.map_err(self.doing())?;
+        for (kind, rows) in done {
+            let table = fields::thing(kind).table;
+            for change in &mut report.changes {
+                if change.table == table && change.action == "update" {
+                    change.rows = rows;
+                }
+            }
+        }
+        report.changes.retain(|change| change.rows > 0);
+        Ok(report)
+    }
+}
+
+impl Routine for Config<'_> {
+    fn name(&self) -> &'static str {
+        "config"
+    }
+
+    fn track(&self) -> Track {
+        Track::Governance
+    }
+
+    fn access_to_plan(&self, dialect: Dialect) -> Access {
+        match dialect {
+            // The file's entries go into temporary tables, which a read-only transaction cannot make.
+            Dialect::Postgres => Access::Write,
+            Dialect::Sqlite => Access::Read,
+        }
+    }
+
+    async fn plan(&self, connection: &Connection) -> Result<Report> {
+        let catalog = &self.catalog(connection).await?;
+        let mut report = Report::default();
+        if catalog.dialect == Dialect::Postgres {
+            let transaction = connection.begin().await.map_err(self.doing())?;
+            let stage = Stage {
+                connection: &transaction,
+                catalog,
+            };
+            self.stage(&stage, &mut report).await?;
+            transaction.rollback().await.map_err(self.doing())?;
+            return Ok(report);
+        }
+        // Temporary tables are in a database of their own, which a file that is opened read-only has too.
+        let stage = Stage {
+            connection,
+            catalog,
+        };
+        self.stage(&stage, &mut report).await?;
+        stage.forget().await.map_err(self.doing())?;
+        Ok(report)
+    }
+
+    async fn apply(&self, connection: &Connection, report: &mut Report) -> Result<()> {
+        let catalog = self.catalog(connection).await?;
+        *report = (|| self.transaction(connection, &catalog))
+            .retry(backoff())
+            .when(|error: &Error| matches!(error, Error::Database { source, .. } if is_transient(source)))
+            .await?;
+        Ok(())
+    }
+}
+
+/// Runs the routine. The outcome's error is [`Error::Rejected`] where the file is not what it should be, with the path in
+/// it; [`Error::NotFound`] where budgets have no owners here; [`Error::Refused`] where a new key would have to be
+/// encrypted, or when the brake holds. Nothing was changed then.
+pub async fn config(
+    session: &Session,
+    file: &ConfigFile,
+    options: Options,
+    now: DateTime<Utc>,
+    stop: &Stop,
+) -> Outcome {
+    run(session, options, now, stop, &Config { file, now, stop }).await
+}

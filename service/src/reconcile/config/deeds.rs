@@ -1,0 +1,231 @@
+//! What is to be done to each row: one temporary table per kind, which is counted, told and carried out.
+
+use sea_orm::{ConnectionTrait, DbErr};
+use tollgate_migration::Dialect;
+use tollgate_migration::governance::{PROVIDER_CONFIGS, VIRTUAL_KEYS};
+
+use super::entry::Kind;
+use super::fields::{Field, Holds, THINGS, Thing, decimal, owner_column, owners};
+use super::stage::{ENTRIES, OWNED, Stage};
+
+/// Rows that go, by kind and id.
+pub(super) const DOOMED: &str = "tollgate_doomed";
+/// Rows that a complete list lacks, but that somebody added since it was applied.
+pub(super) const KEPT: &str = "tollgate_kept";
+
+/// A column of a deed: what it will hold, what it holds, and what that means when it is compared.
+struct Column {
+    name: String,
+    new: String,
+    old: String,
+    compared: String,
+}
+
+impl<C: ConnectionTrait> Stage<'_, C> {
+    /// Says what is to be done. With `prune`, owners that the file lacks go too; `keys` says whether it lists virtual keys.
+    pub(super) async fn decide(&self, prune: bool, keys: bool) -> Result<(), DbErr> {
+        for thing in THINGS
+            .iter()
+            .filter(|thing| self.catalog.has_table(thing.table))
+        {
+            let sql = self.deeds_of(thing);
+            self.make(&thing.deeds(), &sql).await?;
+            self.analyze(&thing.deeds()).await?;
+        }
+        self.doom(prune, keys).await
+    }
+
+    fn columns_of(&self, thing: &Thing) -> Vec<Column> {
+        let dialect = self.dialect();
+        let mut columns: Vec<Column> = thing
+            .here(self.catalog)
+            .into_iter()
+            .map(|field| self.column(field))
+            .collect();
+        if thing.kind == Kind::VirtualKey {
+            let encrypted = self.is_encrypted().replace("v.", "d.");
+            columns.push(Column {
+                name: "value".to_owned(),
+                new: format!(
+                    "CASE WHEN e.value IS NOT NULL AND NOT ({encrypted}) THEN e.value ELSE d.value END"
+                ),
+                old: "d.value".to_owned(),
+                compared: "d.value".to_owned(),
+            });
+        }
+        if thing.kind == Kind::Budget {
+            for kind in owners(self.catalog) {
+                let column = owner_column(kind);
+                let id = match (kind, dialect) {
+                    (Kind::ProviderConfig, _) => "CAST(e.owner_id AS bigint)",
+                    _ => "e.owner_id",
+                };
+                columns.push(Column {
+                    name: column.to_owned(),
+                    // A budget that nobody claims in the file stays whose it is.
+                    new: format!(
+                        "CASE WHEN e.parent_kind IS NULL THEN d.{column} WHEN e.parent_kind = '{}' THEN {id} END",
+                        kind.name()
+                    ),
+                    old: format!("d.{column}"),
+                    compared: format!("d.{column}"),
+                });
+            }
+        }
+        columns
+    }
+
+    fn column(&self, field: Field) -> Column {
+        let dialect = self.dialect();
+        let bit = 1_u64 << field.bit;
+        let stored = format!("d.{}", field.column);
+        let said = field.cast(dialect, &format!("e.{}", field.column));
+        let default = field.default(dialect);
+        let said = match field.holds {
+            Holds::Prose(_) | Holds::Flag(_) => format!("COALESCE({said}, {default})"),
+            _ => said,
+        };
+        Column {
+            name: field.column.to_owned(),
+            // What the file said when it was applied last and says no more is taken back.
+            new: format!(
+                "CASE WHEN (e.present & {bit}) <> 0 THEN {said} WHEN (e.was & {bit}) <> 0 THEN {default} ELSE {stored} END"
+            ),
+            compared: field.compared(dialect, &stored),
+            old: stored,
+        }
+    }
+
+    fn deeds_of(&self, thing: &Thing) -> String {
+        let columns = self.columns_of(thing);
+        let differs = self.dialect().differs();
+        let mut inner: Vec<String> = Vec::new();
+        let mut outer: Vec<String> = Vec::new();
+        let mut differences: Vec<String> = Vec::new();
+        for column in &columns {
+            let name = &column.name;
+            inner.push(format!(
+                "{} AS n_{name}, {} AS o_{name}, {} AS c_{name}",
+                column.new, column.old, column.compared
+            ));
+            outer.push(format!("x.n_{name}, x.o_{name}"));
+            differences.push(format!("x.n_{name} {differs} x.c_{name}"));
+        }
+        let (usage, heir) = if thing.kind == Kind::Budget {
+            (
+                format!(
+                    "COALESCE(d.current_usage, h.usage, CAST(0 AS {}))",
+                    decimal(self.dialect())
+                ),
+                // A new duration starts from what its owner has spent in the closest shorter one.
+                format!(
+                    "LEFT JOIN (SELECT y.key AS key, y.usage AS usage FROM (SELECT k.key AS key, o.usage AS usage, \
+                     row_number() OVER (PARTITION BY k.key ORDER BY o.nanoseconds DESC, o.usage DESC, o.id) AS n \
+                     FROM {ENTRIES} k JOIN {OWNED} o ON o.parent_kind = k.parent_kind AND o.owner_id = k.owner_id \
+                     AND o.nanoseconds < CAST(k.nanoseconds AS bigint) WHERE k.kind = 'budget' AND k.row_id IS NULL) y \
+                     WHERE y.n = 1) h ON h.key = e.key"
+                ),
+            )
+        } else {
+            ("0".to_owned(), String::new())
+        };
+        format!(
+            "AS SELECT * FROM (SELECT x.entry, x.at, x.row_id, x.parent_kind, x.parent, x.given, x.new_id, x.usage, {outer}, \
+             CASE WHEN x.row_id IS NULL THEN CASE WHEN x.gone = 1 THEN 'gone' ELSE 'insert' END \
+             WHEN {differences} THEN CASE WHEN x.unchanged = 1 THEN 'edited' ELSE 'update' END ELSE 'same' END AS action \
+             FROM (SELECT e.key AS entry, e.at AS at, e.row_id AS row_id, e.parent_kind AS parent_kind, \
+             e.parent AS parent, COALESCE(e.id, '@' || e.at) AS given, COALESCE(e.id, e.fresh) AS new_id, e.gone AS gone, \
+             e.unchanged AS unchanged, {usage} AS usage, {inner} \
+             FROM (SELECT * FROM {ENTRIES} WHERE kind = '{kind}') e LEFT JOIN {table} d ON {id} = e.row_id {heir}) x) z \
+             WHERE z.action <> 'same'",
+            outer = outer.join(", "),
+            differences = differences.join(" OR "),
+            inner = inner.join(", "),
+            kind = thing.kind.name(),
+            table = thing.table,
+            id = thing.id("d"),
+        )
+    }
+
+    async fn doom(&self, prune: bool, keys: bool) -> Result<(), DbErr> {
+        for table in [DOOMED, KEPT] {
+            self.make(table, "(kind text, id text)").await?;
+        }
+        let unmeant = |kind: &str, id: &str| {
+            format!(
+                "NOT EXISTS (SELECT 1 FROM {ENTRIES} k WHERE k.kind = '{kind}' AND k.row_id = {id})"
+            )
+        };
+        if prune && keys {
+            self.run(&format!(
+                "INSERT INTO {DOOMED} SELECT 'virtual_key', v.id FROM {VIRTUAL_KEYS} v WHERE {}",
+                unmeant("virtual_key", "v.id")
+            ))
+            .await?;
+        }
+        let lacking = |condition: &str| {
+            format!(
+                "SELECT 'provider_config', CAST(c.id AS text) FROM {PROVIDER_CONFIGS} c JOIN {ENTRIES} l ON l.kind = 'list' \
+                 AND l.id = 'provider_config' AND l.parent = c.virtual_key_id AND {condition} WHERE {}",
+                unmeant("provider_config", "CAST(c.id AS text)")
+            )
+        };
+        let (goes, stays) = if prune {
+            ("1 = 1", "1 = 0")
+        } else {
+            ("l.unchanged = 0", "l.unchanged = 1")
+        };
+        self.run(&format!(
+            "INSERT INTO {DOOMED} {} UNION SELECT 'provider_config', CAST(c.id AS text) FROM {PROVIDER_CONFIGS} c \
+             JOIN {DOOMED} v ON v.kind = 'virtual_key' AND v.id = c.virtual_key_id",
+            lacking(goes)
+        ))
+        .await?;
+        let budgets = |condition: &str| {
+            format!(
+                "SELECT 'budget', o.id FROM {OWNED} o JOIN {ENTRIES} l ON l.kind = 'list' AND l.id = 'budget' \
+                 AND l.parent_kind = o.parent_kind AND l.owner_id = o.owner_id AND {condition} WHERE {}",
+                unmeant("budget", "o.id")
+            )
+        };
+        self.run(&format!(
+            "INSERT INTO {DOOMED} {} UNION SELECT 'budget', o.id FROM {OWNED} o JOIN {DOOMED} w ON w.kind = o.parent_kind \
+             AND w.id = o.owner_id WHERE {}",
+            budgets("l.unchanged = 0"),
+            unmeant("budget", "o.id")
+        ))
+        .await?;
+        self.run(&format!(
+            "INSERT INTO {KEPT} {} UNION {}",
+            lacking(stays),
+            budgets("l.unchanged = 1")
+        ))
+        .await?;
+        let mut limits = Vec::new();
+        for (table, kind, id) in [
+            (VIRTUAL_KEYS, "virtual_key", "x.id"),
+            (PROVIDER_CONFIGS, "provider_config", "CAST(x.id AS text)"),
+        ] {
+            if self.catalog.has_column(table, "rate_limit_id") {
+                limits.push(format!(
+                    "SELECT 'rate_limit', x.rate_limit_id FROM {table} x JOIN {DOOMED} w ON w.kind = '{kind}' AND w.id = {id} \
+                     WHERE x.rate_limit_id IS NOT NULL AND {}",
+                    unmeant("rate_limit", "x.rate_limit_id")
+                ));
+            }
+        }
+        if !limits.is_empty() {
+            self.run(&format!("INSERT INTO {DOOMED} {}", limits.join(" UNION ")))
+                .await?;
+        }
+        self.analyze(DOOMED).await
+    }
+}
+
+/// A time of a text expression.
+pub(super) fn time(dialect: Dialect, text: &str) -> String {
+    match dialect {
+        Dialect::Postgres => format!("CAST({text} AS timestamptz)"),
+        Dialect::Sqlite => text.to_owned(),
+    }
+}

@@ -1,0 +1,379 @@
+//! The file's entries in temporary tables: loaded in bulk, older forms lifted, each with the row that it means.
+
+use sea_orm::{ConnectionTrait, DbErr, Statement};
+use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
+use tollgate_migration::{Catalog, Dialect};
+
+use super::collector::{list_key, span};
+use super::deeds::{DOOMED, KEPT};
+use super::entry::{COLUMNS, Kind};
+use super::fields::{KEY_FLAG, TEAM_FLAG, THINGS, Thing, decimal, owner_column, owners};
+use crate::budget::schema::TEAMS;
+use crate::budget::window::Window;
+
+/// What the last applied file said, in hashes.
+pub(super) const APPLIED: &str = "tollgate_config";
+/// The entries of the file.
+pub(super) const ENTRIES: &str = "tollgate_entries";
+/// The budgets of the database that have an owner.
+pub(super) const OWNED: &str = "tollgate_owned";
+/// Durations as they are written, each with its window.
+const WORDS: &str = "tollgate_words";
+
+/// Statements of one connection or transaction.
+pub(super) struct Stage<'a, C> {
+    pub connection: &'a C,
+    pub catalog: &'a Catalog,
+}
+
+impl<C: ConnectionTrait> Stage<'_, C> {
+    pub(super) fn dialect(&self) -> Dialect {
+        self.catalog.dialect
+    }
+
+    pub(super) async fn run(&self, sql: &str) -> Result<u64, DbErr> {
+        Ok(self
+            .connection
+            .execute_raw(Statement::from_string(self.dialect().backend(), sql))
+            .await?
+            .rows_affected())
+    }
+
+    pub(super) async fn make(&self, table: &str, what: &str) -> Result<(), DbErr> {
+        let kept = match self.dialect() {
+            Dialect::Postgres if what.starts_with('(') => format!("{what} ON COMMIT DROP"),
+            Dialect::Postgres => format!("ON COMMIT DROP {what}"),
+            Dialect::Sqlite => what.to_owned(),
+        };
+        self.run(&format!("CREATE TEMPORARY TABLE {table} {kept}"))
+            .await
+            .map(|_| ())
+    }
+
+    /// Drops every temporary table: a connection outlives a plan.
+    pub(super) async fn forget(&self) -> Result<(), DbErr> {
+        let mut tables = vec![ENTRIES.to_owned(), OWNED.to_owned(), WORDS.to_owned()];
+        tables.extend([DOOMED.to_owned(), KEPT.to_owned()]);
+        tables.extend(THINGS.iter().map(Thing::deeds));
+        for table in tables {
+            self.run(&format!("DROP TABLE IF EXISTS temp.{table}"))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// The planner knows nothing of a table that has just been filled.
+    pub(super) async fn analyze(&self, table: &str) -> Result<(), DbErr> {
+        if self.dialect() == Dialect::Postgres {
+            self.run(&format!("ANALYZE {table}")).await?;
+        }
+        Ok(())
+    }
+
+    /// The empty table of entries.
+    pub(super) async fn prepare(&self) -> Result<(), DbErr> {
+        let columns: Vec<String> = COLUMNS
+            .iter()
+            .map(|column| {
+                let kind = if *column == "present" {
+                    "bigint"
+                } else {
+                    "text"
+                };
+                format!("{column} {kind}")
+            })
+            .collect();
+        self.make(
+            ENTRIES,
+            &format!(
+                "({}, row_id text, owner_id text, unchanged integer DEFAULT 0, was bigint DEFAULT 0, gone integer DEFAULT 0)",
+                columns.join(", ")
+            ),
+        )
+        .await
+    }
+
+    /// Adds a parcel of entries, a list in JSON.
+    pub(super) async fn load(&self, parcel: String) -> Result<(), DbErr> {
+        let columns = COLUMNS.join(", ");
+        let sql = match self.dialect() {
+            Dialect::Postgres => {
+                let typed: Vec<String> = COLUMNS
+                    .iter()
+                    .map(|column| {
+                        let kind = if *column == "present" {
+                            "bigint"
+                        } else {
+                            "text"
+                        };
+                        format!("{column} {kind}")
+                    })
+                    .collect();
+                format!(
+                    "INSERT INTO {ENTRIES} ({columns}) SELECT {columns} FROM json_to_recordset(CAST($1 AS json)) AS r ({})",
+                    typed.join(", ")
+                )
+            }
+            Dialect::Sqlite => {
+                let taken: Vec<String> = COLUMNS
+                    .iter()
+                    .map(|column| format!("json_extract(j.value, '$.{column}')"))
+                    .collect();
+                format!(
+                    "INSERT INTO {ENTRIES} ({columns}) SELECT {} FROM json_each(?1) j",
+                    taken.join(", ")
+                )
+            }
+        };
+        self.connection
+            .execute_raw(Statement::from_sql_and_values(
+                self.dialect().backend(),
+                sql,
+                [parcel.into()],
+            ))
+            .await?;
+        Ok(())
+    }
+
+    /// Lifts older forms and finds the rows. With `applied` there is a table of what was applied before; with `force` it
+    /// does not matter.
+    pub(super) async fn resolve(&self, applied: bool, force: bool) -> Result<(), DbErr> {
+        self.run(&format!(
+            "CREATE INDEX tollgate_entries_key ON {ENTRIES} (kind, key)"
+        ))
+        .await?;
+        self.analyze(ENTRIES).await?;
+        self.lift().await?;
+        if applied && !force {
+            self.run(&format!(
+                "UPDATE {ENTRIES} SET unchanged = CASE WHEN s.hash = {ENTRIES}.hash THEN 1 ELSE 0 END, was = s.present \
+                 FROM {APPLIED} s WHERE s.kind = {ENTRIES}.kind AND s.key = {ENTRIES}.key"
+            ))
+            .await?;
+        }
+        for thing in THINGS
+            .iter()
+            .filter(|thing| self.catalog.has_table(thing.table))
+        {
+            self.run(&format!(
+                "UPDATE {ENTRIES} SET row_id = {id} FROM {table} d WHERE {ENTRIES}.kind = '{kind}' AND {id} = {ENTRIES}.id",
+                id = thing.id("d"),
+                table = thing.table,
+                kind = thing.kind.name(),
+            ))
+            .await?;
+        }
+        self.run(&format!(
+            "CREATE INDEX tollgate_entries_row ON {ENTRIES} (kind, row_id)"
+        ))
+        .await?;
+        self.match_provider_configs().await?;
+        // What was there when the file was applied, has not changed in the file and is there no more was deleted on purpose.
+        self.run(&format!(
+            "UPDATE {ENTRIES} SET gone = 1 WHERE row_id IS NULL AND unchanged = 1 \
+             AND kind IN ('rate_limit', 'customer', 'team', 'virtual_key', 'provider_config')"
+        ))
+        .await?;
+        self.go_with("provider_config", "virtual_key").await?;
+        self.find_owners().await?;
+        self.match_budgets().await?;
+        self.run(&format!(
+            "UPDATE {ENTRIES} SET gone = 1 WHERE row_id IS NULL AND unchanged = 1 AND kind = 'budget'"
+        ))
+        .await?;
+        for owner in ["virtual_key", "provider_config", "team", "customer"] {
+            self.go_with("budget", owner).await?;
+        }
+        self.analyze(ENTRIES).await
+    }
+
+    /// What is owned by something that is gone is gone.
+    async fn go_with(&self, kind: &str, owner: &str) -> Result<(), DbErr> {
+        self.run(&format!(
+            "UPDATE {ENTRIES} SET gone = 1 FROM {ENTRIES} o WHERE {ENTRIES}.kind = '{kind}' AND {ENTRIES}.row_id IS NULL \
+             AND o.kind = '{owner}' AND o.gone = 1 AND {ENTRIES}.parent_kind = o.kind AND {ENTRIES}.parent = o.key"
+        ))
+        .await
+        .map(|_| ())
+    }
+
+    /// Lists at the top, `budget_id` and flags inside of budgets.
+    async fn lift(&self) -> Result<(), DbErr> {
+        let together = match self.dialect() {
+            Dialect::Postgres => "string_agg(b.key, ',' ORDER BY b.key)",
+            Dialect::Sqlite => "group_concat(b.key, ',' ORDER BY b.key)",
+        };
+        let mut lists = Vec::new();
+        for kind in [Kind::VirtualKey, Kind::ProviderConfig] {
+            let key = self.dialect().text(&list_key(Kind::Budget, kind, ""));
+            lists.push(format!(
+                "SELECT 'list', min(b.at), {key} || b.parent, 'budget', b.parent_kind, b.parent, 0, {together} \
+                 FROM {ENTRIES} b WHERE b.kind = 'budget' AND b.at LIKE 'b%' AND b.parent_kind = '{}' \
+                 AND NOT EXISTS (SELECT 1 FROM {ENTRIES} l WHERE l.kind = 'list' AND l.key = {key} || b.parent) \
+                 GROUP BY b.parent_kind, b.parent",
+                kind.name()
+            ));
+        }
+        self.run(&format!(
+            "INSERT INTO {ENTRIES} (kind, at, key, id, parent_kind, parent, present, hash) {}",
+            lists.join(" UNION ALL ")
+        ))
+        .await?;
+        if !self.catalog.has_column(TEAMS, "budget_id")
+            && self.catalog.has_column(BUDGETS, "team_id")
+        {
+            self.run(&format!(
+                "INSERT INTO {ENTRIES} (kind, at, key, parent_kind, parent, present, hash) \
+                 SELECT 'claim', t.at, t.budget_id, 'team', t.key, 0, '' FROM {ENTRIES} t \
+                 WHERE t.kind = 'team' AND t.budget_id IS NOT NULL"
+            ))
+            .await?;
+        }
+        self.run(&format!(
+            "UPDATE {ENTRIES} SET parent_kind = c.parent_kind, parent = c.parent, hash = {ENTRIES}.hash || c.parent \
+             FROM {ENTRIES} c WHERE c.kind = 'claim' AND {ENTRIES}.kind = 'budget' AND {ENTRIES}.key = c.key \
+             AND {ENTRIES}.parent IS NULL"
+        ))
+        .await?;
+        for (kind, bit) in [("virtual_key", KEY_FLAG), ("team", TEAM_FLAG)] {
+            self.flags(kind, 1_u64 << bit).await?;
+        }
+        Ok(())
+    }
+
+    /// A flag inside a budget is its owner's, unless the owner says something itself.
+    async fn flags(&self, kind: &str, bit: u64) -> Result<(), DbErr> {
+        let owner = if kind == "team" {
+            "CASE WHEN b.parent_kind = 'team' THEN b.parent END".to_owned()
+        } else {
+            format!(
+                "CASE b.parent_kind WHEN 'virtual_key' THEN b.parent WHEN 'provider_config' THEN COALESCE(p.parent, \
+                 (SELECT d.virtual_key_id FROM {PROVIDER_CONFIGS} d WHERE '#' || CAST(d.id AS text) = b.parent)) END"
+            )
+        };
+        let flags = format!(
+            "SELECT x.owner AS owner, max(x.flag) AS flag, min(x.at) AS at FROM (SELECT {owner} AS owner, \
+             f.calendar_aligned AS flag, f.at AS at FROM {ENTRIES} f JOIN {ENTRIES} b ON b.kind = 'budget' AND b.key = f.key \
+             LEFT JOIN {ENTRIES} p ON p.kind = 'provider_config' AND b.parent_kind = p.kind AND p.key = b.parent \
+             WHERE f.kind = 'flag') x WHERE x.owner IS NOT NULL GROUP BY x.owner"
+        );
+        self.run(&format!(
+            "UPDATE {ENTRIES} SET calendar_aligned = f.flag, present = present | {bit}, hash = hash || f.flag \
+             FROM ({flags}) f WHERE {ENTRIES}.kind = '{kind}' AND {ENTRIES}.key = f.owner AND ({ENTRIES}.present & {bit}) = 0"
+        ))
+        .await?;
+        self.run(&format!(
+            "INSERT INTO {ENTRIES} (kind, at, key, id, present, hash, calendar_aligned) \
+             SELECT '{kind}', f.at, f.owner, f.owner, {bit}, f.flag, f.flag FROM ({flags}) f \
+             WHERE NOT EXISTS (SELECT 1 FROM {ENTRIES} k WHERE k.kind = '{kind}' AND k.key = f.owner)"
+        ))
+        .await
+        .map(|_| ())
+    }
+
+    /// Those without an id mean the how many-th of their provider, among the rows that no id means.
+    async fn match_provider_configs(&self) -> Result<(), DbErr> {
+        self.run(&format!(
+            "UPDATE {ENTRIES} SET row_id = m.id FROM (SELECT e.key AS key, CAST(d.id AS text) AS id FROM {ENTRIES} e \
+             JOIN (SELECT c.id AS id, c.virtual_key_id AS virtual_key_id, c.provider AS provider, \
+             row_number() OVER (PARTITION BY c.virtual_key_id, c.provider ORDER BY c.id) AS place FROM {PROVIDER_CONFIGS} c \
+             WHERE NOT EXISTS (SELECT 1 FROM {ENTRIES} k WHERE k.kind = 'provider_config' AND k.row_id = CAST(c.id AS text))) d \
+             ON d.virtual_key_id = e.parent AND d.provider = e.provider AND d.place = CAST(e.place AS bigint) \
+             WHERE e.kind = 'provider_config' AND e.id IS NULL) m \
+             WHERE {ENTRIES}.kind = 'provider_config' AND {ENTRIES}.key = m.key"
+        ))
+        .await
+        .map(|_| ())
+    }
+
+    async fn find_owners(&self) -> Result<(), DbErr> {
+        for sql in [
+            format!(
+                "UPDATE {ENTRIES} SET owner_id = parent WHERE kind IN ('budget', 'list', 'claim') AND parent_kind <> 'provider_config'"
+            ),
+            format!(
+                "UPDATE {ENTRIES} SET owner_id = COALESCE(p.row_id, '') FROM {ENTRIES} p WHERE p.kind = 'provider_config' \
+                 AND {ENTRIES}.kind IN ('budget', 'list', 'claim') AND {ENTRIES}.parent_kind = p.kind AND {ENTRIES}.parent = p.key"
+            ),
+            // By its number, of a provider config that the file does not have.
+            format!(
+                "UPDATE {ENTRIES} SET owner_id = substr(parent, 2) WHERE kind IN ('budget', 'list', 'claim') \
+                 AND parent_kind = 'provider_config' AND owner_id IS NULL AND parent LIKE '#%'"
+            ),
+            // A new one has no number yet.
+            format!("UPDATE {ENTRIES} SET owner_id = NULL WHERE owner_id = ''"),
+        ] {
+            self.run(&sql).await?;
+        }
+        Ok(())
+    }
+
+    /// Those whose id is not there mean the row of their owner with the same window.
+    async fn match_budgets(&self) -> Result<(), DbErr> {
+        self.make(WORDS, "(word text, span text, nanoseconds bigint)")
+            .await?;
+        let mut words = Vec::new();
+        for row in self
+            .connection
+            .query_all_raw(Statement::from_string(
+                self.dialect().backend(),
+                format!("SELECT DISTINCT reset_duration AS word FROM {BUDGETS} WHERE reset_duration IS NOT NULL"),
+            ))
+            .await?
+        {
+            let word: String = row.try_get("", "word")?;
+            if let Some(window) = Window::parse(&word) {
+                words.push(format!(
+                    "({}, '{}', {})",
+                    self.dialect().text(&word),
+                    span(&window),
+                    window.nanoseconds()
+                ));
+            }
+        }
+        if !words.is_empty() {
+            self.run(&format!("INSERT INTO {WORDS} VALUES {}", words.join(", ")))
+                .await?;
+        }
+        let arms: Vec<String> = owners(self.catalog)
+            .into_iter()
+            .map(|kind| {
+                let column = owner_column(kind);
+                format!(
+                    "SELECT b.id AS id, '{}' AS parent_kind, CAST(b.{column} AS text) AS owner_id, b.reset_duration AS word, \
+                     w.span AS span, w.nanoseconds AS nanoseconds, CAST(COALESCE(b.current_usage, 0) AS {}) AS usage \
+                     FROM {BUDGETS} b LEFT JOIN {WORDS} w ON w.word = b.reset_duration WHERE b.{column} IS NOT NULL",
+                    kind.name(),
+                    decimal(self.dialect())
+                )
+            })
+            .collect();
+        self.make(OWNED, &format!("AS {}", arms.join(" UNION ALL ")))
+            .await?;
+        self.run(&format!(
+            "CREATE INDEX tollgate_owned_owner ON {OWNED} (parent_kind, owner_id)"
+        ))
+        .await?;
+        self.analyze(OWNED).await?;
+        self.analyze(ENTRIES).await?;
+        self.run(&format!(
+            "UPDATE {ENTRIES} SET row_id = m.id FROM (SELECT x.key AS key, x.id AS id FROM (SELECT e.key AS key, o.id AS id, \
+             row_number() OVER (PARTITION BY e.key ORDER BY CASE WHEN o.word = e.reset_duration THEN 0 ELSE 1 END, \
+             o.usage DESC, o.id) AS n FROM {ENTRIES} e JOIN {OWNED} o ON o.parent_kind = e.parent_kind \
+             AND o.owner_id = e.owner_id AND o.span = e.span WHERE e.kind = 'budget' AND e.row_id IS NULL \
+             AND NOT EXISTS (SELECT 1 FROM {ENTRIES} k WHERE k.kind = 'budget' AND k.row_id = o.id)) x WHERE x.n = 1) m \
+             WHERE {ENTRIES}.kind = 'budget' AND {ENTRIES}.key = m.key"
+        ))
+        .await?;
+        Ok(())
+    }
+
+    /// Whether a virtual key's value cannot be read here: `v` is the key.
+    pub(super) fn is_encrypted(&self) -> String {
+        if self.catalog.has_column(VIRTUAL_KEYS, "encryption_status") {
+            "COALESCE(v.encryption_status, '') NOT IN ('', 'plain_text')".to_owned()
+        } else {
+            "1 = 0".to_owned()
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! What is told of a file: changes by table, and what a reader should know.
+
+use sea_orm::{ConnectionTrait, DbErr, Statement};
+use tollgate_migration::governance::{BUDGETS, VIRTUAL_KEYS};
+
+use super::collector::Notes;
+use super::deeds::{DOOMED, KEPT};
+use super::entry::{Kind, path};
+use super::fields::{THINGS, thing};
+use super::stage::{ENTRIES, Stage};
+use crate::budget::schema::RATE_LIMITS;
+use crate::reconcile::resets::remind;
+use crate::reconcile::{SAMPLES, count};
+use crate::report::{Finding, Report, Severity};
+use crate::virtual_key::{JOIN, JOIN_COLUMN};
+
+/// Rows of one kind and one fate.
+struct Told {
+    kind: String,
+    action: String,
+    rows: u64,
+    ids: Vec<String>,
+}
+
+fn finding(code: &str, severity: Severity, table: &str, told: (u64, Vec<String>)) -> Finding {
+    let (title, effect, resolve) = match code {
+        "R005" => (
+            "edited since the file was applied, and the file's entry has not changed",
+            "the edit stays",
+            "--force lets the file win; or write the edit into the file",
+        ),
+        "R006" => (
+            "added since the file was applied, and the file's list has not changed",
+            "the row stays",
+            "--force deletes it; or write it into the file",
+        ),
+        "R007" => (
+            "deleted since the file was applied, and the file's entry has not changed",
+            "it is not made again, nor what hangs on it",
+            "--force makes it again; or delete it from the file",
+        ),
+        "R008" => (
+            "a limit that has been spent already",
+            "the owner is blocked until the window is over",
+            "nothing to do where that is meant",
+        ),
+        "R011" => (
+            "an encrypted value that is not the file's",
+            "the value in the database stays: Tollgate holds no key to encrypt with",
+            "change it in the gateway, or correct the file",
+        ),
+        _ => (
+            "a new virtual key without a value got one",
+            "nobody has been told the value",
+            "read it in the gateway, or give the value in the file (env.NAME)",
+        ),
+    };
+    let (rows, sample_ids) = told;
+    Finding {
+        code: code.to_owned(),
+        severity,
+        title: title.to_owned(),
+        table: table.to_owned(),
+        column: None,
+        rows,
+        sample_ids,
+        effect: effect.to_owned(),
+        resolve: resolve.to_owned(),
+    }
+}
+
+impl<C: ConnectionTrait> Stage<'_, C> {
+    /// Everything that is done and noticed, before it is done.
+    pub(super) async fn tell(&self, notes: &Notes, report: &mut Report) -> Result<(), DbErr> {
+        let mut arms: Vec<String> = THINGS
+            .iter()
+            .filter(|one| self.catalog.has_table(one.table))
+            .map(|one| {
+                format!(
+                    "SELECT '{}' AS kind, a.action AS action, COALESCE(a.row_id, a.given) AS id FROM {} a",
+                    one.kind.name(),
+                    one.deeds()
+                )
+            })
+            .collect();
+        arms.push(format!(
+            "SELECT w.kind, CASE WHEN n.id IS NULL THEN 'delete' WHEN w.kind = 'budget' THEN 'detach' ELSE 'stay' END, w.id \
+             FROM {DOOMED} w LEFT JOIN (SELECT DISTINCT z.kind AS kind, z.id AS id FROM ({}) z) n ON n.kind = w.kind AND n.id = w.id",
+            self.needed()
+        ));
+        arms.push(format!("SELECT k.kind, 'keep', k.id FROM {KEPT} k"));
+        if self.catalog.has_table(JOIN) {
+            arms.push(format!(
+                "SELECT 'assignment', 'delete', '' FROM {JOIN} j JOIN {DOOMED} w ON w.kind = 'provider_config' \
+                 AND w.id = CAST(j.{JOIN_COLUMN} AS text)"
+            ));
+        }
+        let tables =
+            super::super::credentials::tables_of_virtual_keys(self.connection, self.dialect())
+                .await?;
+        for table in tables {
+            arms.push(format!(
+                "SELECT '{table}', 'delete', '' FROM {table} x JOIN {DOOMED} w ON w.kind = 'virtual_key' AND w.id = x.virtual_key_id"
+            ));
+        }
+        let budgets = thing(Kind::Budget).deeds();
+        arms.push(format!(
+            "SELECT 'budget', 'low', COALESCE(a.row_id, a.given) FROM {budgets} a WHERE a.action IN ('insert', 'update') \
+             AND a.n_max_limit < a.usage AND (a.o_max_limit IS NULL OR a.n_max_limit < a.o_max_limit)"
+        ));
+        let keys = thing(Kind::VirtualKey).deeds();
+        arms.push(format!(
+            "SELECT 'virtual_key', 'fresh', a.entry FROM {keys} a JOIN {ENTRIES} e ON e.kind = 'virtual_key' AND e.key = a.entry \
+             WHERE a.action = 'insert' AND e.value IS NULL"
+        ));
+        if self.catalog.has_column(VIRTUAL_KEYS, "value_hash") {
+            arms.push(format!(
+                "SELECT 'virtual_key', 'encrypted', v.id FROM {ENTRIES} e JOIN {VIRTUAL_KEYS} v ON v.id = e.row_id \
+                 WHERE e.kind = 'virtual_key' AND e.value_hash IS NOT NULL AND {} AND v.value_hash {} e.value_hash",
+                self.is_encrypted(),
+                self.dialect().differs()
+            ));
+        }
+        let sql = format!(
+            "SELECT y.kind AS kind, y.action AS action, y.id AS id, y.number AS number FROM (SELECT x.kind AS kind, \
+             x.action AS action, x.id AS id, count(*) OVER (PARTITION BY x.kind, x.action) AS number, \
+             row_number() OVER (PARTITION BY x.kind, x.action ORDER BY x.id) AS place FROM ({}) x) y \
+             WHERE y.place <= {SAMPLES} ORDER BY y.kind, y.action, y.place",
+            arms.join(" UNION ALL ")
+        );
+        let mut told: Vec<Told> = Vec::new();
+        for row in self
+            .connection
+            .query_all_raw(Statement::from_string(self.dialect().backend(), sql))
+            .await?
+        {
+            let (kind, action): (String, String) =
+                (row.try_get("", "kind")?, row.try_get("", "action")?);
+            let id: String = row.try_get("", "id")?;
+            // What the file gives no id is told by its place.
+            let id = id.strip_prefix('@').map_or(id.clone(), path);
+            let number: i64 = row.try_get("", "number")?;
+            match told.last_mut() {
+                Some(last) if last.kind == kind && last.action == action => last.ids.push(id),
+                _ => told.push(Told {
+                    kind,
+                    action,
+                    rows: number.unsigned_abs(),
+                    ids: vec![id],
+                }),
+            }
+        }
+        changes(&mut told, report);
+        findings(told, report);
+        report.findings.extend(read(notes));
+        self.tell_needed(report).await?;
+        remind(report);
+        Ok(())
+    }
+
+    /// Budgets and rate limits that lose their owner and stay.
+    async fn tell_needed(&self, report: &mut Report) -> Result<(), DbErr> {
+        let sql = format!(
+            "SELECT z.kind AS kind, z.id AS id, z.whose AS whose, count(*) OVER (PARTITION BY z.kind) AS number \
+             FROM ({}) z ORDER BY 1, 2, 3",
+            self.needed()
+        );
+        let rows = self
+            .connection
+            .query_all_raw(Statement::from_string(
+                self.dialect().backend(),
+                format!("SELECT * FROM ({sql}) y LIMIT 200"),
+            ))
+            .await?;
+        for (kind, table) in [("budget", BUDGETS), ("rate_limit", RATE_LIMITS)] {
+            let mut number = 0;
+            let mut ids: Vec<String> = Vec::new();
+            let mut whose: Vec<String> = Vec::new();
+            for row in &rows {
+                if row.try_get::<String>("", "kind")? != kind {
+                    continue;
+                }
+                number = row.try_get::<i64>("", "number")?;
+                let (id, who): (String, String) =
+                    (row.try_get("", "id")?, row.try_get("", "whose")?);
+                if !ids.contains(&id) && ids.len() < SAMPLES {
+                    ids.push(id);
+                }
+                if !whose.contains(&who) {
+                    whose.push(who);
+                }
+            }
+            if number > 0 {
+                report.findings.push(Finding {
+                    code: "R004".to_owned(),
+                    severity: Severity::Warning,
+                    title: format!(
+                        "a {} that somebody else refers to stays",
+                        kind.replace('_', " ")
+                    ),
+                    table: table.to_owned(),
+                    column: None,
+                    rows: number.unsigned_abs(),
+                    sample_ids: ids,
+                    effect: format!("it is referred to by {}", whose.join(", ")),
+                    resolve: "nothing to do; it belongs to whoever is left".to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn table_of(kind: &str) -> &str {
+    match kind {
+        "assignment" => JOIN,
+        other => THINGS
+            .iter()
+            .find(|one| one.kind.name() == other)
+            .map_or(other, |one| one.table),
+    }
+}
+
+fn changes(told: &mut [Told], report: &mut Report) {
+    // In the order in which rows are written.
+    for action in ["insert", "update", "detach", "delete"] {
+        for one in told.iter_mut().filter(|one| one.action == action) {
+            let ids: Vec<String> = one
+                .ids
+                .iter()
+                .filter(|id| !id.is_empty())
+                .cloned()
+                .collect();
+            count(
+                &mut report.changes,
+                table_of(&one.kind),
+                action,
+                one.rows,
+                ids,
+            );
+        }
+    }
+}
+
+fn findings(told: Vec<Told>, report: &mut Report) {
+    for one in told {
+        let (code, severity) = match one.action.as_str() {
+            "edited" => ("R005", Severity::Warning),
+            "keep" => ("R006", Severity::Warning),
+            "gone" => ("R007", Severity::Warning),
+            "low" => ("R008", Severity::Warning),
+            "encrypted" => ("R011", Severity::Warning),
+            "fresh" => ("R012", Severity::Info),
+            _ => continue,
+        };
+        let table = table_of(&one.kind).to_owned();
+        report
+            .findings
+            .push(finding(code, severity, &table, (one.rows, one.ids)));
+    }
+    report.findings.sort_by(|a, b| a.code.cmp(&b.code));
+}
+
+/// What was read of the file that is not as it should be.
+fn read(notes: &Notes) -> Vec<Finding> {
+    let lifted = notes.lifted.iter().map(|(what, times, places)| Finding {
+        code: "R009".to_owned(),
+        severity: Severity::Info,
+        title: format!("an older form in the file: {what}"),
+        table: BUDGETS.to_owned(),
+        column: None,
+        rows: *times,
+        sample_ids: places.clone(),
+        effect: "it is read as what it stands for; the gateway itself ignores it since v1.5.0"
+            .to_owned(),
+        resolve: "write budgets: [...] inside of the owner, and calendar_aligned beside it"
+            .to_owned(),
+    });
+    let unread = notes.unread.iter().map(|(path, times)| Finding {
+        code: "R010".to_owned(),
+        severity: Severity::Info,
+        title: "a part of the file that is not read".to_owned(),
+        table: path.clone(),
+        column: None,
+        rows: *times,
+        sample_ids: Vec::new(),
+        effect: "what the database holds of it stays".to_owned(),
+        resolve: "nothing to do".to_owned(),
+    });
+    lifted.chain(unread).collect()
+}
