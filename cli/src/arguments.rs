@@ -471,6 +471,9 @@ pub(crate) enum BudgetCommand {
         cost: Option<String>,
     },
     /// Add what a request cost to every budget above it, in one transaction
+    ///
+    /// A window that is over begins anew with it. For a gateway that embeds tollgate-service, or one that is stopped: a
+    /// Bifrost that runs keeps usage in memory and writes it back on its next tick.
     Record {
         #[command(flatten)]
         asked: Asked,

@@ -3,6 +3,7 @@
 //! For a gateway that embeds this crate, or one that is stopped: a Bifrost that runs keeps usage in memory and writes it
 //! back on its next tick.
 
+mod amount;
 mod chain;
 mod cost;
 mod requests;
@@ -16,15 +17,17 @@ use serde::Serialize;
 use tollgate_migration::Dialect;
 use tollgate_migration::governance::{BUDGETS, VIRTUAL_KEYS};
 
+pub use amount::Amount;
 pub use chain::Standing;
 pub use cost::Cost;
 pub use requests::TABLE as REQUESTS;
-pub(crate) use requests::forget as forget_requests;
+pub(crate) use requests::{count_before as count_requests, forget_page as forget_requests};
 
 use crate::connection::{Connection, Transaction};
 use crate::database::Access;
 use crate::error::{Error, Result};
 use crate::instant;
+use crate::report::{Finding, Severity};
 use crate::retry::{backoff, is_transient};
 use crate::runner::Session;
 use chain::Link;
@@ -63,7 +66,8 @@ impl Budgets {
     /// Looks at the schema.
     ///
     /// # Errors
-    /// [`Error::NotFound`] where the tables of budgets are not there.
+    /// [`Error::NotFound`] where the tables of budgets are not there; [`Error::Refused`] where a later version of the gateway
+    /// has budgets that would not be asked (G016).
     pub async fn look<C: ConnectionTrait>(connection: &C, dialect: Dialect) -> Result<Self> {
         let schema = Schema::look(connection, dialect).await.map_err(doing())?;
         for (table, column) in [
@@ -76,6 +80,17 @@ impl Budgets {
                     what: format!("{table}.{column} here"),
                 });
             }
+        }
+        // Whoever says "allowed" must have asked every budget.
+        if schema.has(BUDGETS, "model_config_id") {
+            return Err(Error::refused(
+                "past_known",
+                format!(
+                    "the database is past what this version knows: {BUDGETS}.model_config_id is there, and budgets of model \
+                     configs would not be asked"
+                ),
+                "use a newer Tollgate",
+            ));
         }
         Ok(Self { schema })
     }
@@ -95,7 +110,7 @@ impl Budgets {
         now: DateTime<Utc>,
     ) -> Result<Verdict> {
         let links = self
-            .chain(connection, virtual_key, Some(provider), cost)
+            .chain(connection, virtual_key, Some(provider), cost, now)
             .await?;
         let blocked_by = links
             .iter()
@@ -118,7 +133,9 @@ impl Budgets {
         provider: Option<&str>,
         now: DateTime<Utc>,
     ) -> Result<Vec<Standing>> {
-        let links = self.chain(connection, virtual_key, provider, None).await?;
+        let links = self
+            .chain(connection, virtual_key, provider, None, now)
+            .await?;
         Ok(links.iter().map(|link| link.standing(now, false)).collect())
     }
 
@@ -162,13 +179,14 @@ impl Budgets {
                 .map_err(doing())?
         {
             transaction.rollback().await.map_err(doing())?;
+            self.exists(connection, virtual_key).await?;
             return Ok(Recorded {
                 recorded: false,
                 budgets: Vec::new(),
             });
         }
         let links = self
-            .chain(&transaction, virtual_key, Some(provider), None)
+            .chain(&transaction, virtual_key, Some(provider), None, now)
             .await?;
         let budgets = self
             .add(&transaction, &links, cost, now)
@@ -192,7 +210,11 @@ impl Budgets {
             return Ok(Vec::new());
         }
         let dialect = self.schema.dialect;
-        let before = chain::locked(transaction, &self.schema, links, "0").await?;
+        let before = chain::locked(transaction, &self.schema, links, now).await?;
+        // Deleted while they were waited for.
+        if before.is_empty() {
+            return Ok(Vec::new());
+        }
         let list = |links: &[&Link]| {
             let ids: Vec<String> = links.iter().map(|link| dialect.text(&link.id)).collect();
             ids.join(", ")
@@ -208,12 +230,11 @@ impl Budgets {
                 }
                 Due::Align(start) => start,
             };
-            let start = dialect.text(&instant::text(start));
-            let start = match dialect {
-                Dialect::Postgres => format!("CAST({start} AS timestamptz)"),
-                Dialect::Sqlite => start,
-            };
-            begins += &format!(" WHEN {} THEN {start}", dialect.text(&link.id));
+            begins += &format!(
+                " WHEN {} THEN {}",
+                dialect.text(&link.id),
+                instant::literal(dialect, start)
+            );
         }
         let usage = if over.is_empty() {
             "COALESCE(current_usage, 0)".to_owned()
@@ -243,7 +264,7 @@ impl Budgets {
                 [cost.as_str().into()],
             ))
             .await?;
-        let after = chain::locked(transaction, &self.schema, links, "0").await?;
+        let after = chain::locked(transaction, &self.schema, links, now).await?;
         // In the order in which they are asked.
         Ok(links
             .iter()
@@ -258,6 +279,7 @@ impl Budgets {
         virtual_key: &str,
         provider: Option<&str>,
         cost: Option<&Cost>,
+        now: DateTime<Utc>,
     ) -> Result<Vec<Link>> {
         let links = chain::chain(
             connection,
@@ -265,6 +287,7 @@ impl Budgets {
             virtual_key,
             provider,
             cost.map_or("0", Cost::as_str),
+            now,
         )
         .await
         .map_err(doing())?;
@@ -291,6 +314,23 @@ impl Budgets {
             .ok_or_else(|| Error::NotFound {
                 what: format!("virtual key {virtual_key:?}"),
             })
+    }
+}
+
+/// Who does not notice what was written (R003): how many rows.
+pub fn unnoticed(rows: u64) -> Finding {
+    Finding {
+        code: "R003".to_owned(),
+        severity: Severity::Info,
+        title: "a Bifrost that runs does not notice".to_owned(),
+        table: BUDGETS.to_owned(),
+        column: None,
+        rows,
+        sample_ids: Vec::new(),
+        effect: "it keeps keys and usage in memory, and writes usage back on its next tick"
+            .to_owned(),
+        resolve: "nothing to do for a gateway that embeds tollgate-service, or one that is stopped"
+            .to_owned(),
     }
 }
 

@@ -2,10 +2,20 @@
 //! (`reference/bifrost.md` §0).
 
 use chrono::{DateTime, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, TimeZone, Utc};
+use tollgate_migration::Dialect;
 
 /// A time as the gateway's driver writes it on SQLite, and as PostgreSQL reads it.
 pub(crate) fn text(at: DateTime<Utc>) -> String {
     at.format("%Y-%m-%d %H:%M:%S%.9f+00:00").to_string()
+}
+
+/// A time in a statement.
+pub(crate) fn literal(dialect: Dialect, at: DateTime<Utc>) -> String {
+    let text = dialect.text(&text(at));
+    match dialect {
+        Dialect::Postgres => format!("CAST({text} AS timestamptz)"),
+        Dialect::Sqlite => text,
+    }
 }
 
 /// Reads a time as SQLite's drivers write it: `2026-03-29 10:11:12.123456789+00:00`, with a `T`, a `Z`, no fraction, no

@@ -46,7 +46,8 @@ fn code(error: &DbErr) -> Option<String> {
         .map(|code| code.into_owned())
 }
 
-/// PostgreSQL's refusal of a table that another transaction has just made, `IF NOT EXISTS` or not.
+/// PostgreSQL's refusal of a table that another transaction has just made, `IF NOT EXISTS` or not: of the table itself, of
+/// the row type that comes with it, or of their rows in the catalog.
 pub(crate) fn is_made_twice(error: &DbErr) -> bool {
-    code(error).is_some_and(|code| matches!(code.as_str(), "23505" | "42P07"))
+    code(error).is_some_and(|code| matches!(code.as_str(), "23505" | "42P07" | "42710"))
 }

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use backon::Retryable;
 use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbErr, Statement};
+use tollgate_migration::governance::adoption::past;
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 use tollgate_migration::{Catalog, Context, Dialect, Track};
 
@@ -97,6 +98,13 @@ pub async fn delete(
             what: format!("table {VIRTUAL_KEYS} here"),
         });
     }
+    if let Some((table, sign)) = past(&catalog).first() {
+        return Err(Error::refused(
+            "past_known",
+            format!("the database is past what this version knows: it has {table} ({sign})"),
+            "use a newer Tollgate, or delete it in the gateway: what is the key's there would stay; nothing was changed",
+        ));
+    }
     let mut report = Report {
         result: Some(match doomed {
             Doomed::VirtualKey(id) => {
@@ -128,11 +136,16 @@ pub async fn delete(
         stop,
     )
     .await?;
-    let deleted = (|| transaction(&connection, &catalog, doomed))
-        .retry(backoff())
-        .when(is_transient)
-        .await
-        .map_err(doing());
+    let deleted = (|| async {
+        // Whoever waits for a held row can be told to stop between two tries.
+        stop.check()?;
+        transaction(&connection, &catalog, doomed)
+            .await
+            .map_err(doing())
+    })
+    .retry(backoff())
+    .when(|error: &Error| matches!(error, Error::Database { source, .. } if is_transient(source)))
+    .await;
     lock.release().await;
     let (changes, findings) = deleted?.ok_or_else(|| missing(doomed))?;
     report.changes = changes;
@@ -296,7 +309,11 @@ async fn goods<C: ConnectionTrait>(
         let not_mine = match &mine {
             Some(mine) => {
                 theirs.push(format!("b.{name} IN ({mine})"));
-                format!("b.{name} NOT IN ({mine})")
+                // Of nobody's configs none is mine.
+                format!(
+                    "NOT COALESCE(b.{name} IN ({mine}), {})",
+                    dialect.falsehood()
+                )
             }
             None => "1 = 1".to_owned(),
         };
@@ -313,7 +330,6 @@ async fn goods<C: ConnectionTrait>(
     );
     column("team_id", None, "team");
     column("customer_id", None, "customer");
-    column("model_config_id", None, "model config");
     for (name, column) in referrers(catalog, table, reference) {
         let id = if catalog.has_column(name, "id") {
             "CAST(x.id AS text)"
@@ -425,21 +441,18 @@ async fn foretell(
     if let Some(key) = doomed.key() {
         changes.extend(count_rows_of_virtual_key(connection, key).await?);
     }
-    told(&mut changes, doomed, owned);
+    let detached = owned_and_needed(connection, catalog, doomed, owned).await?;
+    told(&mut changes, doomed, owned, detached);
     Ok(changes)
 }
 
 /// The rows that are known by name.
-fn told(changes: &mut Vec<Change>, doomed: &Doomed, owned: &Owned) {
+fn told(changes: &mut Vec<Change>, doomed: &Doomed, owned: &Owned, detached: Vec<String>) {
     let mut tell = |table: &str, action: &str, ids: Vec<String>| {
         let rows = u64::try_from(ids.len()).unwrap_or(u64::MAX);
         count(changes, table, action, rows, ids);
     };
-    tell(
-        BUDGETS,
-        "detach",
-        owned.budgets.stay.keys().cloned().collect(),
-    );
+    tell(BUDGETS, "detach", detached);
     tell(BUDGETS, "delete", owned.budgets.go.clone());
     tell(
         PROVIDER_CONFIGS,
@@ -483,12 +496,53 @@ async fn transaction(
     if let Some(key) = doomed.key() {
         changes.extend(delete_rows_of_virtual_key(&transaction, key).await?);
     }
+    let detached = owned_and_needed(&transaction, catalog, doomed, &owned).await?;
     for sql in statements(catalog, doomed, &owned) {
         transaction.execute_unprepared(&sql).await?;
     }
     transaction.commit().await?;
-    told(&mut changes, doomed, &owned);
+    told(&mut changes, doomed, &owned, detached);
     Ok(Some((changes, kept(&owned))))
+}
+
+/// Which of the budgets that stay lose an owner: by a column of theirs, not by a reference alone.
+async fn owned_and_needed<C: ConnectionTrait>(
+    connection: &C,
+    catalog: &Catalog,
+    doomed: &Doomed,
+    owned: &Owned,
+) -> std::result::Result<Vec<String>, DbErr> {
+    let dialect = catalog.dialect;
+    let stay: Vec<String> = owned.budgets.stay.keys().cloned().collect();
+    let arms: Vec<String> = owner_columns(catalog, doomed, owned)
+        .into_iter()
+        .map(|(column, mine)| format!("b.{column} IN ({mine})"))
+        .collect();
+    if stay.is_empty() || arms.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found = texts(
+        connection,
+        dialect,
+        format!(
+            "SELECT b.id AS id, '' AS whose FROM {BUDGETS} b WHERE b.id IN ({}) AND ({}) ORDER BY b.id",
+            list(dialect, &stay),
+            arms.join(" OR ")
+        ),
+    )
+    .await?;
+    Ok(found.into_iter().map(|(id, _)| id).collect())
+}
+
+/// The owner columns of budgets that are there, each with whom of them is deleted.
+fn owner_columns(catalog: &Catalog, doomed: &Doomed, owned: &Owned) -> Vec<(&'static str, String)> {
+    let key = doomed.key().map(|id| catalog.dialect.text(id));
+    let configs = (!owned.configs.is_empty()).then(|| numbers(&owned.configs));
+    [("virtual_key_id", key), ("provider_config_id", configs)]
+        .into_iter()
+        .filter(|(column, _)| catalog.has_column(BUDGETS, column))
+        .filter_map(|(column, mine)| Some((column, mine?)))
+        .collect()
 }
 
 /// What goes by name, in the order that foreign keys of every version allow: references before what they refer to, and
@@ -499,11 +553,8 @@ fn statements(catalog: &Catalog, doomed: &Doomed, owned: &Owned) -> Vec<String> 
     let key = doomed.key().map(|id| dialect.text(id));
     let mut statements = Vec::new();
     let stay: Vec<String> = owned.budgets.stay.keys().cloned().collect();
-    for (column, mine) in [("virtual_key_id", &key), ("provider_config_id", &configs)] {
-        if let Some(mine) = mine
-            && !stay.is_empty()
-            && catalog.has_column(BUDGETS, column)
-        {
+    for (column, mine) in owner_columns(catalog, doomed, owned) {
+        if !stay.is_empty() {
             statements.push(format!(
                 "UPDATE {BUDGETS} SET {column} = NULL WHERE id IN ({}) AND {column} IN ({mine})",
                 list(dialect, &stay)

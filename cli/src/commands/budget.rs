@@ -17,8 +17,13 @@ pub(super) async fn run(arguments: &Arguments, command: &BudgetCommand) -> Answe
         Ok(answered) => answered,
         Err(error) => return Answer::failed(name, error),
     };
+    let findings = match command {
+        BudgetCommand::Record { .. } => vec![budget::unnoticed(1)],
+        _ => Vec::new(),
+    };
     let report = Report {
         result: Some(result),
+        findings,
         ..Report::default()
     };
     Answer::new(name, Outcome { report, error }, View::Plain(text))
@@ -44,23 +49,7 @@ async fn answer(arguments: &Arguments, command: &BudgetCommand) -> Result<Answer
                 .await?;
             let (text, error) = match &verdict.blocked_by {
                 None => ("allowed".to_owned(), None),
-                Some(by) => {
-                    let again = by.resets_at.as_ref().map_or_else(
-                        || "it never resets: its duration cannot be read".to_owned(),
-                        |at| format!("it counts from zero again at {at}"),
-                    );
-                    (
-                        "refused".to_owned(),
-                        Some(Error::refused(
-                            "budget_exceeded",
-                            format!(
-                                "budget {} of {} is spent: {} of {}",
-                                by.budget_id, by.owner, by.current_usage, by.max_limit
-                            ),
-                            again,
-                        )),
-                    )
-                }
+                Some(by) => ("refused".to_owned(), Some(refusal(by, cost.as_ref()))),
             };
             Ok((serde_json::json!(verdict), text, error))
         }
@@ -70,6 +59,12 @@ async fn answer(arguments: &Arguments, command: &BudgetCommand) -> Result<Answer
             request_id,
         } => {
             let cost: Cost = cost.parse()?;
+            if request_id.as_deref().is_some_and(|id| id.trim().is_empty()) {
+                return Err(Error::usage(
+                    "the request id is empty",
+                    "give each request an id of its own, or leave --request-id out",
+                ));
+            }
             let session = session(arguments, Duration::ZERO)?;
             let (connection, budgets) = budget::open(&session, Access::Write).await?;
             let recorded = budgets
@@ -105,6 +100,30 @@ async fn answer(arguments: &Arguments, command: &BudgetCommand) -> Result<Answer
             Ok((serde_json::json!({ "budgets": standings }), text, None))
         }
     }
+}
+
+/// Why a budget says no, and when it may say yes again.
+fn refusal(by: &Standing, cost: Option<&Cost>) -> Error {
+    let Standing {
+        budget_id,
+        owner,
+        current_usage: usage,
+        max_limit: limit,
+        ..
+    } = by;
+    let message = match cost {
+        Some(cost) if !by.is_spent => format!(
+            "budget {budget_id} of {owner} would be exceeded: {usage} of {limit} are spent, and the request costs {}",
+            cost.as_str()
+        ),
+        _ => format!("budget {budget_id} of {owner} is spent: {usage} of {limit}"),
+    };
+    let hint = match &by.resets_at {
+        _ if limit.is_nothing() => "its limit allows nothing; raise it in the gateway".to_owned(),
+        None => "it never resets: its duration or its last reset cannot be read".to_owned(),
+        Some(at) => format!("it counts from zero again at {at}"),
+    };
+    Error::refused("budget_exceeded", message, hint)
 }
 
 /// One line per budget, in the order in which they are asked.

@@ -6,8 +6,9 @@ use serde::Serialize;
 use tollgate_migration::Dialect;
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 
+use super::amount::Amount;
 use super::schema::{CUSTOMERS, Schema, TEAMS};
-use super::window::{Due, Window};
+use super::window::{Alignment, Due, Unit, Window};
 use crate::instant;
 
 /// A budget of the chain, as it is at an instant.
@@ -18,17 +19,20 @@ pub struct Standing {
     /// Whose it is: `provider_config 7`, `virtual_key vk-1`, `team t-1` or `customer c-1`.
     pub owner: String,
     /// The limit, in the gateway's currency.
-    pub max_limit: serde_json::Number,
+    pub max_limit: Amount,
     /// What counts against it now: nothing where its window is over.
-    pub current_usage: serde_json::Number,
+    pub current_usage: Amount,
     /// The reset duration, as it is stored.
     pub reset_duration: String,
-    /// Whether it follows the calendar.
+    /// Whether it follows the calendar: its owner's flag is on, and its duration may.
     pub calendar_aligned: bool,
     /// When it counts from zero again: RFC 3339; `None` where the duration cannot be read, so never.
     pub resets_at: Option<String>,
     /// Whether it lets a request through.
     pub allows: bool,
+    /// Whether it lets none through, whatever it costs.
+    #[serde(skip)]
+    pub is_spent: bool,
 }
 
 /// A row of the chain.
@@ -36,14 +40,14 @@ pub struct Standing {
 pub(super) struct Link {
     pub(super) id: String,
     owner: String,
-    limit: String,
-    usage: String,
+    limit: Amount,
+    usage: Amount,
     spent: bool,
     spent_with_cost: bool,
     spent_by_cost: bool,
     last_reset: Last,
     word: String,
-    aligned: bool,
+    alignment: Alignment,
 }
 
 /// When a window began.
@@ -56,7 +60,7 @@ enum Last {
 }
 
 impl Link {
-    fn read(row: &QueryResult) -> Result<Self, DbErr> {
+    fn read(row: &QueryResult, dialect: Dialect) -> Result<Self, DbErr> {
         let text = |name: &str| row.try_get::<Option<String>>("", name);
         let flag = |name: &str| Ok::<_, DbErr>(row.try_get::<Option<i32>>("", name)? == Some(1));
         let last_reset = match text("last_reset")? {
@@ -66,14 +70,18 @@ impl Link {
         Ok(Self {
             id: row.try_get("", "id")?,
             owner: text("owner")?.unwrap_or_default(),
-            limit: text("max_limit")?.unwrap_or_default(),
-            usage: text("usage")?.unwrap_or_default(),
+            limit: Amount::read(row, "max_limit", dialect)?,
+            usage: Amount::read(row, "usage", dialect)?,
             spent: flag("spent")?,
             spent_with_cost: flag("spent_with_cost")?,
             spent_by_cost: flag("spent_by_cost")?,
             last_reset,
             word: text("word")?.unwrap_or_default(),
-            aligned: flag("aligned")?,
+            alignment: match (flag("aligned")?, flag("turned_on")?) {
+                (false, _) => Alignment::Off,
+                (true, false) => Alignment::On,
+                (true, true) => Alignment::TurnedOn,
+            },
         })
     }
 
@@ -84,8 +92,9 @@ impl Link {
             Last::At(at) => Some(at),
             Last::Unreadable => return Due::Nothing,
         };
-        Window::parse(&self.word)
-            .map_or(Due::Nothing, |window| window.due(began, self.aligned, now))
+        Window::parse(&self.word).map_or(Due::Nothing, |window| {
+            window.due(began, self.alignment, now)
+        })
     }
 
     fn resets_at(&self, now: DateTime<Utc>) -> Option<String> {
@@ -95,22 +104,15 @@ impl Link {
             Last::At(at) => Some(at),
             Last::Unreadable => return None,
         };
-        let end = window.ends(began, self.aligned, now);
+        let end = window.ends(began, self.alignment, now);
         Some(end.to_rfc3339_opts(SecondsFormat::AutoSi, true))
     }
 
     /// How it stands for a request, of a known cost or of one that nobody knows yet.
     pub(super) fn standing(&self, now: DateTime<Utc>, costs: bool) -> Standing {
         let over = matches!(self.due(now), Due::Reset(_));
-        let zero = || serde_json::Number::from(0);
-        let number = |text: &str| {
-            text.parse::<f64>()
-                .ok()
-                .and_then(serde_json::Number::from_f64)
-                .unwrap_or_else(zero)
-        };
         // A limit of zero always blocks, an empty window too.
-        let limit_is_zero = self.limit.parse::<f64>().is_ok_and(|limit| limit <= 0.0);
+        let limit_is_zero = self.limit.is_nothing();
         let allows = if over {
             !(limit_is_zero || (costs && self.spent_by_cost))
         } else {
@@ -119,18 +121,39 @@ impl Link {
         Standing {
             budget_id: self.id.clone(),
             owner: self.owner.clone(),
-            max_limit: number(&self.limit),
-            current_usage: if over { zero() } else { number(&self.usage) },
+            max_limit: self.limit.clone(),
+            current_usage: if over {
+                Amount::zero()
+            } else {
+                self.usage.clone()
+            },
             reset_duration: self.word.clone(),
-            calendar_aligned: self.aligned,
+            calendar_aligned: Window::parse(&self.word)
+                .is_some_and(|window| window.aligned_to(self.alignment).is_some()),
             resets_at: self.resets_at(now),
             allows,
+            is_spent: if over { limit_is_zero } else { self.spent },
         }
     }
 }
 
+/// When the calendar's window of a budget `b` began that is open at an instant; NULL where its duration does not align.
+fn period(dialect: Dialect, now: DateTime<Utc>) -> String {
+    let arms: String = Unit::ALL
+        .into_iter()
+        .map(|unit| {
+            let (exact, alias) = unit.words();
+            format!(
+                " WHEN b.reset_duration = '{exact}' OR lower(b.reset_duration) = '{alias}' THEN {}",
+                instant::literal(dialect, unit.start(now))
+            )
+        })
+        .collect();
+    format!("(CASE{arms} END)")
+}
+
 /// The columns of a budget `b`. `cost` is the parameter that holds an expected cost.
-fn columns(schema: &Schema, owner: &str, cost: &str) -> String {
+fn columns(schema: &Schema, owner: &str, cost: &str, now: DateTime<Utc>) -> String {
     let dialect = schema.dialect;
     let usage = "COALESCE(b.current_usage, 0)";
     let (cost, last) = match dialect {
@@ -144,19 +167,24 @@ fn columns(schema: &Schema, owner: &str, cost: &str) -> String {
         ),
     };
     let flag = |condition: &str| format!("CASE WHEN {condition} THEN 1 ELSE 0 END");
+    let alignments = schema.alignment_of_budgets();
     format!(
-        "b.id AS id, {owner} AS owner, CAST(b.max_limit AS text) AS max_limit, CAST({usage} AS text) AS usage, \
-         {} AS spent, {} AS spent_with_cost, {} AS spent_by_cost, {last} AS last_reset, b.reset_duration AS word, {} AS aligned",
+        "b.id AS id, {owner} AS owner, {} AS max_limit, {} AS usage, \
+         {} AS spent, {} AS spent_with_cost, {} AS spent_by_cost, {last} AS last_reset, b.reset_duration AS word, \
+         {} AS aligned, {} AS turned_on",
+        Amount::expression(dialect, "COALESCE(b.max_limit, 0)"),
+        Amount::expression(dialect, usage),
         flag(&format!("{usage} >= b.max_limit")),
         flag(&format!("{usage} + {cost} > b.max_limit")),
         flag(&format!("{cost} > b.max_limit")),
-        flag(&schema.is_aligned_budget()),
+        flag(&alignments.is_on()),
+        flag(&alignments.may_be_on_since(&period(dialect, now))),
     )
 }
 
 /// The chain of a virtual key (the first parameter) on a provider (the second, or every one): provider configs, the key,
 /// its team, the team's customer, the key's own customer. The third parameter is a cost.
-fn question(schema: &Schema, provider: bool) -> String {
+fn question(schema: &Schema, provider: bool, now: DateTime<Utc>) -> String {
     let p = |n| schema.dialect.parameter(n);
     let key = format!("v.id = {}", p(1));
     let free = schema.is_free();
@@ -164,7 +192,7 @@ fn question(schema: &Schema, provider: bool) -> String {
     let mut arm = |rank: u8, owner: &str, joins: &str, condition: &str| {
         arms.push(format!(
             "SELECT {rank} AS rank, {} FROM {VIRTUAL_KEYS} v {joins} JOIN {BUDGETS} b ON {condition} WHERE {key}",
-            columns(schema, owner, &p(3))
+            columns(schema, owner, &p(3), now)
         ));
     };
     let wanted = if provider {
@@ -220,7 +248,7 @@ fn question(schema: &Schema, provider: bool) -> String {
         // Nothing here says whose a budget is.
         arms.push(format!(
             "SELECT 9 AS rank, {} FROM {VIRTUAL_KEYS} v JOIN {BUDGETS} b ON 1 = 0 WHERE {key}",
-            columns(schema, "''", &p(3))
+            columns(schema, "''", &p(3), now)
         ));
     }
     // Every parameter has its place, whether or not an arm asks for it.
@@ -246,6 +274,7 @@ pub(super) async fn chain<C: ConnectionTrait>(
     virtual_key: &str,
     provider: Option<&str>,
     cost: &str,
+    now: DateTime<Utc>,
 ) -> Result<Vec<Link>, DbErr> {
     let values: [Value; 3] = [
         virtual_key.into(),
@@ -256,12 +285,12 @@ pub(super) async fn chain<C: ConnectionTrait>(
     for row in connection
         .query_all_raw(Statement::from_sql_and_values(
             schema.dialect.backend(),
-            question(schema, provider.is_some()),
+            question(schema, provider.is_some(), now),
             values,
         ))
         .await?
     {
-        let link = Link::read(&row)?;
+        let link = Link::read(&row, schema.dialect)?;
         if !links.iter().any(|known| known.id == link.id) {
             links.push(link);
         }
@@ -274,7 +303,7 @@ pub(super) async fn locked<C: ConnectionTrait>(
     connection: &C,
     schema: &Schema,
     links: &[Link],
-    cost: &str,
+    now: DateTime<Utc>,
 ) -> Result<Vec<Link>, DbErr> {
     let dialect = schema.dialect;
     let ids: Vec<String> = links.iter().map(|link| dialect.text(&link.id)).collect();
@@ -284,21 +313,24 @@ pub(super) async fn locked<C: ConnectionTrait>(
     };
     let sql = format!(
         "SELECT {} FROM {BUDGETS} b WHERE b.id IN ({}) ORDER BY b.id {lock}",
-        columns(schema, "''", &dialect.parameter(1)),
+        columns(schema, "''", &dialect.parameter(1), now),
         ids.join(", ")
     );
     let rows = connection
         .query_all_raw(Statement::from_sql_and_values(
             dialect.backend(),
             sql,
-            [cost.into()],
+            ["0".into()],
         ))
         .await?;
-    let mut now: Vec<Link> = rows.iter().map(Link::read).collect::<Result<_, DbErr>>()?;
-    for link in &mut now {
+    let mut found: Vec<Link> = rows
+        .iter()
+        .map(|row| Link::read(row, dialect))
+        .collect::<Result<_, DbErr>>()?;
+    for link in &mut found {
         if let Some(known) = links.iter().find(|known| known.id == link.id) {
             link.owner.clone_from(&known.owner);
         }
     }
-    Ok(now)
+    Ok(found)
 }

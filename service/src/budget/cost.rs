@@ -24,8 +24,13 @@ impl FromStr for Cost {
             && given.bytes().all(|byte| {
                 byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-')
             });
-        let is_finite = given.parse::<f64>().is_ok_and(f64::is_finite);
-        if is_decimal && is_finite {
+        // Neither beyond what SQLite's numbers hold, nor so small that they would hold nothing.
+        let digits = given.split(['e', 'E']).next().unwrap_or_default();
+        let is_zero = !digits.bytes().any(|byte| matches!(byte, b'1'..=b'9'));
+        let is_number = given
+            .parse::<f64>()
+            .is_ok_and(|cost| cost.is_finite() && (cost > 0.0 || is_zero));
+        if is_decimal && is_number {
             return Ok(Self(given.to_owned()));
         }
         Err(Error::usage(
@@ -49,11 +54,14 @@ mod tests {
             "12.345678901234567890123",
             "1e-7",
             "1E+2",
+            "0.000",
+            "0e-5",
         ] {
             assert_eq!(given.parse::<Cost>().unwrap().as_str(), given);
         }
         for given in [
-            "", "-1", "-0", "+1", "NaN", "inf", "1e999", "1,5", "0x10", "1 ", "1.2.3", "e5",
+            "", "-1", "-0", "+1", "NaN", "inf", "1e999", "1e-20000", "1,5", "0x10", "1 ", "1.2.3",
+            "e5",
         ] {
             assert!(given.parse::<Cost>().is_err(), "{given:?}");
         }

@@ -74,12 +74,23 @@ pub(super) async fn note<C: ConnectionTrait>(
     Ok(rows == 1)
 }
 
-/// How many were noted before an instant; deletes them unless they are only counted.
-pub(crate) async fn forget<C: ConnectionTrait>(
+/// Which were noted before an instant.
+fn noted_before(dialect: Dialect, verb: &str, more: &str, before: DateTime<Utc>) -> Statement {
+    Statement::from_sql_and_values(
+        dialect.backend(),
+        format!(
+            "{verb} FROM {TABLE} WHERE recorded_at < {}{more}",
+            time(dialect, dialect.parameter(1))
+        ),
+        [instant::text(before).into()],
+    )
+}
+
+/// How many were noted before an instant.
+pub(crate) async fn count_before<C: ConnectionTrait>(
     connection: &C,
     dialect: Dialect,
     before: DateTime<Utc>,
-    count_only: bool,
 ) -> Result<u64, DbErr> {
     if existing(connection, dialect, &[TABLE.to_owned()])
         .await?
@@ -87,23 +98,40 @@ pub(crate) async fn forget<C: ConnectionTrait>(
     {
         return Ok(0);
     }
-    let condition = format!("recorded_at < {}", time(dialect, dialect.parameter(1)));
-    let statement = |verb: &str| {
-        Statement::from_sql_and_values(
-            dialect.backend(),
-            format!("{verb} FROM {TABLE} WHERE {condition}"),
-            [instant::text(before).into()],
-        )
+    let row = connection
+        .query_one_raw(noted_before(
+            dialect,
+            "SELECT count(*) AS number",
+            "",
+            before,
+        ))
+        .await?;
+    let number: i64 = row.map_or(Ok(0), |row| row.try_get("", "number"))?;
+    Ok(number.unsigned_abs())
+}
+
+/// Forgets some of those that were noted before an instant, as one statement; how many.
+pub(crate) async fn forget_page<C: ConnectionTrait>(
+    connection: &C,
+    dialect: Dialect,
+    before: DateTime<Utc>,
+    page: u64,
+) -> Result<u64, DbErr> {
+    let place = match dialect {
+        Dialect::Postgres => "ctid",
+        Dialect::Sqlite => "rowid",
     };
-    if count_only {
-        let row = connection
-            .query_one_raw(statement("SELECT count(*) AS number"))
-            .await?;
-        let number: i64 = row.map_or(Ok(0), |row| row.try_get("", "number"))?;
-        return Ok(number.unsigned_abs());
-    }
+    let (open, close) = match dialect {
+        Dialect::Postgres => ("= ANY (ARRAY(", "))"),
+        Dialect::Sqlite => ("IN (", ")"),
+    };
     Ok(connection
-        .execute_raw(statement("DELETE"))
+        .execute_raw(noted_before(
+            dialect,
+            &format!("DELETE FROM {TABLE} WHERE {place} {open}SELECT {place}"),
+            &format!(" LIMIT {page}{close}"),
+            before,
+        ))
         .await?
         .rows_affected())
 }

@@ -59,95 +59,172 @@ impl Schema {
             .collect()
     }
 
-    /// The budget `b` is aligned to the calendar: its owner's flag says so, or in older versions its own.
-    pub(crate) fn is_aligned_budget(&self) -> String {
-        let flag = "calendar_aligned";
+    /// Who says that the budget `b` is aligned to the calendar: its owner, or in older versions itself.
+    pub(crate) fn alignment_of_budgets(&self) -> Alignments {
         let mut arms = self.own_flag(BUDGETS);
-        let key = self.dialect.is_true("v.calendar_aligned");
-        if self.has(VIRTUAL_KEYS, flag) {
-            if self.has(BUDGETS, "virtual_key_id") {
-                arms.push(format!(
-                    "EXISTS (SELECT 1 FROM {VIRTUAL_KEYS} v WHERE v.id = b.virtual_key_id AND {key})"
-                ));
-            }
-            if self.has(BUDGETS, "provider_config_id") {
-                arms.push(format!(
-                    "EXISTS (SELECT 1 FROM {PROVIDER_CONFIGS} c JOIN {VIRTUAL_KEYS} v ON v.id = c.virtual_key_id \
-                     WHERE c.id = b.provider_config_id AND {key})"
-                ));
-            }
+        if self.has(VIRTUAL_KEYS, FLAG) {
             let free = self.is_free();
-            if self.has(VIRTUAL_KEYS, "budget_id") {
-                arms.push(format!(
-                    "EXISTS (SELECT 1 FROM {VIRTUAL_KEYS} v WHERE v.budget_id = b.id AND {key}{free})"
-                ));
-            }
-            if self.has(PROVIDER_CONFIGS, "budget_id") {
-                arms.push(format!(
-                    "EXISTS (SELECT 1 FROM {PROVIDER_CONFIGS} c JOIN {VIRTUAL_KEYS} v ON v.id = c.virtual_key_id \
-                     WHERE c.budget_id = b.id AND {key}{free})"
-                ));
+            for (table, column, from, condition) in [
+                (
+                    BUDGETS,
+                    "virtual_key_id",
+                    KEY,
+                    "o.id = b.virtual_key_id".to_owned(),
+                ),
+                (
+                    BUDGETS,
+                    "provider_config_id",
+                    KEY_OF_CONFIG,
+                    "c.id = b.provider_config_id".to_owned(),
+                ),
+                (
+                    VIRTUAL_KEYS,
+                    "budget_id",
+                    KEY,
+                    format!("o.budget_id = b.id{free}"),
+                ),
+                (
+                    PROVIDER_CONFIGS,
+                    "budget_id",
+                    KEY_OF_CONFIG,
+                    format!("c.budget_id = b.id{free}"),
+                ),
+            ] {
+                if self.has(table, column) {
+                    arms.push(self.owner_flag(VIRTUAL_KEYS, from, &condition));
+                }
             }
         }
         for (table, column) in [(TEAMS, "team_id"), (CUSTOMERS, "customer_id")] {
-            arms.extend(self.owner_flag(table, BUDGETS, column, "budget_id"));
+            arms.extend(self.group_flag(table, BUDGETS, column, "budget_id"));
         }
-        any(&arms)
+        Alignments { arms }
     }
 
-    /// The rate limit `b` is aligned, likewise.
-    pub(crate) fn is_aligned_rate_limit(&self) -> String {
+    /// Who says that the rate limit `b` is aligned, likewise.
+    pub(crate) fn alignment_of_rate_limits(&self) -> Alignments {
         let mut arms = self.own_flag(RATE_LIMITS);
-        let key = self.dialect.is_true("v.calendar_aligned");
-        if self.all(&[
-            (VIRTUAL_KEYS, "calendar_aligned"),
-            (VIRTUAL_KEYS, "rate_limit_id"),
-        ]) {
-            arms.push(format!(
-                "EXISTS (SELECT 1 FROM {VIRTUAL_KEYS} v WHERE v.rate_limit_id = b.id AND {key})"
-            ));
-        }
-        if self.all(&[
-            (VIRTUAL_KEYS, "calendar_aligned"),
-            (PROVIDER_CONFIGS, "rate_limit_id"),
-        ]) {
-            arms.push(format!(
-                "EXISTS (SELECT 1 FROM {PROVIDER_CONFIGS} c JOIN {VIRTUAL_KEYS} v ON v.id = c.virtual_key_id \
-                 WHERE c.rate_limit_id = b.id AND {key})"
-            ));
+        if self.has(VIRTUAL_KEYS, FLAG) {
+            if self.has(VIRTUAL_KEYS, "rate_limit_id") {
+                arms.push(self.owner_flag(VIRTUAL_KEYS, KEY, "o.rate_limit_id = b.id"));
+            }
+            if self.has(PROVIDER_CONFIGS, "rate_limit_id") {
+                arms.push(self.owner_flag(VIRTUAL_KEYS, KEY_OF_CONFIG, "c.rate_limit_id = b.id"));
+            }
         }
         for table in [TEAMS, CUSTOMERS] {
-            arms.extend(self.owner_flag(table, RATE_LIMITS, "-", "rate_limit_id"));
+            arms.extend(self.group_flag(table, RATE_LIMITS, "-", "rate_limit_id"));
         }
-        any(&arms)
+        Alignments { arms }
     }
 
-    fn own_flag(&self, table: &str) -> Vec<String> {
-        if self.has(table, "calendar_aligned") {
-            vec![self.dialect.is_true("b.calendar_aligned")]
-        } else {
-            Vec::new()
+    fn own_flag(&self, table: &str) -> Vec<Arm> {
+        if !self.has(table, FLAG) {
+            return Vec::new();
+        }
+        vec![Arm {
+            from: None,
+            condition: self.dialect.is_true(&format!("b.{FLAG}")),
+            changed: self.changed(table, "b"),
+        }]
+    }
+
+    /// The flag of an owner `o`, found by a condition.
+    fn owner_flag(&self, table: &str, from: &str, condition: &str) -> Arm {
+        Arm {
+            from: Some(from.to_owned()),
+            condition: format!(
+                "{condition} AND {}",
+                self.dialect.is_true(&format!("o.{FLAG}"))
+            ),
+            changed: self.changed(table, "o"),
         }
     }
 
     /// A team or customer that owns `b` by a column of `b`, or refers to it by one of its own.
-    fn owner_flag(&self, table: &str, owned: &str, column: &str, reference: &str) -> Vec<String> {
-        if !self.has(table, "calendar_aligned") {
+    fn group_flag(&self, table: &str, owned: &str, column: &str, reference: &str) -> Vec<Arm> {
+        if !self.has(table, FLAG) {
             return Vec::new();
         }
-        let flag = self.dialect.is_true("o.calendar_aligned");
+        let from = format!("{table} o");
         let mut arms = Vec::new();
         if self.has(owned, column) {
-            arms.push(format!(
-                "EXISTS (SELECT 1 FROM {table} o WHERE o.id = b.{column} AND {flag})"
-            ));
+            arms.push(self.owner_flag(table, &from, &format!("o.id = b.{column}")));
         }
         if self.has(table, reference) {
-            arms.push(format!(
-                "EXISTS (SELECT 1 FROM {table} o WHERE o.{reference} = b.id AND {flag})"
-            ));
+            arms.push(self.owner_flag(table, &from, &format!("o.{reference} = b.id")));
         }
         arms
+    }
+
+    /// The row was written since an instant, which stands as [`SINCE`], and not made then: its flag may have been turned on.
+    /// Where nothing says when a row was written, it may.
+    fn changed(&self, table: &str, alias: &str) -> String {
+        if !self.all(&[(table, "created_at"), (table, "updated_at")]) {
+            return "1 = 1".to_owned();
+        }
+        let instant = |expression: &str| match self.dialect {
+            Dialect::Postgres => expression.to_owned(),
+            Dialect::Sqlite => format!("julianday({expression})"),
+        };
+        let updated = instant(&format!("{alias}.updated_at"));
+        format!(
+            "({updated} >= {} AND {updated} > {})",
+            instant(SINCE),
+            instant(&format!("{alias}.created_at"))
+        )
+    }
+}
+
+/// The column of the flag, whoever has it.
+const FLAG: &str = "calendar_aligned";
+/// A virtual key, under the name that owners have here.
+const KEY: &str = "governance_virtual_keys o";
+/// The virtual key of a provider config `c`.
+const KEY_OF_CONFIG: &str = "governance_virtual_key_provider_configs c JOIN governance_virtual_keys o ON o.id = c.virtual_key_id";
+/// Stands for an instant.
+const SINCE: &str = "{since}";
+
+/// Who says that a row `b` is aligned to the calendar.
+#[derive(Clone, Debug)]
+pub(crate) struct Alignments {
+    arms: Vec<Arm>,
+}
+
+/// One of them: where its flag is, and whether that may be young.
+#[derive(Clone, Debug)]
+struct Arm {
+    from: Option<String>,
+    condition: String,
+    changed: String,
+}
+
+impl Arm {
+    fn asks(&self, more: &str) -> String {
+        match &self.from {
+            None => format!("({}{more})", self.condition),
+            Some(from) => format!(
+                "EXISTS (SELECT 1 FROM {from} WHERE {}{more})",
+                self.condition
+            ),
+        }
+    }
+}
+
+impl Alignments {
+    /// Somebody does.
+    pub(crate) fn is_on(&self) -> String {
+        any(&self.arms.iter().map(|arm| arm.asks("")).collect::<Vec<_>>())
+    }
+
+    /// Somebody does who may do so only since an instant, a SQL expression.
+    pub(crate) fn may_be_on_since(&self, instant: &str) -> String {
+        let arms: Vec<String> = self
+            .arms
+            .iter()
+            .map(|arm| arm.asks(&format!(" AND {}", arm.changed.replace(SINCE, instant))))
+            .collect();
+        any(&arms)
     }
 }
 

@@ -22,6 +22,19 @@ pub enum Unit {
 }
 
 impl Unit {
+    /// Every unit.
+    pub const ALL: [Self; 4] = [Self::Day, Self::Week, Self::Month, Self::Year];
+
+    /// The durations that align to it: one is case-sensitive, the other is written in any case.
+    pub fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Day => ("1d", "daily"),
+            Self::Week => ("1w", "weekly"),
+            Self::Month => ("1M", "monthly"),
+            Self::Year => ("1Y", "yearly"),
+        }
+    }
+
     /// The name by which the database truncates times.
     pub fn name(self) -> &'static str {
         match self {
@@ -65,6 +78,17 @@ pub struct Window {
     unit: Option<Unit>,
 }
 
+/// Whether a window follows the calendar, where its duration may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alignment {
+    /// It rolls.
+    Off,
+    /// It has followed the calendar since before this unit began.
+    On,
+    /// It follows the calendar, and may do so only since this unit began.
+    TurnedOn,
+}
+
 /// What is to be done to a window at an instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
@@ -81,19 +105,10 @@ impl Window {
     /// Reads a reset duration; `None` for a text that is none or is not above zero.
     pub fn parse(text: &str) -> Option<Self> {
         let nanoseconds = duration::parse(text).filter(|&nanoseconds| nanoseconds > 0)?;
-        let unit = match text {
-            "1d" => Some(Unit::Day),
-            "1w" => Some(Unit::Week),
-            "1M" => Some(Unit::Month),
-            "1Y" => Some(Unit::Year),
-            _ => match text.to_ascii_lowercase().as_str() {
-                "daily" => Some(Unit::Day),
-                "weekly" => Some(Unit::Week),
-                "monthly" => Some(Unit::Month),
-                "yearly" => Some(Unit::Year),
-                _ => None,
-            },
-        };
+        let unit = Unit::ALL.into_iter().find(|unit| {
+            let (exact, alias) = unit.words();
+            text == exact || text.eq_ignore_ascii_case(alias)
+        });
         Some(Self {
             length: Duration::nanoseconds(nanoseconds),
             unit,
@@ -117,8 +132,13 @@ impl Window {
     }
 
     /// What is to be done at an instant. A window that has never begun is over.
-    pub fn due(&self, last_reset: Option<DateTime<Utc>>, aligned: bool, now: DateTime<Utc>) -> Due {
-        let Some(unit) = self.unit.filter(|_| aligned) else {
+    pub fn due(
+        &self,
+        last_reset: Option<DateTime<Utc>>,
+        alignment: Alignment,
+        now: DateTime<Utc>,
+    ) -> Due {
+        let Some(unit) = self.aligned_to(alignment) else {
             return match last_reset {
                 Some(began) if began > self.cutoff(now) => Due::Nothing,
                 _ => Due::Reset(now),
@@ -127,8 +147,12 @@ impl Window {
         let start = unit.start(now);
         match last_reset {
             Some(began) if began >= start => Due::Nothing,
-            // What has always been aligned began with a unit.
-            Some(began) if unit.start(began) != began && began > self.cutoff(now) => {
+            // What began with a unit followed the calendar then; what ran out is over either way.
+            Some(began)
+                if alignment == Alignment::TurnedOn
+                    && unit.start(began) != began
+                    && began > self.cutoff(now) =>
+            {
                 Due::Align(start)
             }
             _ => Due::Reset(start),
@@ -139,13 +163,13 @@ impl Window {
     pub fn ends(
         &self,
         last_reset: Option<DateTime<Utc>>,
-        aligned: bool,
+        alignment: Alignment,
         now: DateTime<Utc>,
     ) -> DateTime<Utc> {
-        if let Some(unit) = self.unit.filter(|_| aligned) {
+        if let Some(unit) = self.aligned_to(alignment) {
             return unit.next(unit.start(now));
         }
-        let began = match self.due(last_reset, aligned, now) {
+        let began = match self.due(last_reset, alignment, now) {
             Due::Reset(start) | Due::Align(start) => start,
             Due::Nothing => last_reset.unwrap_or(now),
         };
@@ -153,10 +177,16 @@ impl Window {
             .checked_add_signed(self.length)
             .unwrap_or(DateTime::<Utc>::MAX_UTC)
     }
+
+    /// The unit that it follows: not every duration may.
+    pub fn aligned_to(&self, alignment: Alignment) -> Option<Unit> {
+        self.unit.filter(|_| alignment != Alignment::Off)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::Alignment::{Off, On, TurnedOn};
     use super::*;
     use crate::instant;
 
@@ -173,123 +203,93 @@ mod tests {
             // A day, on the calendar: 2026-11-24 is a Tuesday.
             (
                 "1d",
-                true,
+                On,
                 "2026-11-24 00:00:00",
                 "2026-11-24 23:59:59.999",
                 OPEN,
             ),
             (
                 "1d",
-                true,
+                On,
                 "2026-11-24 00:00:00",
                 "2026-11-25 00:00:00",
                 reset("2026-11-25 00:00:00"),
             ),
             (
                 "1d",
-                true,
+                On,
                 "2026-11-20 00:00:00",
                 "2026-11-24 10:00:00",
                 reset("2026-11-24 00:00:00"),
             ),
             (
                 "daily",
-                true,
+                On,
                 "2026-11-23 00:00:00",
                 "2026-11-24 00:00:00",
                 reset("2026-11-24 00:00:00"),
             ),
             (
                 "DAILY",
-                true,
+                On,
                 "2026-11-23 00:00:00",
                 "2026-11-24 00:00:00",
                 reset("2026-11-24 00:00:00"),
             ),
             // A week, from Monday.
+            ("1w", On, "2026-11-23 00:00:00", "2026-11-29 23:59:59", OPEN),
             (
                 "1w",
-                true,
-                "2026-11-23 00:00:00",
-                "2026-11-29 23:59:59",
-                OPEN,
-            ),
-            (
-                "1w",
-                true,
+                On,
                 "2026-11-23 00:00:00",
                 "2026-11-30 00:00:00",
                 reset("2026-11-30 00:00:00"),
             ),
             (
                 "Weekly",
-                true,
+                On,
                 "2026-11-16 00:00:00",
                 "2026-11-24 12:00:00",
                 reset("2026-11-23 00:00:00"),
             ),
             // Across a year's end: Monday is 2026-12-28.
+            ("1w", On, "2026-12-28 00:00:00", "2027-01-03 23:00:00", OPEN),
             (
                 "1w",
-                true,
-                "2026-12-28 00:00:00",
-                "2027-01-03 23:00:00",
-                OPEN,
-            ),
-            (
-                "1w",
-                true,
+                On,
                 "2026-12-28 00:00:00",
                 "2027-01-04 00:00:00",
                 reset("2027-01-04 00:00:00"),
             ),
             // A month, whatever its length; a leap day.
+            ("1M", On, "2026-11-01 00:00:00", "2026-11-30 23:59:59", OPEN),
             (
                 "1M",
-                true,
-                "2026-11-01 00:00:00",
-                "2026-11-30 23:59:59",
-                OPEN,
-            ),
-            (
-                "1M",
-                true,
+                On,
                 "2026-11-01 00:00:00",
                 "2026-12-01 00:00:00",
                 reset("2026-12-01 00:00:00"),
             ),
             (
                 "monthly",
-                true,
+                On,
                 "2026-10-01 00:00:00",
                 "2026-10-31 12:00:00",
                 OPEN,
             ),
+            ("1M", On, "2028-02-01 00:00:00", "2028-02-29 23:59:59", OPEN),
             (
                 "1M",
-                true,
-                "2028-02-01 00:00:00",
-                "2028-02-29 23:59:59",
-                OPEN,
-            ),
-            (
-                "1M",
-                true,
+                On,
                 "2028-02-01 00:00:00",
                 "2028-03-01 00:00:00",
                 reset("2028-03-01 00:00:00"),
             ),
             // A year, a leap year.
-            (
-                "1Y",
-                true,
-                "2028-01-01 00:00:00",
-                "2028-12-31 23:59:59",
-                OPEN,
-            ),
+            ("1Y", On, "2028-01-01 00:00:00", "2028-12-31 23:59:59", OPEN),
             (
                 "yearly",
-                true,
+                On,
                 "2028-01-01 00:00:00",
                 "2029-01-01 00:00:00",
                 reset("2029-01-01 00:00:00"),
@@ -297,141 +297,111 @@ mod tests {
             // Rolling: 24 hours, 7, 30 and 365 days, to the instant.
             (
                 "1d",
-                false,
+                Off,
                 "2026-11-23 15:00:00",
                 "2026-11-24 14:59:59.999",
                 OPEN,
             ),
             (
                 "1d",
-                false,
+                Off,
                 "2026-11-23 15:00:00",
                 "2026-11-24 15:00:00",
                 reset("2026-11-24 15:00:00"),
             ),
             (
                 "1w",
-                false,
+                Off,
                 "2026-11-17 00:00:00",
                 "2026-11-23 23:59:59",
                 OPEN,
             ),
             (
                 "1w",
-                false,
+                Off,
                 "2026-11-17 00:00:00",
                 "2026-11-24 00:00:00",
                 reset("2026-11-24 00:00:00"),
             ),
             (
                 "1M",
-                false,
+                Off,
                 "2026-11-01 00:00:00",
                 "2026-11-30 23:59:59",
                 OPEN,
             ),
             (
                 "1M",
-                false,
+                Off,
                 "2026-10-01 00:00:00",
                 "2026-10-31 00:00:00",
                 reset("2026-10-31 00:00:00"),
             ),
             (
                 "1Y",
-                false,
+                Off,
                 "2028-01-01 00:00:00",
                 "2028-12-30 23:59:59",
                 OPEN,
             ),
             (
                 "1Y",
-                false,
+                Off,
                 "2028-01-01 00:00:00",
                 "2028-12-31 00:00:00",
                 reset("2028-12-31 00:00:00"),
             ),
             (
                 "90m",
-                false,
+                Off,
                 "2026-11-24 10:00:00",
                 "2026-11-24 11:30:00",
                 reset("2026-11-24 11:30:00"),
             ),
             (
                 "1h30m",
-                false,
+                Off,
                 "2026-11-24 10:00:00",
                 "2026-11-24 11:29:59",
                 OPEN,
             ),
             // Multiples and other spellings roll, whatever the flag says.
+            ("7d", On, "2026-11-20 00:00:00", "2026-11-24 00:00:00", OPEN),
             (
                 "7d",
-                true,
-                "2026-11-20 00:00:00",
-                "2026-11-24 00:00:00",
-                OPEN,
-            ),
-            (
-                "7d",
-                true,
+                On,
                 "2026-11-17 00:00:00",
                 "2026-11-24 00:00:01",
                 reset("2026-11-24 00:00:01"),
             ),
-            (
-                "2w",
-                true,
-                "2026-11-16 00:00:00",
-                "2026-11-24 00:00:00",
-                OPEN,
-            ),
+            ("2w", On, "2026-11-16 00:00:00", "2026-11-24 00:00:00", OPEN),
+            ("3M", On, "2026-09-01 00:00:00", "2026-11-24 00:00:00", OPEN),
             (
                 "3M",
-                true,
-                "2026-09-01 00:00:00",
-                "2026-11-24 00:00:00",
-                OPEN,
-            ),
-            (
-                "3M",
-                true,
+                On,
                 "2026-08-26 00:00:00",
                 "2026-11-24 00:00:00",
                 reset("2026-11-24 00:00:00"),
             ),
-            (
-                "2Y",
-                true,
-                "2026-01-01 00:00:00",
-                "2027-01-01 00:00:00",
-                OPEN,
-            ),
+            ("2Y", On, "2026-01-01 00:00:00", "2027-01-01 00:00:00", OPEN),
+            ("1h", On, "2026-11-24 10:30:00", "2026-11-24 11:15:00", OPEN),
             (
                 "1h",
-                true,
-                "2026-11-24 10:30:00",
-                "2026-11-24 11:15:00",
-                OPEN,
-            ),
-            (
-                "1h",
-                true,
+                On,
                 "2026-11-24 10:30:00",
                 "2026-11-24 11:30:00",
                 reset("2026-11-24 11:30:00"),
             ),
             (
                 "24h",
-                true,
+                On,
                 "2026-11-23 15:00:00",
                 "2026-11-24 10:00:00",
                 OPEN,
             ),
             (
                 "1.0d",
-                true,
+                On,
                 "2026-11-23 15:00:00",
                 "2026-11-24 10:00:00",
                 OPEN,
@@ -439,50 +409,96 @@ mod tests {
             // Alignment that was turned on inside a window keeps what was used in it.
             (
                 "1d",
-                true,
+                TurnedOn,
                 "2026-11-23 15:00:00",
                 "2026-11-24 10:00:00",
                 "align 2026-11-24 00:00:00",
             ),
             (
                 "1w",
-                true,
+                TurnedOn,
                 "2026-11-20 09:00:00",
                 "2026-11-24 10:00:00",
                 "align 2026-11-23 00:00:00",
             ),
             (
                 "1M",
-                true,
+                TurnedOn,
                 "2026-10-31 12:00:00",
                 "2026-11-24 10:00:00",
                 "align 2026-11-01 00:00:00",
             ),
             (
                 "1Y",
-                true,
+                TurnedOn,
                 "2025-12-31 00:00:00",
                 "2026-11-24 10:00:00",
                 "align 2026-01-01 00:00:00",
             ),
-            // Inside the calendar's window there is nothing to do, and of one that has run out nothing to keep.
+            // The same of alignment that was on when the unit began: the calendar's window is over.
+            (
+                "1d",
+                On,
+                "2026-11-23 15:00:00",
+                "2026-11-24 10:00:00",
+                reset("2026-11-24 00:00:00"),
+            ),
+            (
+                "weekly",
+                On,
+                "2026-11-20 09:00:00",
+                "2026-11-24 10:00:00",
+                reset("2026-11-23 00:00:00"),
+            ),
             (
                 "1M",
-                true,
+                On,
                 "2026-11-03 12:00:00",
-                "2026-11-24 10:00:00",
-                OPEN,
+                "2026-12-01 00:00:00",
+                reset("2026-12-01 00:00:00"),
+            ),
+            (
+                "1Y",
+                On,
+                "2026-11-03 12:00:00",
+                "2027-01-01 00:00:00",
+                reset("2027-01-01 00:00:00"),
+            ),
+            // Begun with a unit, and run out: nothing to keep, however young the flag.
+            (
+                "1M",
+                TurnedOn,
+                "2027-02-01 00:00:00",
+                "2027-03-01 00:00:00",
+                reset("2027-03-01 00:00:00"),
             ),
             (
                 "1d",
-                true,
+                TurnedOn,
+                "2026-11-23 10:00:00",
+                "2026-11-24 10:00:00",
+                reset("2026-11-24 00:00:00"),
+            ),
+            // It may not align at all.
+            (
+                "7d",
+                TurnedOn,
+                "2026-11-20 09:00:00",
+                "2026-11-24 10:00:00",
+                OPEN,
+            ),
+            // Inside the calendar's window there is nothing to do, and of one that has run out nothing to keep.
+            ("1M", On, "2026-11-03 12:00:00", "2026-11-24 10:00:00", OPEN),
+            (
+                "1d",
+                On,
                 "2026-11-23 10:00:00",
                 "2026-11-24 10:00:00",
                 reset("2026-11-24 00:00:00"),
             ),
             (
                 "1M",
-                true,
+                On,
                 "2026-10-15 12:00:00",
                 "2026-11-24 10:00:00",
                 reset("2026-11-01 00:00:00"),
@@ -490,28 +506,22 @@ mod tests {
             // Never begun, and begun in the future.
             (
                 "1d",
-                true,
+                On,
                 "",
                 "2026-11-24 10:00:00",
                 reset("2026-11-24 00:00:00"),
             ),
             (
                 "1d",
-                false,
+                Off,
                 "",
                 "2026-11-24 10:00:00",
                 reset("2026-11-24 10:00:00"),
             ),
+            ("1d", On, "2026-11-25 00:00:00", "2026-11-24 10:00:00", OPEN),
             (
                 "1d",
-                true,
-                "2026-11-25 00:00:00",
-                "2026-11-24 10:00:00",
-                OPEN,
-            ),
-            (
-                "1d",
-                false,
+                Off,
                 "2026-11-25 00:00:00",
                 "2026-11-24 10:00:00",
                 OPEN,
@@ -528,10 +538,7 @@ mod tests {
                 aligned,
                 at(now),
             );
-            assert_eq!(
-                found, expected,
-                "{text} aligned {aligned} from {last} at {now}"
-            );
+            assert_eq!(found, expected, "{text} {aligned:?} from {last} at {now}");
         }
     }
 
@@ -540,70 +547,70 @@ mod tests {
         for (text, aligned, last, now, end) in [
             (
                 "1d",
-                true,
+                On,
                 "2026-11-24 00:00:00",
                 "2026-11-24 10:00:00",
                 "2026-11-25 00:00:00",
             ),
             (
                 "1d",
-                true,
+                On,
                 "2026-11-01 00:00:00",
                 "2026-11-24 10:00:00",
                 "2026-11-25 00:00:00",
             ),
             (
                 "1w",
-                true,
+                On,
                 "2026-11-23 00:00:00",
                 "2026-11-24 10:00:00",
                 "2026-11-30 00:00:00",
             ),
             (
                 "1M",
-                true,
+                On,
                 "2027-12-01 00:00:00",
                 "2027-12-24 10:00:00",
                 "2028-01-01 00:00:00",
             ),
             (
                 "1M",
-                true,
+                On,
                 "2028-02-01 00:00:00",
                 "2028-02-10 00:00:00",
                 "2028-03-01 00:00:00",
             ),
             (
                 "1Y",
-                true,
+                On,
                 "2026-01-01 00:00:00",
                 "2026-11-24 10:00:00",
                 "2027-01-01 00:00:00",
             ),
             (
                 "1M",
-                true,
+                On,
                 "2026-10-31 12:00:00",
                 "2026-11-24 10:00:00",
                 "2026-12-01 00:00:00",
             ),
             (
                 "1M",
-                false,
+                Off,
                 "2026-11-10 12:00:00",
                 "2026-11-24 10:00:00",
                 "2026-12-10 12:00:00",
             ),
             (
                 "1h",
-                true,
+                On,
                 "2026-11-24 09:30:00",
                 "2026-11-24 10:00:00",
                 "2026-11-24 10:30:00",
             ),
             (
                 "1h",
-                false,
+                Off,
                 "2026-11-24 01:00:00",
                 "2026-11-24 10:00:00",
                 "2026-11-24 11:00:00",
@@ -612,11 +619,7 @@ mod tests {
             let found = Window::parse(text)
                 .unwrap()
                 .ends(Some(at(last)), aligned, at(now));
-            assert_eq!(
-                found,
-                at(end),
-                "{text} aligned {aligned} from {last} at {now}"
-            );
+            assert_eq!(found, at(end), "{text} {aligned:?} from {last} at {now}");
         }
     }
 

@@ -18,9 +18,9 @@ use tollgate_migration::governance::BUDGETS;
 use tollgate_migration::{Dialect, Track};
 
 use super::{Options, Routine, SAMPLES, count, run};
-use crate::budget::schema::{RATE_LIMITS, Schema};
+use crate::budget::schema::{Alignments, RATE_LIMITS, Schema};
 use crate::budget::window::Window;
-use crate::budget::{REQUESTS, forget_requests};
+use crate::budget::{REQUESTS, count_requests, forget_requests, unnoticed};
 use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::instant;
@@ -33,33 +33,44 @@ use crate::stop::Stop;
 const PAGE: u64 = 5000;
 /// What is due, for as long as the connection lives.
 const FOUND: &str = "tollgate_due_resets";
+/// Times in spellings that SQLite does not read, each with the instant, for as long as the connection lives.
+const TIMES: &str = "tollgate_times";
 
-/// A counter with its window.
+/// A table with its counters, each with its window.
 struct Kind {
     table: &'static str,
+    counters: &'static [Counter],
+}
+
+struct Counter {
     usage: &'static str,
     last: &'static str,
     word: &'static str,
 }
 
-const KINDS: [Kind; 3] = [
+const KINDS: [Kind; 2] = [
     Kind {
         table: BUDGETS,
-        usage: "current_usage",
-        last: "last_reset",
-        word: "reset_duration",
+        counters: &[Counter {
+            usage: "current_usage",
+            last: "last_reset",
+            word: "reset_duration",
+        }],
     },
     Kind {
         table: RATE_LIMITS,
-        usage: "token_current_usage",
-        last: "token_last_reset",
-        word: "token_reset_duration",
-    },
-    Kind {
-        table: RATE_LIMITS,
-        usage: "request_current_usage",
-        last: "request_last_reset",
-        word: "request_reset_duration",
+        counters: &[
+            Counter {
+                usage: "token_current_usage",
+                last: "token_last_reset",
+                word: "token_reset_duration",
+            },
+            Counter {
+                usage: "request_current_usage",
+                last: "request_last_reset",
+                word: "request_reset_duration",
+            },
+        ],
     },
 ];
 
@@ -73,224 +84,323 @@ fn doing() -> impl FnOnce(DbErr) -> Error {
     Error::database("reset budgets and rate limits")
 }
 
-fn time(dialect: Dialect, at: DateTime<Utc>) -> String {
-    let text = dialect.text(&instant::text(at));
+/// A time as it is compared: SQLite's are texts of many spellings.
+fn compared(dialect: Dialect, expression: &str) -> String {
     match dialect {
-        Dialect::Postgres => format!("CAST({text} AS timestamptz)"),
-        Dialect::Sqlite => text,
+        Dialect::Postgres => expression.to_owned(),
+        Dialect::Sqlite => format!("julianday({expression})"),
     }
 }
 
-impl Kind {
-    fn is_there(&self, schema: &Schema) -> bool {
-        ["id", self.usage, self.last, self.word]
+/// SQLite reads a text as the time that the gateway means: a whole date and time in one of the forms that its drivers write.
+/// Of others it may read one that is none (`2026-02-30`, `now`), or none where there is one (`+0200 CEST`).
+fn is_plain(text: &str) -> String {
+    format!(
+        "(typeof({text}) = 'text' AND {text} GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9][ T][0-9][0-9]:[0-9][0-9]:[0-9][0-9]*' \
+         AND date(substr({text}, 1, 10)) = substr({text}, 1, 10) AND time(substr({text}, 12, 8)) = substr({text}, 12, 8) \
+         AND julianday({text}) IS NOT NULL)"
+    )
+}
+
+impl Counter {
+    fn is_there(&self, schema: &Schema, table: &str) -> bool {
+        [self.usage, self.last, self.word]
             .iter()
-            .all(|column| schema.has(self.table, column))
+            .all(|column| schema.has(table, column))
     }
 
-    /// Time as it is compared: SQLite's are texts of many spellings.
-    fn compared(&self, dialect: Dialect, expression: &str) -> String {
-        match dialect {
-            Dialect::Postgres => expression.to_owned(),
-            Dialect::Sqlite => format!("julianday({expression})"),
-        }
-    }
-
-    /// The window of `b` began with a unit of the calendar, that of `w`.
-    fn on_boundary(&self, dialect: Dialect) -> String {
+    /// Its last reset in `b`, in a spelling that is read; NULL where it is none.
+    fn last(&self, dialect: Dialect) -> String {
         let last = format!("b.{}", self.last);
         match dialect {
-            Dialect::Postgres => {
-                format!("date_trunc(w.unit, {last} AT TIME ZONE 'UTC') = {last} AT TIME ZONE 'UTC'")
-            }
+            Dialect::Postgres => last,
             Dialect::Sqlite => format!(
-                "(strftime('%H:%M:%f', {last}) = '00:00:00.000' AND CASE w.unit WHEN 'day' THEN 1 \
-                 WHEN 'week' THEN strftime('%w', {last}) = '1' WHEN 'month' THEN strftime('%d', {last}) = '01' \
-                 ELSE strftime('%m-%d', {last}) = '01-01' END)"
+                "CASE WHEN {} THEN {last} ELSE (SELECT t.at FROM temp.{TIMES} t WHERE t.word = {last}) END",
+                is_plain(&last)
             ),
         }
     }
 
-    /// A query of what is due: `id`, `action`, `last` (as it was found) and `start` (of the window that is open now).
-    /// `None` where no duration can be read.
+    /// The columns of what is due, from a `b` whose last reset stands as `{alias}_read`: `action_N`, `last_N` (as it was
+    /// found) and `start_N` (of the window that is open now).
+    fn columns(
+        &self,
+        number: usize,
+        dialect: Dialect,
+        alignments: &Alignments,
+        now: DateTime<Utc>,
+    ) -> String {
+        let w = format!("w{number}");
+        let read = format!("b.read_{number}");
+        let last = format!("b.{}", self.last);
+        let start = format!("{w}.start");
+        let then = compared(dialect, &read);
+        let aligned = format!("{start} IS NOT NULL AND {}", alignments.is_on());
+        // What began with a unit followed the calendar then.
+        let boundary = match dialect {
+            Dialect::Postgres => format!(
+                "date_trunc({w}.unit, {read} AT TIME ZONE 'UTC') = {read} AT TIME ZONE 'UTC'"
+            ),
+            Dialect::Sqlite => format!(
+                "(strftime('%H:%M:%f', {read}) = '00:00:00.000' AND CASE {w}.unit WHEN 'day' THEN 1 \
+                 WHEN 'week' THEN strftime('%w', {read}) = '1' WHEN 'month' THEN strftime('%d', {read}) = '01' \
+                 ELSE strftime('%m-%d', {read}) = '01-01' END)"
+            ),
+        };
+        // A time that cannot be read is never taken for past.
+        format!(
+            "CASE WHEN {w}.word IS NULL THEN NULL WHEN {last} IS NULL THEN 'reset' WHEN {read} IS NULL THEN NULL \
+             WHEN {aligned} THEN CASE WHEN {then} >= {start_then} THEN NULL \
+             WHEN {then} <= {cutoff} OR {boundary} OR COALESCE(b.{usage}, 0) = 0 OR NOT {young} THEN 'reset' ELSE 'align' END \
+             WHEN {then} <= {cutoff} THEN 'reset' END AS action_{number}, {last} AS last_{number}, \
+             CASE WHEN {aligned} THEN {start} ELSE {now} END AS start_{number}",
+            start_then = compared(dialect, &start),
+            cutoff = compared(dialect, &format!("{w}.cutoff")),
+            usage = self.usage,
+            young = alignments.may_be_on_since(&start),
+            now = instant::literal(dialect, now),
+        )
+    }
+}
+
+/// The durations that are stored, each with its window.
+type Words = Vec<(String, Window)>;
+
+impl Kind {
+    /// The counters that are there.
+    fn here(&self, schema: &Schema) -> Vec<&'static Counter> {
+        self.counters
+            .iter()
+            .filter(|counter| schema.has(self.table, "id") && counter.is_there(schema, self.table))
+            .collect()
+    }
+
+    /// A query of what is due: `id`, `action`, and the columns of each counter. `None` where no duration can be read.
     fn due(
         &self,
         schema: &Schema,
-        words: &[(String, Window)],
+        counters: &[&Counter],
+        words: &Words,
         now: DateTime<Utc>,
     ) -> Option<String> {
-        if words.is_empty() {
+        if words.is_empty() || counters.is_empty() {
             return None;
         }
         let dialect = schema.dialect;
         let rows: Vec<String> = words
             .iter()
             .map(|(word, window)| {
-                let (start, unit) = match window.unit() {
-                    Some(unit) => (time(dialect, unit.start(now)), dialect.text(unit.name())),
-                    None => match dialect {
-                        Dialect::Postgres => (
-                            "CAST(NULL AS timestamptz)".to_owned(),
-                            "CAST(NULL AS text)".to_owned(),
-                        ),
-                        Dialect::Sqlite => ("NULL".to_owned(), "NULL".to_owned()),
-                    },
+                let (start, unit) = match (window.unit(), dialect) {
+                    (Some(unit), _) => (
+                        instant::literal(dialect, unit.start(now)),
+                        dialect.text(unit.name()),
+                    ),
+                    (None, Dialect::Postgres) => (
+                        "CAST(NULL AS timestamptz)".to_owned(),
+                        "CAST(NULL AS text)".to_owned(),
+                    ),
+                    (None, Dialect::Sqlite) => ("NULL".to_owned(), "NULL".to_owned()),
                 };
                 format!(
                     "({}, {}, {start}, {unit})",
                     dialect.text(word),
-                    time(dialect, window.cutoff(now))
+                    instant::literal(dialect, window.cutoff(now))
                 )
             })
             .collect();
-        let aligned = if self.table == BUDGETS {
-            schema.is_aligned_budget()
+        let alignments = if self.table == BUDGETS {
+            schema.alignment_of_budgets()
         } else {
-            schema.is_aligned_rate_limit()
+            schema.alignment_of_rate_limits()
         };
-        let last = format!("b.{}", self.last);
-        let compared = self.compared(dialect, &last);
-        let cutoff = self.compared(dialect, "w.cutoff");
-        let start = self.compared(dialect, "w.start");
-        // A time that cannot be read is never taken for past.
-        let readable = match dialect {
-            Dialect::Postgres => "1 = 1".to_owned(),
-            Dialect::Sqlite => format!("({last} IS NULL OR {compared} IS NOT NULL)"),
+        let numbered = || counters.iter().enumerate();
+        let reads: Vec<String> = numbered()
+            .map(|(number, counter)| format!("{} AS read_{number}", counter.last(dialect)))
+            .collect();
+        let columns: Vec<String> = numbered()
+            .map(|(number, counter)| counter.columns(number, dialect, &alignments, now))
+            .collect();
+        let joins: Vec<String> = numbered()
+            .map(|(number, counter)| {
+                format!(
+                    "LEFT JOIN words w{number} ON w{number}.word = b.{}",
+                    counter.word
+                )
+            })
+            .collect();
+        let is = |word: &str, join: &str| {
+            numbered()
+                .map(|(number, _)| format!("COALESCE(r.action_{number}, '') {word}"))
+                .collect::<Vec<_>>()
+                .join(join)
         };
         Some(format!(
-            "SELECT r.id, r.action, r.last, r.start FROM (SELECT b.id AS id, {last} AS last, \
-             CASE WHEN w.start IS NOT NULL AND {aligned} THEN w.start ELSE {now} END AS start, \
-             CASE WHEN {last} IS NULL THEN 'reset' \
-             WHEN w.start IS NOT NULL AND {aligned} THEN CASE WHEN {compared} >= {start} THEN NULL \
-             WHEN {boundary} OR {compared} <= {cutoff} OR COALESCE(b.{usage}, 0) = 0 THEN 'reset' ELSE 'align' END \
-             WHEN {compared} <= {cutoff} THEN 'reset' END AS action \
-             FROM {table} b JOIN (VALUES {rows}) w (word, cutoff, start, unit) ON w.word = b.{word} WHERE {readable}) r \
-             WHERE r.action IS NOT NULL",
-            now = time(dialect, now),
-            boundary = self.on_boundary(dialect),
-            usage = self.usage,
-            table = self.table,
-            word = self.word,
+            "WITH words (word, cutoff, start, unit) AS (VALUES {rows}) \
+             SELECT r.*, CASE WHEN {reset} THEN 'reset' ELSE 'align' END AS action \
+             FROM (SELECT b.id AS id, {columns} FROM (SELECT b.*, {reads} FROM {table} b) b {joins}) r WHERE {any}",
             rows = rows.join(", "),
+            reset = is("= 'reset'", " OR "),
+            any = is("<> ''", " OR "),
+            columns = columns.join(", "),
+            reads = reads.join(", "),
+            table = self.table,
+            joins = joins.join(" "),
         ))
-        .map(|sql| match dialect {
-            Dialect::Postgres => sql,
-            // SQLite gives the columns of VALUES names of its own.
-            Dialect::Sqlite => sql.replace(
-                &format!("(VALUES {}) w (word, cutoff, start, unit)", rows.join(", ")),
-                &format!(
-                    "(SELECT column1 AS word, column2 AS cutoff, column3 AS start, column4 AS unit FROM (VALUES {})) w",
-                    rows.join(", ")
-                ),
-            ),
-        })
     }
 
     /// The durations that are stored; those that cannot be read are findings.
     async fn words(
         &self,
         connection: &Connection,
-        dialect: Dialect,
-    ) -> Result<(Vec<(String, Window)>, Vec<Finding>)> {
-        let mut words = Vec::new();
-        let mut unknown = Vec::new();
-        for row in connection
-            .query_all_raw(Statement::from_string(
-                dialect.backend(),
-                format!(
-                    "SELECT DISTINCT {word} AS word FROM {} WHERE {word} IS NOT NULL ORDER BY 1",
-                    self.table,
-                    word = self.word
-                ),
-            ))
-            .await
-            .map_err(doing())?
-        {
-            let word: String = row.try_get("", "word").map_err(doing())?;
-            match Window::parse(&word) {
-                Some(window) => words.push((word, window)),
-                None => unknown.push(dialect.text(&word)),
-            }
-        }
+        counters: &[&Counter],
+    ) -> Result<(Words, Vec<Finding>)> {
+        let dialect = connection.dialect();
+        let mut words: Words = Vec::new();
         let mut findings = Vec::new();
-        if !unknown.is_empty() {
-            findings.extend(
-                self.finding(
-                    connection,
-                    dialect,
-                    &format!("{} IN ({})", self.word, unknown.join(", ")),
-                    "R002",
-                    self.word,
-                    "a reset duration that cannot be read or is not above zero",
-                    "nobody can say when its window is over; it is never reset",
-                    "correct the duration: 1d, 1w, 1M, 1Y, 12h or 1h30m",
-                )
-                .await?,
+        for counter in counters {
+            let mut unknown = Vec::new();
+            let word = counter.word;
+            let sql = format!(
+                "SELECT DISTINCT {word} AS word FROM {} WHERE {word} IS NOT NULL ORDER BY 1",
+                self.table
             );
-        }
-        if dialect == Dialect::Sqlite {
-            findings.extend(
-                self.finding(
-                    connection,
-                    dialect,
-                    &format!(
-                        "{last} IS NOT NULL AND julianday({last}) IS NULL",
-                        last = self.last
-                    ),
-                    "R001",
-                    self.last,
-                    "a time that cannot be read",
-                    "nobody can say whether the window is over; it is not reset",
-                    "write it as 2026-03-29 10:11:12+00:00",
-                )
-                .await?,
-            );
+            for word in texts(connection, &sql).await.map_err(doing())? {
+                match Window::parse(&word) {
+                    Some(window) if words.iter().all(|(known, _)| *known != word) => {
+                        words.push((word, window));
+                    }
+                    Some(_) => {}
+                    None => unknown.push(dialect.text(&word)),
+                }
+            }
+            if !unknown.is_empty() {
+                let condition = format!("{word} IN ({})", unknown.join(", "));
+                findings.extend(self.finding(connection, &condition, word, &UNKNOWN).await?);
+            }
+            if dialect == Dialect::Sqlite {
+                spell(connection, self.table, counter.last)
+                    .await
+                    .map_err(doing())?;
+                let condition = format!(
+                    "{last} IS NOT NULL AND NOT {plain} AND NOT EXISTS \
+                     (SELECT 1 FROM temp.{TIMES} t WHERE t.word = {last})",
+                    last = counter.last,
+                    plain = is_plain(counter.last)
+                );
+                findings.extend(
+                    self.finding(connection, &condition, counter.last, &UNREAD)
+                        .await?,
+                );
+            }
         }
         Ok((words, findings))
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "a finding has as many parts, and they are said where they belong"
-    )]
     async fn finding(
         &self,
         connection: &Connection,
-        dialect: Dialect,
         condition: &str,
-        code: &str,
         column: &str,
-        title: &str,
-        effect: &str,
-        resolve: &str,
+        what: &What,
     ) -> Result<Option<Finding>> {
         let sql = format!(
             "SELECT id AS id, count(*) OVER () AS number FROM {} WHERE {condition} ORDER BY id LIMIT {SAMPLES}",
             self.table
         );
-        let (rows, sample_ids) = ids(connection, dialect, &sql).await.map_err(doing())?;
+        let (rows, sample_ids) = ids(connection, &sql).await.map_err(doing())?;
         Ok((rows > 0).then(|| Finding {
-            code: code.to_owned(),
+            code: what.code.to_owned(),
             severity: Severity::Warning,
-            title: title.to_owned(),
+            title: what.title.to_owned(),
             table: self.table.to_owned(),
             column: Some(column.to_owned()),
             rows,
             sample_ids,
-            effect: effect.to_owned(),
-            resolve: resolve.to_owned(),
+            effect: what.effect.to_owned(),
+            resolve: what.resolve.to_owned(),
         }))
     }
 }
 
+/// What a finding says.
+struct What {
+    code: &'static str,
+    title: &'static str,
+    effect: &'static str,
+    resolve: &'static str,
+}
+
+const UNKNOWN: What = What {
+    code: "R002",
+    title: "a reset duration that cannot be read or is not above zero",
+    effect: "nobody can say when its window is over; it is never reset",
+    resolve: "correct the duration: 1d, 1w, 1M, 1Y, 12h or 1h30m",
+};
+
+const UNREAD: What = What {
+    code: "R001",
+    title: "a time that cannot be read",
+    effect: "nobody can say whether the window is over; it is not reset",
+    resolve: "write it as 2026-03-29 10:11:12+00:00",
+};
+
+/// Texts of a query, by its column `word`.
+async fn texts(connection: &Connection, sql: &str) -> std::result::Result<Vec<String>, DbErr> {
+    connection
+        .query_all_raw(Statement::from_string(
+            connection.dialect().backend(),
+            sql.to_owned(),
+        ))
+        .await?
+        .iter()
+        .map(|row| row.try_get("", "word"))
+        .collect()
+}
+
+/// Notes the instants of times that SQLite does not read as they are meant, in pages.
+async fn spell(connection: &Connection, table: &str, last: &str) -> std::result::Result<(), DbErr> {
+    connection
+        .execute_unprepared(&format!(
+            "CREATE TEMPORARY TABLE IF NOT EXISTS {TIMES} (word text PRIMARY KEY, at text NOT NULL)"
+        ))
+        .await?;
+    let mut behind = String::new();
+    loop {
+        let sql = format!(
+            "SELECT DISTINCT CAST({last} AS text) AS word FROM {table} WHERE {last} IS NOT NULL AND NOT {} \
+             AND CAST({last} AS text) > {} ORDER BY 1 LIMIT {PAGE}",
+            is_plain(last),
+            Dialect::Sqlite.text(&behind)
+        );
+        let words = texts(connection, &sql).await?;
+        let Some(end) = words.last() else {
+            return Ok(());
+        };
+        behind.clone_from(end);
+        let pairs: Vec<(&String, String)> = words
+            .iter()
+            .filter_map(|word| Some((word, instant::text(instant::parse(word)?))))
+            .collect();
+        connection
+            .execute_raw(Statement::from_sql_and_values(
+                Dialect::Sqlite.backend(),
+                format!(
+                    "INSERT OR IGNORE INTO temp.{TIMES} (word, at) \
+                     SELECT json_extract(j.value, '$[0]'), json_extract(j.value, '$[1]') FROM json_each(?1) j"
+                ),
+                [serde_json::json!(pairs).to_string().into()],
+            ))
+            .await?;
+    }
+}
+
 /// How many rows a query has, by its column `number`, and their ids.
-async fn ids(
-    connection: &Connection,
-    dialect: Dialect,
-    sql: &str,
-) -> std::result::Result<(u64, Vec<String>), DbErr> {
+async fn ids(connection: &Connection, sql: &str) -> std::result::Result<(u64, Vec<String>), DbErr> {
     let rows = connection
-        .query_all_raw(Statement::from_string(dialect.backend(), sql.to_owned()))
+        .query_all_raw(Statement::from_string(
+            connection.dialect().backend(),
+            sql.to_owned(),
+        ))
         .await?;
     let number: i64 = rows
         .first()
@@ -305,25 +415,35 @@ async fn ids(
 /// One of the two things that are done to rows.
 const ACTIONS: [&str; 2] = ["reset", "align"];
 
+/// A kind that is there, with what is due of it.
+struct Found {
+    table: &'static str,
+    counters: Vec<&'static Counter>,
+    due: String,
+}
+
 impl Resets<'_> {
     /// The kinds that are there, with what is due of each.
-    async fn look(
-        &self,
-        connection: &Connection,
-        report: &mut Report,
-    ) -> Result<Vec<(&'static Kind, String)>> {
+    async fn look(&self, connection: &Connection, report: &mut Report) -> Result<Vec<Found>> {
         let dialect = connection.dialect();
         let schema = Schema::look(connection, dialect).await.map_err(doing())?;
-        if !KINDS[0].is_there(&schema) {
+        if KINDS[0].here(&schema).is_empty() {
             return Err(Error::NotFound {
                 what: format!("{BUDGETS} with usage and last reset here"),
             });
         }
         let mut found = Vec::new();
-        for kind in KINDS.iter().filter(|kind| kind.is_there(&schema)) {
-            let (words, findings) = kind.words(connection, dialect).await?;
+        for kind in &KINDS {
+            let counters = kind.here(&schema);
+            let (words, findings) = kind.words(connection, &counters).await?;
             report.findings.extend(findings);
-            found.extend(kind.due(&schema, &words, self.now).map(|due| (kind, due)));
+            if let Some(due) = kind.due(&schema, &counters, &words, self.now) {
+                found.push(Found {
+                    table: kind.table,
+                    counters,
+                    due,
+                });
+            }
         }
         Ok(found)
     }
@@ -338,8 +458,7 @@ impl Resets<'_> {
     async fn close(
         &self,
         connection: &Connection,
-        kind: &Kind,
-        due: &str,
+        found: &Found,
         changes: &mut Vec<Change>,
     ) -> Result<()> {
         let dialect = connection.dialect();
@@ -356,13 +475,13 @@ impl Resets<'_> {
         };
         run(format!("DROP TABLE IF EXISTS {temporary}")).await?;
         run(format!(
-            "CREATE TEMPORARY TABLE {FOUND} AS SELECT d.*, row_number() OVER (ORDER BY d.id) AS place FROM ({due}) d"
+            "CREATE TEMPORARY TABLE {FOUND} AS SELECT d.*, row_number() OVER (ORDER BY d.id) AS place FROM ({}) d",
+            found.due
         ))
         .await?;
         run(format!("CREATE INDEX {FOUND}_place ON {FOUND} (place)")).await?;
         let total = ids(
             connection,
-            dialect,
             &format!("SELECT '' AS id, count(*) AS number FROM {FOUND}"),
         )
         .await
@@ -371,31 +490,80 @@ impl Resets<'_> {
         let mut behind = 0;
         while behind < total {
             self.stop.check()?;
-            let done = (|| page(connection, kind, behind))
+            let done = (|| page(connection, found, behind))
                 .retry(backoff())
                 .when(is_transient)
                 .await
                 .map_err(doing())?;
             for (action, ids) in ACTIONS.iter().zip(done) {
                 let rows = u64::try_from(ids.len()).unwrap_or(u64::MAX);
-                count(changes, kind.table, action, rows, ids);
+                count(changes, found.table, action, rows, ids);
             }
             behind += PAGE;
         }
         run(format!("DROP TABLE {temporary}")).await
+    }
+
+    /// Forgets requests that were recorded long ago, in pages.
+    async fn forget(&self, connection: &Connection, changes: &mut Vec<Change>) -> Result<()> {
+        let Some(before) = self.oldest_request() else {
+            return Ok(());
+        };
+        let dialect = connection.dialect();
+        if count_requests(connection, dialect, before)
+            .await
+            .map_err(doing())?
+            == 0
+        {
+            return Ok(());
+        }
+        loop {
+            self.stop.check()?;
+            let rows = (|| forget_requests(connection, dialect, before, PAGE))
+                .retry(backoff())
+                .when(is_transient)
+                .await
+                .map_err(doing())?;
+            count(changes, REQUESTS, "delete", rows, None);
+            if rows < PAGE {
+                return Ok(());
+            }
+        }
     }
 }
 
 /// One page: the ids that were reset, and those that were aligned.
 async fn page(
     connection: &Connection,
-    kind: &Kind,
+    found: &Found,
     behind: u64,
 ) -> std::result::Result<[Vec<String>; 2], DbErr> {
     let dialect = connection.dialect();
-    let (table, usage, last) = (kind.table, kind.usage, kind.last);
+    let table = found.table;
     let upto = behind + PAGE;
     let places = format!("d.place > {behind} AND d.place <= {upto}");
+    let same = match dialect {
+        Dialect::Postgres => "IS NOT DISTINCT FROM",
+        Dialect::Sqlite => "IS",
+    };
+    let due = match dialect {
+        Dialect::Postgres => "t",
+        Dialect::Sqlite => "d",
+    };
+    let mut sets = Vec::new();
+    let mut unchanged = Vec::new();
+    for (number, counter) in found.counters.iter().enumerate() {
+        let (usage, last) = (counter.usage, counter.last);
+        sets.push(format!(
+            "{usage} = CASE WHEN {due}.action_{number} = 'reset' THEN 0 ELSE b.{usage} END, \
+             {last} = CASE WHEN {due}.action_{number} IS NULL THEN b.{last} ELSE {due}.start_{number} END"
+        ));
+        // Who has begun the window meanwhile has recorded into it.
+        unchanged.push(format!(
+            "(d.action_{number} IS NULL OR b.{last} {same} d.last_{number})"
+        ));
+    }
+    let (sets, unchanged) = (sets.join(", "), unchanged.join(" AND "));
     let transaction = connection.begin().await?;
     let sql = match dialect {
         Dialect::Postgres => {
@@ -409,15 +577,14 @@ async fn page(
                 transaction.execute_unprepared(sql).await?;
             }
             format!(
-                "WITH taken AS MATERIALIZED (SELECT b.id, d.action, d.start FROM {FOUND} d JOIN {table} b ON b.id = d.id \
-                 WHERE {places} AND b.{last} IS NOT DISTINCT FROM d.last ORDER BY b.id FOR NO KEY UPDATE OF b SKIP LOCKED) \
-                 UPDATE {table} b SET {usage} = CASE WHEN t.action = 'reset' THEN 0 ELSE b.{usage} END, {last} = t.start \
-                 FROM taken t WHERE b.id = t.id RETURNING b.id AS id, t.action AS action"
+                "WITH t AS MATERIALIZED (SELECT d.* FROM {FOUND} d JOIN {table} b ON b.id = d.id \
+                 WHERE {places} AND {unchanged} ORDER BY b.id FOR NO KEY UPDATE OF b SKIP LOCKED) \
+                 UPDATE {table} b SET {sets} FROM t WHERE b.id = t.id RETURNING b.id AS id, t.action AS action"
             )
         }
         Dialect::Sqlite => format!(
-            "UPDATE {table} AS b SET {usage} = CASE WHEN d.action = 'reset' THEN 0 ELSE b.{usage} END, {last} = d.start \
-             FROM {FOUND} d WHERE b.id = d.id AND {places} AND b.{last} IS d.last RETURNING id AS id, NULL AS action"
+            "UPDATE {table} AS b SET {sets} FROM {FOUND} d WHERE b.id = d.id AND {places} AND {unchanged} \
+             RETURNING id AS id, NULL AS action"
         ),
     };
     // SQLite returns columns of the written table alone.
@@ -463,18 +630,19 @@ impl Routine for Resets<'_> {
     async fn plan(&self, connection: &Connection) -> Result<Report> {
         let mut report = Report::default();
         let dialect = connection.dialect();
-        for (kind, due) in self.look(connection, &mut report).await? {
+        for found in self.look(connection, &mut report).await? {
             for action in ACTIONS {
                 let sql = format!(
-                    "SELECT d.id AS id, count(*) OVER () AS number FROM ({due}) d WHERE d.action = '{action}' \
-                     ORDER BY d.id LIMIT {SAMPLES}"
+                    "SELECT d.id AS id, count(*) OVER () AS number FROM ({}) d WHERE d.action = '{action}' \
+                     ORDER BY d.id LIMIT {SAMPLES}",
+                    found.due
                 );
-                let (rows, ids) = ids(connection, dialect, &sql).await.map_err(doing())?;
-                count(&mut report.changes, kind.table, action, rows, ids);
+                let (rows, ids) = ids(connection, &sql).await.map_err(doing())?;
+                count(&mut report.changes, found.table, action, rows, ids);
             }
         }
         if let Some(before) = self.oldest_request() {
-            let rows = forget_requests(connection, dialect, before, true)
+            let rows = count_requests(connection, dialect, before)
                 .await
                 .map_err(doing())?;
             count(&mut report.changes, REQUESTS, "delete", rows, None);
@@ -484,20 +652,12 @@ impl Routine for Resets<'_> {
     }
 
     async fn apply(&self, connection: &Connection, report: &mut Report) -> Result<()> {
-        for (kind, due) in self.look(connection, report).await? {
-            let closed = self
-                .close(connection, kind, &due, &mut report.changes)
-                .await;
+        for found in self.look(connection, report).await? {
+            let closed = self.close(connection, &found, &mut report.changes).await;
             remind(report);
             closed?;
         }
-        if let Some(before) = self.oldest_request() {
-            let rows = forget_requests(connection, connection.dialect(), before, false)
-                .await
-                .map_err(doing())?;
-            count(&mut report.changes, REQUESTS, "delete", rows, None);
-        }
-        Ok(())
+        self.forget(connection, &mut report.changes).await
     }
 }
 
@@ -511,20 +671,7 @@ pub(super) fn remind(report: &mut Report) {
         .sum();
     report.findings.retain(|finding| finding.code != "R003");
     if rows > 0 {
-        report.findings.push(Finding {
-            code: "R003".to_owned(),
-            severity: Severity::Info,
-            title: "a Bifrost that runs does not notice".to_owned(),
-            table: BUDGETS.to_owned(),
-            column: None,
-            rows,
-            sample_ids: Vec::new(),
-            effect: "it keeps keys and usage in memory, and writes usage back on its next tick"
-                .to_owned(),
-            resolve:
-                "nothing to do for a gateway that embeds tollgate-service, or one that is stopped"
-                    .to_owned(),
-        });
+        report.findings.push(unnoticed(rows));
     }
 }
 

@@ -108,10 +108,18 @@ impl Snapshot {
             path: path.display().to_string(),
             source,
         };
+        let json = serde_json::to_vec(self).map_err(|error| failed(error.into()))?;
+        if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+            // A device or a pipe is written to; a new file in its place would be nobody's.
+            return std::fs::OpenOptions::new()
+                .write(true)
+                .open(path)
+                .and_then(|mut device| device.write_all(&json))
+                .map_err(failed);
+        }
         let mut partial = path.as_os_str().to_owned();
         partial.push(".partial");
         let partial = std::path::PathBuf::from(partial);
-        let json = serde_json::to_vec(self).map_err(|error| failed(error.into()))?;
         let mut file = std::fs::OpenOptions::new()
             .write(true)
             .create(true)

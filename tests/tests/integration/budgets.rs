@@ -9,7 +9,7 @@ use jiff::tz::TimeZone as Zone;
 use proptest::prelude::*;
 use rstest::rstest;
 use serde_json::Value;
-use tollgate_service::budget::window::{Due, Unit, Window};
+use tollgate_service::budget::window::{Alignment, Due, Unit, Window};
 use tollgate_service::budget::{Budgets, Cost};
 use tollgate_service::reconcile::Options;
 use tollgate_service::reconcile::resets::resets;
@@ -162,7 +162,7 @@ async fn alignment_that_is_turned_on_keeps_what_was_used(
     let database = migrated(backend).await;
     database
         .execute(
-            "UPDATE governance_virtual_keys SET calendar_aligned = true WHERE id IN ('vk-alice', 'vk-dave'); \
+            "UPDATE governance_virtual_keys SET calendar_aligned = true, updated_at = '2026-03-29 09:00:00+00:00' WHERE id IN ('vk-alice', 'vk-dave'); \
              UPDATE governance_rate_limits SET token_reset_duration = '1d', token_current_usage = 7, token_last_reset = '2026-03-28 15:00:00+00:00', \
              request_reset_duration = '1w', request_current_usage = 3, request_last_reset = '2026-03-20 15:00:00+00:00' WHERE id = 'rl-1'; \
              UPDATE governance_rate_limits SET token_reset_duration = NULL WHERE id <> 'rl-1'; \
@@ -176,7 +176,6 @@ async fn alignment_that_is_turned_on_keeps_what_was_used(
         [
             "budgets align 1: b-alice",
             // The key's rate limit follows it: a day that has not run out, and a week that has.
-            "rate_limits align 1: rl-1",
             "rate_limits reset 1: rl-1",
         ]
     );
@@ -198,12 +197,40 @@ async fn alignment_that_is_turned_on_keeps_what_was_used(
         [
             "budgets reset 5: b-alice b-carol-openai b-dave-bedrock b-dave-openai b-nobody",
             // Its tokens and its requests: a new day, and a new week.
-            "rate_limits reset 2: rl-1 rl-1",
+            "rate_limits reset 1: rl-1",
         ]
     );
     assert_eq!(
         budgets(&database, "id = 'b-alice'").await,
         ["b-alice 0 2026-03-30 00:00:00"]
+    );
+}
+
+/// The flag was on when the calendar's window ended, so what was used counts no more, wherever the last one began.
+#[rstest]
+#[tokio::test]
+async fn alignment_that_was_on_lets_the_window_end(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = migrated(backend).await;
+    database
+        .execute(
+            "UPDATE governance_virtual_keys SET calendar_aligned = true, created_at = '2026-03-01 00:00:00+00:00', \
+             updated_at = '2026-03-28 15:00:00+00:00' WHERE id = 'vk-alice'; \
+             UPDATE governance_budgets SET reset_duration = '1M', last_reset = '2026-03-28 15:00:00+00:00', current_usage = 12 WHERE id = 'b-alice'; \
+             UPDATE governance_rate_limits SET token_reset_duration = NULL, request_reset_duration = NULL",
+        )
+        .await;
+    let alice = "id = 'b-alice'";
+    sweep(&database, "2026-03-31 23:59:59").await;
+    assert_eq!(
+        budgets(&database, alice).await,
+        ["b-alice 12 2026-03-28 15:00:00"]
+    );
+    sweep(&database, "2026-04-01 00:00:01").await;
+    assert_eq!(
+        budgets(&database, alice).await,
+        ["b-alice 0 2026-04-01 00:00:00"]
     );
 }
 
@@ -530,12 +557,11 @@ async fn concurrent_writers_add_up_exactly(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
 ) {
     let (writers, costs) = match backend {
-        Backend::Sqlite => (8, 800),
+        Backend::Sqlite => (8, 10_000),
         Backend::Postgres => (64, 10_000),
     };
     let database = migrated(backend).await;
-    let mut rows =
-        "DELETE FROM governance_rate_limits; ".replace("DELETE FROM governance_rate_limits; ", "");
+    let mut rows = String::new();
     for team in 0..4 {
         rows += &format!(
             "INSERT INTO governance_budgets (id, max_limit, reset_duration, last_reset, current_usage, created_at, updated_at) \
@@ -822,6 +848,149 @@ async fn what_somebody_else_refers_to_stays(
 }
 
 /// A table of a later version that nobody here knows refuses the deletion, and nothing is gone.
+/// Upstream's backfill sets both owner columns of a budget that a key and a config shared.
+#[rstest]
+#[tokio::test]
+async fn a_key_without_configs_leaves_a_configs_budget_alone(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = migrated(backend).await;
+    let config = database
+        .one("SELECT CAST(min(provider_config_id) AS text) FROM governance_budgets WHERE id = 'b-dave-openai'")
+        .await;
+    let drop = match backend {
+        Backend::Sqlite => String::new(),
+        Backend::Postgres => "ALTER TABLE governance_budgets DROP CONSTRAINT IF EXISTS chk_governance_budgets_one_owner; ".to_owned(),
+    };
+    if backend == Backend::Sqlite {
+        database
+            .execute("PRAGMA ignore_check_constraints = ON")
+            .await;
+    }
+    database
+        .execute(&format!(
+            "{drop}INSERT INTO governance_virtual_keys (id, name, value, created_at, updated_at) \
+             VALUES ('vk-lone', 'Lone', 'sk-bf-lone', '2026-01-01', '2026-01-01'); \
+             UPDATE governance_budgets SET virtual_key_id = 'vk-lone' WHERE id = 'b-dave-openai'"
+        ))
+        .await;
+    let (code, json) = tollgate()
+        .on(&database.url)
+        .json(&["virtual-key", "delete", "vk-lone"]);
+    assert_eq!(code, 0, "{json:#}");
+    assert_eq!(json["findings"][0]["code"], "R004", "{json:#}");
+    assert_eq!(
+        database
+            .one("SELECT COALESCE(virtual_key_id, '-') || ' ' || CAST(provider_config_id AS text) FROM governance_budgets WHERE id = 'b-dave-openai'")
+            .await,
+        format!("- {config}")
+    );
+}
+
+/// What a database may still have from before provider configs.
+#[rstest]
+#[tokio::test]
+async fn the_keys_of_old_virtual_keys_go_with_them(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = migrated(backend).await;
+    database
+        .execute(
+            "CREATE TABLE governance_virtual_key_keys (table_virtual_key_id varchar(255) REFERENCES governance_virtual_keys (id), table_key_id bigint); \
+             INSERT INTO governance_virtual_key_keys VALUES ('vk-dave', 1), ('vk-alice', 1)",
+        )
+        .await;
+    let (_, planned) =
+        tollgate()
+            .on(&database.url)
+            .json(&["virtual-key", "delete", "vk-dave", "--dry-run"]);
+    let (code, json) = tollgate()
+        .on(&database.url)
+        .json(&["virtual-key", "delete", "vk-dave"]);
+    assert_eq!(code, 0, "{json:#}");
+    assert_eq!(counted(&planned), counted(&json));
+    assert_eq!(counted(&json)["delete governance_virtual_key_keys"], 1);
+    assert_eq!(database.count("governance_virtual_key_keys").await, 1);
+}
+
+/// A later gateway keeps budgets and tokens where this version does not look.
+#[rstest]
+#[tokio::test]
+async fn a_database_past_what_is_known_is_not_answered_for(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = migrated(backend).await;
+    database
+        .execute("ALTER TABLE governance_budgets ADD COLUMN model_config_id varchar(255)")
+        .await;
+    for command in [
+        &[
+            "budget",
+            "check",
+            "--virtual-key",
+            "vk-alice",
+            "--provider",
+            "openai",
+        ][..],
+        &["budget", "list", "--virtual-key", "vk-alice"],
+        &["virtual-key", "delete", "vk-alice"],
+        &["virtual-key", "delete", "vk-alice", "--dry-run"],
+        &["provider-config", "delete", "1"],
+    ] {
+        let (code, json) = tollgate().on(&database.url).json(command);
+        assert_eq!(
+            (code, &json["error"]["code"]),
+            (4, &Value::from("past_known")),
+            "{json:#}"
+        );
+    }
+}
+
+/// SQLite keeps times as texts; each of these is an instant, or none, whoever asks.
+#[tokio::test]
+async fn sqlites_times_are_read_as_they_are_meant() {
+    let database = migrated(Backend::Sqlite).await;
+    let spellings = [
+        ("2026-03-29 10:00:00 +0200 CEST", true),
+        ("2026-03-29 08:00:00 +0000 UTC", true),
+        ("2026-03-29t08:00:00z", true),
+        ("2026-03-28 12:00:00-2000", true),
+        ("2026-03-29 08:00", true),
+        ("2026-02-30 08:00:00", false),
+        ("2026-03-28 24:00:00", false),
+        ("08:00", false),
+        ("now", false),
+        ("2461000.5", false),
+    ];
+    // Nothing else is due.
+    let mut rows = String::from(
+        "UPDATE governance_budgets SET last_reset = '2026-03-30 07:59:00+00:00'; \
+         UPDATE governance_rate_limits SET token_reset_duration = NULL, request_reset_duration = NULL;",
+    );
+    for (number, (text, _)) in spellings.iter().enumerate() {
+        rows += &format!(
+            "INSERT INTO governance_budgets (id, max_limit, reset_duration, last_reset, current_usage, created_at, updated_at) \
+             VALUES ('b-{number}', 10, '1d', '{text}', 10, '2026-01-01', '2026-01-01');"
+        );
+    }
+    database.execute(&rows).await;
+    let early = sweep(&database, "2026-03-30 07:59:59").await;
+    assert_eq!(did(&early), [""; 0], "a second before the day is over");
+    let late = sweep(&database, "2026-03-30 08:00:00").await;
+    assert_eq!(
+        did(&late),
+        ["budgets reset 5: b-0 b-1 b-2 b-3 b-4"],
+        "{late:?}"
+    );
+    let unread: Vec<_> = late
+        .findings
+        .iter()
+        .filter(|finding| finding.code == "R001")
+        .map(|finding| finding.sample_ids.join(" "))
+        .collect();
+    assert_eq!(unread, ["b-5 b-6 b-7 b-8 b-9"]);
+}
+
 #[rstest]
 #[tokio::test]
 async fn a_reference_that_nobody_knows_stops_the_deletion(
@@ -885,16 +1054,22 @@ proptest! {
         prop_assert_eq!(oracle(unit, next), next.timestamp());
         prop_assert_eq!(unit.start(next - chrono::Duration::nanoseconds(1)), start);
         let window = Window::parse(word).unwrap();
-        prop_assert_eq!(window.ends(Some(start), true, now), next);
+        prop_assert_eq!(window.ends(Some(start), Alignment::On, now), next);
         // What began with a unit is over with it.
         let began = unit.start(now - chrono::Duration::seconds(before));
-        let due = window.due(Some(began), true, now);
-        prop_assert_eq!(due, if began == start { Due::Nothing } else { Due::Reset(start) });
+        for alignment in [Alignment::On, Alignment::TurnedOn] {
+            let due = window.due(Some(began), alignment, now);
+            prop_assert_eq!(due, if began == start { Due::Nothing } else { Due::Reset(start) });
+        }
+        // Wherever it began, a window that followed the calendar is over with its unit.
+        let began = now - chrono::Duration::seconds(before);
+        let due = window.due(Some(began), Alignment::On, now);
+        prop_assert_eq!(due, if began >= start { Due::Nothing } else { Due::Reset(start) });
         // A rolling one is over to the nanosecond.
         let length = jiff::SignedDuration::from_hours(match unit { Unit::Day => 24, Unit::Week => 168, Unit::Month => 720, Unit::Year => 8760 });
         let edge = now - chrono::Duration::nanoseconds(i64::try_from(length.as_nanos()).unwrap());
-        prop_assert_eq!(window.due(Some(edge), false, now), Due::Reset(now));
-        prop_assert_eq!(window.due(Some(edge + chrono::Duration::nanoseconds(1)), false, now), Due::Nothing);
+        prop_assert_eq!(window.due(Some(edge), Alignment::Off, now), Due::Reset(now));
+        prop_assert_eq!(window.due(Some(edge + chrono::Duration::nanoseconds(1)), Alignment::Off, now), Due::Nothing);
     }
 
     /// Durations in Go's syntax and in days, against sums of hours.

@@ -338,6 +338,60 @@ async fn usage_is_kept_and_a_new_duration_starts_from_the_closest_shorter(
     );
 }
 
+/// `24h` and `1d` are one length: another spelling is no new budget, and opens nothing that was spent.
+#[rstest]
+#[tokio::test]
+async fn another_spelling_of_a_duration_keeps_the_budget_with_its_usage(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let world = World::empty(backend).await;
+    let spelt = |day: &str, month: &str| {
+        with(|key| {
+            key["budgets"] = json!([
+                { "max_limit": 10, "reset_duration": day },
+                { "max_limit": 100, "reset_duration": month },
+            ]);
+        })
+    };
+    world.apply(spelt("24h", "30d")).await;
+    world
+        .execute(
+            "UPDATE governance_budgets SET current_usage = 9 WHERE reset_duration = '24h'; \
+                  UPDATE governance_budgets SET current_usage = 99 WHERE reset_duration = '30d'",
+        )
+        .await;
+    let report = world.apply(spelt("1d", "monthly")).await;
+    assert_eq!(did(&report), ["budgets update 2"]);
+    assert_eq!(
+        world.budgets().await,
+        [
+            "vk-1 1d 10 9 2026-11-24T10:00:00Z",
+            "vk-1 monthly 100 99 2026-11-24T10:00:00Z",
+            "vk-1/openai 12h 3.25 0 2026-11-24T10:00:00Z",
+        ]
+    );
+}
+
+/// The database may hold two budgets of one length, which no file may.
+#[rstest]
+#[tokio::test]
+async fn of_two_rows_of_one_length_a_word_means_its_own(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let world = World::empty(backend).await;
+    let key = json!({ "id": "vk-1", "name": "one", "value": "sk-bf-1" });
+    world.apply(json!({ "virtual_keys": [key] })).await;
+    world
+        .execute("INSERT INTO governance_budgets (id, max_limit, reset_duration, current_usage, virtual_key_id, created_at, updated_at) \
+                  VALUES ('b-24', 10, '24h', 5, 'vk-1', '2026-01-01', '2026-01-01'), ('b-1d', 10, '1d', 2, 'vk-1', '2026-01-01', '2026-01-01')")
+        .await;
+    let mut listed = key;
+    listed["budgets"] = json!([{ "max_limit": 10, "reset_duration": "1d" }]);
+    let report = world.apply(json!({ "virtual_keys": [listed] })).await;
+    assert_eq!(did(&report), ["budgets delete 1"]);
+    assert_eq!(world.one("SELECT id FROM governance_budgets").await, "b-1d");
+}
+
 #[rstest]
 #[tokio::test]
 async fn a_present_list_is_complete_and_an_absent_one_is_left_alone(
@@ -831,6 +885,20 @@ async fn a_file_with_a_mistake_changes_nothing(
         ),
         (
             budgets(
+                json!([{ "id": "b-day", "max_limit": 1, "reset_duration": "1d" }, { "id": "b-24", "max_limit": 2, "reset_duration": "24h" }]),
+            ),
+            "$.governance.virtual_keys[0].budgets[1].reset_duration",
+            "same duration",
+        ),
+        (
+            budgets(
+                json!([{ "max_limit": 1, "reset_duration": "1M" }, { "max_limit": 2, "reset_duration": "30d" }]),
+            ),
+            "$.governance.virtual_keys[0].budgets[1].reset_duration",
+            "same duration",
+        ),
+        (
+            budgets(
                 json!([{ "id": "b", "max_limit": 1, "reset_duration": "1d" }, { "id": "b", "max_limit": 2, "reset_duration": "1w" }]),
             ),
             "$.governance.virtual_keys[0].budgets[1].id",
@@ -1176,6 +1244,17 @@ enum Edit {
 
 const DURATIONS: [&str; 8] = ["1h", "12h", "1d", "24h", "7d", "1w", "1M", "1Y"];
 
+/// Whether a list has a budget whose window is as long as that of a word.
+fn has_length(list: &[Value], word: &str) -> bool {
+    let length = |word: &str| match word {
+        "24h" => "1d".to_owned(),
+        "7d" => "1w".to_owned(),
+        word => word.to_owned(),
+    };
+    list.iter()
+        .any(|budget| length(budget["reset_duration"].as_str().unwrap()) == length(word))
+}
+
 fn edit() -> impl Strategy<Value = Edit> {
     prop_oneof![
         4 => (any::<usize>(), 0u32..500).prop_map(|(a, b)| Edit::Limit(a, b)),
@@ -1240,7 +1319,11 @@ fn change(file: &mut Value, edit: &Edit, number: usize) {
         }),
         Edit::Duration(which, duration) => budget(file, *which, &|list, i| {
             let word = DURATIONS[*duration];
-            if list.iter().all(|budget| budget["reset_duration"] != word) {
+            let others: Vec<Value> = (0..list.len())
+                .filter(|other| *other != i)
+                .map(|other| list[other].clone())
+                .collect();
+            if !has_length(&others, word) {
                 list[i]["reset_duration"] = json!(word);
             }
         }),
@@ -1249,10 +1332,7 @@ fn change(file: &mut Value, edit: &Edit, number: usize) {
             if !lists.is_empty() {
                 let place = which % lists.len();
                 let word = DURATIONS[*duration];
-                if lists[place]
-                    .iter()
-                    .all(|budget| budget["reset_duration"] != word)
-                {
+                if !has_length(lists[place], word) {
                     let mut budget = json!({ "max_limit": limit, "reset_duration": word });
                     if limit % 2 == 0 {
                         budget["id"] = json!(format!("b-{number}"));

@@ -330,10 +330,12 @@ impl<'a, E: FnMut(String)> Collector<'a, E> {
             );
         }
         let unit = window.and_then(|window| window.unit());
-        let span = window.map(|window| span(&window)).unwrap_or_default();
+        let nanoseconds = window.map(|window| window.nanoseconds().to_string());
         let key = match (&id, &owner) {
             (Some(id), _) => id.clone(),
-            (None, Some((kind, key))) => identity(&[kind.name(), key, &span]),
+            (None, Some((kind, key))) => {
+                identity(&[kind.name(), key, nanoseconds.as_deref().unwrap_or_default()])
+            }
             (None, None) => at.to_owned(),
         };
         if let Some(aligned) = flat(budget.calendar_aligned) {
@@ -365,8 +367,7 @@ impl<'a, E: FnMut(String)> Collector<'a, E> {
                 reset_duration: Some(budget.reset_duration),
                 ..Fields::default()
             },
-            span: Some(span),
-            nanoseconds: window.map(|window| window.nanoseconds().to_string()),
+            nanoseconds,
             starts: unit.map(|unit| instant::text(unit.start(self.now))),
             fresh,
             ..Entry::default()
@@ -527,15 +528,6 @@ impl<'a, E: FnMut(String)> Collector<'a, E> {
 /// What identifies the list of an owner.
 pub(super) fn list_key(of: Kind, owner: Kind, key: &str) -> String {
     format!("{}s of {} {key}", of.name(), owner.name())
-}
-
-/// A window in one spelling: `1d` and `daily` are one, `24h` is another, for it never aligns.
-pub(super) fn span(window: &Window) -> String {
-    format!(
-        "{}{}",
-        window.nanoseconds(),
-        window.unit().map_or("", |unit| unit.name())
-    )
 }
 
 impl<E: FnMut(String)> Sink for Collector<'_, E> {

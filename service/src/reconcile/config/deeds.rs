@@ -5,7 +5,7 @@ use tollgate_migration::Dialect;
 use tollgate_migration::governance::{PROVIDER_CONFIGS, VIRTUAL_KEYS};
 
 use super::entry::Kind;
-use super::fields::{Field, Holds, THINGS, Thing, decimal, owner_column, owners};
+use super::fields::{Field, Holds, THINGS, Thing, decimal, owner_column, owners, thing};
 use super::stage::{ENTRIES, OWNED, Stage};
 
 /// Rows that go, by kind and id.
@@ -136,21 +136,26 @@ impl<C: ConnectionTrait> Stage<'_, C> {
              FROM (SELECT e.key AS entry, e.at AS at, e.row_id AS row_id, e.parent_kind AS parent_kind, \
              e.parent AS parent, COALESCE(e.id, '@' || e.at) AS given, COALESCE(e.id, e.fresh) AS new_id, e.gone AS gone, \
              e.unchanged AS unchanged, {usage} AS usage, {inner} \
-             FROM (SELECT * FROM {ENTRIES} WHERE kind = '{kind}') e LEFT JOIN {table} d ON {id} = e.row_id {heir}) x) z \
+             FROM (SELECT * FROM {ENTRIES} WHERE kind = '{kind}') e LEFT JOIN {table} d ON {is} {heir}) x) z \
              WHERE z.action <> 'same'",
             outer = outer.join(", "),
             differences = differences.join(" OR "),
             inner = inner.join(", "),
             kind = thing.kind.name(),
             table = thing.table,
-            id = thing.id("d"),
+            is = thing.is_row("d", "e.row_id"),
         )
     }
 
     async fn doom(&self, prune: bool, keys: bool) -> Result<(), DbErr> {
+        // A CROSS JOIN tells SQLite which table comes first: the other one has the index. PostgreSQL takes it as any join.
         for table in [DOOMED, KEPT] {
             self.make(table, "(kind text, id text)").await?;
         }
+        self.run(&format!(
+            "CREATE INDEX tollgate_doomed_id ON {DOOMED} (kind, id)"
+        ))
+        .await?;
         let unmeant = |kind: &str, id: &str| {
             format!(
                 "NOT EXISTS (SELECT 1 FROM {ENTRIES} k WHERE k.kind = '{kind}' AND k.row_id = {id})"
@@ -165,8 +170,8 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         }
         let lacking = |condition: &str| {
             format!(
-                "SELECT 'provider_config', CAST(c.id AS text) FROM {PROVIDER_CONFIGS} c JOIN {ENTRIES} l ON l.kind = 'list' \
-                 AND l.id = 'provider_config' AND l.parent = c.virtual_key_id AND {condition} WHERE {}",
+                "SELECT 'provider_config', CAST(c.id AS text) FROM {PROVIDER_CONFIGS} c CROSS JOIN {ENTRIES} l WHERE l.kind = 'list' \
+                 AND l.id = 'provider_config' AND l.owner_id = c.virtual_key_id AND {condition} AND {}",
                 unmeant("provider_config", "CAST(c.id AS text)")
             )
         };
@@ -177,20 +182,20 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         };
         self.run(&format!(
             "INSERT INTO {DOOMED} {} UNION SELECT 'provider_config', CAST(c.id AS text) FROM {PROVIDER_CONFIGS} c \
-             JOIN {DOOMED} v ON v.kind = 'virtual_key' AND v.id = c.virtual_key_id",
+             CROSS JOIN {DOOMED} v WHERE v.kind = 'virtual_key' AND v.id = c.virtual_key_id",
             lacking(goes)
         ))
         .await?;
         let budgets = |condition: &str| {
             format!(
-                "SELECT 'budget', o.id FROM {OWNED} o JOIN {ENTRIES} l ON l.kind = 'list' AND l.id = 'budget' \
-                 AND l.parent_kind = o.parent_kind AND l.owner_id = o.owner_id AND {condition} WHERE {}",
+                "SELECT 'budget', o.id FROM {OWNED} o CROSS JOIN {ENTRIES} l WHERE l.kind = 'list' AND l.id = 'budget' \
+                 AND l.parent_kind = o.parent_kind AND l.owner_id = o.owner_id AND {condition} AND {}",
                 unmeant("budget", "o.id")
             )
         };
         self.run(&format!(
-            "INSERT INTO {DOOMED} {} UNION SELECT 'budget', o.id FROM {OWNED} o JOIN {DOOMED} w ON w.kind = o.parent_kind \
-             AND w.id = o.owner_id WHERE {}",
+            "INSERT INTO {DOOMED} {} UNION SELECT 'budget', o.id FROM {OWNED} o CROSS JOIN {DOOMED} w WHERE w.kind = o.parent_kind \
+             AND w.id = o.owner_id AND {}",
             budgets("l.unchanged = 0"),
             unmeant("budget", "o.id")
         ))
@@ -208,14 +213,26 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         ] {
             if self.catalog.has_column(table, "rate_limit_id") {
                 limits.push(format!(
-                    "SELECT 'rate_limit', x.rate_limit_id FROM {table} x JOIN {DOOMED} w ON w.kind = '{kind}' AND w.id = {id} \
-                     WHERE x.rate_limit_id IS NOT NULL AND {}",
+                    "SELECT 'rate_limit', x.rate_limit_id FROM {table} x CROSS JOIN {DOOMED} w WHERE w.kind = '{kind}' AND w.id = {id} \
+                     AND x.rate_limit_id IS NOT NULL AND {}",
                     unmeant("rate_limit", "x.rate_limit_id")
                 ));
             }
         }
         if !limits.is_empty() {
             self.run(&format!("INSERT INTO {DOOMED} {}", limits.join(" UNION ")))
+                .await?;
+        }
+        let keys = thing(Kind::VirtualKey).deeds();
+        for (number, on) in [
+            format!("{keys} (n_name)"),
+            format!("{keys} (n_value)"),
+            format!("{keys} (row_id)"),
+        ]
+        .iter()
+        .enumerate()
+        {
+            self.run(&format!("CREATE INDEX tollgate_deeds_{number} ON {on}"))
                 .await?;
         }
         self.analyze(DOOMED).await

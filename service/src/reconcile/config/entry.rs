@@ -64,10 +64,8 @@ pub(super) struct Entry {
     pub hash: String,
     #[serde(flatten)]
     pub fields: Fields,
-    /// Of budgets: the window in one spelling and its length. When a new window begins on the calendar, of rate limits for
-    /// tokens and for requests.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub span: Option<String>,
+    /// Of budgets: the length of the window, by which they are matched. When a new window begins on the calendar, of rate
+    /// limits for tokens and for requests.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nanoseconds: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -129,7 +127,7 @@ pub(super) struct Fields {
 }
 
 /// The columns of the table of entries that come from the file, in the spelling of [`Entry`]'s JSON.
-pub(super) const COLUMNS: [&str; 36] = [
+pub(super) const COLUMNS: [&str; 35] = [
     "kind",
     "at",
     "key",
@@ -160,7 +158,6 @@ pub(super) const COLUMNS: [&str; 36] = [
     "request_reset_duration",
     "max_limit",
     "reset_duration",
-    "span",
     "nanoseconds",
     "starts",
     "request_starts",

@@ -170,6 +170,15 @@ impl Thing {
         format!("tollgate_do_{}", self.kind.name())
     }
 
+    /// The row whose id is a text. The text is converted, not the id: an index finds it.
+    pub(super) fn is_row(&self, alias: &str, text: &str) -> String {
+        if self.kind == Kind::ProviderConfig {
+            format!("{alias}.id = CAST({text} AS bigint)")
+        } else {
+            format!("{alias}.id = {text}")
+        }
+    }
+
     /// The id of a row as the entries have it, in text.
     pub(super) fn id(&self, alias: &str) -> String {
         if self.kind == Kind::ProviderConfig {

@@ -64,16 +64,16 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         let mut arms = self.unknown_references();
         arms.extend(self.owners_of_budgets());
         arms.extend(self.names());
-        // Two of one window would be told apart by nothing.
+        // Two of one length would be told apart by nothing, `1d` and `24h` alike.
         arms.push(format!(
             "SELECT max(e.at) AS at, 'reset_duration' AS field, 'another budget of this owner has the same duration' AS message \
              FROM {ENTRIES} e WHERE e.kind = 'budget' AND e.parent IS NOT NULL \
-             GROUP BY e.parent_kind, COALESCE(e.owner_id, e.parent), e.span HAVING count(*) > 1"
+             GROUP BY e.parent_kind, COALESCE(e.owner_id, e.parent), e.nanoseconds HAVING count(*) > 1"
         ));
         arms.push(format!(
             "SELECT e.at AS at, 'id' AS field, 'provider config ' || e.row_id || ' belongs to virtual key \"' || \
              c.virtual_key_id || '\" in the database' AS message FROM {ENTRIES} e \
-             JOIN {PROVIDER_CONFIGS} c ON CAST(c.id AS text) = e.row_id \
+             JOIN {PROVIDER_CONFIGS} c ON c.id = CAST(e.row_id AS bigint) \
              WHERE e.kind = 'provider_config' AND c.virtual_key_id <> e.parent"
         ));
         arms
@@ -142,9 +142,9 @@ impl<C: ConnectionTrait> Stage<'_, C> {
                  '\" is neither in the file nor in the database' AS message FROM {ENTRIES} e \
                  WHERE e.kind IN ('budget', 'claim') AND e.parent_kind = '{name}' AND NOT EXISTS (SELECT 1 FROM {ENTRIES} k \
                  WHERE k.kind = '{name}' AND k.key = e.parent) \
-                 AND NOT EXISTS (SELECT 1 FROM {} t WHERE {} = e.owner_id)",
+                 AND NOT EXISTS (SELECT 1 FROM {} t WHERE {})",
                 owner.table,
-                owner.id("t")
+                owner.is_row("t", "e.owner_id")
             ));
             arms.push(format!(
                 "SELECT c.at AS at, 'budget_id' AS field, 'budget \"' || c.key || '\" is neither in the file nor this owner''s \

@@ -1,10 +1,12 @@
 //! The file's entries in temporary tables: loaded in bulk, older forms lifted, each with the row that it means.
 
+use std::time::Instant;
+
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 use tollgate_migration::{Catalog, Dialect};
 
-use super::collector::{list_key, span};
+use super::collector::list_key;
 use super::deeds::{DOOMED, KEPT};
 use super::entry::{COLUMNS, Kind};
 use super::fields::{KEY_FLAG, TEAM_FLAG, THINGS, Thing, decimal, owner_column, owners};
@@ -32,11 +34,15 @@ impl<C: ConnectionTrait> Stage<'_, C> {
     }
 
     pub(super) async fn run(&self, sql: &str) -> Result<u64, DbErr> {
-        Ok(self
+        let start = Instant::now();
+        let rows = self
             .connection
             .execute_raw(Statement::from_string(self.dialect().backend(), sql))
             .await?
-            .rows_affected())
+            .rows_affected();
+        // Statements hold names and conditions; what the file says is in temporary tables.
+        tracing::trace!(elapsed_ms = start.elapsed().as_millis(), rows, sql);
+        Ok(rows)
     }
 
     pub(super) async fn make(&self, table: &str, what: &str) -> Result<(), DbErr> {
@@ -156,8 +162,9 @@ impl<C: ConnectionTrait> Stage<'_, C> {
             .filter(|thing| self.catalog.has_table(thing.table))
         {
             self.run(&format!(
-                "UPDATE {ENTRIES} SET row_id = {id} FROM {table} d WHERE {ENTRIES}.kind = '{kind}' AND {id} = {ENTRIES}.id",
+                "UPDATE {ENTRIES} SET row_id = {id} FROM {table} d WHERE {ENTRIES}.kind = '{kind}' AND {is}",
                 id = thing.id("d"),
+                is = thing.is_row("d", &format!("{ENTRIES}.id")),
                 table = thing.table,
                 kind = thing.kind.name(),
             ))
@@ -176,6 +183,10 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         .await?;
         self.go_with("provider_config", "virtual_key").await?;
         self.find_owners().await?;
+        self.run(&format!(
+            "CREATE INDEX tollgate_entries_lists ON {ENTRIES} (id, owner_id) WHERE kind = 'list'"
+        ))
+        .await?;
         self.match_budgets().await?;
         self.run(&format!(
             "UPDATE {ENTRIES} SET gone = 1 WHERE row_id IS NULL AND unchanged = 1 AND kind = 'budget'"
@@ -248,7 +259,8 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         } else {
             format!(
                 "CASE b.parent_kind WHEN 'virtual_key' THEN b.parent WHEN 'provider_config' THEN COALESCE(p.parent, \
-                 (SELECT d.virtual_key_id FROM {PROVIDER_CONFIGS} d WHERE '#' || CAST(d.id AS text) = b.parent)) END"
+                 (SELECT d.virtual_key_id FROM {PROVIDER_CONFIGS} d \
+                 WHERE d.id = CASE WHEN b.parent LIKE '#%' THEN CAST(substr(b.parent, 2) AS bigint) END)) END"
             )
         };
         let flags = format!(
@@ -308,10 +320,9 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         Ok(())
     }
 
-    /// Those whose id is not there mean the row of their owner with the same window.
+    /// Those whose id is not there mean the row of their owner whose window is as long: `24h` that becomes `1d` keeps its usage.
     async fn match_budgets(&self) -> Result<(), DbErr> {
-        self.make(WORDS, "(word text, span text, nanoseconds bigint)")
-            .await?;
+        self.make(WORDS, "(word text, nanoseconds bigint)").await?;
         let mut words = Vec::new();
         for row in self
             .connection
@@ -324,9 +335,8 @@ impl<C: ConnectionTrait> Stage<'_, C> {
             let word: String = row.try_get("", "word")?;
             if let Some(window) = Window::parse(&word) {
                 words.push(format!(
-                    "({}, '{}', {})",
+                    "({}, {})",
                     self.dialect().text(&word),
-                    span(&window),
                     window.nanoseconds()
                 ));
             }
@@ -341,7 +351,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
                 let column = owner_column(kind);
                 format!(
                     "SELECT b.id AS id, '{}' AS parent_kind, CAST(b.{column} AS text) AS owner_id, b.reset_duration AS word, \
-                     w.span AS span, w.nanoseconds AS nanoseconds, CAST(COALESCE(b.current_usage, 0) AS {}) AS usage \
+                     w.nanoseconds AS nanoseconds, CAST(COALESCE(b.current_usage, 0) AS {}) AS usage \
                      FROM {BUDGETS} b LEFT JOIN {WORDS} w ON w.word = b.reset_duration WHERE b.{column} IS NOT NULL",
                     kind.name(),
                     decimal(self.dialect())
@@ -360,7 +370,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
             "UPDATE {ENTRIES} SET row_id = m.id FROM (SELECT x.key AS key, x.id AS id FROM (SELECT e.key AS key, o.id AS id, \
              row_number() OVER (PARTITION BY e.key ORDER BY CASE WHEN o.word = e.reset_duration THEN 0 ELSE 1 END, \
              o.usage DESC, o.id) AS n FROM {ENTRIES} e JOIN {OWNED} o ON o.parent_kind = e.parent_kind \
-             AND o.owner_id = e.owner_id AND o.span = e.span WHERE e.kind = 'budget' AND e.row_id IS NULL \
+             AND o.owner_id = e.owner_id AND o.nanoseconds = CAST(e.nanoseconds AS bigint) WHERE e.kind = 'budget' AND e.row_id IS NULL \
              AND NOT EXISTS (SELECT 1 FROM {ENTRIES} k WHERE k.kind = 'budget' AND k.row_id = o.id)) x WHERE x.n = 1) m \
              WHERE {ENTRIES}.kind = 'budget' AND {ENTRIES}.key = m.key"
         ))

@@ -91,16 +91,16 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         arms.push(format!("SELECT k.kind, 'keep', k.id FROM {KEPT} k"));
         if self.catalog.has_table(JOIN) {
             arms.push(format!(
-                "SELECT 'assignment', 'delete', '' FROM {JOIN} j JOIN {DOOMED} w ON w.kind = 'provider_config' \
+                "SELECT 'assignment', 'delete', '' FROM {JOIN} j CROSS JOIN {DOOMED} w WHERE w.kind = 'provider_config' \
                  AND w.id = CAST(j.{JOIN_COLUMN} AS text)"
             ));
         }
         let tables =
             super::super::credentials::tables_of_virtual_keys(self.connection, self.dialect())
                 .await?;
-        for table in tables {
+        for (table, column) in tables {
             arms.push(format!(
-                "SELECT '{table}', 'delete', '' FROM {table} x JOIN {DOOMED} w ON w.kind = 'virtual_key' AND w.id = x.virtual_key_id"
+                "SELECT '{table}', 'delete', '' FROM {table} x CROSS JOIN {DOOMED} w WHERE w.kind = 'virtual_key' AND w.id = x.{column}"
             ));
         }
         let budgets = thing(Kind::Budget).deeds();

@@ -275,7 +275,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
             "UPDATE {BUDGETS} AS b SET last_reset = {} FROM {budgets} a JOIN {ENTRIES} e ON e.kind = 'budget' AND e.key = a.entry \
              WHERE a.action = 'insert' AND b.id = a.new_id AND e.starts IS NOT NULL AND {}",
             time(self.dialect(), "e.starts"),
-            schema.is_aligned_budget()
+            schema.alignment_of_budgets().is_on()
         ))
         .await?;
         if !self.catalog.has_table(RATE_LIMITS) {
@@ -291,7 +291,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
                     "UPDATE {RATE_LIMITS} AS b SET {column} = {} FROM {limits} a JOIN {ENTRIES} e ON e.kind = 'rate_limit' AND e.key = a.entry \
                      WHERE a.action = 'insert' AND b.id = a.new_id AND {starts} IS NOT NULL AND {}",
                     time(self.dialect(), starts),
-                    schema.is_aligned_rate_limit()
+                    schema.alignment_of_rate_limits().is_on()
                 ))
                 .await?;
             }
@@ -314,8 +314,8 @@ impl<C: ConnectionTrait> Stage<'_, C> {
             .into_iter()
             .map(|(name, column)| {
                 format!(
-                    "SELECT w.id AS id, '{name}' AS whose FROM {name} x JOIN {DOOMED} w ON w.kind = '{kind}' \
-                     AND w.id = x.{column} WHERE x.{column} IS NOT NULL{}",
+                    "SELECT w.id AS id, '{name}' AS whose FROM {name} x CROSS JOIN {DOOMED} w WHERE w.kind = '{kind}' \
+                     AND w.id = x.{column} AND x.{column} IS NOT NULL{}",
                     spared(name)
                 )
             })
@@ -323,8 +323,8 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         for column in ["team_id", "customer_id", "model_config_id"] {
             if table == BUDGETS && self.catalog.has_column(BUDGETS, column) {
                 needs.push(format!(
-                    "SELECT w.id AS id, '{}' AS whose FROM {BUDGETS} x JOIN {DOOMED} w ON w.kind = '{kind}' AND w.id = x.id \
-                     WHERE x.{column} IS NOT NULL",
+                    "SELECT w.id AS id, '{}' AS whose FROM {BUDGETS} x CROSS JOIN {DOOMED} w WHERE w.kind = '{kind}' AND w.id = x.id \
+                     AND x.{column} IS NOT NULL",
                     column.trim_end_matches("_id")
                 ));
             }
@@ -365,9 +365,9 @@ impl<C: ConnectionTrait> Stage<'_, C> {
             ))
             .await?;
         }
-        for table in tables_of_virtual_keys(self.connection, self.dialect()).await? {
+        for (table, column) in tables_of_virtual_keys(self.connection, self.dialect()).await? {
             self.run(&format!(
-                "DELETE FROM {table} WHERE virtual_key_id IN ({})",
+                "DELETE FROM {table} WHERE {column} IN ({})",
                 doomed("virtual_key")
             ))
             .await?;
