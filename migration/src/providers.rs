@@ -127,14 +127,52 @@ pub fn has_new(catalog: &Catalog) -> bool {
         && catalog.has_column(MODEL_CONFIGS, "ai_provider_id")
 }
 
-/// The condition that one time is after another. PostgreSQL has instants; SQLite has texts, compared as instants to the
-/// millisecond and within it as they are written, so that what is written the same is never after itself.
+/// The condition that one time is after another, to the last digit and whatever the spelling.
 pub fn is_after(dialect: Dialect, one: &str, other: &str) -> String {
     match dialect {
         Dialect::Postgres => format!("{one} > {other}"),
-        Dialect::Sqlite => format!(
-            "(julianday({one}) > julianday({other}) OR (julianday({one}) = julianday({other}) AND {one} > {other}))"
+        Dialect::Sqlite => {
+            let (one, other) = (parts(one), parts(other));
+            format!("({}, {}) > ({}, {})", one.0, one.1, other.0, other.1)
+        }
+    }
+}
+
+/// The order of times, each expression with its direction.
+pub fn by_time(dialect: Dialect, time: &str, direction: &str) -> String {
+    match dialect {
+        Dialect::Postgres => format!("{time} {direction}"),
+        Dialect::Sqlite => {
+            let (second, fraction) = parts(time);
+            // What cannot be read comes last, whatever is asked for.
+            format!("{second} IS NULL, {second} {direction}, {fraction} {direction}")
+        }
+    }
+}
+
+/// SQLite's times are texts: the whole second as a number, without the fraction, which SQLite would round to milliseconds;
+/// and the fraction.
+fn parts(time: &str) -> (String, String) {
+    let behind = format!("substr({time}, instr({time}, '.') + 1)");
+    (
+        format!(
+            "CAST(strftime('%s', CASE WHEN instr({time}, '.') > 0 THEN substr({time}, 1, instr({time}, '.') - 1) \
+             || ltrim({behind}, '0123456789') ELSE {time} END) AS integer)"
         ),
+        format!(
+            "CASE WHEN instr({time}, '.') > 0 THEN CAST('0.' || {behind} AS real) ELSE 0.0 END"
+        ),
+    )
+}
+
+/// The condition that two times are one instant.
+pub(crate) fn is_same_time(dialect: Dialect, one: &str, other: &str) -> String {
+    match dialect {
+        Dialect::Postgres => format!("{one} = {other}"),
+        Dialect::Sqlite => {
+            let (one, other) = (parts(one), parts(other));
+            format!("({}, {}) = ({}, {})", one.0, one.1, other.0, other.1)
+        }
     }
 }
 

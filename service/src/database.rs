@@ -289,7 +289,7 @@ pub(crate) async fn existing<C: ConnectionTrait>(
     let list = list.join(", ");
     let sql = match dialect {
         Dialect::Postgres => format!(
-            "SELECT relname::text AS name FROM pg_class WHERE relnamespace = current_schema()::regnamespace \
+            "SELECT relname::text AS name FROM pg_class WHERE relnamespace = quote_ident(current_schema())::regnamespace \
              AND relkind IN ('r','p') AND relname IN ({list})"
         ),
         Dialect::Sqlite => {
@@ -314,7 +314,7 @@ pub(crate) async fn columns<C: ConnectionTrait>(
     let sql = match dialect {
         Dialect::Postgres => format!(
             "SELECT a.attname::text AS name FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid \
-             WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r','p') AND c.relname = {table} \
+             WHERE c.relnamespace = quote_ident(current_schema())::regnamespace AND c.relkind IN ('r','p') AND c.relname = {table} \
              AND a.attnum > 0 AND NOT a.attisdropped"
         ),
         Dialect::Sqlite => format!("SELECT name FROM pragma_table_info({table})"),
@@ -338,7 +338,7 @@ pub(crate) async fn columns_of<C: ConnectionTrait>(
             let list: Vec<String> = tables.iter().map(|table| dialect.text(table)).collect();
             format!(
                 "SELECT c.relname::text AS name, a.attname::text AS col FROM pg_attribute a \
-                 JOIN pg_class c ON c.oid = a.attrelid WHERE c.relnamespace = current_schema()::regnamespace \
+                 JOIN pg_class c ON c.oid = a.attrelid WHERE c.relnamespace = quote_ident(current_schema())::regnamespace \
                  AND c.relkind IN ('r','p') AND c.relname IN ({}) AND a.attnum > 0 AND NOT a.attisdropped",
                 list.join(", ")
             )

@@ -158,7 +158,9 @@ pub(crate) async fn examine(
 }
 
 /// Hazards of what is dropped or cleared: the record of a run lists every row of them.
-const DROPPED: [&str; 6] = ["G003", "G012", "G017", "B001", "P002", "P004"];
+const DROPPED: [&str; 8] = [
+    "G003", "G012", "G017", "B001", "P002", "P004", "P011", "P012",
+];
 
 /// The findings of what will be dropped or cleared, with every id.
 pub(crate) async fn dropped(
@@ -204,6 +206,9 @@ pub(crate) async fn examine_only(
                 let mut found = finding(hazard, context, table, rows, sample_ids);
                 if hazard.code == "P004" {
                     found.effect = providers::policy_changes(connection, context).await?;
+                }
+                if hazard.code == "P005" {
+                    found.effect = providers::causes(connection, context, table, samples).await?;
                 }
                 findings.push(found);
             }

@@ -206,11 +206,11 @@ impl Error {
                 "run the same command again; it goes on from what is committed".to_owned()
             }
             Self::Migration { .. } => {
-                "nothing of the failed step was kept; resolve the cause and run the same command again"
+                "what was committed stays, and nothing is half-applied; resolve the cause and run the same command again"
                     .to_owned()
             }
             Self::Database { .. } => "see the database's own message; -v shows the statements".to_owned(),
-            Self::NotFound { .. } => "check the name; nothing was changed".to_owned(),
+            Self::NotFound { .. } => "check the name and the database; nothing was changed".to_owned(),
             Self::Rejected { .. } => "correct the input; nothing was changed".to_owned(),
             Self::Unusable(reason) => reason.hint().to_owned(),
             Self::NotAuthenticated => {

@@ -179,15 +179,34 @@ pub(crate) async fn context<C: ConnectionTrait>(
         .await
         .map_err(Error::database("read the catalog"))?;
     context.history = history.created();
-    let applied_at = |slug: &str| {
+    let applied = |slug: &str| {
         history
             .entries
             .values()
-            .find(|entry| entry.version.ends_with(slug) && !entry.adopted)
-            .map(|entry| entry.applied_at)
+            .find(|entry| entry.version.ends_with(slug))
     };
-    context.expanded_at = applied_at("_provider_key_expand");
-    context.copied_at = applied_at("_provider_key_backfill");
+    // Tables that a gateway made are older than their adoption.
+    context.expanded_at = applied("_provider_key_expand")
+        .filter(|entry| !entry.adopted)
+        .map(|entry| entry.applied_at);
+    context.copied_at = applied("_provider_key_backfill").map(|entry| entry.applied_at);
+    if let Some(copied_at) = context.copied_at {
+        let dialect = context.catalog.dialect;
+        let last = async |kind: &str| {
+            runs::last_start(connection, dialect, kind)
+                .await
+                .map_err(Error::database("read the runs"))
+        };
+        // What the routine saw it has copied; what a `down` wrote into the legacy tables nobody has deleted anywhere.
+        if last("migrate down")
+            .await?
+            .is_some_and(|at| at >= copied_at)
+        {
+            (context.expanded_at, context.copied_at) = (None, None);
+        } else if let Some(at) = last("reconcile provider-keys").await? {
+            context.copied_at = Some(copied_at.max(at));
+        }
+    }
     Ok(context)
 }
 

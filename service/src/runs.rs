@@ -44,6 +44,35 @@ fn host() -> String {
         .map_or_else(|| "unknown".to_owned(), |name| name.trim().to_owned())
 }
 
+/// When the last run of a command that was done began, in seconds since 1970.
+pub(crate) async fn last_start<C: ConnectionTrait>(
+    connection: &C,
+    dialect: Dialect,
+    kind: &str,
+) -> std::result::Result<Option<i64>, DbErr> {
+    if existing(connection, dialect, &[TABLE.to_owned()])
+        .await?
+        .is_empty()
+    {
+        return Ok(None);
+    }
+    let seconds = match dialect {
+        Dialect::Postgres => "CAST(floor(extract(epoch FROM started_at)) AS bigint)",
+        Dialect::Sqlite => "CAST(strftime('%s', started_at) AS bigint)",
+    };
+    let row = connection
+        .query_one_raw(Statement::from_sql_and_values(
+            dialect.backend(),
+            format!(
+                "SELECT max({seconds}) AS at FROM {TABLE} WHERE kind = {} AND outcome = 'done'",
+                dialect.parameter(1)
+            ),
+            [kind.into()],
+        ))
+        .await?;
+    row.map_or(Ok(None), |row| row.try_get("", "at"))
+}
+
 /// Records a run, creating the table on first need.
 pub(crate) async fn record<C: ConnectionTrait>(
     connection: &C,

@@ -25,7 +25,7 @@ pub(super) fn render(report: &Report, view: &View, failed: bool) -> String {
         }
         View::Moved => {
             for track in &report.tracks {
-                moved(&mut out, track);
+                moved(&mut out, track, failed);
             }
         }
         View::Adopted => adopted(&mut out, report),
@@ -52,7 +52,7 @@ pub(super) fn render(report: &Report, view: &View, failed: bool) -> String {
         View::Verified => proof::verified(&mut out, report, failed),
         View::Rehearsed => {
             for track in &report.tracks {
-                moved(&mut out, track);
+                moved(&mut out, track, failed);
             }
             proof::rehearsed(&mut out, report, failed);
         }
@@ -163,10 +163,12 @@ fn drifted(out: &mut String, report: &Report, track: &TrackReport, key: &str) ->
     any
 }
 
-fn moved(out: &mut String, track: &TrackReport) {
+fn moved(out: &mut String, track: &TrackReport, failed: bool) {
     let from = track.from.as_deref().unwrap_or("nothing");
     let to = track.to.as_deref().unwrap_or("nothing");
-    if track.applied.is_empty() {
+    if track.applied.is_empty() && failed {
+        let _ = writeln!(out, "{}: still {to}", track.track);
+    } else if track.applied.is_empty() {
         let _ = writeln!(out, "{}: {to}, nothing to do", track.track);
     } else {
         let _ = writeln!(out, "{}: {from} -> {to}", track.track);

@@ -9,13 +9,13 @@ use crate::ddl::OnDelete;
 use crate::dialect::Dialect;
 
 const TABLES: &str = "SELECT c.relname AS name, c.reltuples::bigint AS rows \
-  FROM pg_class c WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r','p')";
+  FROM pg_class c WHERE c.relnamespace = quote_ident(current_schema())::regnamespace AND c.relkind IN ('r','p')";
 
 const COLUMNS: &str = "SELECT c.relname AS table_name, a.attname AS name, format_type(a.atttypid, a.atttypmod) AS kind, \
   a.attnotnull AS not_null, pg_get_expr(d.adbin, d.adrelid) AS default_expression, a.attgenerated <> '' AS generated \
   FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid \
   LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
-  WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r','p') AND a.attnum > 0 AND NOT a.attisdropped \
+  WHERE c.relnamespace = quote_ident(current_schema())::regnamespace AND c.relkind IN ('r','p') AND a.attnum > 0 AND NOT a.attisdropped \
   ORDER BY c.relname, a.attnum";
 
 /// `array_to_string` over column names is joined with a byte that no sane column name holds, since sea-orm would need
@@ -27,7 +27,7 @@ const CONSTRAINTS: &str = "SELECT c.relname AS table_name, k.conname AS name, k.
   (SELECT string_agg(a.attname, E'\\x1f' ORDER BY u.position) FROM unnest(k.confkey) WITH ORDINALITY u(number, position) \
      JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.number) AS parent_columns \
   FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid LEFT JOIN pg_class p ON p.oid = k.confrelid \
-  WHERE c.relnamespace = current_schema()::regnamespace AND k.contype IN ('p','f','c','u') ORDER BY c.relname, k.conname";
+  WHERE c.relnamespace = quote_ident(current_schema())::regnamespace AND k.contype IN ('p','f','c','u') ORDER BY c.relname, k.conname";
 
 const INDEXES: &str = "SELECT t.relname AS table_name, i.relname AS name, x.indisunique AS is_unique, \
   x.indisvalid AND x.indisready AS valid, pg_get_indexdef(x.indexrelid) AS definition, \
@@ -37,14 +37,14 @@ const INDEXES: &str = "SELECT t.relname AS table_name, i.relname AS name, x.indi
      FROM unnest(x.indkey::int2[]) WITH ORDINALITY u(number, position) \
      LEFT JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = u.number AND u.number > 0) AS columns \
   FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_class t ON t.oid = x.indrelid \
-  WHERE t.relnamespace = current_schema()::regnamespace AND t.relkind IN ('r','p') ORDER BY t.relname, i.relname";
+  WHERE t.relnamespace = quote_ident(current_schema())::regnamespace AND t.relkind IN ('r','p') ORDER BY t.relname, i.relname";
 
 const ENUMS: &str = "SELECT t.typname AS name, e.enumlabel AS label FROM pg_type t JOIN pg_enum e ON e.enumtypid = t.oid \
-  WHERE t.typnamespace = current_schema()::regnamespace ORDER BY t.typname, e.enumsortorder";
+  WHERE t.typnamespace = quote_ident(current_schema())::regnamespace ORDER BY t.typname, e.enumsortorder";
 
 const TRIGGERS: &str = "SELECT c.relname AS table_name, g.tgname AS name, pg_get_triggerdef(g.oid, true) AS definition \
   FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid \
-  WHERE c.relnamespace = current_schema()::regnamespace AND NOT g.tgisinternal ORDER BY c.relname, g.tgname";
+  WHERE c.relnamespace = quote_ident(current_schema())::regnamespace AND NOT g.tgisinternal ORDER BY c.relname, g.tgname";
 
 /// Views and rules hold one dependency per column they read; so do triggers that name a column (`UPDATE OF`, `WHEN`) and
 /// generated columns. What a trigger's function says is opaque to the catalog, so its text is searched for the column.
@@ -54,30 +54,30 @@ const DEPENDENTS: &str = "SELECT DISTINCT CASE WHEN v.relkind = 'v' THEN 'view' 
   FROM pg_depend d JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid \
   JOIN pg_class v ON v.oid = r.ev_class JOIN pg_class c ON d.refclassid = 'pg_class'::regclass AND c.oid = d.refobjid \
   JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid \
-  WHERE c.relnamespace = current_schema()::regnamespace AND d.refobjsubid > 0 AND c.relkind IN ('r','p') \
+  WHERE c.relnamespace = quote_ident(current_schema())::regnamespace AND d.refobjsubid > 0 AND c.relkind IN ('r','p') \
   UNION SELECT 'trigger', g.tgname, c.relname, a.attname FROM pg_depend d \
   JOIN pg_trigger g ON d.classid = 'pg_trigger'::regclass AND d.objid = g.oid AND NOT g.tgisinternal \
   JOIN pg_class c ON d.refclassid = 'pg_class'::regclass AND c.oid = d.refobjid \
   JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid \
-  WHERE c.relnamespace = current_schema()::regnamespace AND d.refobjsubid > 0 \
+  WHERE c.relnamespace = quote_ident(current_schema())::regnamespace AND d.refobjsubid > 0 \
   UNION SELECT 'trigger', g.tgname, c.relname, a.attname FROM pg_trigger g JOIN pg_proc p ON p.oid = g.tgfoid \
   JOIN pg_class c ON c.oid = g.tgrelid JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
-  WHERE c.relnamespace = current_schema()::regnamespace AND NOT g.tgisinternal \
+  WHERE c.relnamespace = quote_ident(current_schema())::regnamespace AND NOT g.tgisinternal \
   AND a.attname ~ '^[A-Za-z0-9_]+$' AND p.prosrc ~ ('\\m' || a.attname || '\\M') \
   UNION SELECT 'generated column', own.attname, c.relname, a.attname FROM pg_depend d \
   JOIN pg_attrdef f ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid \
   JOIN pg_attribute own ON own.attrelid = f.adrelid AND own.attnum = f.adnum AND own.attgenerated <> '' \
   JOIN pg_class c ON d.refclassid = 'pg_class'::regclass AND c.oid = d.refobjid \
   JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid AND a.attnum <> own.attnum \
-  WHERE c.relnamespace = current_schema()::regnamespace \
+  WHERE c.relnamespace = quote_ident(current_schema())::regnamespace \
   UNION SELECT '', pg_describe_object(d.classid, d.objid, d.objsubid), c.relname, a.attname FROM pg_depend d \
   JOIN pg_class c ON d.refclassid = 'pg_class'::regclass AND c.oid = d.refobjid \
   JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid \
-  WHERE c.relnamespace = current_schema()::regnamespace AND d.refobjsubid > 0 \
+  WHERE c.relnamespace = quote_ident(current_schema())::regnamespace AND d.refobjsubid > 0 \
   AND d.classid IN ('pg_policy'::regclass, 'pg_proc'::regclass, 'pg_publication_rel'::regclass) \
   UNION SELECT 'foreign key', k.conname, c.relname, a.attname FROM pg_constraint k JOIN pg_class c ON c.oid = k.confrelid \
   JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (k.confkey) \
-  WHERE c.relnamespace = current_schema()::regnamespace AND k.contype = 'f' AND k.conrelid <> k.confrelid ORDER BY 2, 3, 4";
+  WHERE c.relnamespace = quote_ident(current_schema())::regnamespace AND k.contype = 'f' AND k.conrelid <> k.confrelid ORDER BY 2, 3, 4";
 
 fn names(joined: Option<String>) -> Vec<String> {
     joined.map_or_else(Vec::new, |text| {

@@ -10,7 +10,7 @@ use crate::plan::Mint;
 
 use super::{
     CHAT_PROVIDERS, CHAT_USER_KEYS, MODEL_CONFIGS, NAME_PREFIX, PROVIDER_KEYS, PROVIDERS,
-    USER_KEYS, USERS, as_type, has_legacy, has_new, is_after, is_present, text,
+    USER_KEYS, USERS, as_type, has_legacy, has_new, is_after, is_present, is_same_time, text,
 };
 
 /// One kind of difference, and what closes it.
@@ -391,7 +391,8 @@ pub fn without_provider(catalog: &Catalog) -> Option<String> {
     ))
 }
 
-/// Copies that differ from their legacy row although neither is newer: `(table, column, query of ids)`.
+/// Copies that differ from their legacy row although neither is newer, so that nobody can say which is meant:
+/// `(table, column, query of ids)`.
 pub fn unlike(catalog: &Catalog) -> Vec<(&'static str, &'static str, String)> {
     if !has_legacy(catalog) || !has_new(catalog) {
         return Vec::new();
@@ -399,26 +400,81 @@ pub fn unlike(catalog: &Catalog) -> Vec<(&'static str, &'static str, String)> {
     let dialect = catalog.dialect;
     let differs = dialect.differs();
     let mut found = Vec::new();
+    let users = is_same_time(dialect, "n.updated_at", "r.updated_at");
+    let central = is_same_time(dialect, "k.updated_at", "p.updated_at");
     for column in ["api_key", "api_key_key_id"] {
         found.push((
             USER_KEYS,
             column,
             format!(
                 "SELECT n.id AS id FROM {CHAT_USER_KEYS} r JOIN {USER_KEYS} n ON n.user_id = r.user_id \
-                 AND n.ai_provider_id = r.chat_provider_id \
-                 WHERE n.updated_at = r.updated_at AND n.{column} {differs} r.{column}"
+                 AND n.ai_provider_id = r.chat_provider_id WHERE {users} AND n.{column} {differs} r.{column}"
             ),
         ));
+        // An empty legacy key has been cleared.
         found.push((
             PROVIDER_KEYS,
             column,
             format!(
                 "SELECT k.id AS id FROM {PROVIDER_KEYS} k JOIN {CHAT_PROVIDERS} p ON p.id = k.provider_id \
-                 WHERE k.updated_at = p.updated_at AND {} AND {} AND k.{column} {differs} p.{column}",
-                has_central_key(),
+                 WHERE {central} AND {} AND k.{column} {differs} p.{column}",
                 is_used(dialect)
             ),
         ));
     }
+    let same = is_same_time(dialect, "n.updated_at", "p.updated_at");
+    let is = |column: &str| dialect.is_true(column);
+    for (column, other) in [
+        (
+            "enabled",
+            format!("({}) {differs} ({})", is("n.enabled"), is("p.enabled")),
+        ),
+        (
+            "base_url",
+            format!("n.base_url {differs} COALESCE(p.base_url, '')"),
+        ),
+        (
+            "display_name",
+            "COALESCE(n.display_name, '') <> COALESCE(p.display_name, '')".to_owned(),
+        ),
+    ] {
+        found.push((
+            PROVIDERS,
+            column,
+            format!(
+                "SELECT n.id AS id FROM {PROVIDERS} n JOIN {CHAT_PROVIDERS} p ON p.id = n.id \
+                 WHERE NOT ({}) AND {same} AND {other}",
+                is("n.deleted")
+            ),
+        ));
+    }
     found
+}
+
+/// The same by table, as queries of ids.
+pub fn unlike_rows(catalog: &Catalog) -> Vec<(&'static str, String)> {
+    let unlike = unlike(catalog);
+    [PROVIDERS, PROVIDER_KEYS, USER_KEYS]
+        .into_iter()
+        .filter_map(|table| {
+            let arms: Vec<&str> = unlike
+                .iter()
+                .filter(|(of, _, _)| *of == table)
+                .map(|(_, _, sql)| sql.as_str())
+                .collect();
+            (!arms.is_empty()).then(|| (table, arms.join(" UNION ")))
+        })
+        .collect()
+}
+
+/// Model configs that are linked to the copy of another family's chat provider.
+pub fn astray(catalog: &Catalog) -> Option<String> {
+    (has_legacy(catalog) && has_new(catalog) && catalog.has_column(MODEL_CONFIGS, "provider")).then(
+        || {
+            format!(
+                "SELECT c.id AS id FROM {MODEL_CONFIGS} c JOIN {CHAT_PROVIDERS} p ON p.id = c.ai_provider_id \
+                 WHERE p.provider <> c.provider"
+            )
+        },
+    )
 }

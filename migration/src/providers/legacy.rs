@@ -7,16 +7,13 @@ use crate::dialect::Dialect;
 use super::cutover::{self, is_used};
 use super::{
     CHAT_PROVIDERS, CHAT_USER_KEYS, FAMILIES, MODEL_CONFIGS, NAME_PREFIX, PROVIDER_KEYS, PROVIDERS,
-    USER_KEYS, is_after, text,
+    USER_KEYS, by_time, is_after, text,
 };
 use crate::plan::Loss;
 
 /// Newest first.
 fn newest(dialect: Dialect, column: &str) -> String {
-    match dialect {
-        Dialect::Postgres => format!("{column} DESC"),
-        Dialect::Sqlite => format!("julianday({column}) DESC, {column} DESC"),
-    }
+    by_time(dialect, column, "DESC")
 }
 
 fn first(condition: &str) -> String {
@@ -45,7 +42,7 @@ fn picks(dialect: Dialect) -> String {
 /// key for that very provider before one for another of its family, then the newest, then the lowest id.
 fn user_picks(dialect: Dialect, legacy: &str) -> String {
     format!(
-        "SELECT * FROM (SELECT k.id, k.user_id, k.api_key, k.api_key_key_id, k.created_at, k.updated_at, l.id AS legacy, \
+        "SELECT * FROM (SELECT k.id, k.user_id, k.ai_provider_id AS provider, k.api_key, k.api_key_key_id, k.created_at, k.updated_at, l.id AS legacy, \
          row_number() OVER (PARTITION BY k.user_id, l.id ORDER BY {}, {}, k.id) AS place \
          FROM {USER_KEYS} k JOIN {PROVIDERS} n ON n.id = k.ai_provider_id \
          JOIN ({legacy}) l ON l.provider = {} WHERE NOT ({})) ranked WHERE place = 1",
@@ -73,9 +70,15 @@ pub(super) fn fill_providers(dialect: Dialect) -> String {
 
 /// Fills an empty `user_chat_provider_keys`.
 pub(super) fn fill_user_keys(dialect: Dialect) -> String {
+    // A key that goes to another provider of its family is another row: under its own id the next `up` would find the id
+    // taken. UUIDs of version 8 are whoever makes them's own; the same row always gets the same.
+    let id = match dialect {
+        Dialect::Postgres => "CAST(overlay(CAST(s.id AS text) PLACING '8' FROM 15 FOR 1) AS uuid)",
+        Dialect::Sqlite => "substr(s.id, 1, 14) || '8' || substr(s.id, 16)",
+    };
     format!(
         "INSERT INTO {CHAT_USER_KEYS} (id, user_id, chat_provider_id, api_key, api_key_key_id, created_at, updated_at) \
-         SELECT s.id, s.user_id, s.legacy, s.api_key, s.api_key_key_id, s.created_at, s.updated_at FROM ({}) s",
+         SELECT CASE WHEN s.provider = s.legacy THEN s.id ELSE {id} END, s.user_id, s.legacy, s.api_key, s.api_key_key_id, s.created_at, s.updated_at FROM ({}) s",
         user_picks(
             dialect,
             &format!("SELECT id, provider FROM {CHAT_PROVIDERS}")

@@ -38,6 +38,9 @@ fn up(context: &Context, script: &mut Script) {
             script.guard("P004", CHAT_PROVIDERS, lost);
         }
         retire(context, script);
+        for (table, unlike) in cutover::unlike_rows(catalog) {
+            script.guard("P010", table, unlike);
+        }
         for step in cutover::moves(&script.catalog, context.name_conflicts) {
             close(script, &step, Blocks::Everyone);
         }

@@ -22,9 +22,17 @@ fn has_flags(catalog: &Catalog) -> bool {
 /// The condition that behaviour changes for somebody when the flags of chat provider `p` go.
 fn changes(catalog: &Catalog) -> String {
     let [central, user, fallback] = FLAGS.map(|flag| catalog.dialect.is_true(&format!("p.{flag}")));
+    let stored = stored_keys(catalog);
     format!(
-        "(NOT ({central}) OR (({user}) AND NOT ({fallback})) OR (NOT ({user}) AND EXISTS \
-         (SELECT 1 FROM {CHAT_USER_KEYS} r WHERE r.chat_provider_id = p.id)))"
+        "(NOT ({central}) OR (({user}) AND NOT ({fallback})) OR (NOT ({user}) AND EXISTS (SELECT 1 {stored})))"
+    )
+}
+
+/// The keys of chat provider `p` whose users are there: what a soft-deleted one stored opens nothing.
+fn stored_keys(catalog: &Catalog) -> String {
+    format!(
+        "FROM {CHAT_USER_KEYS} r JOIN {USERS} o ON o.id = r.user_id WHERE r.chat_provider_id = p.id AND {}",
+        is_present(catalog, "o")
     )
 }
 
@@ -44,11 +52,11 @@ pub fn described(catalog: &Catalog) -> Option<String> {
     let dialect = catalog.dialect;
     let number = |condition: &str| format!("CASE WHEN {condition} THEN 1 ELSE 0 END");
     let flag = |name: &str| number(&dialect.is_true(&format!("p.{name}")));
-    let present = is_present(catalog, "u");
+    let (present, stored) = (is_present(catalog, "u"), stored_keys(catalog));
     lost(catalog)?;
     Some(format!(
         "SELECT {} AS id, p.provider AS provider, {} AS enabled, {} AS stored, {} AS central, {} AS users, {} AS fallback, \
-         (SELECT count(DISTINCT r.user_id) FROM {CHAT_USER_KEYS} r WHERE r.chat_provider_id = p.id) AS with_key, \
+         (SELECT count(DISTINCT r.user_id) {stored}) AS with_key, \
          (SELECT count(*) FROM {USERS} u WHERE {present} AND NOT EXISTS (SELECT 1 FROM {CHAT_USER_KEYS} r \
          WHERE r.user_id = u.id AND r.chat_provider_id = p.id)) AS without_key \
          FROM {CHAT_PROVIDERS} p WHERE {} ORDER BY p.provider, p.id",

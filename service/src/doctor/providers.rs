@@ -7,7 +7,7 @@ use tollgate_migration::providers::{
 };
 use tollgate_migration::{Catalog, Context, Dialect};
 
-use super::{Facts, Hazard, Queries};
+use super::{Facts, Hazard, Queries, Samples, ids};
 use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::report::Severity;
@@ -92,12 +92,95 @@ pub(super) const HAZARDS: &[Hazard] = &[
         code: "P009",
         severity: Severity::Warning,
         title: "a legacy key, older than the copy, that has none",
-        effect: "it was in use when it should have been copied, or its copy was deleted in the new gateway; it is copied again, and opens the door again",
+        effect: "it was in use when it should have been copied, or its copy was deleted in the new gateway (of a copy that the gateway itself made also: stored since); it is copied again, and opens the door again",
         resolve: "delete the legacy row too, where the key was revoked",
         concerns: &[CONTRACT],
         queries: revoked_since,
     },
+    Hazard {
+        code: "P010",
+        severity: Severity::Blocking,
+        title: "a copy that is unlike its legacy row, and neither is newer",
+        effect: "nobody can say which of them is meant; the legacy one would be dropped",
+        resolve: "set updated_at of the one that is meant to now: in the legacy table, or in the new one",
+        concerns: &[CONTRACT],
+        queries: unlike,
+    },
+    Hazard {
+        code: "P011",
+        severity: Severity::Warning,
+        title: "a central key whose legacy row holds none, and is newer",
+        effect: "old code cleared it, or edited a provider that has a key in the new gateway alone; it is deleted, as upstream does",
+        resolve: "nothing to do where it was cleared; otherwise store it in the new gateway again afterwards",
+        concerns: &[CONTRACT],
+        queries: cleared,
+    },
+    Hazard {
+        code: "P012",
+        severity: Severity::Info,
+        title: "a column of a legacy table without a place in the new schema",
+        effect: "what it holds is dropped with the table",
+        resolve: "nothing to do, or keep it elsewhere",
+        concerns: &[CONTRACT],
+        queries: placeless,
+    },
 ];
+
+fn unlike(context: &Context, _: &Facts) -> Queries {
+    if context.created(BACKFILL).is_none() {
+        return Vec::new();
+    }
+    cutover::unlike_rows(&context.catalog)
+}
+
+fn cleared(context: &Context, _: &Facts) -> Queries {
+    if context.created(BACKFILL).is_none() {
+        return Vec::new();
+    }
+    cutover::moves(&context.catalog, context.name_conflicts)
+        .into_iter()
+        .filter(|due| due.table == PROVIDER_KEYS && due.action == "delete")
+        .map(|due| (due.table, due.due))
+        .collect()
+}
+
+/// Columns that hold something and are neither moved nor named by P004.
+fn placeless(context: &Context, _: &Facts) -> Queries {
+    const MOVED: [&str; 11] = [
+        "id",
+        "provider",
+        "display_name",
+        "api_key",
+        "api_key_key_id",
+        "enabled",
+        "created_at",
+        "updated_at",
+        "base_url",
+        "user_id",
+        "chat_provider_id",
+    ];
+    let catalog = &context.catalog;
+    [CHAT_PROVIDERS, CHAT_USER_KEYS]
+        .into_iter()
+        .filter_map(|table| {
+            let arms: Vec<String> = catalog
+                .table(table)?
+                .columns
+                .iter()
+                .map(|column| column.name.as_str())
+                .filter(|name| !MOVED.contains(name) && !policy::FLAGS.contains(name))
+                .map(|name| {
+                    format!(
+                        "SELECT {} AS id WHERE EXISTS (SELECT 1 FROM {table} WHERE {} IS NOT NULL)",
+                        catalog.dialect.text(name),
+                        catalog.dialect.quote(name)
+                    )
+                })
+                .collect();
+            (!arms.is_empty()).then(|| (table, arms.join(" UNION ALL ")))
+        })
+        .collect()
+}
 
 fn families(context: &Context, _: &Facts) -> Queries {
     if !context.catalog.has_column(CHAT_PROVIDERS, "provider") {
@@ -155,9 +238,47 @@ fn has(catalog: &Catalog, table: &str, columns: &[&str]) -> bool {
 }
 
 fn refused(context: &Context, _: &Facts) -> Queries {
+    let mut tables: Vec<(&'static str, Vec<String>)> = Vec::new();
+    for (table, _, query) in refusals(context) {
+        match tables.iter_mut().find(|(known, _)| *known == table) {
+            Some((_, arms)) => arms.push(query),
+            None => tables.push((table, vec![query])),
+        }
+    }
+    tables
+        .into_iter()
+        .map(|(table, arms)| (table, arms.join(" UNION ")))
+        .collect()
+}
+
+/// Which rows of a table are refused for what, one clause per cause.
+pub(super) async fn causes(
+    connection: &Connection,
+    context: &Context,
+    table: &str,
+    samples: Samples,
+) -> Result<String> {
+    let mut causes = Vec::new();
+    // As many statements as causes.
+    for (of, cause, query) in refusals(context) {
+        if of != table {
+            continue;
+        }
+        let (rows, sample_ids) = ids(connection, context, &query, samples)
+            .await
+            .map_err(Error::database("look for hazard P005"))?;
+        if rows > 0 {
+            causes.push(format!("{rows} {cause} ({})", sample_ids.join(", ")));
+        }
+    }
+    Ok(format!("the migration would fail: {}", causes.join("; ")))
+}
+
+/// What the new tables would refuse: table, cause and a query of ids.
+fn refusals(context: &Context) -> Vec<(&'static str, &'static str, String)> {
     let catalog = &context.catalog;
-    let mut providers = Vec::new();
-    let mut keys = Vec::new();
+    let mut providers: Vec<(&'static str, String)> = Vec::new();
+    let mut keys: Vec<(&'static str, String)> = Vec::new();
     let unknown_key = |table: &str| {
         has(catalog, CRYPT_KEYS, &["active_key_digest"]).then(|| {
             format!(
@@ -171,25 +292,29 @@ fn refused(context: &Context, _: &Facts) -> Queries {
         CHAT_PROVIDERS,
         &["id", "provider", "api_key_key_id"],
     ) {
-        providers.push(format!(
-            "SELECT p.id AS id FROM {CHAT_PROVIDERS} p WHERE p.provider IN \
+        providers.push((
+            "of one family with another",
+            format!(
+                "SELECT p.id AS id FROM {CHAT_PROVIDERS} p WHERE p.provider IN \
              (SELECT provider FROM {CHAT_PROVIDERS} GROUP BY provider HAVING count(*) > 1)"
+            ),
         ));
-        providers.extend(unknown_key(CHAT_PROVIDERS));
+        providers.extend(unknown_key(CHAT_PROVIDERS).map(|query| (UNKNOWN_KEY, query)));
         if catalog
             .column(CHAT_PROVIDERS, "enabled")
             .is_some_and(|column| !column.not_null)
         {
-            providers.push(format!(
-                "SELECT p.id AS id FROM {CHAT_PROVIDERS} p WHERE p.enabled IS NULL"
+            providers.push((
+                "neither on nor off",
+                format!("SELECT p.id AS id FROM {CHAT_PROVIDERS} p WHERE p.enabled IS NULL"),
             ));
         }
         // Behind the copy the id is the provider's own.
         if context.created(BACKFILL).is_none() && has(catalog, PROVIDERS, &["id", "name"]) {
-            providers.push(format!(
+            providers.push((TAKEN, format!(
                 "SELECT p.id AS id FROM {CHAT_PROVIDERS} p JOIN {PROVIDERS} n ON n.id = p.id AND n.name <> {}",
                 cutover::migrated_name()
-            ));
+            )));
         }
     }
     if has(
@@ -204,44 +329,56 @@ fn refused(context: &Context, _: &Facts) -> Queries {
         ],
     ) && catalog.has_table(CHAT_PROVIDERS)
     {
-        keys.push(format!(
+        keys.push(("empty, or of nobody", format!(
             "SELECT r.id AS id FROM {CHAT_USER_KEYS} r WHERE r.api_key IS NULL OR r.api_key = '' OR r.user_id IS NULL \
              OR r.chat_provider_id IS NULL"
-        ));
+        )));
         // What the server itself guards is not asked of every row again.
         if !is_unique(catalog, CHAT_USER_KEYS, &["user_id", "chat_provider_id"]) {
-            keys.push(format!(
+            keys.push(("of one user and provider with another", format!(
                 "SELECT r.id AS id FROM (SELECT id, count(*) OVER (PARTITION BY user_id, chat_provider_id) AS number \
                  FROM {CHAT_USER_KEYS}) r WHERE r.number > 1"
-            ));
+            )));
         }
         if !has_parent(catalog, CHAT_USER_KEYS, "chat_provider_id", CHAT_PROVIDERS) {
-            keys.push(format!(
-                "SELECT r.id AS id FROM {CHAT_USER_KEYS} r WHERE NOT EXISTS \
+            keys.push((
+                "of a provider that is not there",
+                format!(
+                    "SELECT r.id AS id FROM {CHAT_USER_KEYS} r WHERE NOT EXISTS \
                  (SELECT 1 FROM {CHAT_PROVIDERS} p WHERE p.id = r.chat_provider_id)"
+                ),
             ));
         }
         if !has_parent(catalog, CHAT_USER_KEYS, "user_id", USERS) {
-            keys.push(format!(
+            keys.push(("of a user who is not there", format!(
                 "SELECT r.id AS id FROM {CHAT_USER_KEYS} r WHERE NOT EXISTS (SELECT 1 FROM {USERS} u WHERE u.id = r.user_id)"
-            ));
+            )));
         }
         if !has_parent(catalog, CHAT_USER_KEYS, "api_key_key_id", CRYPT_KEYS) {
-            keys.extend(unknown_key(CHAT_USER_KEYS));
+            keys.extend(unknown_key(CHAT_USER_KEYS).map(|query| (UNKNOWN_KEY, query)));
         }
         if has(catalog, USER_KEYS, &["id", "user_id", "ai_provider_id"]) {
-            keys.push(format!(
-                "SELECT r.id AS id FROM {CHAT_USER_KEYS} r JOIN {USER_KEYS} n ON n.id = r.id \
+            keys.push((
+                TAKEN,
+                format!(
+                    "SELECT r.id AS id FROM {CHAT_USER_KEYS} r JOIN {USER_KEYS} n ON n.id = r.id \
                  WHERE n.user_id <> r.user_id OR n.ai_provider_id <> r.chat_provider_id"
+                ),
             ));
         }
     }
     [(CHAT_PROVIDERS, providers), (CHAT_USER_KEYS, keys)]
         .into_iter()
-        .filter(|(_, arms)| !arms.is_empty())
-        .map(|(table, arms)| (table, arms.join(" UNION ")))
+        .flat_map(|(table, arms)| {
+            arms.into_iter()
+                .map(move |(cause, query)| (table, cause, query))
+        })
         .collect()
 }
+
+/// Two of the causes, of either table.
+const UNKNOWN_KEY: &str = "encrypted with a key that is not there";
+const TAKEN: &str = "under an id that is taken";
 
 /// The server lets no two rows share these columns.
 fn is_unique(catalog: &Catalog, table: &str, columns: &[&str]) -> bool {
@@ -281,7 +418,10 @@ fn timeless(context: &Context, _: &Facts) -> Queries {
         let unread: Vec<String> = ["created_at", "updated_at"]
             .into_iter()
             .filter_map(|column| match catalog.dialect {
-                Dialect::Sqlite => Some(format!("julianday({column}) IS NULL")),
+                // It takes `now`, a time of day and a number for times too.
+                Dialect::Sqlite => Some(format!(
+                    "julianday({column}) IS NULL OR {column} NOT GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*'"
+                )),
                 Dialect::Postgres => catalog
                     .column(table, column)
                     .is_some_and(|column| !column.not_null)

@@ -25,7 +25,7 @@ use crate::stop::Stop;
 const PAGE: usize = 1000;
 
 /// Hazards under which nobody can say what the new tables should hold.
-const BLOCKING: [&str; 4] = ["P001", "P002", "P005", "P006"];
+const BLOCKING: [&str; 5] = ["P001", "P002", "P005", "P006", "P010"];
 
 /// Hazards that are said and do not stop it.
 const SAID: [&str; 2] = ["P008", "P009"];
@@ -49,7 +49,7 @@ impl ProviderKeys<'_> {
         let mut live = context(connection, &history).await?;
         live.name_conflicts = self.conflicts;
         let moves = moves(&live.catalog, self.conflicts);
-        if moves.is_empty() {
+        if moves.is_empty() || live.created("provider_key_backfill").is_none() {
             return Err(Error::NotFound {
                 what: "provider-key cutover to keep in step here: it is not begun (`tollgate migrate up --phase backfill` \
                        begins it), or contract has ended it"

@@ -97,7 +97,7 @@ fn compared(dialect: Dialect, expression: &str) -> String {
 fn is_plain(text: &str) -> String {
     format!(
         "(typeof({text}) = 'text' AND {text} GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9][ T][0-9][0-9]:[0-9][0-9]:[0-9][0-9]*' \
-         AND date(substr({text}, 1, 10)) = substr({text}, 1, 10) AND time(substr({text}, 12, 8)) = substr({text}, 12, 8) \
+         AND date(substr({text}, 1, 10)) = substr({text}, 1, 10) AND substr({text}, 12, 2) < '24' AND substr({text}, 15, 2) < '60' AND substr({text}, 18, 2) < '60' \
          AND julianday({text}) IS NOT NULL)"
     )
 }

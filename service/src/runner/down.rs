@@ -213,7 +213,12 @@ async fn locked(
         rows: loss.rows,
         sample_ids: loss.sample_ids.clone(),
     }));
-    report.findings.extend(losses);
+    report
+        .findings
+        .extend(losses.into_iter().map(|loss| Finding {
+            severity: Severity::Warning,
+            ..loss
+        }));
     let changes = std::sync::Mutex::default();
     let applier = Applier {
         connection,
@@ -285,7 +290,8 @@ async fn losses(
             }
             asked.push(loss.sql.clone());
             let (rows, sample_ids) =
-                doctor::ids(connection, &context, &loss.sql, Samples::default())
+                // Whoever goes on all the same has this list, and nothing else.
+                doctor::ids(connection, &context, &loss.sql, Samples::All)
                     .await
                     .map_err(Error::database("count what would be lost"))?;
             if rows > 0 {

@@ -209,7 +209,9 @@ async fn run(
     for lock in locks {
         lock.release().await;
     }
-    let wrote = report.tracks.iter().any(|track| !track.applied.is_empty());
+    // A step of several transactions may have committed some before it failed.
+    let wrote =
+        !report.changes.is_empty() || report.tracks.iter().any(|track| !track.applied.is_empty());
     if wrote {
         let word = match &outcome {
             Ok(()) => "done",

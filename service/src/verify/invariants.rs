@@ -330,6 +330,9 @@ fn of_the_cutover(live: &Context) -> Vec<Question> {
         for (table, column, sql) in cutover::unlike(catalog) {
             ask("V010", table, Some(column), sql);
         }
+        if let Some(sql) = cutover::astray(catalog) {
+            ask("V010", MODEL_CONFIGS, Some("ai_provider_id"), sql);
+        }
     }
     if live.created("provider_key_contract").is_some()
         && let Some(sql) = cutover::without_provider(catalog)

@@ -767,7 +767,8 @@ async fn going_down_says_what_the_legacy_schema_cannot(
             .column("SELECT CAST(id AS text) || ' ' || CAST(chat_provider_id AS text) || ' ' || api_key FROM user_chat_provider_keys ORDER BY 1")
             .await,
         [
-            format!("{} {OPENAI} dave", id(7)),
+            // It goes to another provider than its own, so it is a row of its own.
+            format!("99000000-0000-8000-8000-000000000007 {OPENAI} dave"),
             format!("e1000000-0000-4000-8000-000000000001 {OPENAI} cipher-alice"),
             format!("e1000000-0000-4000-8000-000000000002 {OPENAI} plain-bob"),
         ]
@@ -1411,6 +1412,254 @@ async fn keys_that_the_new_gateway_deleted_come_back_with_a_warning(
             ),
         ],
         "a key that is newer than the copy is none of them"
+    );
+}
+
+/// An edit that left `updated_at` alone: upstream would keep the copy and drop the legacy row, silently.
+#[rstest]
+#[tokio::test]
+async fn a_tie_that_nobody_can_break_stops_contract_and_routine(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    for (sql, table, row) in [
+        (
+            format!("UPDATE chat_providers SET api_key = 'rotated' WHERE id = '{ANTHROPIC}'"),
+            "ai_provider_keys",
+            None,
+        ),
+        (
+            format!(
+                "UPDATE chat_providers SET api_key = '', api_key_key_id = NULL WHERE id = '{ANTHROPIC}'"
+            ),
+            "ai_provider_keys",
+            None,
+        ),
+        (
+            format!("UPDATE chat_providers SET enabled = NOT enabled WHERE id = '{ANTHROPIC}'"),
+            "ai_providers",
+            Some(ANTHROPIC),
+        ),
+        (
+            format!(
+                "UPDATE user_chat_provider_keys SET api_key = 'rotated' WHERE user_id = '{ALICE}'"
+            ),
+            "user_ai_provider_keys",
+            Some("e1000000-0000-4000-8000-000000000001"),
+        ),
+    ] {
+        let database = at(backend, "provider_key_backfill").await;
+        database.execute(&sql).await;
+        let before = database.everything(|_, _| true).await;
+        for command in [
+            &["reconcile", "provider-keys"][..],
+            &["migrate", "up", "--accept-policy-change"],
+        ] {
+            let (code, json) = tollgate().on(&database.url).json(command);
+            assert_eq!(code, 4, "{sql}: {json:#}");
+            let found = named(&json, "P010");
+            assert_eq!(found[0]["table"], table, "{json:#}");
+            if let Some(row) = row {
+                assert_eq!(found[0]["sample_ids"], serde_json::json!([row]));
+            }
+        }
+        assert_eq!(before, database.everything(|_, _| true).await, "{sql}");
+        // Whoever says which is meant gets it.
+        for table in ["chat_providers", "user_chat_provider_keys"] {
+            database
+                .execute(&format!(
+                    "UPDATE {table} SET updated_at = '2098-01-01 00:00:00+00:00'"
+                ))
+                .await;
+        }
+        tollgate()
+            .on(&database.url)
+            .succeed(&["migrate", "up", "--accept-policy-change"]);
+    }
+}
+
+/// What was written to the same instant, however it is spelt, is no newer; what came a microsecond later is.
+#[tokio::test]
+async fn sqlites_times_are_compared_to_the_last_digit() {
+    let database = at(Backend::Sqlite, "provider_key_backfill").await;
+    for (legacy, new, wins) in [
+        ("2026-06-01T10:00:00Z", "2026-06-01 10:00:00", false),
+        (
+            "2026-06-01 12:00:00.0001+02:00",
+            "2026-06-01 10:00:00.0004+00:00",
+            false,
+        ),
+        (
+            "2026-06-01 12:00:00.00041+02:00",
+            "2026-06-01 10:00:00.0004+00:00",
+            true,
+        ),
+        (
+            "2026-06-01 10:00:01.0001+00:00",
+            "2026-06-01 10:00:00.9996+00:00",
+            true,
+        ),
+        (
+            "2026-06-01 10:00:00.9996+00:00",
+            "2026-06-01 10:00:01.0001+00:00",
+            false,
+        ),
+    ] {
+        database
+            .execute(&format!(
+                "UPDATE user_chat_provider_keys SET api_key = 'legacy', updated_at = '{legacy}' WHERE user_id = '{ALICE}'; \
+                 UPDATE user_ai_provider_keys SET api_key = 'new', api_key_key_id = NULL, updated_at = '{new}' WHERE user_id = '{ALICE}'"
+            ))
+            .await;
+        let (_, json) =
+            tollgate()
+                .on(&database.url)
+                .json(&["reconcile", "provider-keys", "--dry-run"]);
+        let rows = json["changes"].as_array().unwrap().len();
+        assert_eq!(rows, usize::from(wins), "{legacy} {new}: {json:#}");
+    }
+}
+
+/// The routine follows a copy; it is none.
+#[rstest]
+#[tokio::test]
+async fn the_routine_waits_for_the_copy(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = at(backend, "provider_key_expand").await;
+    let run = tollgate()
+        .on(&database.url)
+        .run(&["reconcile", "provider-keys"]);
+    assert_eq!(run.code, 1, "{run:#?}");
+    assert!(run.stderr.contains("--phase backfill"), "{run:#?}");
+    assert_eq!(database.count("ai_providers").await, 0);
+}
+
+/// What the routine has copied once and somebody has deleted since was revoked; who goes on is told.
+#[rstest]
+#[tokio::test]
+async fn a_key_that_the_routine_copied_and_somebody_revoked_is_named(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = at(backend, "provider_key_backfill").await;
+    let routine = || {
+        tollgate()
+            .on(&database.url)
+            .json(&["reconcile", "provider-keys"])
+            .1
+    };
+    // In the second of the copy or behind it, and before the routine.
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    let now = database.dialect().now();
+    database
+        .execute(&format!(
+            "INSERT INTO user_chat_provider_keys (id, user_id, chat_provider_id, api_key, created_at, updated_at) \
+             VALUES ('{}', '{DAVE}', '{OPENAI}', 'plain-dave', {now}, {now})",
+            id(1)
+        ))
+        .await;
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    assert!(named(&routine(), "P009").is_empty());
+    database
+        .execute(&format!(
+            "DELETE FROM user_ai_provider_keys WHERE user_id = '{DAVE}'"
+        ))
+        .await;
+    let json = routine();
+    assert_eq!(
+        named(&json, "P009")[0]["sample_ids"],
+        serde_json::json!([id(1)]),
+        "{json:#}"
+    );
+}
+
+/// Each of many losses is named, in the refusal, in the answer and in the record; and the way up stays open.
+#[rstest]
+#[tokio::test]
+async fn a_down_with_many_losses_lists_each_and_can_go_up_again(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = at(backend, "provider_key_contract").await;
+    let tollgate = || tollgate().on(&database.url);
+    // A newer openai with keys takes the family's place; a user's key of the old one goes to it.
+    provider(&database, &id(50), "openai", "second", "").await;
+    database
+        .execute(&format!(
+            "UPDATE ai_providers SET updated_at = '2027-01-01 00:00:00+00:00' WHERE id = '{}'",
+            id(50)
+        ))
+        .await;
+    for number in 0..21 {
+        key(
+            &database,
+            &id(100 + number),
+            &id(50),
+            &format!("extra-{number}"),
+            "2026-05-01 00:00:00+00:00",
+        )
+        .await;
+    }
+    let listed = |json: &Value| {
+        let mut ids: Vec<String> = named(json, "data_loss")
+            .iter()
+            .filter(|finding| finding["table"] == "ai_provider_keys")
+            .flat_map(|finding| finding["sample_ids"].as_array().unwrap().clone())
+            .filter_map(|id| id.as_str().map(str::to_owned))
+            .filter(|id| id.starts_with("99"))
+            .collect();
+        ids.sort();
+        ids
+    };
+    // The oldest of them is the one in use, which the legacy schema has.
+    let expected: Vec<String> = (101..121).map(id).collect();
+    let (code, refused) = tollgate().json(&["migrate", "down"]);
+    assert_eq!((code, listed(&refused)), (4, expected.clone()));
+    let (code, lost) = tollgate().json(&["migrate", "down", "--allow-data-loss"]);
+    assert_eq!((code, listed(&lost)), (0, expected));
+    assert!(
+        lost["findings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|finding| finding["severity"] != "blocking"),
+        "{lost:#}"
+    );
+    // Both are live now, and one has the name.
+    let (code, json) = tollgate().json(&[
+        "migrate",
+        "up",
+        "--accept-policy-change",
+        "--name-conflicts",
+        "retire",
+    ]);
+    assert_eq!(code, 0, "{json:#}");
+    assert!(
+        named(&json, "P008").is_empty() && named(&json, "P009").is_empty(),
+        "{json:#}"
+    );
+    tollgate().succeed(&["verify"]);
+}
+
+/// A schema whose name needs quotes is a schema like any other.
+#[tokio::test]
+async fn a_schema_with_capitals_and_spaces_is_found() {
+    let database = TestDatabase::new(Backend::Postgres).await;
+    database.execute("CREATE SCHEMA \"My Coder\"").await;
+    let name = database.one("SELECT current_database()").await;
+    database
+        .execute(&format!(
+            "ALTER DATABASE {name} SET search_path = 'My Coder'"
+        ))
+        .await;
+    let url = database.url.clone();
+    tollgate()
+        .on(&url)
+        .succeed(&["--track", "providers", "migrate", "up"]);
+    tollgate().on(&url).succeed(&["verify"]);
+    assert_eq!(
+        database
+            .one("SELECT CAST(count(*) AS text) FROM pg_tables WHERE schemaname = 'My Coder' AND tablename = 'ai_providers'")
+            .await,
+        "1"
     );
 }
 
