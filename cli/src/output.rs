@@ -5,6 +5,7 @@ mod text;
 use std::io::Write;
 use std::time::Duration;
 
+use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use tollgate_service::{Change, Error, Finding, Outcome, Report, TrackReport};
 
@@ -44,6 +45,14 @@ pub(crate) enum View {
     Plain(String),
 }
 
+/// A secret that is printed once, with the answer that it belongs to.
+pub(crate) struct Secret {
+    /// The secret.
+    pub text: SecretString,
+    /// What to do where it could not be printed.
+    pub when_lost: String,
+}
+
 /// What a command answers.
 pub(crate) struct Answer {
     command: &'static str,
@@ -51,6 +60,7 @@ pub(crate) struct Answer {
     error: Option<Problem>,
     view: View,
     exit_code: u8,
+    secret: Option<Secret>,
 }
 
 struct Problem {
@@ -103,7 +113,13 @@ impl Answer {
             }),
             view,
             exit_code,
+            secret: None,
         }
+    }
+
+    pub(crate) fn with_secret(mut self, secret: Secret) -> Self {
+        self.secret = Some(secret);
+        self
     }
 
     pub(crate) fn failed(command: &'static str, error: Error) -> Self {
@@ -123,6 +139,7 @@ impl Answer {
             }),
             view: View::Moved,
             exit_code: 2,
+            secret: None,
         }
     }
 
@@ -135,6 +152,11 @@ impl Answer {
 
     /// The one JSON object.
     pub(crate) fn json(&self, duration_ms: u64) -> String {
+        let mut result = self.report.result.clone();
+        if let (Some(secret), Some(serde_json::Value::Object(result))) = (&self.secret, &mut result)
+        {
+            result.insert("secret".to_owned(), secret.text.expose_secret().into());
+        }
         let json = Json {
             command: self.command,
             ok: self.exit_code == 0,
@@ -143,7 +165,7 @@ impl Answer {
             tracks: &self.report.tracks,
             changes: &self.report.changes,
             findings: &self.report.findings,
-            result: self.report.result.as_ref(),
+            result: result.as_ref(),
             error: self.error.as_ref().map(|problem| JsonError {
                 code: problem.code,
                 message: &problem.message,
@@ -158,6 +180,25 @@ impl Answer {
 /// Prints an answer and returns the exit code.
 pub(crate) fn print(answer: &Answer, arguments: &Arguments, elapsed: Duration) -> u8 {
     let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+    if let Some(secret) = &answer.secret {
+        let text = match arguments.output {
+            Output::Json => answer.json(millis),
+            Output::Text => format!(
+                "{}\nsecret: {}\nit is not shown again",
+                text::render(&answer.report, &answer.view, false).trim_end(),
+                secret.text.expose_secret()
+            ),
+        };
+        let mut out = std::io::stdout().lock();
+        if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) {
+            stderr(&format!(
+                "error: the secret could not be printed: {error}\n hint: {}",
+                secret.when_lost
+            ));
+            return 1;
+        }
+        return answer.exit_code;
+    }
     match arguments.output {
         Output::Json => stdout(&answer.json(millis)),
         Output::Text => {

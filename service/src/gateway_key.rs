@@ -14,7 +14,7 @@ use serde::Serialize;
 use subtle::ConstantTimeEq;
 use tollgate_migration::Dialect;
 use tollgate_migration::providers::adoption::GATEWAY_KEYS_BEFORE;
-use tollgate_migration::providers::{GATEWAY_KEYS, text};
+use tollgate_migration::providers::{GATEWAY_KEYS, by_time, text};
 use uuid::Uuid;
 
 pub use name::Name;
@@ -24,8 +24,8 @@ use crate::database::{Access, columns_of};
 use crate::error::{Error, Result};
 use crate::instant;
 use crate::reconcile::count;
-use crate::report::Report;
-use crate::runner::Session;
+use crate::report::{Change, Report};
+use crate::runner::{Session, prove_writable};
 
 /// How often a secret is drawn anew when the database already has its prefix; two in 62¹¹ share one.
 const DRAWS: usize = 3;
@@ -122,6 +122,10 @@ impl GatewayKeys {
             self.dialect.parameter(4),
             self.columns()
         );
+        // A table that lost its unique index would take the name twice.
+        if !self.find(connection, name.as_str()).await?.is_empty() {
+            return Err(taken(name));
+        }
         for _ in 0..DRAWS {
             let secret = secret::draw(rng);
             let row = connection
@@ -142,10 +146,8 @@ impl GatewayKeys {
                 return Ok(Created { key, secret });
             }
             // Nothing was inserted: the name is taken, or, once in an age, the prefix.
-            if self.find(connection, name.as_str()).await?.is_some() {
-                return Err(Error::Rejected {
-                    what: format!("a gateway key named {name} exists already"),
-                });
+            if !self.find(connection, name.as_str()).await?.is_empty() {
+                return Err(taken(name));
             }
         }
         Err(Error::Rejected {
@@ -158,10 +160,7 @@ impl GatewayKeys {
     /// # Errors
     /// What the database says.
     pub async fn list<C: ConnectionTrait>(&self, connection: &C) -> Result<Vec<GatewayKey>> {
-        let order = match self.dialect {
-            Dialect::Postgres => "created_at",
-            Dialect::Sqlite => "julianday(created_at), created_at",
-        };
+        let order = by_time(self.dialect, "created_at", "ASC");
         let sql = format!(
             "SELECT {} FROM {} ORDER BY {order}, id",
             self.columns(),
@@ -186,28 +185,49 @@ impl GatewayKeys {
         connection: &C,
         id_or_name: &str,
     ) -> Result<GatewayKey> {
-        let missing = || Error::NotFound {
-            what: format!("gateway key {id_or_name:?}"),
+        // Whoever confuses the two has a secret here.
+        let shown = if secret::is_shaped_like_one(id_or_name) {
+            format!("{}…", secret::shown(id_or_name))
+        } else {
+            id_or_name.to_owned()
         };
-        let id = match self.find(connection, id_or_name).await? {
-            Some(id) => id,
-            None => match (self.dialect, Uuid::parse_str(id_or_name)) {
-                (_, Ok(id)) => id.to_string(),
-                (Dialect::Sqlite, Err(_)) => id_or_name.to_owned(),
-                (Dialect::Postgres, Err(_)) => return Err(missing()),
+        let missing = || Error::NotFound {
+            what: format!("gateway key {shown:?}"),
+        };
+        let parsed = Uuid::parse_str(id_or_name).ok().map(|id| id.to_string());
+        let ids = match &self.find(connection, id_or_name).await?[..] {
+            [] => match (self.dialect, parsed) {
+                (Dialect::Postgres, None) => return Err(missing()),
+                (Dialect::Postgres, Some(id)) => [id.clone(), id],
+                // As it is written there, or in lower case.
+                (Dialect::Sqlite, id) => [
+                    id_or_name.to_owned(),
+                    id.unwrap_or_else(|| id_or_name.to_owned()),
+                ],
             },
+            [id] => [id.clone(), id.clone()],
+            several => {
+                return Err(Error::Rejected {
+                    what: format!(
+                        "{} gateway keys are named {shown:?}: delete one by its id ({})",
+                        several.len(),
+                        several.join(", ")
+                    ),
+                });
+            }
         };
         let sql = format!(
-            "DELETE FROM {} WHERE id = {} RETURNING {}",
+            "DELETE FROM {} WHERE id IN ({}, {}) RETURNING {}",
             self.table,
             self.id(1),
+            self.id(2),
             self.columns()
         );
         connection
             .query_one_raw(Statement::from_sql_and_values(
                 self.dialect.backend(),
                 sql,
-                [id.into()],
+                ids.map(Into::into),
             ))
             .await
             .map_err(doing())?
@@ -270,12 +290,13 @@ impl GatewayKeys {
             .ok_or(Error::NotAuthenticated)
     }
 
-    async fn find<C: ConnectionTrait>(&self, connection: &C, name: &str) -> Result<Option<String>> {
+    /// The ids of the keys of a name: one, unless the table lost its unique index.
+    async fn find<C: ConnectionTrait>(&self, connection: &C, name: &str) -> Result<Vec<String>> {
         connection
-            .query_one_raw(Statement::from_sql_and_values(
+            .query_all_raw(Statement::from_sql_and_values(
                 self.dialect.backend(),
                 format!(
-                    "SELECT {} AS id FROM {} WHERE lower(name) = {}",
+                    "SELECT {} AS id FROM {} WHERE lower(name) = {} ORDER BY 1",
                     text(self.dialect, "id"),
                     self.table,
                     self.dialect.parameter(1)
@@ -284,8 +305,9 @@ impl GatewayKeys {
             ))
             .await
             .map_err(doing())?
+            .iter()
             .map(|row| row.try_get("", "id"))
-            .transpose()
+            .collect::<std::result::Result<_, DbErr>>()
             .map_err(doing())
     }
 
@@ -305,8 +327,11 @@ impl GatewayKeys {
             Dialect::Sqlite => format!("CAST({column} AS text)"),
         };
         format!(
-            "{} AS id, name, secret_prefix, {} AS created_at, {} AS last_used_at",
+            "COALESCE({}, '') AS id, {} AS name, {} AS secret_prefix, {} AS created_at, {} AS last_used_at",
             text(self.dialect, "id"),
+            // A hand-made table on SQLite may hold anything.
+            text(self.dialect, "name"),
+            text(self.dialect, "secret_prefix"),
             time("created_at"),
             time(self.used)
         )
@@ -335,6 +360,12 @@ fn doing() -> impl FnOnce(DbErr) -> Error {
     Error::database("gateway keys")
 }
 
+fn taken(name: &Name) -> Error {
+    Error::Rejected {
+        what: format!("a gateway key named {name} exists already"),
+    }
+}
+
 /// A random id, drawn from the same source as the secret.
 fn uuid(rng: &mut impl CryptoRng) -> String {
     let mut bytes = [0; 16];
@@ -344,7 +375,7 @@ fn uuid(rng: &mut impl CryptoRng) -> String {
         .to_string()
 }
 
-/// Creates a key in a session's database, and records the run without the secret.
+/// Creates a key in a session's database, and records the run without the secret; gives back what changed too.
 ///
 /// # Errors
 /// Those of [`GatewayKeys::create`]; what connecting says.
@@ -353,10 +384,10 @@ pub async fn create(
     name: &Name,
     rng: &mut impl CryptoRng,
     now: DateTime<Utc>,
-) -> Result<Created> {
+) -> Result<(Created, Vec<Change>)> {
     let (connection, keys) = open(session, Access::Write).await?;
     let created = keys.create(&connection, name, rng).await?;
-    record(
+    let changes = record(
         session,
         &connection,
         "gateway-key create",
@@ -366,7 +397,7 @@ pub async fn create(
         now,
     )
     .await;
-    Ok(created)
+    Ok((created, changes))
 }
 
 /// The keys of a session's database.
@@ -378,14 +409,18 @@ pub async fn list(session: &Session) -> Result<Vec<GatewayKey>> {
     keys.list(&connection).await
 }
 
-/// Deletes a key in a session's database.
+/// Deletes a key in a session's database; gives back what changed too.
 ///
 /// # Errors
 /// Those of [`GatewayKeys::delete`]; what connecting says.
-pub async fn delete(session: &Session, id_or_name: &str, now: DateTime<Utc>) -> Result<GatewayKey> {
+pub async fn delete(
+    session: &Session,
+    id_or_name: &str,
+    now: DateTime<Utc>,
+) -> Result<(GatewayKey, Vec<Change>)> {
     let (connection, keys) = open(session, Access::Write).await?;
     let deleted = keys.delete(&connection, id_or_name).await?;
-    record(
+    let changes = record(
         session,
         &connection,
         "gateway-key delete",
@@ -395,7 +430,7 @@ pub async fn delete(session: &Session, id_or_name: &str, now: DateTime<Utc>) -> 
         now,
     )
     .await;
-    Ok(deleted)
+    Ok((deleted, changes))
 }
 
 /// Authenticates in a session's database.
@@ -410,6 +445,9 @@ pub async fn authenticate(session: &Session, presented: &[u8]) -> Result<Gateway
 async fn open(session: &Session, access: Access) -> Result<(Connection, GatewayKeys)> {
     let connection = session.connect(access).await?;
     let keys = GatewayKeys::look(&connection, session.dialect()).await?;
+    if access == Access::Write {
+        prove_writable(session, &connection).await?;
+    }
     Ok((connection, keys))
 }
 
@@ -421,7 +459,7 @@ async fn record(
     action: &'static str,
     key: &GatewayKey,
     now: DateTime<Utc>,
-) {
+) -> Vec<Change> {
     let mut report = Report {
         result: Some(serde_json::json!(key)),
         ..Report::default()
@@ -430,4 +468,5 @@ async fn record(
     session
         .record_run(connection, kind, now, "done", &report)
         .await;
+    report.changes
 }

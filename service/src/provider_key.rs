@@ -8,11 +8,13 @@ mod fallback;
 mod material;
 mod unusable;
 
+use std::fmt;
+
 use sea_orm::{ConnectionTrait, DbErr, QueryResult, Statement, Value};
 use serde::Serialize;
 use tollgate_migration::Dialect;
 use tollgate_migration::providers::{
-    MODEL_CONFIGS, PROVIDER_KEYS, PROVIDERS, USER_KEYS, USERS, text,
+    MODEL_CONFIGS, PROVIDER_KEYS, PROVIDERS, USER_KEYS, USERS, by_time, text,
 };
 use uuid::Uuid;
 
@@ -67,8 +69,8 @@ pub enum Source {
     Ambient,
 }
 
-/// The answer. Neither its `Debug` nor its JSON holds the key.
-#[derive(Debug, Serialize)]
+/// The answer. Neither its `Debug` nor its JSON holds the key or the address, which may hold credentials of its own.
+#[derive(Serialize)]
 pub struct Resolved {
     /// Where the key is from.
     pub source: Source,
@@ -80,12 +82,25 @@ pub struct Resolved {
     pub provider_type: String,
     /// The model config, where one was named.
     pub model_config_id: Option<String>,
-    /// Where the provider is reached; may be empty, and may hold credentials of its own.
+    /// Where the provider is reached; may be empty, and may hold credentials.
     #[serde(skip)]
     pub base_url: String,
     /// The key; `None` exactly where the source is [`Source::Ambient`].
     #[serde(skip)]
     pub key: Option<KeyMaterial>,
+}
+
+impl fmt::Debug for Resolved {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Resolved")
+            .field("source", &self.source)
+            .field("key_id", &self.key_id)
+            .field("provider_id", &self.provider_id)
+            .field("provider_type", &self.provider_type)
+            .field("model_config_id", &self.model_config_id)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Resolves on a connection whose schema it has looked at once.
@@ -211,8 +226,8 @@ impl Resolver {
         };
         let asked = match target {
             Target::ModelConfig(id) => {
-                let id = self.id(id, "model config", &mut values)?;
-                config(&format!("c.id = {id}"))
+                let ids = ids(dialect, id, "model config", &mut values)?;
+                config(&format!("c.id IN {ids}"))
             }
             Target::DefaultModelConfig => config(&format!(
                 "{} AND NOT ({})",
@@ -220,27 +235,24 @@ impl Resolver {
                 dialect.is_true("c.deleted")
             )),
             Target::Provider(id) => {
-                let id = self.id(id, "provider", &mut values)?;
-                direct(&id, "CAST(NULL AS text)")
+                let ids = ids(dialect, id, "provider", &mut values)?;
+                direct(
+                    &format!("(SELECT p.id FROM {PROVIDERS} p WHERE p.id IN {ids} LIMIT 1)"),
+                    "CAST(NULL AS text)",
+                )
             }
             Target::Type(family) => {
                 values.push(family.trim().to_lowercase().into());
                 direct(no_id, &format!("CAST({} AS text)", dialect.parameter(1)))
             }
         };
-        // SQLite's times are texts of several spellings; within a millisecond they go as they are written.
-        let order = |column: &str, direction: &str| match dialect {
-            Dialect::Postgres => format!("o.{column} {direction}"),
-            Dialect::Sqlite => {
-                format!("julianday(o.{column}) {direction}, o.{column} {direction}")
-            }
-        };
+        let order = |column: &str, direction| by_time(dialect, &format!("o.{column}"), direction);
         let not_blank = is_not_blank(dialect, "o.api_key");
         let user = match request.user {
             None => None,
-            Some(user) if request.byok => Some(self.id(user, "user", &mut values)?),
+            Some(user) if request.byok => Some(ids(dialect, user, "user", &mut values)?),
             Some(user) => {
-                self.id(user, "user", &mut Vec::new())?;
+                ids(dialect, user, "user", &mut Vec::new())?;
                 None
             }
         };
@@ -258,7 +270,7 @@ impl Resolver {
                 };
                 // A database that lost its UNIQUE may hold several; the newest is the one that was stored last.
                 format!(
-                    "u.id = (SELECT o.id FROM {USER_KEYS} o WHERE o.ai_provider_id = n.id AND o.user_id = {user} \
+                    "u.id = (SELECT o.id FROM {USER_KEYS} o WHERE o.ai_provider_id = n.id AND o.user_id IN {user} \
                      AND {not_blank} {present} ORDER BY {}, o.id LIMIT 1)",
                     order("updated_at", "DESC")
                 )
@@ -290,29 +302,39 @@ impl Resolver {
         );
         Ok((sql, values))
     }
+}
 
-    /// A parameter that holds an id. PostgreSQL's ids are UUIDs, and asking it for another text would be an error of its
-    /// own; on SQLite an id is whatever text the row has.
-    fn id(&self, given: &str, whose: &str, values: &mut Vec<Value>) -> Result<String> {
-        let parsed = Uuid::parse_str(given);
-        let parameter = self.dialect.parameter(values.len() + 1);
-        match (self.dialect, parsed) {
-            (Dialect::Postgres, Err(_)) => Err(Error::usage(
-                format!("{given:?} is no {whose} id"),
-                "ids are UUIDs, such as 00000000-0000-4000-8000-000000000000",
-            )),
-            (Dialect::Postgres, Ok(id)) => {
-                values.push(id.to_string().into());
-                Ok(format!("CAST({parameter} AS uuid)"))
-            }
-            (Dialect::Sqlite, parsed) => {
-                values.push(
-                    parsed
-                        .map_or_else(|_| given.to_owned(), |id| id.to_string())
-                        .into(),
-                );
-                Ok(parameter)
-            }
+/// A list of parameters that hold an id. PostgreSQL's ids are UUIDs, and asking it for another text would be an error of its
+/// own; on SQLite an id is whatever text the row has, a UUID in the case that it was written in or in lower case.
+fn ids(dialect: Dialect, given: &str, whose: &str, values: &mut Vec<Value>) -> Result<String> {
+    let parsed = Uuid::parse_str(given);
+    let refuse = |why: &str| {
+        Err(Error::usage(
+            format!("{given:?} is no {whose} id{why}"),
+            "ids are UUIDs, such as 00000000-0000-4000-8000-000000000000",
+        ))
+    };
+    if given.trim().is_empty() {
+        return refuse(": it is empty");
+    }
+    match (dialect, parsed) {
+        (Dialect::Postgres, Err(_)) => refuse(""),
+        (Dialect::Postgres, Ok(id)) => {
+            values.push(id.to_string().into());
+            Ok(format!(
+                "(CAST({} AS uuid))",
+                dialect.parameter(values.len())
+            ))
+        }
+        (Dialect::Sqlite, parsed) => {
+            values.push(given.into());
+            let written = dialect.parameter(values.len());
+            values.push(
+                parsed
+                    .map_or_else(|_| given.to_owned(), |id| id.to_string())
+                    .into(),
+            );
+            Ok(format!("({written}, {})", dialect.parameter(values.len())))
         }
     }
 }
@@ -321,13 +343,17 @@ fn doing() -> impl FnOnce(DbErr) -> Error {
     Error::database("resolve a provider key")
 }
 
-/// The text holds something besides ASCII's white space, which is what counts as no key.
+/// The text holds something besides white space, which is what counts as no key: what [`char::is_whitespace`] says, so that
+/// no key that is chosen here turns out to be none in [`KeyMaterial::new`].
 fn is_not_blank(dialect: Dialect, column: &str) -> String {
     let trim = match dialect {
         Dialect::Postgres => "btrim",
         Dialect::Sqlite => "trim",
     };
-    format!("{trim}({column}, ' \t\n\u{b}\u{c}\r') <> ''")
+    let blank: String = ('\u{1}'..='\u{3000}')
+        .filter(|character| character.is_whitespace())
+        .collect();
+    format!("{trim}({column}, '{blank}') <> ''")
 }
 
 /// One row of the answer.
@@ -444,7 +470,7 @@ fn decide(request: &Request<'_>, found: Vec<Found>) -> std::result::Result<Resol
         (Source::Fallback, None, Some(key.clone()))
     } else if provider.kind == AMBIENT_TYPE {
         (Source::Ambient, None, None)
-    } else if request.byok {
+    } else if request.byok && request.user.is_some() {
         return Err(Unusable::UserKeyRequired { id: provider.id });
     } else {
         return Err(Unusable::MissingKey { id: provider.id });
@@ -465,6 +491,17 @@ fn decide(request: &Request<'_>, found: Vec<Found>) -> std::result::Result<Resol
 /// # Errors
 /// Those of [`Resolver`], and what connecting says.
 pub async fn resolve_in(session: &Session, request: &Request<'_>) -> Result<Resolved> {
+    // A wrong call is said before anything is connected to.
+    let dialect = session.dialect();
+    if let Target::ModelConfig(id) = &request.target {
+        ids(dialect, id, "model config", &mut Vec::new())?;
+    }
+    if let Target::Provider(id) = &request.target {
+        ids(dialect, id, "provider", &mut Vec::new())?;
+    }
+    if let Some(user) = request.user {
+        ids(dialect, user, "user", &mut Vec::new())?;
+    }
     let connection = session.connect(Access::Read).await?;
     Resolver::look(&connection, session.dialect())
         .await?

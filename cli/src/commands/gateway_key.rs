@@ -6,11 +6,11 @@ use std::time::Duration;
 use chrono::Utc;
 use comfy_table::{Table, presets};
 use tollgate_service::gateway_key::{self, GatewayKey};
-use tollgate_service::{Error, Outcome, Report, Result};
+use tollgate_service::{Change, Error, Outcome, Report, Result};
 
 use crate::arguments::{Arguments, GatewayKeyCommand};
 use crate::commands::session;
-use crate::output::{Answer, View};
+use crate::output::{Answer, Secret, View};
 
 /// The longest input that is read: a secret has 43 characters, and what is longer is none.
 const LONGEST: u64 = 4096;
@@ -24,47 +24,62 @@ pub(super) async fn run(arguments: &Arguments, command: &GatewayKeyCommand) -> A
         GatewayKeyCommand::Authenticate => authenticate(arguments).await,
     };
     match answered {
-        Ok((result, text)) => {
+        Ok(answered) => {
             let report = Report {
-                result: Some(result),
+                result: Some(answered.result),
+                changes: answered.changes,
                 ..Report::default()
             };
             let outcome = Outcome {
                 report,
                 error: None,
             };
-            Answer::new(name, outcome, View::Plain(text))
+            let answer = Answer::new(name, outcome, View::Plain(answered.text));
+            match answered.secret {
+                Some(secret) => answer.with_secret(secret),
+                None => answer,
+            }
         }
         Err(error) => Answer::failed(name, error),
     }
 }
 
-/// What a command of this file answers: for machines and for people.
-type Answered = Result<(serde_json::Value, String)>;
+/// What a command of this file answers: for machines and for people. A new secret stands beside it, in a type that does not
+/// print itself.
+struct Answered {
+    result: serde_json::Value,
+    text: String,
+    changes: Vec<Change>,
+    secret: Option<Secret>,
+}
 
-async fn create(arguments: &Arguments, name: &str) -> Answered {
+async fn create(arguments: &Arguments, name: &str) -> Result<Answered> {
     // A name that cannot be is said before anything is connected to.
     let name = name.parse()?;
     let session = session(arguments, Duration::ZERO)?;
-    let created = gateway_key::create(&session, &name, &mut rand::rng(), Utc::now()).await?;
+    let (created, changes) =
+        gateway_key::create(&session, &name, &mut rand::rng(), Utc::now()).await?;
     let key = &created.key;
-    let text = format!(
-        "gateway key {} ({})\nsecret: {}\nit is not shown again",
-        key.name,
-        key.id,
-        created.secret()
-    );
-    let result = serde_json::json!({
-        "id": key.id,
-        "name": key.name,
-        "secret_prefix": key.secret_prefix,
-        "created_at": key.created_at,
-        "secret": created.secret(),
-    });
-    Ok((result, text))
+    Ok(Answered {
+        result: serde_json::json!({
+            "id": key.id,
+            "name": key.name,
+            "secret_prefix": key.secret_prefix,
+            "created_at": key.created_at,
+        }),
+        text: format!("gateway key {} ({})", key.name, key.id),
+        changes,
+        secret: Some(Secret {
+            text: created.secret().to_owned().into(),
+            when_lost: format!(
+                "nothing can show it again; run `tollgate gateway-key delete {}` and create another",
+                key.name
+            ),
+        }),
+    })
 }
 
-async fn list(arguments: &Arguments) -> Answered {
+async fn list(arguments: &Arguments) -> Result<Answered> {
     let keys = gateway_key::list(&session(arguments, Duration::ZERO)?).await?;
     let text = if keys.is_empty() {
         "no gateway keys".to_owned()
@@ -90,16 +105,21 @@ async fn list(arguments: &Arguments) -> Answered {
         }
         table.trim_fmt()
     };
-    Ok((serde_json::json!({ "keys": keys }), text))
+    Ok(Answered {
+        result: serde_json::json!({ "keys": keys }),
+        text,
+        changes: Vec::new(),
+        secret: None,
+    })
 }
 
-async fn delete(arguments: &Arguments, key: &str) -> Answered {
+async fn delete(arguments: &Arguments, key: &str) -> Result<Answered> {
     let session = session(arguments, Duration::ZERO)?;
-    let deleted = gateway_key::delete(&session, key, Utc::now()).await?;
-    answered("deleted", &deleted)
+    let (deleted, changes) = gateway_key::delete(&session, key, Utc::now()).await?;
+    Ok(answered("deleted", &deleted, changes))
 }
 
-async fn authenticate(arguments: &Arguments) -> Answered {
+async fn authenticate(arguments: &Arguments) -> Result<Answered> {
     let session = session(arguments, Duration::ZERO)?;
     let mut presented = Vec::new();
     std::io::stdin()
@@ -118,12 +138,14 @@ async fn authenticate(arguments: &Arguments) -> Answered {
         }
     }
     let key = gateway_key::authenticate(&session, &presented).await?;
-    answered("authenticated", &key)
+    Ok(answered("authenticated", &key, Vec::new()))
 }
 
-fn answered(what: &str, key: &GatewayKey) -> Answered {
-    Ok((
-        serde_json::json!(key),
-        format!("{what}: gateway key {} ({})", key.name, key.id),
-    ))
+fn answered(what: &str, key: &GatewayKey, changes: Vec<Change>) -> Answered {
+    Answered {
+        result: serde_json::json!(key),
+        text: format!("{what}: gateway key {} ({})", key.name, key.id),
+        changes,
+        secret: None,
+    }
 }

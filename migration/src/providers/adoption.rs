@@ -192,8 +192,10 @@ fn missing(catalog: &Catalog, required: &[(&str, &[&str])]) -> Vec<String> {
     differences
 }
 
-/// What upstream's later migrations take away from model configs (§A2).
-const TAKEN: [&str; 3] = [
+/// What upstream's later migrations take away (§A2, §A5).
+const TAKEN: [&str; 4] = [
+    // Renamed to last_heartbeat_at.
+    "ai_gateway_keys column last_used_at",
     "chat_model_configs column provider",
     "chat_model_configs index idx_chat_model_configs_provider",
     "chat_model_configs index idx_chat_model_configs_provider_model",
@@ -205,5 +207,8 @@ pub fn is_later_upstream(object: &str, definition: &str, expected: bool) -> bool
         return TAKEN.contains(&object);
     }
     // Gateway replicas write when they were last heard of.
-    object == "ai_gateway_keys column last_heartbeat_at" && definition.starts_with("timestamptz")
+    object == "ai_gateway_keys column last_heartbeat_at"
+        && ["timestamptz", "datetime"]
+            .iter()
+            .any(|kind| definition.starts_with(kind))
 }

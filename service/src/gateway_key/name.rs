@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::secret;
 use crate::error::Error;
 
 /// The longest name, in characters.
@@ -30,6 +31,15 @@ impl FromStr for Name {
     type Err = Error;
 
     fn from_str(given: &str) -> Result<Self, Error> {
+        if secret::is_shaped_like_one(given) {
+            return Err(Error::usage(
+                format!(
+                    "{:?}… looks like a secret, not like a name",
+                    secret::shown(given)
+                ),
+                "a name is stored and shown; secrets are passed on standard input",
+            ));
+        }
         let refuse = |why: &str| {
             Err(Error::usage(
                 format!("{given:?} is no name for a gateway key: {why}"),
@@ -92,6 +102,8 @@ mod tests {
             "a.b",
             "a\0",
             &"a".repeat(65),
+            // A secret.
+            "0eWVabcdefgh1234567890ABCDEFGHijklmnopqStQA",
         ] {
             let error = given.parse::<Name>().unwrap_err();
             assert_eq!(error.exit_code(), 2, "{given:?}");

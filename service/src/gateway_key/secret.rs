@@ -17,7 +17,20 @@ pub(super) fn draw(rng: &mut impl CryptoRng) -> SecretString {
 
 /// What is shown of it.
 pub(super) fn prefix(secret: &SecretString) -> String {
-    secret.expose_secret().chars().take(SHOWN).collect()
+    shown(secret.expose_secret())
+}
+
+/// Whether a text looks like a secret that somebody took for a name: as long, of letters in both cases and digits alone.
+pub(super) fn is_shaped_like_one(text: &str) -> bool {
+    text.len() == LENGTH
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        && text.bytes().any(|byte| byte.is_ascii_uppercase())
+        && text.bytes().any(|byte| byte.is_ascii_lowercase())
+}
+
+/// What of such a text may be shown.
+pub(super) fn shown(text: &str) -> String {
+    text.chars().take(SHOWN).collect()
 }
 
 /// SHA-256 of the whole secret, which is what the database holds.

@@ -12,7 +12,7 @@ pub struct KeyMaterial {
 }
 
 impl KeyMaterial {
-    /// `None` for a text of white space only, which is no key.
+    /// `None` for a text of white space only, which is no key. White space is what the statements call blank too.
     pub(super) fn new(text: &str, encrypted_with: Option<String>) -> Option<Self> {
         let text = text.trim();
         (!text.is_empty()).then(|| Self {

@@ -51,10 +51,14 @@ pub enum Unusable {
         /// The provider.
         id: String,
     },
-    /// No provider is linked, and none of the type is enabled.
-    #[error("no AI provider is linked, and none of type {provider_type:?} is enabled")]
+    /// No provider of the type is enabled, or nothing says which type is meant.
+    #[error("{}", if provider_type.is_empty() {
+        "the model config is linked to no AI provider".to_owned()
+    } else {
+        format!("no AI provider of type {provider_type:?} is enabled")
+    })]
     NoProviderOfType {
-        /// The type.
+        /// The type; empty where a model config has neither a link nor a type.
         provider_type: String,
     },
     /// No provider is linked, and several could be meant.
@@ -110,7 +114,7 @@ impl Unusable {
             Self::ProviderDeleted { .. } => "link the model config to a live provider",
             Self::ProviderDisabled { .. } => "enable it in the gateway, or choose another",
             Self::NoProviderOfType { .. } => {
-                "link the model config to a provider; `tollgate reconcile provider-keys` does so for old ones"
+                "enable one in the gateway, or link the model config to one"
             }
             Self::Ambiguous { .. } => "link the model config to the one that is meant",
             Self::UserKeyRequired { .. } => {

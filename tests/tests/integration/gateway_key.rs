@@ -114,8 +114,131 @@ async fn the_constraints_hold_by_themselves(
             accepted,
             "{name:?} {prefix:?} {hash:?}: {inserted:?}"
         );
+        // Each by the constraint that is meant for it, which the error names; SQLite names columns of an index instead.
+        if let Err(error) = inserted {
+            let error = error.to_string();
+            let by = match (name, backend) {
+                ("replica-1", Backend::Postgres) => "ai_gateway_keys_name_idx",
+                ("replica-1", Backend::Sqlite) => "ai_gateway_keys_name_idx",
+                ("prefix-short", _) => "ai_gateway_keys_secret_prefix_check",
+                // The type is as long as the check.
+                ("prefix-long", Backend::Postgres) => "character varying(11)",
+                ("prefix-long", Backend::Sqlite) => "ai_gateway_keys_secret_prefix_check",
+                ("prefix-taken", Backend::Postgres) => "ai_gateway_keys_secret_prefix_idx",
+                ("prefix-taken", Backend::Sqlite) => "ai_gateway_keys.secret_prefix",
+                ("hash-taken", Backend::Postgres) => "ai_gateway_keys_hashed_secret_idx",
+                ("hash-taken", Backend::Sqlite) => "ai_gateway_keys.hashed_secret",
+                ("hash-empty", _) => "ai_gateway_keys_hashed_secret_check",
+                _ => "ai_gateway_keys_name_check",
+            };
+            assert!(error.contains(by), "{name:?} {prefix:?} {hash:?}: {error}");
+        }
     }
     assert_eq!(database.count("ai_gateway_keys").await, 6);
+    // Names are unique whatever their case, also where the check on case is gone.
+    let without = match backend {
+        Backend::Sqlite => "PRAGMA ignore_check_constraints = ON",
+        Backend::Postgres => {
+            "ALTER TABLE ai_gateway_keys DROP CONSTRAINT ai_gateway_keys_name_check"
+        }
+    };
+    database.execute(without).await;
+    let other_case = database
+        .connection
+        .execute_unprepared(&insert(backend, 90, "REPLICA-1", "00000000009", "99"))
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        other_case.contains("ai_gateway_keys_name_idx"),
+        "{other_case}"
+    );
+}
+
+/// A secret that nobody could read is a failure, however well it was stored.
+#[rstest]
+#[tokio::test]
+async fn a_secret_that_cannot_be_printed_is_a_failure(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[values("text", "json")] output: &str,
+) {
+    let database = fresh(backend).await;
+    let full = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let command = tollgate().on(&database.url).command(&[
+        "gateway-key",
+        "create",
+        "replica",
+        "--output",
+        output,
+    ]);
+    let ended = { command }.stdout(full).output().unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    let stderr = String::from_utf8(ended.stderr).unwrap();
+    assert!(stderr.contains("gateway-key delete replica"), "{stderr}");
+}
+
+/// Whoever takes a secret for a name or an argument does not find it in a log.
+#[rstest]
+#[tokio::test]
+async fn a_secret_in_the_wrong_place_is_not_repeated(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = fresh(backend).await;
+    let created = create(&database, "replica");
+    let secret = created["secret"].as_str().unwrap();
+    for (arguments, code) in [
+        (&["gateway-key", "authenticate", secret][..], 2),
+        (&["gateway-key", "create", secret], 2),
+        (&["gateway-key", "delete", secret], 1),
+    ] {
+        for output in ["text", "json"] {
+            let run = tollgate()
+                .on(&database.url)
+                .run(&[arguments, &["--output", output, "-vvv"]].concat());
+            assert_eq!(run.code, code, "{run:#?}");
+            assert!(
+                !(run.stdout + &run.stderr)
+                    .to_lowercase()
+                    .contains(&secret[11..].to_lowercase()),
+                "{arguments:?}"
+            );
+        }
+    }
+}
+
+/// A table that lost its unique index takes a name once all the same.
+#[rstest]
+#[tokio::test]
+async fn a_name_is_taken_once_without_the_index_too(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = fresh(backend).await;
+    database
+        .execute("DROP INDEX ai_gateway_keys_name_idx")
+        .await;
+    create(&database, "replica");
+    let (code, json) = tollgate()
+        .on(&database.url)
+        .json(&["gateway-key", "create", "REPLICA"]);
+    assert_eq!(code, 1, "{json:#}");
+    database
+        .execute(&insert(backend, 2, "replica", "00000000002", "02"))
+        .await;
+    let (code, json) = tollgate()
+        .on(&database.url)
+        .json(&["gateway-key", "delete", "replica"]);
+    assert_eq!(code, 1, "{json:#}");
+    assert!(
+        json["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("by its id"),
+        "{json:#}"
+    );
+    assert_eq!(database.count("ai_gateway_keys").await, 2);
 }
 
 #[rstest]
@@ -377,6 +500,21 @@ async fn no_secret_and_no_hash_reaches_an_output(
         said.push_str(&run.stdout);
         said.push_str(&run.stderr);
     };
+    // Its log, where it goes well; the answer is the one place of the secret.
+    let another = tollgate().on(&database.url).run(&[
+        "gateway-key",
+        "create",
+        "another",
+        "-vvv",
+        "--log-format",
+        "json",
+        "--output",
+        "json",
+    ]);
+    let answer: Value = serde_json::from_str(&another.stdout).unwrap();
+    let printed = answer["result"]["secret"].as_str().unwrap();
+    assert!(!another.stderr.contains(&printed[11..]), "{another:#?}");
+    assert_eq!(answer["changes"][0]["action"], "insert");
     for arguments in [
         &["gateway-key", "list"][..],
         &["gateway-key", "list", "--output", "json"],
@@ -394,6 +532,11 @@ async fn no_secret_and_no_hash_reaches_an_output(
             tollgate()
                 .on(&database.url)
                 .run(&[arguments, &["-vvv"]].concat()),
+        );
+        hear(
+            tollgate()
+                .on(&database.url)
+                .run(&[arguments, &["-vvv", "--log-format", "json"]].concat()),
         );
         hear(authenticate(&database, secret.as_bytes(), &["-vvv"]));
     }
@@ -417,19 +560,68 @@ async fn no_secret_and_no_hash_reaches_an_output(
     }
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_database_without_the_table_says_so() {
-    let database = TestDatabase::new(Backend::Sqlite).await;
+async fn a_database_without_the_table_says_so(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = TestDatabase::new(backend).await;
+    let said = |json: Value, code| {
+        assert_eq!(
+            (code, &json["error"]["code"]),
+            (1, &"not_found".into()),
+            "{json:#}"
+        );
+    };
     for arguments in [
         &["gateway-key", "create", "a"][..],
         &["gateway-key", "list"],
         &["gateway-key", "delete", "a"],
     ] {
         let (code, json) = tollgate().on(&database.url).json(arguments);
+        said(json, code);
+    }
+    let run = authenticate(&database, b"abc", &["--output", "json"]);
+    said(serde_json::from_str(&run.stdout).unwrap(), run.code);
+}
+
+/// A database that takes no writes is that, and not a failed statement.
+#[tokio::test]
+async fn a_database_that_takes_no_writes_says_so() {
+    let database = fresh(Backend::Postgres).await;
+    let name = database.one("SELECT current_database()").await;
+    database
+        .execute(&format!(
+            "ALTER DATABASE {name} SET default_transaction_read_only = on"
+        ))
+        .await;
+    for arguments in [
+        &["gateway-key", "create", "a"][..],
+        &["gateway-key", "delete", "a"],
+    ] {
+        let (code, json) = tollgate().on(&database.url).json(arguments);
         assert_eq!(
             (code, &json["error"]["code"]),
-            (1, &"not_found".into()),
+            (1, &"read_only".into()),
             "{json:#}"
         );
     }
+}
+
+/// Upstream renames the column of the last use after adoption; that is no drift.
+#[rstest]
+#[tokio::test]
+async fn the_column_that_upstream_renames_is_no_drift(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = fresh(backend).await;
+    create(&database, "replica");
+    database
+        .execute("ALTER TABLE ai_gateway_keys RENAME COLUMN last_used_at TO last_heartbeat_at")
+        .await;
+    tollgate().on(&database.url).succeed(&["verify"]);
+    tollgate()
+        .on(&database.url)
+        .succeed(&["schema", "diff", "--check"]);
+    assert_eq!(list(&database).len(), 1);
 }

@@ -278,6 +278,144 @@ async fn every_combination_has_its_answer(
     assert_eq!(wrong, "");
 }
 
+/// States that come together: the default that is switched off, and configs without a provider.
+#[rstest]
+#[tokio::test]
+async fn a_default_and_an_unlinked_config_resolve_no_more_than_others(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = fresh(backend).await;
+    let asked = asked(&database).await;
+    for (state, change, named, default) in [
+        (
+            "default",
+            "enabled = false",
+            "model_config_disabled",
+            "model_config_disabled",
+        ),
+        (
+            "default",
+            "deleted = true",
+            "model_config_deleted",
+            "no_default_model_config",
+        ),
+        ("default", "ai_provider_id = NULL", "provider", "provider"),
+        (
+            "unlinked",
+            "enabled = false",
+            "model_config_disabled",
+            "no_default_model_config",
+        ),
+        (
+            "unlinked",
+            "deleted = true",
+            "model_config_deleted",
+            "no_default_model_config",
+        ),
+    ] {
+        let rows = EMPTY.to_owned()
+            + &provider(PROVIDER, "openai", "one", "enabled")
+            + &config("openai", state)
+            + &centrals("1");
+        database.execute(&rows).await;
+        database
+            .execute(&format!("UPDATE chat_model_configs SET {change}"))
+            .await;
+        let config = Target::ModelConfig(CONFIG.to_owned());
+        assert_eq!(
+            asked.resolve(config, false, None).await,
+            named,
+            "{state} {change}"
+        );
+        assert_eq!(
+            asked.resolve(Target::DefaultModelConfig, false, None).await,
+            default,
+            "{state} {change}"
+        );
+    }
+}
+
+/// White space of any script is no key, and the next one is asked.
+#[rstest]
+#[tokio::test]
+async fn a_key_of_white_space_is_passed_over_for_the_next(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = fresh(backend).await;
+    let asked = asked(&database).await;
+    for blank in [" ", "\t\n", "\u{a0}", "\u{2003}\u{3000}"] {
+        let rows = EMPTY.to_owned()
+            + &provider(PROVIDER, "openai", "one", "enabled")
+            + &config("openai", "enabled")
+            + &central(
+                "d4000000-0000-4000-8000-0000000000ff",
+                blank,
+                "2020-01-01 00:00:00+00:00",
+            )
+            + &centrals("1");
+        database.execute(&rows).await;
+        let config = Target::ModelConfig(CONFIG.to_owned());
+        assert_eq!(
+            asked.resolve(config, false, None).await,
+            "provider",
+            "{blank:?}"
+        );
+    }
+}
+
+/// The oldest is the oldest whatever its time is spelt like, to the last digit; one that cannot be read comes last.
+#[tokio::test]
+async fn sqlites_oldest_key_is_the_oldest_instant() {
+    let database = fresh(Backend::Sqlite).await;
+    let asked = asked(&database).await;
+    let other = "d4000000-0000-4000-8000-000000000001";
+    for (oldest, newer) in [
+        (
+            "2025-01-01 00:00:00+00:00",
+            "2026-03-29 12:11:12 +0200 CEST",
+        ),
+        (
+            "2026-01-01 12:00:00.0001+02:00",
+            "2026-01-01 10:00:00.0004+00:00",
+        ),
+        (
+            "2026-01-01 10:00:00.9996+00:00",
+            "2026-01-01 10:00:01.0001+00:00",
+        ),
+    ] {
+        let rows = EMPTY.to_owned()
+            + &provider(PROVIDER, "openai", "one", "enabled")
+            + &config("openai", "enabled")
+            + &central(other, "sk-newer", newer)
+            + &central(OLDEST, "sk-oldest", oldest);
+        database.execute(&rows).await;
+        let config = Target::ModelConfig(CONFIG.to_owned());
+        assert_eq!(
+            asked.resolve(config, false, None).await,
+            "provider",
+            "{oldest} {newer}"
+        );
+    }
+}
+
+/// An empty variable of a script must not bill the central key silently.
+#[rstest]
+#[tokio::test]
+async fn an_empty_id_is_a_wrong_call_before_anything_is_connected_to(
+    #[values("sqlite:///nowhere/at-all.db", "postgres://nobody@127.0.0.1:1/none")] url: &str,
+) {
+    for arguments in [
+        &["--model-config", ""][..],
+        &["--model-config", CONFIG, "--byok", "--user", " "],
+    ] {
+        let run = tollgate()
+            .on(url)
+            .run(&[&["provider-key", "resolve"], arguments].concat());
+        assert_eq!(run.code, 2, "{run:#?}");
+        assert!(run.stderr.contains("it is empty"), "{run:#?}");
+    }
+}
+
 #[rstest]
 #[tokio::test]
 async fn several_providers_of_a_type_are_ambiguous_where_none_is_named(
