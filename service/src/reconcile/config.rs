@@ -162,6 +162,9 @@ impl Config<'_> {
             source,
         };
         let file = File::open(&path).map_err(failed)?;
+        if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+            return Err(failed(std::io::ErrorKind::IsADirectory.into()));
+        }
         let (sender, mut parcels) = tokio::sync::mpsc::channel::<String>(AHEAD);
         let now = self.now;
         let reading = tokio::task::spawn_blocking(move || {

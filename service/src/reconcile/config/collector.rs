@@ -73,8 +73,27 @@ fn present(fields: &[bool]) -> u64 {
         .sum()
 }
 
+/// A finite number that is not so small that a database would hold nothing of it.
 fn finite(number: &str) -> bool {
-    number.parse::<f64>().is_ok_and(f64::is_finite)
+    number
+        .parse::<f64>()
+        .is_ok_and(|amount| amount.is_finite() && (amount != 0.0 || is_zero(number)))
+}
+
+fn is_zero(number: &str) -> bool {
+    let digits = number.split(['e', 'E']).next().unwrap_or_default();
+    !digits.bytes().any(|byte| matches!(byte, b'1'..=b'9'))
+}
+
+/// A number in one spelling where it has no exponent: `5`, `5.0` and `05.00` are one.
+fn plain(number: &str) -> String {
+    if number.contains(['e', 'E']) || !number.contains('.') {
+        return number.to_owned();
+    }
+    number
+        .trim_end_matches('0')
+        .trim_end_matches('.')
+        .to_owned()
 }
 
 /// What a provider config or virtual key has of budgets.
@@ -123,14 +142,18 @@ impl<'a, E: FnMut(String)> Collector<'a, E> {
     }
 
     fn put(&mut self, mut entry: Entry) {
-        // The hash is of what the file says, not of where it says it or when it was read.
+        // The hash is of what the file says, not of where it says it, when it was read or how a number is spelt.
+        let mut fields = entry.fields.clone();
+        for number in [&mut fields.max_limit, &mut fields.weight] {
+            *number = number.as_deref().map(plain);
+        }
         let said = serde_json::json!([
             entry.kind,
             entry.id,
             entry.parent_kind,
             entry.parent,
             entry.present,
-            entry.fields,
+            fields,
         ]);
         entry.hash = digest(&[said.to_string().as_bytes()]);
         self.parcel
@@ -159,8 +182,23 @@ impl<'a, E: FnMut(String)> Collector<'a, E> {
         self.problem(format!("{}.{field}", path(at)), message);
     }
 
-    /// Text as PostgreSQL can hold it.
+    /// Text as PostgreSQL can hold it, in the gateway's own columns.
     fn text(&mut self, at: &str, field: &str, text: Field<String>) -> Field<String> {
+        let longest = match field {
+            "description" | "value" => usize::MAX,
+            "provider" | "token_reset_duration" | "request_reset_duration" => 50,
+            _ => 255,
+        };
+        if let Some(Some(text)) = &text {
+            let length = text.chars().count();
+            if length > longest {
+                self.wrong(
+                    at,
+                    field,
+                    format!("has {length} characters; its column holds {longest}"),
+                );
+            }
+        }
         if let Some(Some(text)) = &text
             && text.contains('\0')
         {
@@ -274,10 +312,14 @@ impl<'a, E: FnMut(String)> Collector<'a, E> {
     /// A budget, inline of an owner or at the top.
     fn put_budget(&mut self, at: &str, budget: Budget, inline: Option<(Kind, &str)>) -> String {
         let Number(limit) = &budget.max_limit;
-        if limit.starts_with('-') && limit.bytes().any(|byte| matches!(byte, b'1'..=b'9')) {
+        if limit.starts_with('-') && !is_zero(limit) {
             self.wrong(at, "max_limit", format!("{limit} is negative"));
         } else if !finite(limit) {
-            self.wrong(at, "max_limit", format!("{limit} is not finite"));
+            self.wrong(
+                at,
+                "max_limit",
+                format!("{limit} is not finite, or too small for any amount"),
+            );
         }
         let limit = limit.trim_start_matches('-').to_owned();
         let window = self.duration(at, "reset_duration", &budget.reset_duration);
@@ -377,22 +419,27 @@ impl<'a, E: FnMut(String)> Collector<'a, E> {
 
     /// The budgets of an owner, in every form.
     fn put_owned(&mut self, at: &str, owner: (Kind, &str), owned: Owned) {
-        if let Some(Some(budgets)) = owned.budgets {
-            let keys = budgets
-                .into_iter()
-                .enumerate()
-                .map(|(position, budget)| {
-                    self.put_budget(&format!("{at}b{position}"), budget, Some(owner))
-                })
-                .collect();
-            self.list(at, owner, Kind::Budget, keys);
-        }
+        let is_list = matches!(owned.budgets, Some(Some(_)));
+        let mut keys: Vec<String> = flat(owned.budgets)
+            .unwrap_or_default()
+            .into_iter()
+            .enumerate()
+            .map(|(position, budget)| {
+                self.put_budget(&format!("{at}b{position}"), budget, Some(owner))
+            })
+            .collect();
         let of = owner.0.name();
         if let Some(Some(budget)) = owned.budget {
             self.lift(&format!("budget of a {of}"), at, "budget");
-            self.put_budget(&format!("{at}s"), budget, Some(owner));
+            keys.push(self.put_budget(&format!("{at}s"), budget, Some(owner)));
         }
-        if let Some(Some(budget)) = self.reference(at, "budget_id", owned.budget_id) {
+        let claimed = flat(self.reference(at, "budget_id", owned.budget_id));
+        if is_list {
+            // What older forms say beside a list belongs to it.
+            keys.extend(claimed.clone());
+            self.list(at, owner, Kind::Budget, keys);
+        }
+        if let Some(budget) = claimed {
             self.lift(&format!("budget_id of a {of}"), at, "budget_id");
             self.owned(at, "budget_id", &budget, owner);
             self.put(Entry {
@@ -515,6 +562,7 @@ impl<'a, E: FnMut(String)> Collector<'a, E> {
         };
         let found = (self.env)(name).filter(|found| !found.is_empty());
         match &found {
+            None if name.is_empty() => self.wrong(at, "value", "env. names no variable"),
             None => self.wrong(at, "value", format!("the environment has no {name}")),
             Some(found) if found.contains('\0') => {
                 self.wrong(at, "value", format!("{name} holds a NUL character"));
@@ -596,6 +644,9 @@ impl<E: FnMut(String)> Sink for Collector<'_, E> {
         self.id(at, Kind::Customer, &entry.id);
         let name = self.name(at, Kind::Customer, entry.name);
         let budget_id = self.reference(at, "budget_id", entry.budget_id);
+        if let Some(Some(budget)) = &budget_id {
+            self.owned(at, "budget_id", budget, (Kind::Customer, &entry.id));
+        }
         let rate_limit_id = self.reference(at, "rate_limit_id", entry.rate_limit_id);
         self.put(Entry {
             kind: Kind::Customer,
@@ -619,6 +670,9 @@ impl<E: FnMut(String)> Sink for Collector<'_, E> {
         let name = self.name(at, Kind::Team, entry.name);
         let customer_id = self.reference(at, "customer_id", entry.customer_id);
         let budget_id = self.reference(at, "budget_id", entry.budget_id);
+        if let Some(Some(budget)) = &budget_id {
+            self.owned(at, "budget_id", budget, (Kind::Team, &entry.id));
+        }
         let rate_limit_id = self.reference(at, "rate_limit_id", entry.rate_limit_id);
         self.put(Entry {
             kind: Kind::Team,

@@ -13,12 +13,13 @@ pub(super) const DOOMED: &str = "tollgate_doomed";
 /// Rows that a complete list lacks, but that somebody added since it was applied.
 pub(super) const KEPT: &str = "tollgate_kept";
 
-/// A column of a deed: what it will hold, what it holds, and what that means when it is compared.
+/// A column of a deed: what it will hold, what it holds, what that means when it is compared, and whether the file has a say.
 struct Column {
     name: String,
     new: String,
     old: String,
     compared: String,
+    said: String,
 }
 
 impl<C: ConnectionTrait> Stage<'_, C> {
@@ -36,11 +37,10 @@ impl<C: ConnectionTrait> Stage<'_, C> {
     }
 
     fn columns_of(&self, thing: &Thing) -> Vec<Column> {
-        let dialect = self.dialect();
         let mut columns: Vec<Column> = thing
             .here(self.catalog)
             .into_iter()
-            .map(|field| self.column(field))
+            .map(|field| self.column(thing, field))
             .collect();
         if thing.kind == Kind::VirtualKey {
             let encrypted = self.is_encrypted().replace("v.", "d.");
@@ -51,31 +51,34 @@ impl<C: ConnectionTrait> Stage<'_, C> {
                 ),
                 old: "d.value".to_owned(),
                 compared: "d.value".to_owned(),
+                said: "1 = 1".to_owned(),
             });
         }
         if thing.kind == Kind::Budget {
             for kind in owners(self.catalog) {
                 let column = owner_column(kind);
-                let id = match (kind, dialect) {
-                    (Kind::ProviderConfig, _) => "CAST(e.owner_id AS bigint)",
+                let id = match kind {
+                    // A new provider config gets its number later; until then it is another than any.
+                    Kind::ProviderConfig => "COALESCE(CAST(e.owner_id AS bigint), -1)",
                     _ => "e.owner_id",
                 };
                 columns.push(Column {
                     name: column.to_owned(),
                     // A budget that nobody claims in the file stays whose it is.
                     new: format!(
-                        "CASE WHEN e.parent_kind IS NULL THEN d.{column} WHEN e.parent_kind = '{}' THEN {id} END",
+                        "CASE WHEN e.parent_kind IS NULL OR e.lost = 1 THEN d.{column} WHEN e.parent_kind = '{}' THEN {id} END",
                         kind.name()
                     ),
                     old: format!("d.{column}"),
                     compared: format!("d.{column}"),
+                    said: "1 = 1".to_owned(),
                 });
             }
         }
         columns
     }
 
-    fn column(&self, field: Field) -> Column {
+    fn column(&self, thing: &Thing, field: Field) -> Column {
         let dialect = self.dialect();
         let bit = 1_u64 << field.bit;
         let stored = format!("d.{}", field.column);
@@ -85,13 +88,19 @@ impl<C: ConnectionTrait> Stage<'_, C> {
             Holds::Prose(_) | Holds::Flag(_) => format!("COALESCE({said}, {default})"),
             _ => said,
         };
+        // What the file said when it was applied last and says no more is taken back, but for what no row can do without.
+        let back = if thing.needed == Some(field.column) {
+            &stored
+        } else {
+            &default
+        };
         Column {
             name: field.column.to_owned(),
-            // What the file said when it was applied last and says no more is taken back.
             new: format!(
-                "CASE WHEN (e.present & {bit}) <> 0 THEN {said} WHEN (e.was & {bit}) <> 0 THEN {default} ELSE {stored} END"
+                "CASE WHEN (e.present & {bit}) <> 0 THEN {said} WHEN (e.was & {bit}) <> 0 THEN {back} ELSE {stored} END"
             ),
             compared: field.compared(dialect, &stored),
+            said: format!("((e.present & {bit}) <> 0 OR (e.was & {bit}) <> 0)"),
             old: stored,
         }
     }
@@ -105,11 +114,13 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         for column in &columns {
             let name = &column.name;
             inner.push(format!(
-                "{} AS n_{name}, {} AS o_{name}, {} AS c_{name}",
-                column.new, column.old, column.compared
+                "{} AS n_{name}, {} AS o_{name}, {} AS c_{name}, CASE WHEN {} THEN 1 ELSE 0 END AS s_{name}",
+                column.new, column.old, column.compared, column.said
             ));
             outer.push(format!("x.n_{name}, x.o_{name}"));
-            differences.push(format!("x.n_{name} {differs} x.c_{name}"));
+            differences.push(format!(
+                "(x.s_{name} = 1 AND x.n_{name} {differs} x.c_{name})"
+            ));
         }
         let (usage, heir) = if thing.kind == Kind::Budget {
             (
@@ -134,7 +145,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
              CASE WHEN x.row_id IS NULL THEN CASE WHEN x.gone = 1 THEN 'gone' ELSE 'insert' END \
              WHEN {differences} THEN CASE WHEN x.unchanged = 1 THEN 'edited' ELSE 'update' END ELSE 'same' END AS action \
              FROM (SELECT e.key AS entry, e.at AS at, e.row_id AS row_id, e.parent_kind AS parent_kind, \
-             e.parent AS parent, COALESCE(e.id, '@' || e.at) AS given, COALESCE(e.id, e.fresh) AS new_id, e.gone AS gone, \
+             e.parent AS parent, e.id AS given, COALESCE(e.id, e.fresh) AS new_id, e.gone AS gone, \
              e.unchanged AS unchanged, {usage} AS usage, {inner} \
              FROM (SELECT * FROM {ENTRIES} WHERE kind = '{kind}') e LEFT JOIN {table} d ON {is} {heir}) x) z \
              WHERE z.action <> 'same'",
@@ -189,7 +200,9 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         let budgets = |condition: &str| {
             format!(
                 "SELECT 'budget', o.id FROM {OWNED} o CROSS JOIN {ENTRIES} l WHERE l.kind = 'list' AND l.id = 'budget' \
-                 AND l.parent_kind = o.parent_kind AND l.owner_id = o.owner_id AND {condition} AND {}",
+                 AND l.parent_kind = o.parent_kind AND l.owner_id = o.owner_id AND {condition} AND {} \
+                 AND NOT EXISTS (SELECT 1 FROM {ENTRIES} c WHERE c.kind = 'claim' AND c.key = o.id \
+                 AND c.parent_kind = o.parent_kind AND c.owner_id = o.owner_id)",
                 unmeant("budget", "o.id")
             )
         };

@@ -156,6 +156,11 @@ pub(super) fn owners(catalog: &Catalog) -> Vec<Kind> {
 }
 
 impl Thing {
+    /// Whether its rows refer to a budget that is theirs.
+    pub(super) fn refers_to_budgets(&self) -> bool {
+        matches!(self.kind, Kind::Customer | Kind::Team)
+    }
+
     /// Its fields that the database has columns for.
     pub(super) fn here(&self, catalog: &Catalog) -> Vec<Field> {
         self.fields
@@ -173,7 +178,8 @@ impl Thing {
     /// The row whose id is a text. The text is converted, not the id: an index finds it.
     pub(super) fn is_row(&self, alias: &str, text: &str) -> String {
         if self.kind == Kind::ProviderConfig {
-            format!("{alias}.id = CAST({text} AS bigint)")
+            // PostgreSQL may look at rows of other kinds before it sorts them out.
+            format!("{alias}.id = {}", number(text))
         } else {
             format!("{alias}.id = {text}")
         }
@@ -231,6 +237,13 @@ impl Field {
             _ => stored.to_owned(),
         }
     }
+}
+
+/// The number that a text is; NULL for another text.
+pub(super) fn number(text: &str) -> String {
+    format!(
+        "CAST(CASE WHEN {text} <> '' AND ltrim(ltrim({text}, '-'), '0123456789') = '' THEN {text} END AS bigint)"
+    )
 }
 
 pub(super) fn decimal(dialect: Dialect) -> &'static str {

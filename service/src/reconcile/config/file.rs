@@ -203,7 +203,7 @@ pub(super) fn read(reader: impl Read, sink: &mut impl Sink) -> Result<(), Proble
             "." | "?" => "$".to_owned(),
             path => format!("$.{path}"),
         };
-        problem(path, error.to_string())
+        problem(path, without_values(&error.to_string()))
     })?;
     json.end()
         .map_err(|error| problem("$".to_owned(), error.to_string()))?;
@@ -211,6 +211,19 @@ pub(super) fn read(reader: impl Read, sink: &mut impl Sink) -> Result<(), Proble
         sink.unread(path, times);
     }
     Ok(())
+}
+
+/// A message without the value that was found in the place of another: it may be a key's.
+fn without_values(message: &str) -> String {
+    let Some((found, expected)) = message.split_once(", expected ") else {
+        return message.to_owned();
+    };
+    let found = found
+        .split(['`', '"'])
+        .next()
+        .unwrap_or_default()
+        .trim_end();
+    format!("{found}, expected {expected}")
 }
 
 /// `governance.virtual_keys.3.mcp_configs` as `$.governance.virtual_keys[].mcp_configs`; nothing outside of governance.

@@ -63,6 +63,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
     fn arms(&self) -> Vec<String> {
         let mut arms = self.unknown_references();
         arms.extend(self.owners_of_budgets());
+        arms.extend(self.tables());
         arms.extend(self.names());
         // Two of one length would be told apart by nothing, `1d` and `24h` alike.
         arms.push(format!(
@@ -100,8 +101,9 @@ impl<C: ConnectionTrait> Stage<'_, C> {
                     "1 = 1".to_owned()
                 };
                 arms.push(format!(
-                    "SELECT a.at AS at, '{column}' AS field, '{noun} \"' || a.n_{column} || \
-                     '\" is neither in the file nor in the database' AS message FROM {deeds} a \
+                    "SELECT a.at AS at, '{column}' AS field, '{noun} \"' || a.n_{column} || CASE WHEN EXISTS (SELECT 1 FROM {ENTRIES} k \
+                     WHERE k.kind = '{kind}' AND k.key = a.n_{column}) THEN '\" was deleted in the database since the file was applied; \
+                     --force makes it again' ELSE '\" is neither in the file nor in the database' END AS message FROM {deeds} a \
                      WHERE a.action IN ('insert', 'update') AND a.n_{column} IS NOT NULL AND a.n_{column} {differs} a.o_{column} \
                      AND {missing} AND NOT EXISTS (SELECT 1 FROM {ENTRIES} k WHERE k.kind = '{kind}' AND k.key = a.n_{column} AND k.gone = 0)",
                     column = field.column,
@@ -184,6 +186,75 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         arms
     }
 
+    /// Sections whose table is not there, and what only the database can say of rows.
+    fn tables(&self) -> Vec<String> {
+        let mut arms: Vec<String> = THINGS
+            .iter()
+            .filter(|one| !self.catalog.has_table(one.table))
+            .map(|one| {
+                format!(
+                    "SELECT e.at AS at, 'id' AS field, 'this database has no table {}' AS message FROM {ENTRIES} e WHERE e.kind = '{}'",
+                    one.table,
+                    one.kind.name()
+                )
+            })
+            .collect();
+        // An owner that goes cannot be given anything.
+        for kind in [Kind::VirtualKey, Kind::ProviderConfig] {
+            arms.push(format!(
+                "SELECT e.at AS at, '{}' AS field, '{} \"' || e.owner_id || '\" is not in the file, so that it is deleted' AS message \
+                 FROM {ENTRIES} e JOIN {DOOMED} w ON w.kind = '{kind}' AND w.id = e.owner_id \
+                 WHERE e.kind IN ('budget', 'claim') AND e.parent_kind = '{kind}'",
+                owner_column(kind),
+                kind.name().replace('_', " "),
+                kind = kind.name(),
+            ));
+        }
+        let limits = thing(Kind::RateLimit);
+        if self.catalog.has_table(limits.table) {
+            for (limit, duration) in [
+                ("token_max_limit", "token_reset_duration"),
+                ("request_max_limit", "request_reset_duration"),
+            ] {
+                if limits
+                    .here(self.catalog)
+                    .iter()
+                    .filter(|field| [limit, duration].contains(&field.column))
+                    .count()
+                    == 2
+                {
+                    arms.push(format!(
+                        "SELECT a.at AS at, '{duration}' AS field, 'is missing: a limit needs a duration' AS message FROM {} a \
+                         WHERE a.action IN ('insert', 'update') AND a.n_{limit} IS NOT NULL AND a.n_{duration} IS NULL",
+                        limits.deeds()
+                    ));
+                }
+            }
+        }
+        // Whose a budget is that a customer or team refers to.
+        for kind in [Kind::Customer, Kind::Team] {
+            let one = thing(kind);
+            if !self.catalog.has_column(one.table, "budget_id") {
+                continue;
+            }
+            for owner in owners(self.catalog)
+                .into_iter()
+                .filter(|owner| *owner != kind)
+            {
+                let column = owner_column(owner);
+                arms.push(format!(
+                    "SELECT a.at AS at, 'budget_id' AS field, 'budget \"' || b.id || '\" belongs to {} \"' || CAST(b.{column} AS text) || \
+                     '\" in the database' AS message FROM {} a JOIN {BUDGETS} b ON b.id = a.n_budget_id \
+                     WHERE a.action IN ('insert', 'update') AND a.n_budget_id {} a.o_budget_id AND b.{column} IS NOT NULL",
+                    owner.name().replace('_', " "),
+                    one.deeds(),
+                    self.dialect().differs()
+                ));
+            }
+        }
+        arms
+    }
+
     /// Names that are missing or taken, and values that are another's.
     fn names(&self) -> Vec<String> {
         let mut arms = Vec::new();
@@ -200,26 +271,51 @@ impl<C: ConnectionTrait> Stage<'_, C> {
                 ));
             }
         }
-        let deeds = thing(Kind::VirtualKey).deeds();
         let differs = self.dialect().differs();
-        for (column, message) in [
-            (
-                "name",
-                "'virtual key \"' || v.id || '\" has this name in the database'",
-            ),
-            (
-                "value",
-                "'virtual key \"' || v.id || '\" has this value in the database'",
-            ),
-        ] {
+        for (kind, column) in self.unique() {
+            let (one, noun) = (thing(kind), kind.name().replace('_', " "));
+            let (deeds, table) = (one.deeds(), one.table);
             arms.push(format!(
-                "SELECT a.at AS at, '{column}' AS field, {message} AS message FROM {deeds} a \
-                 JOIN {VIRTUAL_KEYS} v ON v.{column} = a.n_{column} WHERE a.action IN ('insert', 'update') \
+                "SELECT a.at AS at, '{column}' AS field, '{noun} \"' || v.id || '\" has this {column} in the database' AS message FROM {deeds} a \
+                 JOIN {table} v ON v.{column} = a.n_{column} WHERE a.action IN ('insert', 'update') \
                  AND a.n_{column} {differs} a.o_{column} AND v.id {differs} a.row_id \
-                 AND NOT EXISTS (SELECT 1 FROM {DOOMED} w WHERE w.kind = 'virtual_key' AND w.id = v.id) \
-                 AND NOT EXISTS (SELECT 1 FROM {deeds} b WHERE b.action = 'update' AND b.row_id = v.id AND b.n_{column} {differs} b.o_{column})"
+                 AND NOT EXISTS (SELECT 1 FROM {DOOMED} w WHERE w.kind = '{kind}' AND w.id = v.id) \
+                 AND NOT EXISTS (SELECT 1 FROM {deeds} b WHERE b.action = 'update' AND b.row_id = v.id AND b.n_{column} {differs} b.o_{column})",
+                kind = kind.name(),
+            ));
+            if kind == Kind::Team {
+                // Names of virtual keys were compared when the file was read.
+                arms.push(format!(
+                    "SELECT max(e.at) AS at, '{column}' AS field, 'is another team''s too' AS message FROM {ENTRIES} e \
+                     WHERE e.kind = 'team' AND e.{column} IS NOT NULL GROUP BY e.{column} HAVING count(*) > 1"
+                ));
+            }
+        }
+        if self.catalog.has_column(VIRTUAL_KEYS, "value_hash") {
+            // Of an encrypted row the hash alone says what its value is.
+            arms.push(format!(
+                "SELECT e.at AS at, 'value' AS field, 'virtual key \"' || v.id || '\" has this value in the database' AS message \
+                 FROM {ENTRIES} e JOIN {VIRTUAL_KEYS} v ON v.value_hash = e.value_hash WHERE e.kind = 'virtual_key' \
+                 AND v.id {differs} e.row_id AND {} \
+                 AND NOT EXISTS (SELECT 1 FROM {DOOMED} w WHERE w.kind = 'virtual_key' AND w.id = v.id)",
+                self.is_encrypted()
             ));
         }
         arms
+    }
+
+    /// Columns in which no two rows may have the same. Names of teams where the database says so.
+    pub(super) fn unique(&self) -> Vec<(Kind, &'static str)> {
+        let mut unique = vec![(Kind::VirtualKey, "name"), (Kind::VirtualKey, "value")];
+        let teams = thing(Kind::Team).table;
+        if self.catalog.table(teams).is_some_and(|table| {
+            table
+                .indexes
+                .iter()
+                .any(|index| index.unique && index.predicate.is_none() && index.columns == ["name"])
+        }) {
+            unique.push((Kind::Team, "name"));
+        }
+        unique
     }
 }

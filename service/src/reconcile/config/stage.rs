@@ -9,7 +9,7 @@ use tollgate_migration::{Catalog, Dialect};
 use super::collector::list_key;
 use super::deeds::{DOOMED, KEPT};
 use super::entry::{COLUMNS, Kind};
-use super::fields::{KEY_FLAG, TEAM_FLAG, THINGS, Thing, decimal, owner_column, owners};
+use super::fields::{KEY_FLAG, TEAM_FLAG, THINGS, Thing, decimal, number, owner_column, owners};
 use crate::budget::schema::TEAMS;
 use crate::budget::window::Window;
 
@@ -92,7 +92,8 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         self.make(
             ENTRIES,
             &format!(
-                "({}, row_id text, owner_id text, unchanged integer DEFAULT 0, was bigint DEFAULT 0, gone integer DEFAULT 0)",
+                "({}, row_id text, owner_id text, unchanged integer DEFAULT 0, was bigint DEFAULT 0, gone integer DEFAULT 0, \
+                 lost integer DEFAULT 0)",
                 columns.join(", ")
             ),
         )
@@ -150,9 +151,15 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         .await?;
         self.analyze(ENTRIES).await?;
         self.lift().await?;
-        if applied && !force {
+        if applied {
+            // Who lets the file win still takes back what it said and says no more.
+            let unchanged = if force {
+                "0".to_owned()
+            } else {
+                format!("CASE WHEN s.hash = {ENTRIES}.hash THEN 1 ELSE 0 END")
+            };
             self.run(&format!(
-                "UPDATE {ENTRIES} SET unchanged = CASE WHEN s.hash = {ENTRIES}.hash THEN 1 ELSE 0 END, was = s.present \
+                "UPDATE {ENTRIES} SET unchanged = {unchanged}, was = s.present \
                  FROM {APPLIED} s WHERE s.kind = {ENTRIES}.kind AND s.key = {ENTRIES}.key"
             ))
             .await?;
@@ -174,28 +181,43 @@ impl<C: ConnectionTrait> Stage<'_, C> {
             "CREATE INDEX tollgate_entries_row ON {ENTRIES} (kind, row_id)"
         ))
         .await?;
-        self.match_provider_configs().await?;
+        self.match_provider_configs(applied).await?;
         // What was there when the file was applied, has not changed in the file and is there no more was deleted on purpose.
         self.run(&format!(
             "UPDATE {ENTRIES} SET gone = 1 WHERE row_id IS NULL AND unchanged = 1 \
-             AND kind IN ('rate_limit', 'customer', 'team', 'virtual_key', 'provider_config')"
+             AND kind IN ('rate_limit', 'customer', 'team', 'virtual_key')"
         ))
         .await?;
         self.go_with("provider_config", "virtual_key").await?;
+        self.go_alone("provider_config").await?;
         self.find_owners().await?;
         self.run(&format!(
             "CREATE INDEX tollgate_entries_lists ON {ENTRIES} (id, owner_id) WHERE kind = 'list'"
         ))
         .await?;
-        self.match_budgets().await?;
-        self.run(&format!(
-            "UPDATE {ENTRIES} SET gone = 1 WHERE row_id IS NULL AND unchanged = 1 AND kind = 'budget'"
-        ))
-        .await?;
+        self.match_budgets(applied).await?;
         for owner in ["virtual_key", "provider_config", "team", "customer"] {
             self.go_with("budget", owner).await?;
         }
+        self.go_alone("budget").await?;
+        // A budget that went elsewhere before its owner was deleted stays there.
+        self.run(&format!(
+            "UPDATE {ENTRIES} SET lost = 1 FROM {ENTRIES} o WHERE {ENTRIES}.kind = 'budget' AND {ENTRIES}.row_id IS NOT NULL \
+             AND o.kind = {ENTRIES}.parent_kind AND o.key = {ENTRIES}.parent AND o.gone = 1"
+        ))
+        .await?;
         self.analyze(ENTRIES).await
+    }
+
+    /// What was deleted on purpose, alone: what hangs on an owner that is made anew is made anew with it.
+    async fn go_alone(&self, kind: &str) -> Result<(), DbErr> {
+        self.run(&format!(
+            "UPDATE {ENTRIES} SET gone = 1 WHERE row_id IS NULL AND unchanged = 1 AND kind = '{kind}' \
+             AND NOT EXISTS (SELECT 1 FROM {ENTRIES} o WHERE o.kind = {ENTRIES}.parent_kind AND o.key = {ENTRIES}.parent \
+             AND o.row_id IS NULL AND o.gone = 0)"
+        ))
+        .await
+        .map(|_| ())
     }
 
     /// What is owned by something that is gone is gone.
@@ -228,6 +250,16 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         self.run(&format!(
             "INSERT INTO {ENTRIES} (kind, at, key, id, parent_kind, parent, present, hash) {}",
             lists.join(" UNION ALL ")
+        ))
+        .await?;
+        // A list inside of the owner and budgets at the top are one list.
+        let top = format!(
+            "SELECT {together} FROM {ENTRIES} b WHERE b.kind = 'budget' AND b.at LIKE 'b%' \
+             AND b.parent_kind = {ENTRIES}.parent_kind AND b.parent = {ENTRIES}.parent"
+        );
+        self.run(&format!(
+            "UPDATE {ENTRIES} SET hash = hash || COALESCE(({top}), '') \
+             WHERE kind = 'list' AND id = 'budget' AND at NOT LIKE 'b%'"
         ))
         .await?;
         if !self.catalog.has_column(TEAMS, "budget_id")
@@ -283,17 +315,47 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         .map(|_| ())
     }
 
-    /// Those without an id mean the how many-th of their provider, among the rows that no id means.
-    async fn match_provider_configs(&self) -> Result<(), DbErr> {
-        self.run(&format!(
-            "UPDATE {ENTRIES} SET row_id = m.id FROM (SELECT e.key AS key, CAST(d.id AS text) AS id FROM {ENTRIES} e \
+    /// Those without an id mean the row that an entry of the same text meant when it was applied, then that of the entry in
+    /// the same place, then the how many-th of their provider, each among the rows that nobody means yet.
+    async fn match_provider_configs(&self, applied: bool) -> Result<(), DbErr> {
+        let unmeant = format!(
+            "NOT EXISTS (SELECT 1 FROM {ENTRIES} k WHERE k.kind = 'provider_config' AND k.row_id = CAST(c.id AS text))"
+        );
+        let mine = "e.kind = 'provider_config' AND e.id IS NULL AND e.row_id IS NULL";
+        let mean = |pairs: String| {
+            format!(
+                "UPDATE {ENTRIES} SET row_id = m.id FROM ({pairs}) m WHERE {ENTRIES}.kind = 'provider_config' AND {ENTRIES}.key = m.key"
+            )
+        };
+        let there = format!(
+            "{APPLIED} s JOIN {PROVIDER_CONFIGS} c ON c.id = {} AND {unmeant} WHERE s.kind = 'provider_config'",
+            number("s.row_id")
+        );
+        if applied {
+            // The text names virtual key and provider; of equal ones the first means the first.
+            self.run(&mean(format!(
+                "SELECT e.key AS key, r.row_id AS id FROM (SELECT e.key AS key, e.hash AS hash, e.parent AS parent, \
+                 row_number() OVER (PARTITION BY e.hash ORDER BY CAST(e.place AS bigint)) AS n FROM {ENTRIES} e WHERE {mine}) e \
+                 JOIN (SELECT t.hash AS hash, t.row_id AS row_id, t.virtual_key_id AS virtual_key_id, \
+                 row_number() OVER (PARTITION BY t.hash ORDER BY t.key) AS n FROM (SELECT s.hash AS hash, s.row_id AS row_id, \
+                 c.virtual_key_id AS virtual_key_id, min(s.key) AS key FROM {there} GROUP BY 1, 2, 3) t) r \
+                 ON r.hash = e.hash AND r.n = e.n AND r.virtual_key_id = e.parent"
+            )))
+            .await?;
+            self.run(&mean(format!(
+                "SELECT e.key AS key, r.row_id AS id FROM {ENTRIES} e JOIN (SELECT s.key AS key, s.row_id AS row_id, \
+                 c.virtual_key_id AS virtual_key_id, c.provider AS provider FROM {there}) r \
+                 ON r.key = e.key AND r.virtual_key_id = e.parent AND r.provider = e.provider WHERE {mine}"
+            )))
+            .await?;
+        }
+        self.run(&mean(format!(
+            "SELECT e.key AS key, CAST(d.id AS text) AS id FROM (SELECT e.key AS key, e.parent AS parent, e.provider AS provider, \
+             row_number() OVER (PARTITION BY e.parent, e.provider ORDER BY CAST(e.place AS bigint)) AS n FROM {ENTRIES} e WHERE {mine}) e \
              JOIN (SELECT c.id AS id, c.virtual_key_id AS virtual_key_id, c.provider AS provider, \
-             row_number() OVER (PARTITION BY c.virtual_key_id, c.provider ORDER BY c.id) AS place FROM {PROVIDER_CONFIGS} c \
-             WHERE NOT EXISTS (SELECT 1 FROM {ENTRIES} k WHERE k.kind = 'provider_config' AND k.row_id = CAST(c.id AS text))) d \
-             ON d.virtual_key_id = e.parent AND d.provider = e.provider AND d.place = CAST(e.place AS bigint) \
-             WHERE e.kind = 'provider_config' AND e.id IS NULL) m \
-             WHERE {ENTRIES}.kind = 'provider_config' AND {ENTRIES}.key = m.key"
-        ))
+             row_number() OVER (PARTITION BY c.virtual_key_id, c.provider ORDER BY c.id) AS n FROM {PROVIDER_CONFIGS} c WHERE {unmeant}) d \
+             ON d.virtual_key_id = e.parent AND d.provider = e.provider AND d.n = e.n"
+        )))
         .await
         .map(|_| ())
     }
@@ -320,8 +382,9 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         Ok(())
     }
 
-    /// Those whose id is not there mean the row of their owner whose window is as long: `24h` that becomes `1d` keeps its usage.
-    async fn match_budgets(&self) -> Result<(), DbErr> {
+    /// Those whose id is not there mean the row that they meant when they were applied, then the row of their owner whose
+    /// window is as long: `24h` that becomes `1d` keeps its usage.
+    async fn match_budgets(&self, applied: bool) -> Result<(), DbErr> {
         self.make(WORDS, "(word text, nanoseconds bigint)").await?;
         let mut words = Vec::new();
         for row in self
@@ -366,12 +429,25 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         .await?;
         self.analyze(OWNED).await?;
         self.analyze(ENTRIES).await?;
+        let unmeant = format!(
+            "NOT EXISTS (SELECT 1 FROM {ENTRIES} k WHERE k.kind = 'budget' AND k.row_id = o.id)"
+        );
+        if applied {
+            self.run(&format!(
+                "UPDATE {ENTRIES} SET row_id = m.id FROM (SELECT e.key AS key, o.id AS id FROM {ENTRIES} e \
+                 JOIN {APPLIED} s ON s.kind = 'budget' AND s.key = e.key JOIN {OWNED} o ON o.id = s.row_id \
+                 AND o.parent_kind = e.parent_kind AND o.owner_id = e.owner_id \
+                 WHERE e.kind = 'budget' AND e.row_id IS NULL AND {unmeant}) m \
+                 WHERE {ENTRIES}.kind = 'budget' AND {ENTRIES}.key = m.key"
+            ))
+            .await?;
+        }
         self.run(&format!(
             "UPDATE {ENTRIES} SET row_id = m.id FROM (SELECT x.key AS key, x.id AS id FROM (SELECT e.key AS key, o.id AS id, \
              row_number() OVER (PARTITION BY e.key ORDER BY CASE WHEN o.word = e.reset_duration THEN 0 ELSE 1 END, \
              o.usage DESC, o.id) AS n FROM {ENTRIES} e JOIN {OWNED} o ON o.parent_kind = e.parent_kind \
              AND o.owner_id = e.owner_id AND o.nanoseconds = CAST(e.nanoseconds AS bigint) WHERE e.kind = 'budget' AND e.row_id IS NULL \
-             AND NOT EXISTS (SELECT 1 FROM {ENTRIES} k WHERE k.kind = 'budget' AND k.row_id = o.id)) x WHERE x.n = 1) m \
+             AND {unmeant}) x WHERE x.n = 1) m \
              WHERE {ENTRIES}.kind = 'budget' AND {ENTRIES}.key = m.key"
         ))
         .await?;

@@ -6,13 +6,16 @@ use tollgate_migration::governance::{BUDGETS, VIRTUAL_KEYS};
 use super::collector::Notes;
 use super::deeds::{DOOMED, KEPT};
 use super::entry::{Kind, path};
-use super::fields::{THINGS, thing};
-use super::stage::{ENTRIES, Stage};
+use super::fields::{Holds, THINGS, owner_column, owners, thing};
+use super::stage::{ENTRIES, OWNED, Stage};
 use crate::budget::schema::RATE_LIMITS;
 use crate::reconcile::resets::remind;
 use crate::reconcile::{SAMPLES, count};
 use crate::report::{Finding, Report, Severity};
 use crate::virtual_key::{JOIN, JOIN_COLUMN};
+
+/// Whether a deed's row is told by its place in the file.
+const PLACE: &str = "CASE WHEN a.row_id IS NULL AND a.given IS NULL THEN 1 ELSE 0 END";
 
 /// Rows of one kind and one fate.
 struct Told {
@@ -43,6 +46,11 @@ fn finding(code: &str, severity: Severity, table: &str, told: (u64, Vec<String>)
             "a limit that has been spent already",
             "the owner is blocked until the window is over",
             "nothing to do where that is meant",
+        ),
+        "R013" => (
+            "a field that this database has no column for",
+            "it is not stored; a later version of the gateway may have it",
+            "nothing to do, or migrate the gateway first",
         ),
         "R011" => (
             "an encrypted value that is not the file's",
@@ -77,21 +85,34 @@ impl<C: ConnectionTrait> Stage<'_, C> {
             .filter(|one| self.catalog.has_table(one.table))
             .map(|one| {
                 format!(
-                    "SELECT '{}' AS kind, a.action AS action, COALESCE(a.row_id, a.given) AS id FROM {} a",
+                    "SELECT '{}' AS kind, a.action AS action, COALESCE(a.row_id, a.given, a.at) AS id, {PLACE} AS place FROM {} a",
                     one.kind.name(),
                     one.deeds()
                 )
             })
             .collect();
         arms.push(format!(
-            "SELECT w.kind, CASE WHEN n.id IS NULL THEN 'delete' WHEN w.kind = 'budget' THEN 'detach' ELSE 'stay' END, w.id \
+            "SELECT w.kind, CASE WHEN n.id IS NULL THEN 'delete' WHEN w.kind = 'budget' THEN 'detach' ELSE 'stay' END, w.id, 0 \
              FROM {DOOMED} w LEFT JOIN (SELECT DISTINCT z.kind AS kind, z.id AS id FROM ({}) z) n ON n.kind = w.kind AND n.id = w.id",
             self.needed()
         ));
-        arms.push(format!("SELECT k.kind, 'keep', k.id FROM {KEPT} k"));
+        // What the file speaks of stays where its owner goes, unless it moves to another.
+        let moves: Vec<String> = owners(self.catalog)
+            .into_iter()
+            .map(owner_column)
+            .map(|column| format!("a.n_{column} {} a.o_{column}", self.dialect().differs()))
+            .collect();
+        arms.push(format!(
+            "SELECT 'budget', 'detach', o.id, 0 FROM {OWNED} o CROSS JOIN {DOOMED} w WHERE w.kind = o.parent_kind AND w.id = o.owner_id \
+             AND NOT EXISTS (SELECT 1 FROM {DOOMED} x WHERE x.kind = 'budget' AND x.id = o.id) \
+             AND NOT EXISTS (SELECT 1 FROM {} a WHERE a.action = 'update' AND a.row_id = o.id AND ({}))",
+            thing(Kind::Budget).deeds(),
+            moves.join(" OR ")
+        ));
+        arms.push(format!("SELECT k.kind, 'keep', k.id, 0 FROM {KEPT} k"));
         if self.catalog.has_table(JOIN) {
             arms.push(format!(
-                "SELECT 'assignment', 'delete', '' FROM {JOIN} j CROSS JOIN {DOOMED} w WHERE w.kind = 'provider_config' \
+                "SELECT 'assignment', 'delete', '', 0 FROM {JOIN} j CROSS JOIN {DOOMED} w WHERE w.kind = 'provider_config' \
                  AND w.id = CAST(j.{JOIN_COLUMN} AS text)"
             ));
         }
@@ -100,32 +121,64 @@ impl<C: ConnectionTrait> Stage<'_, C> {
                 .await?;
         for (table, column) in tables {
             arms.push(format!(
-                "SELECT '{table}', 'delete', '' FROM {table} x CROSS JOIN {DOOMED} w WHERE w.kind = 'virtual_key' AND w.id = x.{column}"
+                "SELECT '{table}', 'delete', '', 0 FROM {table} x CROSS JOIN {DOOMED} w WHERE w.kind = 'virtual_key' AND w.id = x.{column}"
             ));
         }
         let budgets = thing(Kind::Budget).deeds();
         arms.push(format!(
-            "SELECT 'budget', 'low', COALESCE(a.row_id, a.given) FROM {budgets} a WHERE a.action IN ('insert', 'update') \
+            "SELECT 'budget', 'low', COALESCE(a.row_id, a.given, a.at), {PLACE} FROM {budgets} a WHERE a.action IN ('insert', 'update') \
              AND a.n_max_limit < a.usage AND (a.o_max_limit IS NULL OR a.n_max_limit < a.o_max_limit)"
         ));
+        for (limit, usage) in [
+            ("token_max_limit", "token_current_usage"),
+            ("request_max_limit", "request_current_usage"),
+        ] {
+            if self.catalog.has_column(RATE_LIMITS, limit)
+                && self.catalog.has_column(RATE_LIMITS, usage)
+            {
+                arms.push(format!(
+                    "SELECT 'rate_limit', 'low', a.row_id, 0 FROM {} a JOIN {RATE_LIMITS} r ON r.id = a.row_id \
+                     WHERE a.action = 'update' AND a.n_{limit} < r.{usage} AND (a.o_{limit} IS NULL OR a.n_{limit} < a.o_{limit})",
+                    thing(Kind::RateLimit).deeds()
+                ));
+            }
+        }
+        for one in &THINGS {
+            for field in one.fields {
+                // A team's budget_id is a claim where budgets have owners.
+                let claims = field.holds == Holds::Reference(Kind::Budget)
+                    && owners(self.catalog).contains(&one.kind);
+                if self.catalog.has_table(one.table)
+                    && !self.catalog.has_column(one.table, field.column)
+                    && !claims
+                {
+                    let bit = 1_u64 << field.bit;
+                    arms.push(format!(
+                        "SELECT '{}', 'placeless', e.at, 1 FROM {ENTRIES} e WHERE e.kind = '{}' AND (e.present & {bit}) <> 0",
+                        one.kind.name(),
+                        one.kind.name()
+                    ));
+                }
+            }
+        }
         let keys = thing(Kind::VirtualKey).deeds();
         arms.push(format!(
-            "SELECT 'virtual_key', 'fresh', a.entry FROM {keys} a JOIN {ENTRIES} e ON e.kind = 'virtual_key' AND e.key = a.entry \
+            "SELECT 'virtual_key', 'fresh', a.entry, 0 FROM {keys} a JOIN {ENTRIES} e ON e.kind = 'virtual_key' AND e.key = a.entry \
              WHERE a.action = 'insert' AND e.value IS NULL"
         ));
         if self.catalog.has_column(VIRTUAL_KEYS, "value_hash") {
             arms.push(format!(
-                "SELECT 'virtual_key', 'encrypted', v.id FROM {ENTRIES} e JOIN {VIRTUAL_KEYS} v ON v.id = e.row_id \
+                "SELECT 'virtual_key', 'encrypted', v.id, 0 FROM {ENTRIES} e JOIN {VIRTUAL_KEYS} v ON v.id = e.row_id \
                  WHERE e.kind = 'virtual_key' AND e.value_hash IS NOT NULL AND {} AND v.value_hash {} e.value_hash",
                 self.is_encrypted(),
                 self.dialect().differs()
             ));
         }
         let sql = format!(
-            "SELECT y.kind AS kind, y.action AS action, y.id AS id, y.number AS number FROM (SELECT x.kind AS kind, \
-             x.action AS action, x.id AS id, count(*) OVER (PARTITION BY x.kind, x.action) AS number, \
-             row_number() OVER (PARTITION BY x.kind, x.action ORDER BY x.id) AS place FROM ({}) x) y \
-             WHERE y.place <= {SAMPLES} ORDER BY y.kind, y.action, y.place",
+            "SELECT y.kind AS kind, y.action AS action, y.id AS id, y.place AS place, y.number AS number FROM (SELECT x.kind AS kind, \
+             x.action AS action, x.id AS id, x.place AS place, count(*) OVER (PARTITION BY x.kind, x.action) AS number, \
+             row_number() OVER (PARTITION BY x.kind, x.action ORDER BY x.place, x.id) AS nth FROM ({}) x) y \
+             WHERE y.nth <= {SAMPLES} ORDER BY y.kind, y.action, y.nth",
             arms.join(" UNION ALL ")
         );
         let mut told: Vec<Told> = Vec::new();
@@ -138,7 +191,11 @@ impl<C: ConnectionTrait> Stage<'_, C> {
                 (row.try_get("", "kind")?, row.try_get("", "action")?);
             let id: String = row.try_get("", "id")?;
             // What the file gives no id is told by its place.
-            let id = id.strip_prefix('@').map_or(id.clone(), path);
+            let id = if row.try_get::<i32>("", "place")? == 1 {
+                path(&id)
+            } else {
+                id
+            };
             let number: i64 = row.try_get("", "number")?;
             match told.last_mut() {
                 Some(last) if last.kind == kind && last.action == action => last.ids.push(id),
@@ -249,6 +306,7 @@ fn findings(told: Vec<Told>, report: &mut Report) {
             "keep" => ("R006", Severity::Warning),
             "gone" => ("R007", Severity::Warning),
             "low" => ("R008", Severity::Warning),
+            "placeless" => ("R013", Severity::Warning),
             "encrypted" => ("R011", Severity::Warning),
             "fresh" => ("R012", Severity::Info),
             _ => continue,

@@ -7,7 +7,7 @@ use tollgate_migration::{Catalog, Dialect};
 
 use super::deeds::{DOOMED, time};
 use super::entry::Kind;
-use super::fields::{THINGS, Thing, owner_column, owners, thing};
+use super::fields::{Holds, THINGS, Thing, owner_column, owners, thing};
 use super::stage::{APPLIED, ENTRIES, Stage};
 use crate::budget::schema::{RATE_LIMITS, Schema};
 use crate::instant;
@@ -48,6 +48,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
             self.insert(one, which, now).await?;
             done.push((one.kind, self.update(one, now).await?));
         }
+        self.refer().await?;
         self.align(schema).await?;
         self.delete().await?;
         self.remember().await?;
@@ -70,16 +71,18 @@ impl<C: ConnectionTrait> Stage<'_, C> {
 
     /// A name or value that changes hands is let go first: unique indexes are checked row by row.
     async fn park(&self) -> Result<(), DbErr> {
-        let deeds = thing(Kind::VirtualKey).deeds();
-        for column in ["name", "value"] {
+        for (kind, column) in self.unique() {
+            let one = thing(kind);
+            let (deeds, table) = (one.deeds(), one.table);
             let hash = if column == "value" && self.catalog.has_column(VIRTUAL_KEYS, "value_hash") {
                 ", value_hash = NULL"
             } else {
                 ""
             };
             self.run(&format!(
-                "UPDATE {VIRTUAL_KEYS} SET {column} = 'tollgate:' || id{hash} WHERE id IN (SELECT w.id FROM {DOOMED} w \
-                 WHERE w.kind = 'virtual_key') AND {column} IN (SELECT a.n_{column} FROM {deeds} a WHERE a.action IN ('insert', 'update'))"
+                "UPDATE {table} SET {column} = 'tollgate:' || id{hash} WHERE id IN (SELECT w.id FROM {DOOMED} w \
+                 WHERE w.kind = '{}') AND {column} IN (SELECT a.n_{column} FROM {deeds} a WHERE a.action IN ('insert', 'update'))",
+                kind.name()
             ))
             .await?;
             let wanted = |a: &str| {
@@ -89,8 +92,8 @@ impl<C: ConnectionTrait> Stage<'_, C> {
                 )
             };
             self.run(&format!(
-                "UPDATE {VIRTUAL_KEYS} SET {column} = 'tollgate:' || {VIRTUAL_KEYS}.id{hash} FROM {deeds} a \
-                 WHERE {VIRTUAL_KEYS}.id = a.row_id AND {VIRTUAL_KEYS}.{column} = a.o_{column} AND {}",
+                "UPDATE {table} SET {column} = 'tollgate:' || {table}.id{hash} FROM {deeds} a \
+                 WHERE {table}.id = a.row_id AND {table}.{column} = a.o_{column} AND {}",
                 wanted("a")
             ))
             .await?;
@@ -160,10 +163,13 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         let mut columns = vec![("id", id.to_owned())];
         for field in one.here(self.catalog) {
             let default = field.default(dialect);
-            columns.push((
-                field.column,
-                format!("COALESCE(a.n_{}, {default})", field.column),
-            ));
+            let value = if field.holds == Holds::Reference(Kind::Budget) {
+                // The budget may come later: it is referred to when all are there.
+                default
+            } else {
+                format!("COALESCE(a.n_{}, {default})", field.column)
+            };
+            columns.push((field.column, value));
         }
         match one.kind {
             Kind::VirtualKey => {
@@ -239,6 +245,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         };
         let mut sets: Vec<String> = names
             .iter()
+            .filter(|name| !(one.refers_to_budgets() && **name == "budget_id"))
             .map(|name| format!("{name} = a.n_{name}"))
             .collect();
         let found: Vec<String> = names
@@ -266,6 +273,23 @@ impl<C: ConnectionTrait> Stage<'_, C> {
             found.join(" AND ")
         ))
         .await
+    }
+
+    /// Customers and teams refer to their budgets once these are there.
+    async fn refer(&self) -> Result<(), DbErr> {
+        let differs = self.dialect().differs();
+        for one in THINGS.iter().filter(|one| one.refers_to_budgets()) {
+            let table = one.table;
+            if self.catalog.has_column(table, "budget_id") {
+                self.run(&format!(
+                    "UPDATE {table} SET budget_id = a.n_budget_id FROM {} a WHERE a.action IN ('insert', 'update') \
+                     AND {table}.id = COALESCE(a.row_id, a.new_id) AND {table}.budget_id {differs} a.n_budget_id",
+                    one.deeds()
+                ))
+                .await?;
+            }
+        }
+        Ok(())
     }
 
     /// New windows of aligned owners begin with the period.
@@ -345,6 +369,9 @@ impl<C: ConnectionTrait> Stage<'_, C> {
                 ));
             }
         }
+        if arms.is_empty() {
+            return "SELECT CAST('' AS text) AS kind, CAST('' AS text) AS id, CAST('' AS text) AS whose WHERE 1 = 0".to_owned();
+        }
         arms.join(" UNION ")
     }
 
@@ -373,12 +400,17 @@ impl<C: ConnectionTrait> Stage<'_, C> {
             .await?;
         }
         // What stays loses its owner before a cascade could take it along.
-        for kind in [Kind::VirtualKey, Kind::ProviderConfig] {
+        for (kind, ids) in [
+            (Kind::VirtualKey, doomed("virtual_key")),
+            (Kind::ProviderConfig, numbers.clone()),
+        ] {
             let column = owner_column(kind);
             if owners(self.catalog).contains(&kind) {
                 self.run(&format!(
                     "UPDATE {BUDGETS} SET {column} = NULL WHERE {column} IS NOT NULL \
-                     AND id IN (SELECT n.id FROM {NEEDED} n WHERE n.kind = 'budget')"
+                     AND (id IN (SELECT n.id FROM {NEEDED} n WHERE n.kind = 'budget') \
+                     OR ({column} IN ({ids}) AND id NOT IN ({})))",
+                    free("budget")
                 ))
                 .await?;
             }
@@ -397,23 +429,63 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         Ok(())
     }
 
-    /// What the file says now is what it said when it was applied last.
+    /// What the file says now is what it said when it was applied last, and each entry means the row it means now. What the
+    /// file does not speak of this time is remembered for as long as its row is there.
     async fn remember(&self) -> Result<(), DbErr> {
         self.run(&format!(
             "CREATE TABLE IF NOT EXISTS {APPLIED} (kind text NOT NULL, key text NOT NULL, hash text NOT NULL, \
-             present bigint NOT NULL, PRIMARY KEY (kind, key))"
+             present bigint NOT NULL, row_id text, owner_kind text, PRIMARY KEY (kind, key))"
+        ))
+        .await?;
+        for one in THINGS
+            .iter()
+            .filter(|one| self.catalog.has_table(one.table))
+        {
+            let id = match one.kind {
+                Kind::ProviderConfig => "a.row_id",
+                _ => "a.new_id",
+            };
+            self.run(&format!(
+                "UPDATE {ENTRIES} SET row_id = {id} FROM {} a WHERE a.action = 'insert' AND {ENTRIES}.kind = '{}' AND {ENTRIES}.key = a.entry",
+                one.deeds(),
+                one.kind.name()
+            ))
+            .await?;
+        }
+        // A list means its owner; of a new one that has a number now.
+        self.run(&format!(
+            "UPDATE {ENTRIES} SET row_id = COALESCE(owner_id, (SELECT o.row_id FROM {ENTRIES} o WHERE o.kind = {ENTRIES}.parent_kind \
+             AND o.key = {ENTRIES}.parent)) WHERE kind = 'list'"
+        ))
+        .await?;
+        let mut there: Vec<String> = THINGS
+            .iter()
+            .filter(|one| self.catalog.has_table(one.table))
+            .map(|one| {
+                format!(
+                    "(COALESCE({APPLIED}.owner_kind, {APPLIED}.kind) = '{}' AND EXISTS (SELECT 1 FROM {} t WHERE {}))",
+                    one.kind.name(),
+                    one.table,
+                    one.is_row("t", &format!("{APPLIED}.row_id"))
+                )
+            })
+            .collect();
+        there.push("1 = 0".to_owned());
+        self.run(&format!(
+            "DELETE FROM {APPLIED} WHERE NOT EXISTS (SELECT 1 FROM {ENTRIES} e WHERE e.kind = {APPLIED}.kind AND e.key = {APPLIED}.key) \
+             AND NOT ({})",
+            there.join(" OR ")
         ))
         .await?;
         let differs = self.dialect().differs();
+        let owner = "CASE WHEN e.kind = 'list' THEN e.parent_kind END";
         self.run(&format!(
-            "DELETE FROM {APPLIED} WHERE NOT EXISTS (SELECT 1 FROM {ENTRIES} e WHERE e.kind = {APPLIED}.kind AND e.key = {APPLIED}.key)"
-        ))
-        .await?;
-        self.run(&format!(
-            "INSERT INTO {APPLIED} (kind, key, hash, present) SELECT e.kind, e.key, e.hash, e.present FROM {ENTRIES} e \
+            "INSERT INTO {APPLIED} (kind, key, hash, present, row_id, owner_kind) \
+             SELECT e.kind, e.key, e.hash, e.present, e.row_id, {owner} FROM {ENTRIES} e \
              LEFT JOIN {APPLIED} s ON s.kind = e.kind AND s.key = e.key WHERE e.kind NOT IN ('claim', 'flag') \
-             AND (s.hash {differs} e.hash OR s.present {differs} e.present) \
-             ON CONFLICT (kind, key) DO UPDATE SET hash = excluded.hash, present = excluded.present"
+             AND (s.hash {differs} e.hash OR s.present {differs} e.present OR s.row_id {differs} e.row_id) \
+             ON CONFLICT (kind, key) DO UPDATE SET hash = excluded.hash, present = excluded.present, row_id = excluded.row_id, \
+             owner_kind = excluded.owner_kind"
         ))
         .await
         .map(|_| ())
