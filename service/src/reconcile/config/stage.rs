@@ -253,13 +253,11 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         ))
         .await?;
         // A list inside of the owner and budgets at the top are one list.
-        let top = format!(
-            "SELECT {together} FROM {ENTRIES} b WHERE b.kind = 'budget' AND b.at LIKE 'b%' \
-             AND b.parent_kind = {ENTRIES}.parent_kind AND b.parent = {ENTRIES}.parent"
-        );
         self.run(&format!(
-            "UPDATE {ENTRIES} SET hash = hash || COALESCE(({top}), '') \
-             WHERE kind = 'list' AND id = 'budget' AND at NOT LIKE 'b%'"
+            "UPDATE {ENTRIES} SET hash = hash || t.keys FROM (SELECT b.parent_kind AS parent_kind, b.parent AS parent, \
+             {together} AS keys FROM {ENTRIES} b WHERE b.kind = 'budget' AND b.at LIKE 'b%' AND b.parent IS NOT NULL \
+             GROUP BY b.parent_kind, b.parent) t WHERE {ENTRIES}.kind = 'list' AND {ENTRIES}.id = 'budget' \
+             AND {ENTRIES}.at NOT LIKE 'b%' AND {ENTRIES}.parent_kind = t.parent_kind AND {ENTRIES}.parent = t.parent"
         ))
         .await?;
         if !self.catalog.has_column(TEAMS, "budget_id")
