@@ -447,6 +447,8 @@ impl<C: ConnectionTrait> Stage<'_, C> {
                 ),
             )
             .await?;
+            self.run(&format!("CREATE INDEX tollgate_meant_key ON {MEANT} (key)"))
+                .await?;
             self.analyze(MEANT).await?;
             self.run(&format!(
                 "DELETE FROM {MEANT} WHERE row_id IN (SELECT k.row_id FROM {ENTRIES} k WHERE k.kind = 'budget' AND k.row_id IS NOT NULL)"
