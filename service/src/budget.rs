@@ -10,9 +10,12 @@ mod requests;
 pub(crate) mod schema;
 pub mod window;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use backon::Retryable;
 use chrono::{DateTime, Utc};
-use sea_orm::{ConnectionTrait, DbErr, Statement};
+use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
 use serde::Serialize;
 use tollgate_migration::Dialect;
 use tollgate_migration::governance::{BUDGETS, VIRTUAL_KEYS};
@@ -56,6 +59,8 @@ pub struct Recorded {
 #[derive(Clone, Debug)]
 pub struct Budgets {
     schema: Schema,
+    /// The table of requests has been seen; nothing ever drops it.
+    notes_requests: Arc<AtomicBool>,
 }
 
 fn doing() -> impl FnOnce(DbErr) -> Error {
@@ -92,7 +97,10 @@ impl Budgets {
                 "use a newer Tollgate",
             ));
         }
-        Ok(Self { schema })
+        Ok(Self {
+            schema,
+            notes_requests: Arc::default(),
+        })
     }
 
     /// Whether a virtual key may make a request to a provider: provider config, key, team, the team's customer, the key's
@@ -154,8 +162,9 @@ impl Budgets {
         request: Option<&str>,
         now: DateTime<Utc>,
     ) -> Result<Recorded> {
-        if request.is_some() {
+        if request.is_some() && !self.notes_requests.load(Ordering::Relaxed) {
             requests::ensure(connection).await.map_err(doing())?;
+            self.notes_requests.store(true, Ordering::Relaxed);
         }
         (|| self.recorded(connection, virtual_key, provider, cost, request, now))
             .retry(backoff())
@@ -215,53 +224,46 @@ impl Budgets {
         if before.is_empty() {
             return Ok(Vec::new());
         }
-        let list = |links: &[&Link]| {
-            let ids: Vec<String> = links.iter().map(|link| dialect.text(&link.id)).collect();
-            ids.join(", ")
+        let cost_as = match dialect {
+            Dialect::Postgres => "numeric",
+            Dialect::Sqlite => "real",
         };
-        let mut over = Vec::new();
+        let mut values: Vec<Value> = vec![cost.as_str().into()];
+        let due = |link: &Link| match link.due(now) {
+            Due::Nothing => None,
+            Due::Reset(start) | Due::Align(start) => Some(start),
+        };
+        let over = || {
+            before
+                .iter()
+                .filter(|link| matches!(link.due(now), Due::Reset(_)))
+        };
+        let usage = match chain::parameters(dialect, over(), &mut values) {
+            none if none.is_empty() => "COALESCE(current_usage, 0)".to_owned(),
+            over => format!("CASE WHEN id IN ({over}) THEN 0 ELSE COALESCE(current_usage, 0) END"),
+        };
         let mut begins = String::new();
         for link in &before {
-            let start = match link.due(now) {
-                Due::Nothing => continue,
-                Due::Reset(start) => {
-                    over.push(link);
-                    start
-                }
-                Due::Align(start) => start,
-            };
-            begins += &format!(
-                " WHEN {} THEN {}",
-                dialect.text(&link.id),
-                instant::literal(dialect, start)
-            );
+            let Some(start) = due(link) else { continue };
+            let id = chain::parameters(dialect, std::iter::once(link), &mut values);
+            values.push(instant::text(start).into());
+            let start = instant::of_text(dialect, &dialect.parameter(values.len()));
+            begins += &format!(" WHEN {id} THEN {start}");
         }
-        let usage = if over.is_empty() {
-            "COALESCE(current_usage, 0)".to_owned()
-        } else {
-            format!(
-                "CASE WHEN id IN ({}) THEN 0 ELSE COALESCE(current_usage, 0) END",
-                list(&over)
-            )
-        };
         let last_reset = if begins.is_empty() {
             String::new()
         } else {
             format!(", last_reset = CASE id{begins} ELSE last_reset END")
         };
-        let cost_as = match dialect {
-            Dialect::Postgres => "numeric",
-            Dialect::Sqlite => "real",
-        };
+        let ids = chain::parameters(dialect, before.iter(), &mut values);
         transaction
             .execute_raw(Statement::from_sql_and_values(
                 dialect.backend(),
                 format!(
-                    "UPDATE {BUDGETS} SET current_usage = {usage} + CAST({} AS {cost_as}){last_reset} WHERE id IN ({})",
+                    "UPDATE {BUDGETS} SET current_usage = {usage} + CAST({} AS {cost_as}){last_reset} WHERE id IN ({ids})",
                     dialect.parameter(1),
-                    list(&before.iter().collect::<Vec<_>>())
                 ),
-                [cost.as_str().into()],
+                values,
             ))
             .await?;
         let after = chain::locked(transaction, &self.schema, links, now).await?;

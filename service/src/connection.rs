@@ -9,19 +9,24 @@ use tollgate_migration::Dialect;
 
 use crate::fault;
 
-/// One connection to a database.
+/// One connection to a database; or a gateway's own pool, where it embeds this crate.
 #[derive(Clone, Debug)]
 pub struct Connection(DatabaseConnection);
+
+/// A gateway's own pool, for what it asks and writes at run time ([`crate::budget`], [`crate::provider_key`],
+/// [`crate::gateway_key`]). Statements keep their text from call to call, so that the pool's cache of
+/// prepared statements serves them. The runner and the routines make connections of their own.
+impl From<DatabaseConnection> for Connection {
+    fn from(pool: DatabaseConnection) -> Self {
+        Self(pool)
+    }
+}
 
 /// A transaction on a [`Connection`]; rolled back when dropped.
 #[derive(Debug)]
 pub struct Transaction(DatabaseTransaction);
 
 impl Connection {
-    pub(crate) fn new(inner: DatabaseConnection) -> Self {
-        Self(inner)
-    }
-
     /// A write transaction. On SQLite it takes the write lock at once, so that it cannot fail half-way for want of it.
     ///
     /// # Errors

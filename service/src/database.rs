@@ -155,7 +155,7 @@ impl Location {
                         .acquire_timeout(timeout)
                         .connect_with((**options).clone())
                         .await?;
-                    Ok::<_, sqlx::Error>(Connection::new(
+                    Ok::<_, sqlx::Error>(Connection::from(
                         SqlxPostgresConnector::from_sqlx_postgres_pool(pool),
                     ))
                 }
@@ -174,9 +174,9 @@ impl Location {
                         .test_before_acquire(false)
                         .connect_with(options)
                         .await?;
-                    Ok(Connection::new(SqlxSqliteConnector::from_sqlx_sqlite_pool(
-                        pool,
-                    )))
+                    Ok(Connection::from(
+                        SqlxSqliteConnector::from_sqlx_sqlite_pool(pool),
+                    ))
                 }
             }
         };

@@ -11,10 +11,14 @@ pub(crate) fn text(at: DateTime<Utc>) -> String {
 
 /// A time in a statement.
 pub(crate) fn literal(dialect: Dialect, at: DateTime<Utc>) -> String {
-    let text = dialect.text(&text(at));
+    of_text(dialect, &dialect.text(&text(at)))
+}
+
+/// The time that a text expression of a statement says, such as a parameter that holds a [`text`].
+pub(crate) fn of_text(dialect: Dialect, expression: &str) -> String {
     match dialect {
-        Dialect::Postgres => format!("CAST({text} AS timestamptz)"),
-        Dialect::Sqlite => text,
+        Dialect::Postgres => format!("CAST({expression} AS timestamptz)"),
+        Dialect::Sqlite => expression.to_owned(),
     }
 }
 

@@ -9,6 +9,7 @@ mod material;
 mod unusable;
 
 use std::fmt;
+use std::sync::LazyLock;
 
 use sea_orm::{ConnectionTrait, DbErr, QueryResult, Statement, Value};
 use serde::Serialize;
@@ -256,9 +257,14 @@ impl Resolver {
                 None
             }
         };
-        let user_key = user.map_or_else(
-            || "1 = 0".to_owned(),
-            |user| {
+        // Where nobody's key is asked for there is nothing to join: SQLite would read every user's to find none.
+        let (user_columns, user_key) = match user {
+            None => (
+                "CAST(NULL AS text) AS user_key_id, CAST(NULL AS text) AS user_key, CAST(NULL AS text) AS user_key_lock"
+                    .to_owned(),
+                String::new(),
+            ),
+            Some(user) => {
                 let present = if self.has_deleted_users {
                     // Whoever is gone opens nothing, whatever was left behind.
                     format!(
@@ -269,13 +275,19 @@ impl Resolver {
                     String::new()
                 };
                 // A database that lost its UNIQUE may hold several; the newest is the one that was stored last.
-                format!(
-                    "u.id = (SELECT o.id FROM {USER_KEYS} o WHERE o.ai_provider_id = n.id AND o.user_id IN {user} \
-                     AND {not_blank} {present} ORDER BY {}, o.id LIMIT 1)",
-                    order("updated_at", "DESC")
+                (
+                    format!(
+                        "{} AS user_key_id, u.api_key AS user_key, u.api_key_key_id AS user_key_lock",
+                        text(dialect, "u.id")
+                    ),
+                    format!(
+                        " LEFT JOIN {USER_KEYS} u ON u.id = (SELECT o.id FROM {USER_KEYS} o WHERE o.ai_provider_id = n.id \
+                         AND o.user_id IN {user} AND {not_blank} {present} ORDER BY {}, o.id LIMIT 1)",
+                        order("updated_at", "DESC")
+                    ),
                 )
-            },
-        );
+            }
+        };
         let kind = text(dialect, "n.type");
         let meant = match target {
             Target::Type(_) => format!(
@@ -289,15 +301,14 @@ impl Resolver {
             "WITH asked AS ({asked}) SELECT a.config, a.enabled AS config_enabled, a.deleted AS config_deleted, \
              CASE WHEN a.linked IS NULL THEN 0 ELSE 1 END AS linked, a.family, {id} AS provider, {kind} AS type, \
              n.base_url, {enabled} AS enabled, {deleted} AS deleted, {key_id} AS key_id, k.api_key AS key, \
-             k.api_key_key_id AS key_lock, {user_id} AS user_key_id, u.api_key AS user_key, u.api_key_key_id AS user_key_lock \
+             k.api_key_key_id AS key_lock, {user_columns} \
              FROM asked a LEFT JOIN {PROVIDERS} n ON {meant} \
              LEFT JOIN {PROVIDER_KEYS} k ON k.id = (SELECT o.id FROM {PROVIDER_KEYS} o WHERE o.provider_id = n.id \
-             AND {not_blank} ORDER BY {oldest}, o.id LIMIT 1) LEFT JOIN {USER_KEYS} u ON {user_key} ORDER BY 6",
+             AND {not_blank} ORDER BY {oldest}, o.id LIMIT 1){user_key} ORDER BY 6",
             id = text(dialect, "n.id"),
             enabled = flag(&dialect.is_true("n.enabled")),
             deleted = flag(&dialect.is_true("n.deleted")),
             key_id = text(dialect, "k.id"),
-            user_id = text(dialect, "u.id"),
             oldest = order("created_at", "ASC"),
         );
         Ok((sql, values))
@@ -327,14 +338,16 @@ fn ids(dialect: Dialect, given: &str, whose: &str, values: &mut Vec<Value>) -> R
             ))
         }
         (Dialect::Sqlite, parsed) => {
-            values.push(given.into());
-            let written = dialect.parameter(values.len());
-            values.push(
-                parsed
-                    .map_or_else(|_| given.to_owned(), |id| id.to_string())
-                    .into(),
-            );
-            Ok(format!("({written}, {})", dialect.parameter(values.len())))
+            let lower = parsed.ok().map(|id| id.to_string());
+            let spellings =
+                std::iter::once(given.to_owned()).chain(lower.filter(|lower| lower != given));
+            let places: Vec<String> = spellings
+                .map(|spelling| {
+                    values.push(spelling.into());
+                    dialect.parameter(values.len())
+                })
+                .collect();
+            Ok(format!("({})", places.join(", ")))
         }
     }
 }
@@ -343,6 +356,13 @@ fn doing() -> impl FnOnce(DbErr) -> Error {
     Error::database("resolve a provider key")
 }
 
+/// Every character that is white space.
+static BLANK: LazyLock<String> = LazyLock::new(|| {
+    ('\u{1}'..='\u{3000}')
+        .filter(|character| character.is_whitespace())
+        .collect()
+});
+
 /// The text holds something besides white space, which is what counts as no key: what [`char::is_whitespace`] says, so that
 /// no key that is chosen here turns out to be none in [`KeyMaterial::new`].
 fn is_not_blank(dialect: Dialect, column: &str) -> String {
@@ -350,10 +370,7 @@ fn is_not_blank(dialect: Dialect, column: &str) -> String {
         Dialect::Postgres => "btrim",
         Dialect::Sqlite => "trim",
     };
-    let blank: String = ('\u{1}'..='\u{3000}')
-        .filter(|character| character.is_whitespace())
-        .collect();
-    format!("{trim}({column}, '{blank}') <> ''")
+    format!("{trim}({column}, '{}') <> ''", *BLANK)
 }
 
 /// One row of the answer.

@@ -7,6 +7,7 @@ use tollgate_migration::Dialect;
 
 use crate::database::{Access, existing};
 use crate::error::{Error, Result};
+use crate::instant::of_text;
 use crate::report::Report;
 use crate::runner::Session;
 
@@ -90,13 +91,7 @@ pub(crate) async fn record<C: ConnectionTrait>(
         ))
         .await?;
     let p = |n| dialect.parameter(n);
-    let (started, finished) = match dialect {
-        Dialect::Postgres => (
-            format!("CAST({} AS timestamptz)", p(3)),
-            format!("CAST({} AS timestamptz)", p(4)),
-        ),
-        Dialect::Sqlite => (p(3), p(4)),
-    };
+    let [started, finished] = [3, 4].map(|n| of_text(dialect, &p(n)));
     let sql = format!(
         "INSERT INTO {TABLE} (kind, routine, started_at, finished_at, outcome, tool_version, host, report) \
          VALUES ({}, {}, {started}, {finished}, {}, {}, {}, {})",
@@ -140,11 +135,8 @@ pub(crate) async fn any_since<C: ConnectionTrait>(
     {
         return Ok(false);
     }
-    let since = match dialect {
-        Dialect::Postgres => format!("CAST('{}' AS timestamptz)", instant(since)),
-        // Written by this file, in one spelling.
-        Dialect::Sqlite => format!("'{}'", instant(since)),
-    };
+    // On SQLite texts are compared, which this file wrote in one spelling.
+    let since = of_text(dialect, &dialect.text(&instant(since)));
     let sql = format!(
         "SELECT id FROM {TABLE} WHERE kind = {} AND finished_at >= {since} LIMIT 1",
         dialect.text(kind)

@@ -9,7 +9,7 @@ use sea_orm::entity::prelude::*;
 pub struct Model {
     #[sea_orm(primary_key)]
     pub id: i64,
-    #[sea_orm(column_type = "String(StringLen::N(255))")]
+    #[sea_orm(column_type = "String(StringLen::N(255))", indexed)]
     pub virtual_key_id: String,
     /// The provider's name; not a reference.
     #[sea_orm(column_type = "String(StringLen::N(50))")]

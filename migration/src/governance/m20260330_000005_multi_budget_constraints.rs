@@ -1,5 +1,5 @@
-//! Indexes over the owner columns, foreign keys to the owners, and the check of at most one owner
-//! (`reference/bifrost.md` §2.1, 2 and 6), without blocking a running gateway.
+//! Indexes over the owner columns and over a provider config's key, foreign keys to the owners, and the check of at most
+//! one owner (`reference/bifrost.md` §2.1, 2 and 6), without blocking a running gateway.
 //!
 //! The foreign keys set NULL until contract makes them cascade: an owner column can be stale until then.
 
@@ -8,9 +8,9 @@ use crate::migration::{Context, Migration, Phase};
 use crate::plan::{Created, Loss};
 use crate::script::Script;
 
-use super::BUDGETS;
 use super::owners::{self, Legacy, Owner};
 use super::sharing;
+use super::{BUDGETS, PROVIDER_CONFIGS};
 
 pub(super) const MIGRATION: Migration = Migration {
     version: "m20260330_000005_multi_budget_constraints",
@@ -25,6 +25,14 @@ fn up(context: &Context, script: &mut Script) {
     for owner in Owner::BOTH {
         script.create_index(BUDGETS, &index(&owner.index(), &[owner.column()]));
     }
+    // Upstream has none at this version: what a key's request costs, and every deletion of a key, would read all configs.
+    script.create_index(
+        PROVIDER_CONFIGS,
+        &index(
+            &format!("idx_{PROVIDER_CONFIGS}_virtual_key_id"),
+            &["virtual_key_id"],
+        ),
+    );
     for owner in Owner::BOTH {
         let cascades = context.catalog.table(BUDGETS).is_some_and(|budgets| {
             budgets

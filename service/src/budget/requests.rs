@@ -12,13 +12,6 @@ use crate::retry::is_made_twice;
 /// The table.
 pub const TABLE: &str = "tollgate_requests";
 
-fn time(dialect: Dialect, parameter: String) -> String {
-    match dialect {
-        Dialect::Postgres => format!("CAST({parameter} AS timestamptz)"),
-        Dialect::Sqlite => parameter,
-    }
-}
-
 /// Makes the table where it is not there.
 pub(super) async fn ensure(connection: &Connection) -> Result<(), DbErr> {
     let dialect = connection.dialect();
@@ -61,7 +54,7 @@ pub(super) async fn note<C: ConnectionTrait>(
                 "INSERT INTO {TABLE} (request_id, virtual_key_id, recorded_at) VALUES ({}, {}, {}) ON CONFLICT DO NOTHING",
                 dialect.parameter(1),
                 dialect.parameter(2),
-                time(dialect, dialect.parameter(3))
+                instant::of_text(dialect, &dialect.parameter(3))
             ),
             [
                 request.into(),
@@ -80,7 +73,7 @@ fn noted_before(dialect: Dialect, verb: &str, more: &str, before: DateTime<Utc>)
         dialect.backend(),
         format!(
             "{verb} FROM {TABLE} WHERE recorded_at < {}{more}",
-            time(dialect, dialect.parameter(1))
+            instant::of_text(dialect, &dialect.parameter(1))
         ),
         [instant::text(before).into()],
     )

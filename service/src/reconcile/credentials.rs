@@ -360,11 +360,7 @@ async fn close<C: ConnectionTrait>(
     let dialect = present.dialect;
     for kind in present.kinds.iter().copied() {
         let bounds = bounds(kind);
-        let at = dialect.text(&instant::text(now));
-        let at = match dialect {
-            Dialect::Postgres => format!("CAST({at} AS timestamptz)"),
-            Dialect::Sqlite => at,
-        };
+        let at = instant::literal(dialect, now);
         let becomes = format!(
             "status = CASE r.status WHEN 'active' THEN 'orphaned' ELSE 'active' END, updated_at = {at}"
         );

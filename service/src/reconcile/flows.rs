@@ -41,9 +41,9 @@ struct Due {
 }
 
 fn before(dialect: Dialect, column: &str, at: DateTime<Utc>) -> String {
-    let at = dialect.text(&instant::text(at));
+    let at = instant::literal(dialect, at);
     match dialect {
-        Dialect::Postgres => format!("r.{column} < CAST({at} AS timestamptz)"),
+        Dialect::Postgres => format!("r.{column} < {at}"),
         // Whatever the spelling, to the millisecond.
         Dialect::Sqlite => format!("julianday(r.{column}) < julianday({at})"),
     }

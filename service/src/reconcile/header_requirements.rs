@@ -180,11 +180,7 @@ impl Requirements<'_> {
         dialect: Dialect,
         lacking: &[(String, String)],
     ) -> std::result::Result<u64, DbErr> {
-        let at = dialect.text(&instant::text(self.now));
-        let at = match dialect {
-            Dialect::Postgres => format!("CAST({at} AS timestamptz)"),
-            Dialect::Sqlite => at,
-        };
+        let at = instant::literal(dialect, self.now);
         let mut rows = Vec::new();
         let mut values: Vec<Value> = Vec::new();
         for (id, json) in lacking {

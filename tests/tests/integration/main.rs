@@ -20,6 +20,7 @@ mod gateway_key;
 mod golden;
 mod multi_budget;
 mod online;
+mod plans;
 mod proof;
 mod provider_key;
 mod providers;

@@ -1,7 +1,6 @@
 //! What is to be done to each row: one temporary table per kind, which is counted, told and carried out.
 
 use sea_orm::{ConnectionTrait, DbErr};
-use tollgate_migration::Dialect;
 use tollgate_migration::governance::{PROVIDER_CONFIGS, VIRTUAL_KEYS};
 
 use super::entry::Kind;
@@ -249,13 +248,5 @@ impl<C: ConnectionTrait> Stage<'_, C> {
                 .await?;
         }
         self.analyze(DOOMED).await
-    }
-}
-
-/// A time of a text expression.
-pub(super) fn time(dialect: Dialect, text: &str) -> String {
-    match dialect {
-        Dialect::Postgres => format!("CAST({text} AS timestamptz)"),
-        Dialect::Sqlite => text.to_owned(),
     }
 }

@@ -5,7 +5,7 @@ use sea_orm::{ConnectionTrait, DbErr};
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 use tollgate_migration::{Catalog, Dialect};
 
-use super::deeds::{DOOMED, time};
+use super::deeds::DOOMED;
 use super::entry::Kind;
 use super::fields::{Holds, THINGS, Thing, owner_column, owners, thing};
 use super::stage::{APPLIED, ENTRIES, Stage};
@@ -23,7 +23,7 @@ pub(super) type Done = Vec<(Kind, u64)>;
 impl<C: ConnectionTrait> Stage<'_, C> {
     /// Does it all, and remembers what the file said. Gives back how many rows of each kind were updated.
     pub(super) async fn write(&self, schema: &Schema, now: DateTime<Utc>) -> Result<Done, DbErr> {
-        let now = &time(self.dialect(), &self.dialect().text(&instant::text(now)));
+        let now = &instant::literal(self.dialect(), now);
         self.lock().await?;
         self.park().await?;
         let mut done = Vec::new();
@@ -298,7 +298,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         self.run(&format!(
             "UPDATE {BUDGETS} AS b SET last_reset = {} FROM {budgets} a JOIN {ENTRIES} e ON e.kind = 'budget' AND e.key = a.entry \
              WHERE a.action = 'insert' AND b.id = a.new_id AND e.starts IS NOT NULL AND {}",
-            time(self.dialect(), "e.starts"),
+            instant::of_text(self.dialect(), "e.starts"),
             schema.alignment_of_budgets().is_on()
         ))
         .await?;
@@ -314,7 +314,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
                 self.run(&format!(
                     "UPDATE {RATE_LIMITS} AS b SET {column} = {} FROM {limits} a JOIN {ENTRIES} e ON e.kind = 'rate_limit' AND e.key = a.entry \
                      WHERE a.action = 'insert' AND b.id = a.new_id AND {starts} IS NOT NULL AND {}",
-                    time(self.dialect(), starts),
+                    instant::of_text(self.dialect(), starts),
                     schema.alignment_of_rate_limits().is_on()
                 ))
                 .await?;
