@@ -61,7 +61,9 @@ fn usage(error: &clap::Error) -> ExitCode {
         output::stdout(text.trim_end());
         return ExitCode::SUCCESS;
     }
-    let rendered = without_secrets(&without_passwords(&error.render().to_string()));
+    let rendered = tollgate_service::gateway_key::without_secrets(&without_passwords(
+        &error.render().to_string(),
+    ));
     // The contract holds for wrong calls too: whoever asked for JSON gets JSON.
     let words: Vec<String> = std::env::args_os()
         .map(|word| word.to_string_lossy().into_owned())
@@ -91,28 +93,6 @@ fn without_passwords(text: &str) -> String {
     text.split_inclusive(char::is_whitespace)
         .map(hide)
         .collect()
-}
-
-/// Hides words that are shaped like a gateway's secret: the parser repeats what it did not expect.
-fn without_secrets(text: &str) -> String {
-    const LENGTH: usize = 43;
-    let mut out = String::with_capacity(text.len());
-    let mut word = String::new();
-    for character in text.chars().chain(['\n']) {
-        if character.is_ascii_alphanumeric() {
-            word.push(character);
-            continue;
-        }
-        if word.len() == LENGTH {
-            out.push_str("***");
-        } else {
-            out.push_str(&word);
-        }
-        word.clear();
-        out.push(character);
-    }
-    out.pop();
-    out
 }
 
 fn log(arguments: &Arguments) {
@@ -154,17 +134,7 @@ fn directive(
 
 #[cfg(test)]
 mod tests {
-    use super::{without_passwords, without_secrets};
-
-    #[test]
-    fn a_secret_in_the_place_of_an_argument_is_hidden() {
-        let secret = "0eWVabcdefgh1234567890ABCDEFGHijklmnopqStQA";
-        assert_eq!(
-            without_secrets(&format!("error: unexpected argument '{secret}' found")),
-            "error: unexpected argument '***' found"
-        );
-        assert_eq!(without_secrets("no secret, é"), "no secret, é");
-    }
+    use super::without_passwords;
 
     #[test]
     fn a_password_in_a_misplaced_address_is_hidden() {

@@ -55,6 +55,14 @@ pub struct Recorded {
     pub budgets: Vec<Standing>,
 }
 
+impl Recorded {
+    /// Who does not notice (R003), where something was added.
+    pub fn unnoticed(&self) -> Option<Finding> {
+        let rows = u64::try_from(self.budgets.len()).unwrap_or(u64::MAX);
+        (rows > 0).then(|| unnoticed(BUDGETS, rows))
+    }
+}
+
 /// The budgets of a database whose schema was looked at once.
 #[derive(Clone, Debug)]
 pub struct Budgets {
@@ -162,10 +170,6 @@ impl Budgets {
         request: Option<&str>,
         now: DateTime<Utc>,
     ) -> Result<Recorded> {
-        if request.is_some() && !self.notes_requests.load(Ordering::Relaxed) {
-            requests::ensure(connection).await.map_err(doing())?;
-            self.notes_requests.store(true, Ordering::Relaxed);
-        }
         (|| self.recorded(connection, virtual_key, provider, cost, request, now))
             .retry(backoff())
             .when(|error: &Error| matches!(error, Error::Database { source, .. } if is_transient(source)))
@@ -181,6 +185,10 @@ impl Budgets {
         request: Option<&str>,
         now: DateTime<Utc>,
     ) -> Result<Recorded> {
+        if request.is_some() && !self.notes_requests.load(Ordering::Relaxed) {
+            requests::ensure(connection).await.map_err(doing())?;
+            self.notes_requests.store(true, Ordering::Relaxed);
+        }
         let transaction = connection.begin().await.map_err(doing())?;
         if let Some(request) = request
             && !requests::note(&transaction, self.schema.dialect, request, virtual_key, now)
@@ -319,13 +327,13 @@ impl Budgets {
     }
 }
 
-/// Who does not notice what was written (R003): how many rows.
-pub fn unnoticed(rows: u64) -> Finding {
+/// Who does not notice what was written (R003): how many rows of a table.
+pub(crate) fn unnoticed(table: &str, rows: u64) -> Finding {
     Finding {
         code: "R003".to_owned(),
         severity: Severity::Info,
         title: "a Bifrost that runs does not notice".to_owned(),
-        table: BUDGETS.to_owned(),
+        table: table.to_owned(),
         column: None,
         rows,
         sample_ids: Vec::new(),

@@ -11,6 +11,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use tollgate_migration::Dialect;
 
 use crate::error::{Error, Result};
+use crate::retry::needs_recovery;
 
 /// Where a database is.
 #[derive(Clone)]
@@ -219,14 +220,18 @@ impl Location {
         match self.dialect() {
             Dialect::Sqlite => {
                 // The first page is read only now; a file that is no database shows here.
-                let probe = Statement::from_string(
-                    Dialect::Sqlite.backend(),
-                    "SELECT count(*) FROM sqlite_schema",
-                );
-                connection
-                    .query_one_raw(probe)
-                    .await
-                    .map_err(|error| self.explain_database(error))?;
+                let probe = || {
+                    connection.query_one_raw(Statement::from_string(
+                        Dialect::Sqlite.backend(),
+                        "SELECT count(*) FROM sqlite_schema",
+                    ))
+                };
+                let mut probed = probe().await;
+                if access == Access::Read && probed.as_ref().is_err_and(needs_recovery) {
+                    self.recover(timeout).await?;
+                    probed = probe().await;
+                }
+                probed.map_err(|error| self.explain_database(error))?;
             }
             Dialect::Postgres if access == Access::Read => {
                 // One transaction for the command's whole life: one view of the data, and nothing is left behind on a
@@ -239,6 +244,21 @@ impl Location {
             Dialect::Postgres => {}
         }
         Ok(connection)
+    }
+
+    /// Lets SQLite undo what a writer left half-written that was killed. It does so by itself for whoever may write; what is
+    /// committed stays as it is.
+    async fn recover(&self, timeout: Duration) -> Result<()> {
+        let unwritable = |error: &dyn std::fmt::Display| Error::ReadOnly {
+            place: self.display.clone(),
+            reason: format!(
+                "a writer was killed, and what it left has to be undone first: {error}"
+            ),
+        };
+        let writer = Box::pin(self.connect(Access::Write, timeout))
+            .await
+            .map_err(|error| unwritable(&error))?;
+        writer.close().await.map_err(|error| unwritable(&error))
     }
 
     fn explain(&self, error: &sqlx::Error) -> Error {

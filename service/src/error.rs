@@ -209,7 +209,7 @@ impl Error {
                 "what was committed stays, and nothing is half-applied; resolve the cause and run the same command again"
                     .to_owned()
             }
-            Self::Database { .. } => "see the database's own message; -v shows the statements".to_owned(),
+            Self::Database { .. } => "see the database's own message; what was committed stays, and nothing is half-applied".to_owned(),
             Self::NotFound { .. } => "check the name and the database; nothing was changed".to_owned(),
             Self::Rejected { .. } => "correct the input; nothing was changed".to_owned(),
             Self::Unusable(reason) => reason.hint().to_owned(),

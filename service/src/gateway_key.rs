@@ -18,6 +18,7 @@ use tollgate_migration::providers::{GATEWAY_KEYS, by_time, text};
 use uuid::Uuid;
 
 pub use name::Name;
+pub use secret::without_secrets;
 
 use crate::connection::Connection;
 use crate::database::{Access, columns_of};
@@ -186,11 +187,7 @@ impl GatewayKeys {
         id_or_name: &str,
     ) -> Result<GatewayKey> {
         // Whoever confuses the two has a secret here.
-        let shown = if secret::is_shaped_like_one(id_or_name) {
-            format!("{}…", secret::shown(id_or_name))
-        } else {
-            id_or_name.to_owned()
-        };
+        let shown = without_secrets(id_or_name);
         let missing = || Error::NotFound {
             what: format!("gateway key {shown:?}"),
         };

@@ -8,6 +8,7 @@ mod fallback;
 mod material;
 mod unusable;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::LazyLock;
 
@@ -110,6 +111,8 @@ pub struct Resolver {
     dialect: Dialect,
     has_family: bool,
     has_deleted_users: bool,
+    /// The database takes texts of every script.
+    unicode: bool,
 }
 
 impl Resolver {
@@ -141,11 +144,23 @@ impl Resolver {
                 });
             }
         }
+        let unicode = match dialect {
+            Dialect::Sqlite => true,
+            Dialect::Postgres => connection
+                .query_one_raw(Statement::from_string(
+                    dialect.backend(),
+                    "SELECT pg_catalog.current_setting('server_encoding') = 'UTF8' AS unicode",
+                ))
+                .await
+                .and_then(|row| row.map_or(Ok(false), |row| row.try_get("", "unicode")))
+                .map_err(doing())?,
+        };
         Ok(Self {
             dialect,
             // A later version of the server drops it.
             has_family: has(MODEL_CONFIGS, "provider"),
             has_deleted_users: has(USERS, "deleted"),
+            unicode,
         })
     }
 
@@ -194,6 +209,7 @@ impl Resolver {
             .iter()
             .map(Found::read)
             .collect::<std::result::Result<Vec<_>, DbErr>>()
+            .map(|found| told_apart(found, target))
             .map_err(doing())
     }
 
@@ -248,7 +264,7 @@ impl Resolver {
             }
         };
         let order = |column: &str, direction| by_time(dialect, &format!("o.{column}"), direction);
-        let not_blank = is_not_blank(dialect, "o.api_key");
+        let not_blank = is_not_blank(dialect, self.unicode, "o.api_key");
         let user = match request.user {
             None => None,
             Some(user) if request.byok => Some(ids(dialect, user, "user", &mut values)?),
@@ -304,7 +320,7 @@ impl Resolver {
              k.api_key_key_id AS key_lock, {user_columns} \
              FROM asked a LEFT JOIN {PROVIDERS} n ON {meant} \
              LEFT JOIN {PROVIDER_KEYS} k ON k.id = (SELECT o.id FROM {PROVIDER_KEYS} o WHERE o.provider_id = n.id \
-             AND {not_blank} ORDER BY {oldest}, o.id LIMIT 1){user_key} ORDER BY 6",
+             AND o.id IS NOT NULL AND {not_blank} ORDER BY {oldest}, o.id LIMIT 1){user_key} ORDER BY 6",
             id = text(dialect, "n.id"),
             enabled = flag(&dialect.is_true("n.enabled")),
             deleted = flag(&dialect.is_true("n.deleted")),
@@ -327,6 +343,9 @@ fn ids(dialect: Dialect, given: &str, whose: &str, values: &mut Vec<Value>) -> R
     };
     if given.trim().is_empty() {
         return refuse(": it is empty");
+    }
+    if given.trim() != given {
+        return refuse(": there is white space around it");
     }
     match (dialect, parsed) {
         (Dialect::Postgres, Err(_)) => refuse(""),
@@ -363,14 +382,22 @@ static BLANK: LazyLock<String> = LazyLock::new(|| {
         .collect()
 });
 
+/// Those that every encoding of a database has.
+static ASCII_BLANK: LazyLock<String> =
+    LazyLock::new(|| BLANK.chars().filter(char::is_ascii).collect());
+
 /// The text holds something besides white space, which is what counts as no key: what [`char::is_whitespace`] says, so that
 /// no key that is chosen here turns out to be none in [`KeyMaterial::new`].
-fn is_not_blank(dialect: Dialect, column: &str) -> String {
+///
+/// A PostgreSQL database in another encoding than UTF-8 cannot be asked for all of it; such a key is none there either, and none
+/// that is younger stands in for it.
+fn is_not_blank(dialect: Dialect, unicode: bool, column: &str) -> String {
+    let blank: &str = if unicode { &BLANK } else { &ASCII_BLANK };
     let trim = match dialect {
         Dialect::Postgres => "btrim",
         Dialect::Sqlite => "trim",
     };
-    format!("{trim}({column}, '{}') <> ''", *BLANK)
+    format!("{trim}({column}, '{blank}') <> ''")
 }
 
 /// One row of the answer.
@@ -424,6 +451,22 @@ impl Found {
             provider,
         })
     }
+}
+
+/// The rows that are meant. SQLite tells spellings of one UUID apart, and the one that was asked for counts; a table that lost its
+/// key may hold a row twice, which is no second provider.
+fn told_apart(mut found: Vec<Found>, target: &Target) -> Vec<Found> {
+    if let Target::ModelConfig(id) = target
+        && found.iter().any(|row| row.config.as_ref() == Some(id))
+    {
+        found.retain(|row| row.config.as_ref() == Some(id));
+    }
+    let mut seen = BTreeSet::new();
+    found.retain(|row| {
+        let provider = row.provider.as_ref().map(|provider| provider.id.clone());
+        seen.insert((row.config.clone(), provider))
+    });
+    found
 }
 
 /// The order of §A4: the model config, its provider, the user's key, the oldest central key, the deployment's, none.

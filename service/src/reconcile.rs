@@ -115,7 +115,7 @@ async fn locked(
 }
 
 fn brake(options: Options, planned: &Report) -> Result<()> {
-    let rows: u64 = planned.changes.iter().map(|change| change.rows).sum();
+    let rows = planned.rows();
     match options.max_changes {
         Some(most) if rows > most => Err(held(rows, most)),
         _ => Ok(()),

@@ -118,6 +118,11 @@ impl Report {
             .any(|finding| finding.severity == Severity::Blocking)
     }
 
+    /// The rows of all changes.
+    pub fn rows(&self) -> u64 {
+        self.changes.iter().map(|change| change.rows).sum()
+    }
+
     /// Whether migrations are still to be applied.
     pub fn is_pending(&self) -> bool {
         self.tracks.iter().any(|track| !track.pending.is_empty())

@@ -33,6 +33,12 @@ pub(crate) fn is_foreign_key_violation(error: &DbErr) -> bool {
     code(error).is_some_and(|code| matches!(code.as_str(), "23503" | "787"))
 }
 
+/// SQLite's refusal to read, on a connection that may not write, what a killed writer left half-written: it has to be undone
+/// first, from the journal (776) or the write-ahead log (264).
+pub(crate) fn needs_recovery(error: &DbErr) -> bool {
+    code(error).is_some_and(|code| matches!(code.as_str(), "776" | "264"))
+}
+
 fn code(error: &DbErr) -> Option<String> {
     let (DbErr::Exec(RuntimeErr::SqlxError(error))
     | DbErr::Query(RuntimeErr::SqlxError(error))

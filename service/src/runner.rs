@@ -191,19 +191,13 @@ pub(crate) async fn context<C: ConnectionTrait>(
         .map(|entry| entry.applied_at);
     context.copied_at = applied("_provider_key_backfill").map(|entry| entry.applied_at);
     if let Some(copied_at) = context.copied_at {
-        let dialect = context.catalog.dialect;
-        let last = async |kind: &str| {
-            runs::last_start(connection, dialect, kind)
-                .await
-                .map_err(Error::database("read the runs"))
-        };
+        let last = runs::last_starts(connection, context.catalog.dialect)
+            .await
+            .map_err(Error::database("read the runs"))?;
         // What the routine saw it has copied; what a `down` wrote into the legacy tables nobody has deleted anywhere.
-        if last("migrate down")
-            .await?
-            .is_some_and(|at| at >= copied_at)
-        {
+        if last.get("migrate down").is_some_and(|&at| at >= copied_at) {
             (context.expanded_at, context.copied_at) = (None, None);
-        } else if let Some(at) = last("reconcile provider-keys").await? {
+        } else if let Some(&at) = last.get("reconcile provider-keys") {
             context.copied_at = Some(copied_at.max(at));
         }
     }

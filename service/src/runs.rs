@@ -1,5 +1,7 @@
 //! One row for each command that changed something.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
 use serde::Serialize;
@@ -45,33 +47,32 @@ fn host() -> String {
         .map_or_else(|| "unknown".to_owned(), |name| name.trim().to_owned())
 }
 
-/// When the last run of a command that was done began, in seconds since 1970.
-pub(crate) async fn last_start<C: ConnectionTrait>(
+/// When the last run of each command that was done began, in seconds since 1970.
+pub(crate) async fn last_starts<C: ConnectionTrait>(
     connection: &C,
     dialect: Dialect,
-    kind: &str,
-) -> std::result::Result<Option<i64>, DbErr> {
+) -> std::result::Result<BTreeMap<String, i64>, DbErr> {
     if existing(connection, dialect, &[TABLE.to_owned()])
         .await?
         .is_empty()
     {
-        return Ok(None);
+        return Ok(BTreeMap::new());
     }
     let seconds = match dialect {
         Dialect::Postgres => "CAST(floor(extract(epoch FROM started_at)) AS bigint)",
         Dialect::Sqlite => "CAST(strftime('%s', started_at) AS bigint)",
     };
-    let row = connection
-        .query_one_raw(Statement::from_sql_and_values(
+    connection
+        .query_all_raw(Statement::from_string(
             dialect.backend(),
             format!(
-                "SELECT max({seconds}) AS at FROM {TABLE} WHERE kind = {} AND outcome = 'done'",
-                dialect.parameter(1)
+                "SELECT kind, max({seconds}) AS at FROM {TABLE} WHERE outcome = 'done' AND {seconds} IS NOT NULL GROUP BY kind"
             ),
-            [kind.into()],
         ))
-        .await?;
-    row.map_or(Ok(None), |row| row.try_get("", "at"))
+        .await?
+        .iter()
+        .map(|row| Ok((row.try_get("", "kind")?, row.try_get("", "at")?)))
+        .collect()
 }
 
 /// Records a run, creating the table on first need.

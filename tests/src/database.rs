@@ -60,6 +60,14 @@ impl TestDatabase {
         }
     }
 
+    /// One on PostgreSQL whose texts are in an encoding other than the server's.
+    pub async fn encoded(encoding: &str) -> Self {
+        Self::in_server(&format!(
+            "ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+        ))
+        .await
+    }
+
     async fn in_server(how: &str) -> Self {
         let name = format!("t_{}", uuid::Uuid::new_v4().simple());
         let admin = open(server::url()).await;

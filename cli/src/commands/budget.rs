@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use tollgate_service::budget::{self, Cost, Standing};
-use tollgate_service::{Access, Error, Outcome, Report, Result};
+use tollgate_service::{Access, Error, Finding, Outcome, Report, Result};
 
 use crate::arguments::{Arguments, BudgetCommand};
 use crate::commands::session;
@@ -13,23 +13,22 @@ use crate::output::{Answer, View};
 
 pub(super) async fn run(arguments: &Arguments, command: &BudgetCommand) -> Answer {
     let name = arguments.command.name();
-    let (result, text, error) = match answer(arguments, command).await {
+    let (report, text, error) = match answer(arguments, command).await {
         Ok(answered) => answered,
         Err(error) => return Answer::failed(name, error),
-    };
-    let findings = match command {
-        BudgetCommand::Record { .. } => vec![budget::unnoticed(1)],
-        _ => Vec::new(),
-    };
-    let report = Report {
-        result: Some(result),
-        findings,
-        ..Report::default()
     };
     Answer::new(name, Outcome { report, error }, View::Plain(text))
 }
 
-type Answered = (serde_json::Value, String, Option<Error>);
+type Answered = (Report, String, Option<Error>);
+
+fn report(result: serde_json::Value, findings: impl IntoIterator<Item = Finding>) -> Report {
+    Report {
+        result: Some(result),
+        findings: findings.into_iter().collect(),
+        ..Report::default()
+    }
+}
 
 async fn answer(arguments: &Arguments, command: &BudgetCommand) -> Result<Answered> {
     let now = Utc::now();
@@ -51,7 +50,7 @@ async fn answer(arguments: &Arguments, command: &BudgetCommand) -> Result<Answer
                 None => ("allowed".to_owned(), None),
                 Some(by) => ("refused".to_owned(), Some(refusal(by, cost.as_ref()))),
             };
-            Ok((serde_json::json!(verdict), text, error))
+            Ok((report(serde_json::json!(verdict), None), text, error))
         }
         BudgetCommand::Record {
             asked,
@@ -85,7 +84,8 @@ async fn answer(arguments: &Arguments, command: &BudgetCommand) -> Result<Answer
             } else {
                 "recorded before; nothing was added".to_owned()
             };
-            Ok((serde_json::json!(recorded), text, None))
+            let findings = recorded.unnoticed();
+            Ok((report(serde_json::json!(recorded), findings), text, None))
         }
         BudgetCommand::List {
             virtual_key,
@@ -97,7 +97,8 @@ async fn answer(arguments: &Arguments, command: &BudgetCommand) -> Result<Answer
                 .list(&connection, virtual_key, provider.as_deref(), now)
                 .await?;
             let text = table("no budgets", &standings);
-            Ok((serde_json::json!({ "budgets": standings }), text, None))
+            let result = serde_json::json!({ "budgets": standings });
+            Ok((report(result, None), text, None))
         }
     }
 }

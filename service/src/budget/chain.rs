@@ -159,7 +159,9 @@ fn columns(schema: &Schema, owner: &str, cost: &str, now: DateTime<Utc>) -> Stri
     let (cost, last) = match dialect {
         Dialect::Postgres => (
             format!("CAST({cost} AS numeric)"),
-            "to_char(b.last_reset AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
+            // What never comes is no time of a window either, and to_char has no word for it.
+            "CASE WHEN b.last_reset = 'infinity' THEN 'infinity' \
+             ELSE to_char(b.last_reset AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') END",
         ),
         Dialect::Sqlite => (
             format!("CAST({cost} AS real)"),

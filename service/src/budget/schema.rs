@@ -164,18 +164,22 @@ impl Schema {
     }
 
     /// The row was written since an instant, which stands as [`SINCE`], and not made then: its flag may have been turned on.
-    /// Where nothing says when a row was written, it may.
+    /// Where nothing says when a row was written, or nothing that SQLite reads, it may.
     fn changed(&self, table: &str, alias: &str) -> String {
         if !self.all(&[(table, "created_at"), (table, "updated_at")]) {
             return "1 = 1".to_owned();
         }
         let instant = |expression: &str| match self.dialect {
             Dialect::Postgres => expression.to_owned(),
-            Dialect::Sqlite => format!("julianday({expression})"),
+            // As Go prints a time of its own, which SQLite does not read; of another offset it says nothing.
+            Dialect::Sqlite => format!(
+                "COALESCE(julianday({expression}), CASE WHEN {expression} LIKE '% +0000 UTC%' THEN julianday(substr({expression}, 1, 19)) END)"
+            ),
         };
         let updated = instant(&format!("{alias}.updated_at"));
+        // A time that is not read as one says nothing.
         format!(
-            "({updated} >= {} AND {updated} > {})",
+            "COALESCE({updated} >= {} AND {updated} > {}, 1 = 1)",
             instant(SINCE),
             instant(&format!("{alias}.created_at"))
         )

@@ -1,6 +1,7 @@
 //! The hazards of the providers track (`reference/coder.md` §A3).
 
 use sea_orm::{ConnectionTrait, Statement};
+use tollgate_migration::providers::adoption::LEGACY;
 use tollgate_migration::providers::{
     CHAT_PROVIDERS, CHAT_USER_KEYS, CRYPT_KEYS, FAMILIES, MODEL_CONFIGS, PROVIDER_KEYS, PROVIDERS,
     TYPE, USER_KEYS, USERS, cutover, has_legacy, policy,
@@ -146,29 +147,17 @@ fn cleared(context: &Context, _: &Facts) -> Queries {
 
 /// Columns that hold something and are neither moved nor named by P004.
 fn placeless(context: &Context, _: &Facts) -> Queries {
-    const MOVED: [&str; 11] = [
-        "id",
-        "provider",
-        "display_name",
-        "api_key",
-        "api_key_key_id",
-        "enabled",
-        "created_at",
-        "updated_at",
-        "base_url",
-        "user_id",
-        "chat_provider_id",
-    ];
     let catalog = &context.catalog;
-    [CHAT_PROVIDERS, CHAT_USER_KEYS]
+    LEGACY
         .into_iter()
-        .filter_map(|table| {
+        .filter(|(table, _)| [CHAT_PROVIDERS, CHAT_USER_KEYS].contains(table))
+        .filter_map(|(table, known)| {
             let arms: Vec<String> = catalog
                 .table(table)?
                 .columns
                 .iter()
                 .map(|column| column.name.as_str())
-                .filter(|name| !MOVED.contains(name) && !policy::FLAGS.contains(name))
+                .filter(|name| !known.contains(name))
                 .map(|name| {
                     format!(
                         "SELECT {} AS id WHERE EXISTS (SELECT 1 FROM {table} WHERE {} IS NOT NULL)",

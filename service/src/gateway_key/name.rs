@@ -31,18 +31,16 @@ impl FromStr for Name {
     type Err = Error;
 
     fn from_str(given: &str) -> Result<Self, Error> {
-        if secret::is_shaped_like_one(given) {
+        let shown = secret::without_secrets(given);
+        if secret::is_in(given) {
             return Err(Error::usage(
-                format!(
-                    "{:?}… looks like a secret, not like a name",
-                    secret::shown(given)
-                ),
+                format!("{shown:?} looks like a secret, not like a name"),
                 "a name is stored and shown; secrets are passed on standard input",
             ));
         }
         let refuse = |why: &str| {
             Err(Error::usage(
-                format!("{given:?} is no name for a gateway key: {why}"),
+                format!("{shown:?} is no name for a gateway key: {why}"),
                 "words of a to z and 0 to 9 with single dashes between them, at most 64 characters: us-east-1",
             ))
         };

@@ -65,55 +65,33 @@ pub const REQUEST_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Runs them. The brake holds for all of them together: nothing is changed when their sum is more.
 pub async fn all(session: &Session, options: Options, now: DateTime<Utc>, stop: &Stop) -> Outcome {
-    if let Some(most) = options.max_changes
-        && !options.dry_run
-    {
-        let look = Options {
-            dry_run: true,
-            max_changes: None,
-        };
+    let look = Options {
+        dry_run: true,
+        max_changes: None,
+    };
+    let held = |planned: &Outcome| {
+        let most = options.max_changes?;
+        let rows = planned.report.rows();
+        (rows > most).then(|| Outcome {
+            report: Report::default(),
+            error: Some(super::held(rows, most)),
+        })
+    };
+    if options.dry_run {
         let planned = each(session, look, now, stop).await;
-        let rows: u64 = planned
-            .report
-            .changes
-            .iter()
-            .map(|change| change.rows)
-            .sum();
-        if rows > most {
-            return Outcome {
-                report: Report::default(),
-                error: Some(super::held(rows, most)),
-            };
+        return held(&planned).unwrap_or(planned);
+    }
+    if options.max_changes.is_some() {
+        let planned = each(session, look, now, stop).await;
+        if let Some(held) = held(&planned) {
+            return held;
         }
     }
-    let outcome = each(
-        session,
-        Options {
-            max_changes: None,
-            ..options
-        },
-        now,
-        stop,
-    )
-    .await;
-    match (options.dry_run, options.max_changes) {
-        (true, Some(most)) => {
-            let rows: u64 = outcome
-                .report
-                .changes
-                .iter()
-                .map(|change| change.rows)
-                .sum();
-            if rows > most {
-                return Outcome {
-                    report: Report::default(),
-                    error: Some(super::held(rows, most)),
-                };
-            }
-            outcome
-        }
-        _ => outcome,
-    }
+    let apply = Options {
+        max_changes: None,
+        ..options
+    };
+    each(session, apply, now, stop).await
 }
 
 async fn each(session: &Session, options: Options, now: DateTime<Utc>, stop: &Stop) -> Outcome {
@@ -134,12 +112,7 @@ async fn each(session: &Session, options: Options, now: DateTime<Utc>, stop: &St
             }
             Part::Billing => Outcome::from(billing::billing(session, options, stop).await),
         };
-        let rows: u64 = outcome
-            .report
-            .changes
-            .iter()
-            .map(|change| change.rows)
-            .sum();
+        let rows = outcome.report.rows();
         for change in outcome.report.changes {
             count(
                 &mut report.changes,

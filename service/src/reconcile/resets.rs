@@ -8,6 +8,8 @@
 //! For a gateway that embeds this crate, or one that is stopped: a Bifrost that runs keeps usage in memory, and writes it
 //! back on its next tick.
 
+mod due;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -18,62 +20,20 @@ use tollgate_migration::governance::BUDGETS;
 use tollgate_migration::{Dialect, Track};
 
 use super::{Options, Routine, SAMPLES, count, run};
-use crate::budget::schema::{Alignments, RATE_LIMITS, Schema};
-use crate::budget::window::Window;
+use crate::budget::schema::Schema;
 use crate::budget::{REQUESTS, count_requests, forget_requests, unnoticed};
 use crate::connection::Connection;
 use crate::error::{Error, Result};
-use crate::instant;
-use crate::report::{Change, Finding, Outcome, Report, Severity};
+use crate::report::{Change, Outcome, Report};
 use crate::retry::{backoff, is_transient};
 use crate::runner::Session;
 use crate::stop::Stop;
+use due::{Counter, KINDS, ids};
 
 /// Rows of one transaction.
 const PAGE: u64 = 5000;
 /// What is due, for as long as the connection lives.
 const FOUND: &str = "tollgate_due_resets";
-/// Times in spellings that SQLite does not read, each with the instant, for as long as the connection lives.
-const TIMES: &str = "tollgate_times";
-
-/// A table with its counters, each with its window.
-struct Kind {
-    table: &'static str,
-    counters: &'static [Counter],
-}
-
-struct Counter {
-    usage: &'static str,
-    last: &'static str,
-    word: &'static str,
-}
-
-const KINDS: [Kind; 2] = [
-    Kind {
-        table: BUDGETS,
-        counters: &[Counter {
-            usage: "current_usage",
-            last: "last_reset",
-            word: "reset_duration",
-        }],
-    },
-    Kind {
-        table: RATE_LIMITS,
-        counters: &[
-            Counter {
-                usage: "token_current_usage",
-                last: "token_last_reset",
-                word: "token_reset_duration",
-            },
-            Counter {
-                usage: "request_current_usage",
-                last: "request_last_reset",
-                word: "request_reset_duration",
-            },
-        ],
-    },
-];
-
 struct Resets<'a> {
     retention: Duration,
     now: DateTime<Utc>,
@@ -82,334 +42,6 @@ struct Resets<'a> {
 
 fn doing() -> impl FnOnce(DbErr) -> Error {
     Error::database("reset budgets and rate limits")
-}
-
-/// A time as it is compared: SQLite's are texts of many spellings.
-fn compared(dialect: Dialect, expression: &str) -> String {
-    match dialect {
-        Dialect::Postgres => expression.to_owned(),
-        Dialect::Sqlite => format!("julianday({expression})"),
-    }
-}
-
-/// SQLite reads a text as the time that the gateway means: a whole date and time in one of the forms that its drivers write.
-/// Of others it may read one that is none (`2026-02-30`, `now`), or none where there is one (`+0200 CEST`).
-fn is_plain(text: &str) -> String {
-    format!(
-        "(typeof({text}) = 'text' AND {text} GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9][ T][0-9][0-9]:[0-9][0-9]:[0-9][0-9]*' \
-         AND date(substr({text}, 1, 10)) = substr({text}, 1, 10) AND substr({text}, 12, 2) < '24' AND substr({text}, 15, 2) < '60' AND substr({text}, 18, 2) < '60' \
-         AND julianday({text}) IS NOT NULL)"
-    )
-}
-
-impl Counter {
-    fn is_there(&self, schema: &Schema, table: &str) -> bool {
-        [self.usage, self.last, self.word]
-            .iter()
-            .all(|column| schema.has(table, column))
-    }
-
-    /// Its last reset in `b`, in a spelling that is read; NULL where it is none.
-    fn last(&self, dialect: Dialect) -> String {
-        let last = format!("b.{}", self.last);
-        match dialect {
-            Dialect::Postgres => last,
-            Dialect::Sqlite => format!(
-                "CASE WHEN {} THEN {last} ELSE (SELECT t.at FROM temp.{TIMES} t WHERE t.word = {last}) END",
-                is_plain(&last)
-            ),
-        }
-    }
-
-    /// The columns of what is due, from a `b` whose last reset stands as `{alias}_read`: `action_N`, `last_N` (as it was
-    /// found) and `start_N` (of the window that is open now).
-    fn columns(
-        &self,
-        number: usize,
-        dialect: Dialect,
-        alignments: &Alignments,
-        now: DateTime<Utc>,
-    ) -> String {
-        let w = format!("w{number}");
-        let read = format!("b.read_{number}");
-        let last = format!("b.{}", self.last);
-        let start = format!("{w}.start");
-        let then = compared(dialect, &read);
-        let aligned = format!("{start} IS NOT NULL AND {}", alignments.is_on());
-        // What began with a unit followed the calendar then.
-        let boundary = match dialect {
-            Dialect::Postgres => format!(
-                "date_trunc({w}.unit, {read} AT TIME ZONE 'UTC') = {read} AT TIME ZONE 'UTC'"
-            ),
-            Dialect::Sqlite => format!(
-                "(strftime('%H:%M:%f', {read}) = '00:00:00.000' AND CASE {w}.unit WHEN 'day' THEN 1 \
-                 WHEN 'week' THEN strftime('%w', {read}) = '1' WHEN 'month' THEN strftime('%d', {read}) = '01' \
-                 ELSE strftime('%m-%d', {read}) = '01-01' END)"
-            ),
-        };
-        // A time that cannot be read is never taken for past.
-        format!(
-            "CASE WHEN {w}.word IS NULL THEN NULL WHEN {last} IS NULL THEN 'reset' WHEN {read} IS NULL THEN NULL \
-             WHEN {aligned} THEN CASE WHEN {then} >= {start_then} THEN NULL \
-             WHEN {then} <= {cutoff} OR {boundary} OR COALESCE(b.{usage}, 0) = 0 OR NOT {young} THEN 'reset' ELSE 'align' END \
-             WHEN {then} <= {cutoff} THEN 'reset' END AS action_{number}, {last} AS last_{number}, \
-             CASE WHEN {aligned} THEN {start} ELSE {now} END AS start_{number}",
-            start_then = compared(dialect, &start),
-            cutoff = compared(dialect, &format!("{w}.cutoff")),
-            usage = self.usage,
-            young = alignments.may_be_on_since(&start),
-            now = instant::literal(dialect, now),
-        )
-    }
-}
-
-/// The durations that are stored, each with its window.
-type Words = Vec<(String, Window)>;
-
-impl Kind {
-    /// The counters that are there.
-    fn here(&self, schema: &Schema) -> Vec<&'static Counter> {
-        self.counters
-            .iter()
-            .filter(|counter| schema.has(self.table, "id") && counter.is_there(schema, self.table))
-            .collect()
-    }
-
-    /// A query of what is due: `id`, `action`, and the columns of each counter. `None` where no duration can be read.
-    fn due(
-        &self,
-        schema: &Schema,
-        counters: &[&Counter],
-        words: &Words,
-        now: DateTime<Utc>,
-    ) -> Option<String> {
-        if words.is_empty() || counters.is_empty() {
-            return None;
-        }
-        let dialect = schema.dialect;
-        let rows: Vec<String> = words
-            .iter()
-            .map(|(word, window)| {
-                let (start, unit) = match (window.unit(), dialect) {
-                    (Some(unit), _) => (
-                        instant::literal(dialect, unit.start(now)),
-                        dialect.text(unit.name()),
-                    ),
-                    (None, Dialect::Postgres) => (
-                        "CAST(NULL AS timestamptz)".to_owned(),
-                        "CAST(NULL AS text)".to_owned(),
-                    ),
-                    (None, Dialect::Sqlite) => ("NULL".to_owned(), "NULL".to_owned()),
-                };
-                format!(
-                    "({}, {}, {start}, {unit})",
-                    dialect.text(word),
-                    instant::literal(dialect, window.cutoff(now))
-                )
-            })
-            .collect();
-        let alignments = if self.table == BUDGETS {
-            schema.alignment_of_budgets()
-        } else {
-            schema.alignment_of_rate_limits()
-        };
-        let numbered = || counters.iter().enumerate();
-        let reads: Vec<String> = numbered()
-            .map(|(number, counter)| format!("{} AS read_{number}", counter.last(dialect)))
-            .collect();
-        let columns: Vec<String> = numbered()
-            .map(|(number, counter)| counter.columns(number, dialect, &alignments, now))
-            .collect();
-        let joins: Vec<String> = numbered()
-            .map(|(number, counter)| {
-                format!(
-                    "LEFT JOIN words w{number} ON w{number}.word = b.{}",
-                    counter.word
-                )
-            })
-            .collect();
-        let is = |word: &str, join: &str| {
-            numbered()
-                .map(|(number, _)| format!("COALESCE(r.action_{number}, '') {word}"))
-                .collect::<Vec<_>>()
-                .join(join)
-        };
-        Some(format!(
-            "WITH words (word, cutoff, start, unit) AS (VALUES {rows}) \
-             SELECT r.*, CASE WHEN {reset} THEN 'reset' ELSE 'align' END AS action \
-             FROM (SELECT b.id AS id, {columns} FROM (SELECT b.*, {reads} FROM {table} b) b {joins}) r WHERE {any}",
-            rows = rows.join(", "),
-            reset = is("= 'reset'", " OR "),
-            any = is("<> ''", " OR "),
-            columns = columns.join(", "),
-            reads = reads.join(", "),
-            table = self.table,
-            joins = joins.join(" "),
-        ))
-    }
-
-    /// The durations that are stored; those that cannot be read are findings.
-    async fn words(
-        &self,
-        connection: &Connection,
-        counters: &[&Counter],
-    ) -> Result<(Words, Vec<Finding>)> {
-        let dialect = connection.dialect();
-        let mut words: Words = Vec::new();
-        let mut findings = Vec::new();
-        for counter in counters {
-            let mut unknown = Vec::new();
-            let word = counter.word;
-            let sql = format!(
-                "SELECT DISTINCT {word} AS word FROM {} WHERE {word} IS NOT NULL ORDER BY 1",
-                self.table
-            );
-            for word in texts(connection, &sql).await.map_err(doing())? {
-                match Window::parse(&word) {
-                    Some(window) if words.iter().all(|(known, _)| *known != word) => {
-                        words.push((word, window));
-                    }
-                    Some(_) => {}
-                    None => unknown.push(dialect.text(&word)),
-                }
-            }
-            if !unknown.is_empty() {
-                let condition = format!("{word} IN ({})", unknown.join(", "));
-                findings.extend(self.finding(connection, &condition, word, &UNKNOWN).await?);
-            }
-            if dialect == Dialect::Sqlite {
-                spell(connection, self.table, counter.last)
-                    .await
-                    .map_err(doing())?;
-                let condition = format!(
-                    "{last} IS NOT NULL AND NOT {plain} AND NOT EXISTS \
-                     (SELECT 1 FROM temp.{TIMES} t WHERE t.word = {last})",
-                    last = counter.last,
-                    plain = is_plain(counter.last)
-                );
-                findings.extend(
-                    self.finding(connection, &condition, counter.last, &UNREAD)
-                        .await?,
-                );
-            }
-        }
-        Ok((words, findings))
-    }
-
-    async fn finding(
-        &self,
-        connection: &Connection,
-        condition: &str,
-        column: &str,
-        what: &What,
-    ) -> Result<Option<Finding>> {
-        let sql = format!(
-            "SELECT id AS id, count(*) OVER () AS number FROM {} WHERE {condition} ORDER BY id LIMIT {SAMPLES}",
-            self.table
-        );
-        let (rows, sample_ids) = ids(connection, &sql).await.map_err(doing())?;
-        Ok((rows > 0).then(|| Finding {
-            code: what.code.to_owned(),
-            severity: Severity::Warning,
-            title: what.title.to_owned(),
-            table: self.table.to_owned(),
-            column: Some(column.to_owned()),
-            rows,
-            sample_ids,
-            effect: what.effect.to_owned(),
-            resolve: what.resolve.to_owned(),
-        }))
-    }
-}
-
-/// What a finding says.
-struct What {
-    code: &'static str,
-    title: &'static str,
-    effect: &'static str,
-    resolve: &'static str,
-}
-
-const UNKNOWN: What = What {
-    code: "R002",
-    title: "a reset duration that cannot be read or is not above zero",
-    effect: "nobody can say when its window is over; it is never reset",
-    resolve: "correct the duration: 1d, 1w, 1M, 1Y, 12h or 1h30m",
-};
-
-const UNREAD: What = What {
-    code: "R001",
-    title: "a time that cannot be read",
-    effect: "nobody can say whether the window is over; it is not reset",
-    resolve: "write it as 2026-03-29 10:11:12+00:00",
-};
-
-/// Texts of a query, by its column `word`.
-async fn texts(connection: &Connection, sql: &str) -> std::result::Result<Vec<String>, DbErr> {
-    connection
-        .query_all_raw(Statement::from_string(
-            connection.dialect().backend(),
-            sql.to_owned(),
-        ))
-        .await?
-        .iter()
-        .map(|row| row.try_get("", "word"))
-        .collect()
-}
-
-/// Notes the instants of times that SQLite does not read as they are meant, in pages.
-async fn spell(connection: &Connection, table: &str, last: &str) -> std::result::Result<(), DbErr> {
-    connection
-        .execute_unprepared(&format!(
-            "CREATE TEMPORARY TABLE IF NOT EXISTS {TIMES} (word text PRIMARY KEY, at text NOT NULL)"
-        ))
-        .await?;
-    let mut behind = String::new();
-    loop {
-        let sql = format!(
-            "SELECT DISTINCT CAST({last} AS text) AS word FROM {table} WHERE {last} IS NOT NULL AND NOT {} \
-             AND CAST({last} AS text) > {} ORDER BY 1 LIMIT {PAGE}",
-            is_plain(last),
-            Dialect::Sqlite.text(&behind)
-        );
-        let words = texts(connection, &sql).await?;
-        let Some(end) = words.last() else {
-            return Ok(());
-        };
-        behind.clone_from(end);
-        let pairs: Vec<(&String, String)> = words
-            .iter()
-            .filter_map(|word| Some((word, instant::text(instant::parse(word)?))))
-            .collect();
-        connection
-            .execute_raw(Statement::from_sql_and_values(
-                Dialect::Sqlite.backend(),
-                format!(
-                    "INSERT OR IGNORE INTO temp.{TIMES} (word, at) \
-                     SELECT json_extract(j.value, '$[0]'), json_extract(j.value, '$[1]') FROM json_each(?1) j"
-                ),
-                [serde_json::json!(pairs).to_string().into()],
-            ))
-            .await?;
-    }
-}
-
-/// How many rows a query has, by its column `number`, and their ids.
-async fn ids(connection: &Connection, sql: &str) -> std::result::Result<(u64, Vec<String>), DbErr> {
-    let rows = connection
-        .query_all_raw(Statement::from_string(
-            connection.dialect().backend(),
-            sql.to_owned(),
-        ))
-        .await?;
-    let number: i64 = rows
-        .first()
-        .map_or(Ok(0), |row| row.try_get("", "number"))?;
-    let ids = rows
-        .iter()
-        .map(|row| row.try_get("", "id"))
-        .collect::<std::result::Result<_, DbErr>>()?;
-    Ok((number.unsigned_abs(), ids))
 }
 
 /// One of the two things that are done to rows.
@@ -661,18 +293,24 @@ impl Routine for Resets<'_> {
     }
 }
 
-/// Says once who does not notice.
+/// Says once who does not notice: for budgets, or else for the first table that changes.
 pub(super) fn remind(report: &mut Report) {
-    let rows = report
-        .changes
-        .iter()
-        .filter(|change| change.table != REQUESTS)
-        .map(|change| change.rows)
-        .sum();
     report.findings.retain(|finding| finding.code != "R003");
-    if rows > 0 {
-        report.findings.push(unnoticed(rows));
-    }
+    let changed = |table: &str| -> u64 {
+        report
+            .changes
+            .iter()
+            .filter(|change| change.table == table)
+            .map(|change| change.rows)
+            .sum()
+    };
+    let tables = report.changes.iter().map(|change| change.table.as_str());
+    let finding = std::iter::once(BUDGETS)
+        .chain(tables.filter(|table| *table != REQUESTS))
+        .map(|table| (table, changed(table)))
+        .find(|(_, rows)| *rows > 0)
+        .map(|(table, rows)| unnoticed(table, rows));
+    report.findings.extend(finding);
 }
 
 /// Runs the routine. The outcome's error is [`Error::NotFound`] where there are no budgets, [`Error::Refused`] when the

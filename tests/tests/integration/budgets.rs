@@ -234,6 +234,58 @@ async fn alignment_that_was_on_lets_the_window_end(
     );
 }
 
+/// SQLite's owners were written by Go too, in spellings that SQLite does not read: of those in UTC it is known when, and the others
+/// may have been in this period.
+#[rstest]
+#[case::long_ago(
+    "2026-03-28 15:00:00.25 +0000 UTC m=+0.1",
+    "b-alice 0 2026-04-01 00:00:00"
+)]
+#[case::in_this_period("2026-04-01 08:00:00 +0000 UTC", "b-alice 12 2026-04-01 00:00:00")]
+#[case::who_knows("2026-03-28 15:00:00 +0200 CEST", "b-alice 12 2026-04-01 00:00:00")]
+#[tokio::test]
+async fn alignment_that_goes_spelling_may_hide_wipes_nothing(
+    #[case] written: &str,
+    #[case] left: &str,
+) {
+    let database = migrated(Backend::Sqlite).await;
+    database
+        .execute(&format!(
+            "UPDATE governance_virtual_keys SET calendar_aligned = true, created_at = '2026-03-01 00:00:00 +0000 UTC', \
+             updated_at = '{written}' WHERE id = 'vk-alice'; \
+             UPDATE governance_budgets SET reset_duration = '1M', last_reset = '2026-03-28 15:00:00+00:00', current_usage = 12 WHERE id = 'b-alice'"
+        ))
+        .await;
+    sweep(&database, "2026-04-01 09:00:00").await;
+    assert_eq!(budgets(&database, "id = 'b-alice'").await, [left]);
+}
+
+/// What never comes is no end of a window: a check and a sweep say the same.
+#[tokio::test]
+async fn a_window_from_infinity_is_never_over() {
+    let database = migrated(Backend::Postgres).await;
+    database
+        .execute("UPDATE governance_budgets SET last_reset = 'infinity', max_limit = 5, current_usage = 5, reset_duration = '1d' WHERE id = 'b-alice'")
+        .await;
+    let (code, json) = tollgate().on(&database.url).json(&[
+        "budget",
+        "check",
+        "--virtual-key",
+        "vk-alice",
+        "--provider",
+        "none",
+    ]);
+    assert_eq!(code, 4, "{json:#}");
+    assert_eq!(json["result"]["blocked_by"]["budget_id"], "b-alice");
+    sweep(&database, "2027-01-01 00:00:00").await;
+    assert_eq!(
+        database
+            .one("SELECT CAST(CAST(current_usage AS integer) AS text) FROM governance_budgets WHERE id = 'b-alice'")
+            .await,
+        "5"
+    );
+}
+
 /// Later versions own a team's budgets by a column of the budget, and keep the flag on the team.
 #[rstest]
 #[tokio::test]
@@ -663,6 +715,32 @@ async fn concurrent_writers_add_up_exactly(
             Backend::Sqlite => assert!((found - expected).abs() < 1e-9, "{condition}: {found}"),
         }
     }
+}
+
+/// The table of requests is made when it is needed first, which may be while somebody writes for longer than SQLite waits.
+#[tokio::test]
+async fn the_first_request_waits_for_whoever_writes() {
+    let database = migrated(Backend::Sqlite).await;
+    let connection = database.another().await;
+    let budgets = Budgets::look(&connection, connection.dialect())
+        .await
+        .unwrap();
+    database.execute("BEGIN IMMEDIATE").await;
+    let cost: Cost = "1".parse().unwrap();
+    let record = budgets.record(
+        &connection,
+        "vk-alice",
+        "none",
+        &cost,
+        Some("r-1"),
+        at("2026-03-30 12:00:00"),
+    );
+    let release = async {
+        tokio::time::sleep(Duration::from_millis(5500)).await;
+        database.execute("COMMIT").await;
+    };
+    let (recorded, ()) = tokio::join!(record, release);
+    assert!(recorded.unwrap().recorded);
 }
 
 /// Every text of a table that names the key.

@@ -189,10 +189,21 @@ async fn a_secret_in_the_wrong_place_is_not_repeated(
     let database = fresh(backend).await;
     let created = create(&database, "replica");
     let secret = created["secret"].as_str().unwrap();
+    let (padded, named, longer) = (
+        &format!("{secret}\n"),
+        &format!("key={secret}"),
+        &format!("{secret}0"),
+    );
     for (arguments, code) in [
         (&["gateway-key", "authenticate", secret][..], 2),
+        (&["gateway-key", "list", named], 2),
         (&["gateway-key", "create", secret], 2),
+        (&["gateway-key", "create", padded], 2),
+        (&["gateway-key", "create", named], 2),
+        (&["gateway-key", "create", longer], 2),
         (&["gateway-key", "delete", secret], 1),
+        (&["gateway-key", "delete", padded], 1),
+        (&["gateway-key", "delete", named], 1),
     ] {
         for output in ["text", "json"] {
             let run = tollgate()

@@ -26,6 +26,7 @@ mod provider_key;
 mod providers;
 mod rebuild;
 mod resume;
+mod secrets;
 mod shapes;
 mod shared;
 mod squawk;

@@ -77,7 +77,10 @@ fn table(text: &'static str) -> Vec<Vec<&'static str>> {
 
 /// A fresh database as between copy and contract, where a model config may still be without a provider.
 async fn fresh(backend: Backend) -> TestDatabase {
-    let database = TestDatabase::new(backend).await;
+    filled(TestDatabase::new(backend).await).await
+}
+
+async fn filled(database: TestDatabase) -> TestDatabase {
     tollgate().on(&database.url).succeed(&[
         "migrate",
         "up",
@@ -517,6 +520,67 @@ async fn what_is_no_key_is_passed_over(
     assert_eq!(asked.resolve(target(), true, None).await, "provider");
 }
 
+/// A database that cannot say every white space there is.
+#[tokio::test]
+async fn another_encoding_than_utf_8_resolves_too() {
+    let database = filled(TestDatabase::encoded("LATIN1").await).await;
+    let asked = asked(&database).await;
+    let rows = provider(PROVIDER, "openai", "one", "enabled")
+        + &config("openai", "enabled")
+        + &central(
+            "d4000000-0000-4000-8000-000000000000",
+            " \t",
+            "2026-01-01 00:00:00+00:00",
+        )
+        + &centrals("3")
+        + &users_key(USER, "sk-user");
+    database.execute(&rows).await;
+    let target = || Target::ModelConfig(CONFIG.to_owned());
+    assert_eq!(asked.resolve(target(), false, None).await, "provider");
+    assert_eq!(asked.resolve(target(), true, None).await, "user");
+}
+
+/// A table that lost its key, and a UUID in two spellings where ids are texts: neither is a second provider.
+#[rstest]
+#[tokio::test]
+async fn a_row_that_stands_twice_is_no_second_provider(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = fresh(backend).await;
+    let asked = asked(&database).await;
+    let rows = provider(PROVIDER, "openai", "one", "enabled")
+        + &config("openai", "enabled")
+        + &centrals("1");
+    database.execute(&rows).await;
+    match backend {
+        Backend::Postgres => {
+            for table in ["ai_provider_keys", "chat_model_configs"] {
+                database
+                    .execute(&format!(
+                        "ALTER TABLE {table} DROP CONSTRAINT {table}_pkey; INSERT INTO {table} SELECT * FROM {table}"
+                    ))
+                    .await;
+            }
+        }
+        Backend::Sqlite => {
+            let upper = CONFIG.to_uppercase();
+            database
+                .execute(&format!(
+                    "INSERT INTO chat_model_configs (id, provider, model, context_limit, compression_threshold, enabled, ai_provider_id) \
+                     VALUES ('{upper}', 'openai', 'm', 1000, 70, false, '{PROVIDER}')"
+                ))
+                .await;
+            assert_eq!(
+                asked.resolve(Target::ModelConfig(upper), false, None).await,
+                "model_config_disabled",
+                "the spelling that was asked for"
+            );
+        }
+    }
+    let target = Target::ModelConfig(CONFIG.to_owned());
+    assert_eq!(asked.resolve(target, false, None).await, "provider");
+}
+
 #[rstest]
 #[tokio::test]
 async fn ciphertext_is_handed_over_as_it_is_and_never_printed(
@@ -636,6 +700,10 @@ async fn the_command_says_which_key_and_never_the_key(
         if backend == Backend::Postgres { 2 } else { 1 },
         "{json:#}"
     );
+    // A user that nobody has would mean the central key.
+    let padded = format!(" {USER}");
+    let (code, json) = resolve(&["--byok", "--user", &padded]);
+    assert_eq!(code, 2, "{json:#}");
     let (code, json) = tollgate.json(&["provider-key", "resolve", "--model-config", OTHER]);
     assert_eq!(
         (code, &json["error"]["code"]),

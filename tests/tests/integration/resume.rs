@@ -250,3 +250,47 @@ async fn a_booting_bifrost_and_tollgate_wait_for_each_other() {
     assert_eq!(run.code, 0, "{run:#?}");
     boot.await.unwrap().unwrap();
 }
+
+/// A killed writer leaves a journal on SQLite, and pages that are to be undone with it: who only reads may do that.
+#[tokio::test]
+async fn what_a_killed_writer_left_is_undone_before_it_is_read() {
+    let database = TestDatabase::new(Backend::Sqlite).await;
+    tollgate()
+        .on(&database.url)
+        .succeed(&["migrate", "up", "--track", "governance"]);
+    for sql in [
+        "CREATE TABLE filler (body text)",
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000) \
+         INSERT INTO filler SELECT printf('%.500c', 'a') FROM n",
+        "PRAGMA cache_size = 5",
+        "BEGIN IMMEDIATE",
+        // More than the cache holds, so that the file itself is being written.
+        "UPDATE filler SET body = printf('%.500c', 'b')",
+    ] {
+        database.execute(sql).await;
+    }
+    let file = std::path::PathBuf::from(database.url.trim_start_matches("sqlite://"));
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("gateway.db");
+    for end in ["", "-journal"] {
+        let name = |path: &std::path::Path| format!("{}{end}", path.display());
+        std::fs::copy(name(&file), name(&copy)).unwrap();
+    }
+    database.execute("ROLLBACK").await;
+    assert_ne!(
+        std::fs::read(&file).unwrap(),
+        std::fs::read(&copy).unwrap(),
+        "something is half-written"
+    );
+
+    let url = format!("sqlite://{}", copy.display());
+    tollgate()
+        .on(&url)
+        .succeed(&["migrate", "status", "--check"]);
+    tollgate().on(&url).succeed(&["verify"]);
+    assert_eq!(
+        std::fs::read(&file).unwrap(),
+        std::fs::read(&copy).unwrap(),
+        "as it was before"
+    );
+}
