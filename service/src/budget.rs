@@ -190,11 +190,19 @@ impl Budgets {
             self.notes_requests.store(true, Ordering::Relaxed);
         }
         let transaction = connection.begin().await.map_err(doing())?;
-        if let Some(request) = request
-            && !requests::note(&transaction, self.schema.dialect, request, virtual_key, now)
-                .await
-                .map_err(doing())?
-        {
+        let is_new = match request {
+            None => true,
+            Some(request) => {
+                requests::note(&transaction, self.schema.dialect, request, virtual_key, now)
+                    .await
+                    .inspect_err(|_| {
+                        // It may be gone, with a database that was restored under a pool that lives on.
+                        self.notes_requests.store(false, Ordering::Relaxed);
+                    })
+                    .map_err(doing())?
+            }
+        };
+        if !is_new {
             transaction.rollback().await.map_err(doing())?;
             self.exists(connection, virtual_key).await?;
             return Ok(Recorded {

@@ -253,8 +253,14 @@ impl Resolver {
             )),
             Target::Provider(id) => {
                 let ids = ids(dialect, id, "provider", &mut values)?;
+                let order = match dialect {
+                    Dialect::Postgres => "",
+                    Dialect::Sqlite => "ORDER BY p.id = ?1 DESC",
+                };
                 direct(
-                    &format!("(SELECT p.id FROM {PROVIDERS} p WHERE p.id IN {ids} LIMIT 1)"),
+                    &format!(
+                        "(SELECT p.id FROM {PROVIDERS} p WHERE p.id IN {ids} {order} LIMIT 1)"
+                    ),
                     "CAST(NULL AS text)",
                 )
             }
@@ -298,7 +304,7 @@ impl Resolver {
                     ),
                     format!(
                         " LEFT JOIN {USER_KEYS} u ON u.id = (SELECT o.id FROM {USER_KEYS} o WHERE o.ai_provider_id = n.id \
-                         AND o.user_id IN {user} AND {not_blank} {present} ORDER BY {}, o.id LIMIT 1)",
+                         AND o.user_id IN {user} AND o.id IS NOT NULL AND {not_blank} {present} ORDER BY {}, o.id LIMIT 1)",
                         order("updated_at", "DESC")
                     ),
                 )
@@ -421,6 +427,23 @@ struct Provider {
 }
 
 impl Found {
+    /// All that an answer could come from.
+    fn says(&self) -> impl PartialEq + '_ {
+        let provider = self.provider.as_ref().map(|provider| {
+            let texts = [&provider.id, &provider.kind, &provider.base_url];
+            let keys = [&provider.central, &provider.users].map(|key| {
+                key.as_ref()
+                    .map(|(id, key)| (id, key.expose(), key.encrypted_with()))
+            });
+            (texts, provider.enabled, provider.deleted, keys)
+        });
+        (
+            (&self.config, self.config_enabled, self.config_deleted),
+            (self.linked, &self.family),
+            provider,
+        )
+    }
+
     fn read(row: &QueryResult) -> std::result::Result<Self, DbErr> {
         let flag = |name: &str| Ok::<_, DbErr>(row.try_get::<i32>("", name)? == 1);
         let key = |id: &str, key: &str, lock: &str| {
@@ -454,19 +477,20 @@ impl Found {
 }
 
 /// The rows that are meant. SQLite tells spellings of one UUID apart, and the one that was asked for counts; a table that lost its
-/// key may hold a row twice, which is no second provider.
+/// key may hold a row twice, which is one where nothing tells the two apart.
 fn told_apart(mut found: Vec<Found>, target: &Target) -> Vec<Found> {
     if let Target::ModelConfig(id) = target
         && found.iter().any(|row| row.config.as_ref() == Some(id))
     {
         found.retain(|row| row.config.as_ref() == Some(id));
     }
-    let mut seen = BTreeSet::new();
-    found.retain(|row| {
-        let provider = row.provider.as_ref().map(|provider| provider.id.clone());
-        seen.insert((row.config.clone(), provider))
-    });
-    found
+    let mut apart: Vec<Found> = Vec::new();
+    for row in found {
+        if !apart.iter().any(|known| known.says() == row.says()) {
+            apart.push(row);
+        }
+    }
+    apart
 }
 
 /// The order of §A4: the model config, its provider, the user's key, the oldest central key, the deployment's, none.
@@ -496,6 +520,11 @@ fn decide(request: &Request<'_>, found: Vec<Found>) -> std::result::Result<Resol
         }
     }
     let family = row.family.unwrap_or_default();
+    if several && ids.iter().collect::<BTreeSet<_>>().len() < ids.len() {
+        return Err(Unusable::SeveralRows {
+            id: row.config.or(ids.into_iter().next()).unwrap_or_default(),
+        });
+    }
     if several {
         return Err(Unusable::Ambiguous {
             provider_type: family,

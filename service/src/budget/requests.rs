@@ -25,7 +25,9 @@ pub(super) async fn ensure(connection: &Connection) -> Result<(), DbErr> {
         Dialect::Postgres => "timestamptz",
         Dialect::Sqlite => "datetime",
     };
-    let made = connection
+    // Both or neither: whoever finds the table looks for no index.
+    let transaction = connection.begin().await?;
+    let made = transaction
         .execute_unprepared(&format!(
             "CREATE TABLE IF NOT EXISTS {TABLE} (request_id text NOT NULL PRIMARY KEY, virtual_key_id text NOT NULL, \
              recorded_at {kind} NOT NULL); \
@@ -35,7 +37,11 @@ pub(super) async fn ensure(connection: &Connection) -> Result<(), DbErr> {
     match made {
         // Somebody else made it at the same time.
         Err(error) if is_made_twice(&error) => Ok(()),
-        made => made.map(|_| ()),
+        Err(error) => Err(error),
+        Ok(_) => match transaction.commit().await {
+            Err(error) if is_made_twice(&error) => Ok(()),
+            done => done,
+        },
     }
 }
 

@@ -69,6 +69,12 @@ pub enum Unusable {
         /// The providers.
         ids: Vec<String>,
     },
+    /// Rows that differ have one id, which the table's key would have refused.
+    #[error("several rows that differ have one id: of {id}, its provider or its keys")]
+    SeveralRows {
+        /// The model config that was asked for, or the provider.
+        id: String,
+    },
     /// Users may bring keys, and neither a user's nor a central one is there.
     #[error("AI provider {id} has no key, and the user has none of their own for it")]
     UserKeyRequired {
@@ -97,6 +103,7 @@ impl Unusable {
             Self::ProviderDisabled { .. } => "provider_disabled",
             Self::NoProviderOfType { .. } => "no_provider",
             Self::Ambiguous { .. } => "ambiguous_provider",
+            Self::SeveralRows { .. } => "several_rows",
             Self::UserKeyRequired { .. } => "user_api_key_required",
             Self::MissingKey { .. } => "missing_api_key",
         }
@@ -117,6 +124,7 @@ impl Unusable {
                 "enable one in the gateway, or link the model config to one"
             }
             Self::Ambiguous { .. } => "link the model config to the one that is meant",
+            Self::SeveralRows { .. } => "leave one of them; the table has lost its primary key",
             Self::UserKeyRequired { .. } => {
                 "the user stores a key of their own, or the provider gets a central one"
             }

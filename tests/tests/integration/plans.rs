@@ -94,7 +94,8 @@ async fn whole(database: &TestDatabase, statement: &Statement) -> Vec<String> {
             }
             // `a` is what a statement made for itself: a row for each thing that was asked for.
             Backend::Sqlite => {
-                line.starts_with("SCAN") && !matches!(&line[5..], "a" | "CONSTANT ROW")
+                line.contains("AUTOMATIC")
+                    || line.starts_with("SCAN") && !matches!(&line[5..], "a" | "CONSTANT ROW")
             }
         })
         .map(|(line, _)| line.clone())

@@ -577,8 +577,22 @@ async fn a_row_that_stands_twice_is_no_second_provider(
             );
         }
     }
-    let target = Target::ModelConfig(CONFIG.to_owned());
-    assert_eq!(asked.resolve(target, false, None).await, "provider");
+    let target = || Target::ModelConfig(CONFIG.to_owned());
+    assert_eq!(asked.resolve(target(), false, None).await, "provider");
+    if backend == Backend::Postgres {
+        // Which of the two is meant, nobody can say.
+        database
+            .execute("ALTER TABLE ai_providers DROP CONSTRAINT ai_providers_pkey CASCADE; DROP INDEX ai_providers_name_unique; \
+                      INSERT INTO ai_providers SELECT * FROM ai_providers")
+            .await;
+        assert_eq!(asked.resolve(target(), false, None).await, "provider");
+        database
+            .execute("UPDATE ai_providers SET base_url = 'https://elsewhere.example.com' WHERE ctid = (SELECT min(ctid) FROM ai_providers)")
+            .await;
+        assert_eq!(asked.resolve(target(), false, None).await, "several_rows");
+        let by_type = Target::Type("openai".to_owned());
+        assert_eq!(asked.resolve(by_type, false, None).await, "several_rows");
+    }
 }
 
 #[rstest]
