@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use tollgate_service::gateway_key::without_secrets;
 
 use arguments::{Arguments, Output};
 use output::Answer;
@@ -61,9 +62,7 @@ fn usage(error: &clap::Error) -> ExitCode {
         output::stdout(text.trim_end());
         return ExitCode::SUCCESS;
     }
-    let rendered = tollgate_service::gateway_key::without_secrets(&without_passwords(
-        &error.render().to_string(),
-    ));
+    let rendered = without_secrets(&without_passwords(&error.render().to_string()));
     // The contract holds for wrong calls too: whoever asked for JSON gets JSON.
     let words: Vec<String> = std::env::args_os()
         .map(|word| word.to_string_lossy().into_owned())

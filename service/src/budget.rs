@@ -245,33 +245,34 @@ impl Budgets {
             Dialect::Sqlite => "real",
         };
         let mut values: Vec<Value> = vec![cost.as_str().into()];
-        let due = |link: &Link| match link.due(now) {
-            Due::Nothing => None,
-            Due::Reset(start) | Due::Align(start) => Some(start),
-        };
-        let over = || {
-            before
-                .iter()
-                .filter(|link| matches!(link.due(now), Due::Reset(_)))
-        };
-        let usage = match chain::parameters(dialect, over(), &mut values) {
-            none if none.is_empty() => "COALESCE(current_usage, 0)".to_owned(),
-            over => format!("CASE WHEN id IN ({over}) THEN 0 ELSE COALESCE(current_usage, 0) END"),
-        };
+        let mut over = Vec::new();
         let mut begins = String::new();
         for link in &before {
-            let Some(start) = due(link) else { continue };
-            let id = chain::parameters(dialect, std::iter::once(link), &mut values);
+            let start = match link.due(now) {
+                Due::Nothing => continue,
+                Due::Reset(start) => {
+                    over.push(link);
+                    start
+                }
+                Due::Align(start) => start,
+            };
+            let id = chain::parameters(dialect, [link], &mut values);
             values.push(instant::text(start).into());
             let start = instant::of_text(dialect, &dialect.parameter(values.len()));
             begins += &format!(" WHEN {id} THEN {start}");
         }
+        let usage = if over.is_empty() {
+            "COALESCE(current_usage, 0)".to_owned()
+        } else {
+            let over = chain::parameters(dialect, over, &mut values);
+            format!("CASE WHEN id IN ({over}) THEN 0 ELSE COALESCE(current_usage, 0) END")
+        };
         let last_reset = if begins.is_empty() {
             String::new()
         } else {
             format!(", last_reset = CASE id{begins} ELSE last_reset END")
         };
-        let ids = chain::parameters(dialect, before.iter(), &mut values);
+        let ids = chain::parameters(dialect, &before, &mut values);
         transaction
             .execute_raw(Statement::from_sql_and_values(
                 dialect.backend(),

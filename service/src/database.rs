@@ -30,7 +30,8 @@ enum Target {
 /// What a command wants to do with the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Look only. SQLite files are opened read-only, once what a killed writer left is undone; on PostgreSQL everything happens in one read-only transaction.
+    /// Look only. SQLite files are opened read-only, once what a killed writer left is undone; on PostgreSQL everything
+    /// happens in one read-only transaction.
     Read,
     /// Change what exists.
     Write,
@@ -249,18 +250,17 @@ impl Location {
     /// Lets SQLite undo what a writer left half-written that was killed. It does so by itself for whoever may write; what is
     /// committed stays as it is.
     async fn recover(&self, timeout: Duration) -> Result<()> {
-        let unwritable = |error: Error| match error {
-            Error::Database { source, .. } if needs_recovery(&source) => Error::ReadOnly {
-                place: self.display.clone(),
-                reason: format!(
-                    "a writer was killed, and what it left has to be undone first: {source}"
-                ),
-            },
-            other => other,
-        };
         let writer = Box::pin(self.connect(Access::Write, timeout))
             .await
-            .map_err(unwritable)?;
+            .map_err(|error| match error {
+                Error::Database { source, .. } if needs_recovery(&source) => Error::ReadOnly {
+                    place: self.display.clone(),
+                    reason: format!(
+                        "a writer was killed, and what it left has to be undone first: {source}"
+                    ),
+                },
+                other => other,
+            })?;
         writer
             .close()
             .await

@@ -317,12 +317,7 @@ impl GatewayKeys {
     }
 
     fn columns(&self) -> String {
-        let time = |column: &str| match self.dialect {
-            Dialect::Postgres => {
-                format!("to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')")
-            }
-            Dialect::Sqlite => format!("CAST({column} AS text)"),
-        };
+        let time = |column: &str| instant::as_text(self.dialect, column);
         format!(
             "COALESCE({}, '') AS id, {} AS name, {} AS secret_prefix, {} AS created_at, {} AS last_used_at",
             text(self.dialect, "id"),

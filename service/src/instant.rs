@@ -22,6 +22,24 @@ pub(crate) fn of_text(dialect: Dialect, expression: &str) -> String {
     }
 }
 
+/// The text of a time in a statement, which [`parse`] reads: on SQLite as it is written there.
+pub(crate) fn as_text(dialect: Dialect, time: &str) -> String {
+    match dialect {
+        Dialect::Postgres => {
+            format!("to_char({time} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')")
+        }
+        Dialect::Sqlite => format!("CAST({time} AS text)"),
+    }
+}
+
+/// A time as it is compared in a statement: SQLite's are texts of many spellings, read to the millisecond; NULL where it reads none.
+pub(crate) fn compared(dialect: Dialect, time: &str) -> String {
+    match dialect {
+        Dialect::Postgres => time.to_owned(),
+        Dialect::Sqlite => format!("julianday({time})"),
+    }
+}
+
 /// Reads a time as SQLite's drivers write it: `2026-03-29 10:11:12.123456789+00:00`, with a `T`, a `Z`, no fraction, no
 /// seconds, another offset, none (UTC), Go's ` +0000 UTC m=+0.1` behind it, or a bare date.
 ///

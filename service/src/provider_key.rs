@@ -5,6 +5,7 @@
 //! resolves, whatever the path.
 
 mod fallback;
+mod found;
 mod material;
 mod unusable;
 
@@ -12,7 +13,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::LazyLock;
 
-use sea_orm::{ConnectionTrait, DbErr, QueryResult, Statement, Value};
+use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
 use serde::Serialize;
 use tollgate_migration::Dialect;
 use tollgate_migration::providers::{
@@ -27,6 +28,7 @@ pub use unusable::Unusable;
 use crate::database::{Access, columns_of};
 use crate::error::{Error, Result};
 use crate::runner::Session;
+use found::{Found, told_apart};
 
 /// The one type that may do without a key: the credentials are those of the machine.
 const AMBIENT_TYPE: &str = "bedrock";
@@ -406,93 +408,6 @@ fn is_not_blank(dialect: Dialect, unicode: bool, column: &str) -> String {
     format!("{trim}({column}, '{blank}') <> ''")
 }
 
-/// One row of the answer.
-struct Found {
-    config: Option<String>,
-    config_enabled: bool,
-    config_deleted: bool,
-    linked: bool,
-    family: Option<String>,
-    provider: Option<Provider>,
-}
-
-struct Provider {
-    id: String,
-    kind: String,
-    base_url: String,
-    enabled: bool,
-    deleted: bool,
-    central: Option<(String, KeyMaterial)>,
-    users: Option<(String, KeyMaterial)>,
-}
-
-impl Found {
-    /// All that an answer could come from.
-    fn says(&self) -> impl PartialEq + '_ {
-        let provider = self.provider.as_ref().map(|provider| {
-            let texts = [&provider.id, &provider.kind, &provider.base_url];
-            let keys = [&provider.central, &provider.users].map(|key| {
-                key.as_ref()
-                    .map(|(id, key)| (id, key.expose(), key.encrypted_with()))
-            });
-            (texts, provider.enabled, provider.deleted, keys)
-        });
-        (
-            (&self.config, self.config_enabled, self.config_deleted),
-            (self.linked, &self.family),
-            provider,
-        )
-    }
-
-    fn read(row: &QueryResult) -> std::result::Result<Self, DbErr> {
-        let flag = |name: &str| Ok::<_, DbErr>(row.try_get::<i32>("", name)? == 1);
-        let key = |id: &str, key: &str, lock: &str| {
-            let id: Option<String> = row.try_get("", id)?;
-            let key: Option<String> = row.try_get("", key)?;
-            let lock: Option<String> = row.try_get("", lock)?;
-            Ok::<_, DbErr>(id.zip(key.and_then(|key| KeyMaterial::new(&key, lock))))
-        };
-        let id: Option<String> = row.try_get("", "provider")?;
-        let provider = match id {
-            None => None,
-            Some(id) => Some(Provider {
-                id,
-                kind: row.try_get("", "type")?,
-                base_url: row.try_get("", "base_url")?,
-                enabled: flag("enabled")?,
-                deleted: flag("deleted")?,
-                central: key("key_id", "key", "key_lock")?,
-                users: key("user_key_id", "user_key", "user_key_lock")?,
-            }),
-        };
-        Ok(Self {
-            config: row.try_get("", "config")?,
-            config_enabled: flag("config_enabled")?,
-            config_deleted: flag("config_deleted")?,
-            linked: flag("linked")?,
-            family: row.try_get("", "family")?,
-            provider,
-        })
-    }
-}
-
-/// The rows that are meant. SQLite tells spellings of one UUID apart, and the one that was asked for counts; a table that lost its
-/// key may hold a row twice, which is one where nothing tells the two apart.
-fn told_apart(mut found: Vec<Found>, target: &Target) -> Vec<Found> {
-    if let Target::ModelConfig(id) = target
-        && found.iter().any(|row| row.config.as_ref() == Some(id))
-    {
-        found.retain(|row| row.config.as_ref() == Some(id));
-    }
-    let mut apart: Vec<Found> = Vec::new();
-    for row in found {
-        if !apart.iter().any(|known| known.says() == row.says()) {
-            apart.push(row);
-        }
-    }
-    apart
-}
-
 /// The order of §A4: the model config, its provider, the user's key, the oldest central key, the deployment's, none.
 fn decide(request: &Request<'_>, found: Vec<Found>) -> std::result::Result<Resolved, Unusable> {
     let several = found.len() > 1;
@@ -520,15 +435,17 @@ fn decide(request: &Request<'_>, found: Vec<Found>) -> std::result::Result<Resol
         }
     }
     let family = row.family.unwrap_or_default();
-    if several && ids.iter().collect::<BTreeSet<_>>().len() < ids.len() {
-        return Err(Unusable::SeveralRows {
-            id: row.config.or(ids.into_iter().next()).unwrap_or_default(),
-        });
-    }
     if several {
-        return Err(Unusable::Ambiguous {
-            provider_type: family,
-            ids,
+        let apart: BTreeSet<&String> = ids.iter().collect();
+        return Err(if apart.len() < ids.len() {
+            Unusable::SeveralRows {
+                id: row.config.or(ids.into_iter().next()).unwrap_or_default(),
+            }
+        } else {
+            Unusable::Ambiguous {
+                provider_type: family,
+                ids,
+            }
         });
     }
     let Some(provider) = row.provider else {

@@ -3,13 +3,14 @@
 //!
 //! The foreign keys set NULL until contract makes them cascade: an owner column can be stale until then.
 
-use crate::ddl::{OnDelete, index};
+use crate::ddl::OnDelete;
 use crate::migration::{Context, Migration, Phase};
 use crate::plan::{Created, Loss};
 use crate::script::Script;
 
 use super::owners::{self, Legacy, Owner};
 use super::sharing;
+use super::tables::plain;
 use super::{BUDGETS, PROVIDER_CONFIGS};
 
 pub(super) const MIGRATION: Migration = Migration {
@@ -22,17 +23,13 @@ pub(super) const MIGRATION: Migration = Migration {
 };
 
 fn up(context: &Context, script: &mut Script) {
-    for owner in Owner::BOTH {
-        script.create_index(BUDGETS, &index(&owner.index(), &[owner.column()]));
+    for spec in plain(BUDGETS, &Owner::BOTH.map(Owner::column)) {
+        script.create_index(BUDGETS, &spec);
     }
     // Upstream has none at this version: what a key's request costs, and every deletion of a key, would read all configs.
-    script.create_index(
-        PROVIDER_CONFIGS,
-        &index(
-            &format!("idx_{PROVIDER_CONFIGS}_virtual_key_id"),
-            &["virtual_key_id"],
-        ),
-    );
+    for spec in plain(PROVIDER_CONFIGS, &["virtual_key_id"]) {
+        script.create_index(PROVIDER_CONFIGS, &spec);
+    }
     for owner in Owner::BOTH {
         let cascades = context.catalog.table(BUDGETS).is_some_and(|budgets| {
             budgets

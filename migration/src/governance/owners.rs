@@ -60,11 +60,6 @@ impl Owner {
         self.foreign_key().set_null()
     }
 
-    /// Upstream's index over the owner column.
-    pub fn index(self) -> String {
-        format!("idx_{BUDGETS}_{}", self.column())
-    }
-
     /// Whether this owner's table still has the legacy reference.
     pub fn has_legacy_reference(self, context: &Context) -> bool {
         context.catalog.has_column(self.table(), "budget_id")

@@ -156,17 +156,17 @@ fn period(dialect: Dialect, now: DateTime<Utc>) -> String {
 fn columns(schema: &Schema, owner: &str, cost: &str, now: DateTime<Utc>) -> String {
     let dialect = schema.dialect;
     let usage = "COALESCE(b.current_usage, 0)";
-    let (cost, last) = match dialect {
-        Dialect::Postgres => (
-            format!("CAST({cost} AS numeric)"),
-            // What never comes is no time of a window either, and to_char has no word for it.
-            "CASE WHEN b.last_reset = 'infinity' THEN 'infinity' \
-             ELSE to_char(b.last_reset AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') END",
-        ),
-        Dialect::Sqlite => (
-            format!("CAST({cost} AS real)"),
-            "CAST(b.last_reset AS text)",
-        ),
+    let cost = match dialect {
+        Dialect::Postgres => format!("CAST({cost} AS numeric)"),
+        Dialect::Sqlite => format!("CAST({cost} AS real)"),
+    };
+    let last = instant::as_text(dialect, "b.last_reset");
+    let last = match dialect {
+        // What never comes is no time of a window either, and has no spelling.
+        Dialect::Postgres => {
+            format!("CASE WHEN b.last_reset = 'infinity' THEN 'infinity' ELSE {last} END")
+        }
+        Dialect::Sqlite => last,
     };
     let flag = |condition: &str| format!("CASE WHEN {condition} THEN 1 ELSE 0 END");
     let alignments = schema.alignment_of_budgets().row_by_row();
@@ -314,7 +314,7 @@ pub(super) async fn locked<C: ConnectionTrait>(
         Dialect::Sqlite => "",
     };
     let mut values: Vec<Value> = vec!["0".into()];
-    let ids = parameters(dialect, links.iter(), &mut values);
+    let ids = parameters(dialect, links, &mut values);
     let sql = format!(
         "SELECT {} FROM {BUDGETS} b WHERE b.id IN ({ids}) ORDER BY b.id {lock}",
         columns(schema, "''", &dialect.parameter(1), now),
@@ -341,10 +341,11 @@ pub(super) async fn locked<C: ConnectionTrait>(
 /// The ids of budgets as parameters, so that the statement of every chain of a length is the same text, prepared once.
 pub(super) fn parameters<'a>(
     dialect: Dialect,
-    links: impl Iterator<Item = &'a Link>,
+    links: impl IntoIterator<Item = &'a Link>,
     values: &mut Vec<Value>,
 ) -> String {
     let places: Vec<String> = links
+        .into_iter()
         .map(|link| {
             values.push(link.id.as_str().into());
             dialect.parameter(values.len())

@@ -26,22 +26,21 @@ pub(super) async fn ensure(connection: &Connection) -> Result<(), DbErr> {
         Dialect::Sqlite => "datetime",
     };
     // Both or neither: whoever finds the table looks for no index.
-    let transaction = connection.begin().await?;
-    let made = transaction
-        .execute_unprepared(&format!(
-            "CREATE TABLE IF NOT EXISTS {TABLE} (request_id text NOT NULL PRIMARY KEY, virtual_key_id text NOT NULL, \
-             recorded_at {kind} NOT NULL); \
-             CREATE INDEX IF NOT EXISTS idx_{TABLE}_recorded_at ON {TABLE} (recorded_at);"
-        ))
-        .await;
-    match made {
+    let made = async {
+        let transaction = connection.begin().await?;
+        transaction
+            .execute_unprepared(&format!(
+                "CREATE TABLE IF NOT EXISTS {TABLE} (request_id text NOT NULL PRIMARY KEY, virtual_key_id text NOT NULL, \
+                 recorded_at {kind} NOT NULL); \
+                 CREATE INDEX IF NOT EXISTS idx_{TABLE}_recorded_at ON {TABLE} (recorded_at);"
+            ))
+            .await?;
+        transaction.commit().await
+    };
+    match made.await {
         // Somebody else made it at the same time.
         Err(error) if is_made_twice(&error) => Ok(()),
-        Err(error) => Err(error),
-        Ok(_) => match transaction.commit().await {
-            Err(error) if is_made_twice(&error) => Ok(()),
-            done => done,
-        },
+        made => made,
     }
 }
 

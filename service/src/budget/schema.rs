@@ -7,6 +7,7 @@ use tollgate_migration::Dialect;
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 
 use crate::database::columns_of;
+use crate::instant;
 
 /// Limits of tokens and requests.
 pub(crate) const RATE_LIMITS: &str = "governance_rate_limits";
@@ -98,10 +99,7 @@ impl Schema {
         for (table, column) in [(TEAMS, "team_id"), (CUSTOMERS, "customer_id")] {
             arms.extend(self.group_flag(table, BUDGETS, column, "budget_id"));
         }
-        Alignments {
-            arms,
-            row_by_row: false,
-        }
+        Alignments::of(arms)
     }
 
     /// Who says that the rate limit `b` is aligned, likewise.
@@ -118,10 +116,7 @@ impl Schema {
         for table in [TEAMS, CUSTOMERS] {
             arms.extend(self.group_flag(table, RATE_LIMITS, "-", "rate_limit_id"));
         }
-        Alignments {
-            arms,
-            row_by_row: false,
-        }
+        Alignments::of(arms)
     }
 
     fn own_flag(&self, table: &str) -> Vec<Arm> {
@@ -169,12 +164,15 @@ impl Schema {
         if !self.all(&[(table, "created_at"), (table, "updated_at")]) {
             return "1 = 1".to_owned();
         }
-        let instant = |expression: &str| match self.dialect {
-            Dialect::Postgres => expression.to_owned(),
-            // As Go prints a time of its own, which SQLite does not read; of another offset it says nothing.
-            Dialect::Sqlite => format!(
-                "COALESCE(julianday({expression}), CASE WHEN {expression} LIKE '% +0000 UTC%' THEN julianday(substr({expression}, 1, 19)) END)"
-            ),
+        let instant = |time: &str| {
+            let read = instant::compared(self.dialect, time);
+            match self.dialect {
+                Dialect::Postgres => read,
+                // As Go prints a time of its own, which SQLite does not read; of another offset it says nothing.
+                Dialect::Sqlite => format!(
+                    "COALESCE({read}, CASE WHEN {time} LIKE '% +0000 UTC%' THEN julianday(substr({time}, 1, 19)) END)"
+                ),
+            }
         };
         let updated = instant(&format!("{alias}.updated_at"));
         // A time that is not read as one says nothing.
@@ -211,6 +209,13 @@ struct Arm {
 }
 
 impl Alignments {
+    fn of(arms: Vec<Arm>) -> Self {
+        Self {
+            arms,
+            row_by_row: false,
+        }
+    }
+
     /// The same for a handful of rows: each asks its own owner. Otherwise PostgreSQL may read every virtual key that has the flag
     /// into a hash first, which pays for a sweep and not for a request; an OFFSET keeps it from that.
     pub(crate) fn row_by_row(self) -> Self {

@@ -41,12 +41,12 @@ struct Due {
 }
 
 fn before(dialect: Dialect, column: &str, at: DateTime<Utc>) -> String {
-    let at = instant::literal(dialect, at);
-    match dialect {
-        Dialect::Postgres => format!("r.{column} < {at}"),
-        // Whatever the spelling, to the millisecond.
-        Dialect::Sqlite => format!("julianday(r.{column}) < julianday({at})"),
-    }
+    let compared = |time: &str| instant::compared(dialect, time);
+    format!(
+        "{} < {}",
+        compared(&format!("r.{column}")),
+        compared(&instant::literal(dialect, at))
+    )
 }
 
 impl Flows<'_> {

@@ -12,6 +12,27 @@ struct Heard {
 }
 
 impl Heard {
+    /// What filling a database says, which has secrets from then on.
+    fn seeding(database: &TestDatabase, track: &str, profile: &str) -> Self {
+        let mut heard = Self {
+            url: database.url.clone(),
+            said: String::new(),
+        };
+        heard.run(
+            &[
+                "seed",
+                "--track",
+                track,
+                "--profile",
+                profile,
+                "--virtual-keys",
+                "40",
+            ],
+            0,
+        );
+        heard
+    }
+
     fn hear(&mut self, run: &Run) {
         self.said.push_str(&run.stdout);
         self.said.push_str(&run.stderr);
@@ -70,22 +91,7 @@ async fn a_cutover_says_no_key(#[values(Backend::Sqlite, Backend::Postgres)] bac
     let folder = tempfile::tempdir().unwrap();
     let snapshot = folder.path().join("snapshot.json");
     let snapshot = snapshot.to_str().unwrap();
-    let mut heard = Heard {
-        url: database.url.clone(),
-        said: String::new(),
-    };
-    heard.run(
-        &[
-            "seed",
-            "--track",
-            "providers",
-            "--profile",
-            "coder-legacy",
-            "--virtual-keys",
-            "40",
-        ],
-        0,
-    );
+    let mut heard = Heard::seeding(&database, "providers", "coder-legacy");
     assert_eq!(
         database
             .one("SELECT count(*) || '' FROM user_chat_provider_keys WHERE api_key LIKE 'made-up-own-%'")
@@ -155,22 +161,7 @@ async fn virtual_keys_and_credentials_stay_unsaid(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
 ) {
     let database = TestDatabase::new(backend).await;
-    let mut heard = Heard {
-        url: database.url.clone(),
-        said: String::new(),
-    };
-    heard.run(
-        &[
-            "seed",
-            "--track",
-            "governance",
-            "--profile",
-            "bifrost-credentials",
-            "--virtual-keys",
-            "40",
-        ],
-        0,
-    );
+    let mut heard = Heard::seeding(&database, "governance", "bifrost-credentials");
     assert_ne!(database.count("oauth_user_tokens").await, 0);
     heard.run(
         &["migrate", "up", "--adopt", "--shared-budgets", "clone"],

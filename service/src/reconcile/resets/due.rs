@@ -56,14 +56,6 @@ pub(super) const KINDS: [Kind; 2] = [
     },
 ];
 
-/// A time as it is compared: SQLite's are texts of many spellings.
-fn compared(dialect: Dialect, expression: &str) -> String {
-    match dialect {
-        Dialect::Postgres => expression.to_owned(),
-        Dialect::Sqlite => format!("julianday({expression})"),
-    }
-}
-
 /// SQLite reads a text as the time that the gateway means: a whole date and time in one of the forms that its drivers write.
 /// Of others it may read one that is none (`2026-02-30`, `now`), or none where there is one (`+0200 CEST`).
 fn is_plain(text: &str) -> String {
@@ -106,7 +98,7 @@ impl Counter {
         let read = format!("b.read_{number}");
         let last = format!("b.{}", self.last);
         let start = format!("{w}.start");
-        let then = compared(dialect, &read);
+        let then = instant::compared(dialect, &read);
         let aligned = format!("{start} IS NOT NULL AND {}", alignments.is_on());
         // What began with a unit followed the calendar then.
         let boundary = match dialect {
@@ -126,8 +118,8 @@ impl Counter {
              WHEN {then} <= {cutoff} OR {boundary} OR COALESCE(b.{usage}, 0) = 0 OR NOT {young} THEN 'reset' ELSE 'align' END \
              WHEN {then} <= {cutoff} THEN 'reset' END AS action_{number}, {last} AS last_{number}, \
              CASE WHEN {aligned} THEN {start} ELSE {now} END AS start_{number}",
-            start_then = compared(dialect, &start),
-            cutoff = compared(dialect, &format!("{w}.cutoff")),
+            start_then = instant::compared(dialect, &start),
+            cutoff = instant::compared(dialect, &format!("{w}.cutoff")),
             usage = self.usage,
             young = alignments.may_be_on_since(&start),
             now = instant::literal(dialect, now),
