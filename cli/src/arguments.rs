@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tollgate_service::doctor::Samples;
 use tollgate_service::{Phase, Track};
 
@@ -26,6 +26,17 @@ pub(crate) struct Arguments {
     /// The database: postgres://user@host:5432/name or sqlite://path/to/file.db
     #[arg(long, global = true, value_name = "URL", hide_env_values = true)]
     pub database_url: Option<String>,
+
+    /// A file that holds the database's address, or `-` for standard input: every user of a machine sees the arguments of its
+    /// processes, a password in --database-url among them
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "TOLLGATE_DATABASE_URL_FILE",
+        conflicts_with = "database_url"
+    )]
+    pub database_url_file: Option<std::path::PathBuf>,
 
     /// The track to work on; may be repeated [default: those that the database carries]
     #[arg(
@@ -61,6 +72,17 @@ pub(crate) struct Arguments {
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 10, env = "TOLLGATE_CONNECT_TIMEOUT",
           value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub connect_timeout: u64,
+
+    /// How long a statement waits for somebody else's lock on a table or row: 5s, 500ms; a bare number is seconds
+    #[arg(
+        long,
+        global = true,
+        value_name = "DURATION",
+        default_value = "5s",
+        env = "TOLLGATE_LOCK_TIMEOUT",
+        value_parser = patience
+    )]
+    pub lock_timeout: Duration,
 
     /// Log more; repeat for more still
     #[arg(short, long, global = true, action = ArgAction::Count)]
@@ -280,7 +302,11 @@ pub(crate) struct Choice {
     #[arg(long, value_enum, value_name = "HOW", env = "TOLLGATE_NAME_CONFLICTS")]
     pub name_conflicts: Option<ConflictWord>,
     /// Go on although policy flags of chat providers go; `doctor` says what changes for whom
-    #[arg(long, env = "TOLLGATE_ACCEPT_POLICY_CHANGE")]
+    #[arg(
+        long,
+        env = "TOLLGATE_ACCEPT_POLICY_CHANGE",
+        value_parser = clap::builder::BoolishValueParser::new()
+    )]
     pub accept_policy_change: bool,
 }
 
@@ -413,12 +439,40 @@ pub(crate) enum Reconcile {
     All(Routine),
 }
 
+/// A duration that is waited; a bare number is seconds.
+fn patience(word: &str) -> Result<Duration, String> {
+    let seconds = word.parse::<u64>().ok().map(Duration::from_secs);
+    let parsed = seconds.or_else(|| {
+        tollgate_service::duration::parse(word)
+            .filter(|nanoseconds| *nanoseconds > 0)
+            .map(|nanoseconds| Duration::from_nanos(nanoseconds.unsigned_abs()))
+    });
+    parsed
+        .filter(|waits| (1..=86_400_000).contains(&waits.as_millis()))
+        .ok_or_else(|| "a duration from 1ms to 24h, such as 5s or 500ms".to_owned())
+}
+
 fn ttl(word: &str) -> Result<Duration, String> {
     match tollgate_service::duration::parse(word) {
         Some(nanoseconds) if nanoseconds > 0 => {
             Ok(Duration::from_nanos(nanoseconds.unsigned_abs()))
         }
         _ => Err("a duration above zero, such as 30d, 12h or 1h30m".to_owned()),
+    }
+}
+
+impl Reconcile {
+    /// How the routine runs, whichever it is.
+    pub(crate) fn how(&self) -> &Routine {
+        match self {
+            Self::Credentials { how, .. }
+            | Self::Flows { how, .. }
+            | Self::HeaderRequirements { how, .. } => how,
+            Self::Resets { routine, .. }
+            | Self::ProviderKeys { routine, .. }
+            | Self::Config { routine, .. } => routine,
+            Self::HeaderKeys(how) | Self::Billing(how) | Self::All(how) => how,
+        }
     }
 }
 
@@ -758,7 +812,52 @@ pub(crate) struct Demo {
     pub keep: bool,
 }
 
+impl Arguments {
+    /// Reads the command line of this process. A variable of Tollgate's that is empty counts as unset, as compose files and
+    /// manifests write it.
+    pub(crate) fn read() -> Result<Self, clap::Error> {
+        let matches = without_empty_variables(Self::command()).try_get_matches()?;
+        Self::from_arg_matches(&matches)
+    }
+}
+
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| {
+        let empty = arg
+            .get_env()
+            .and_then(std::env::var_os)
+            .is_some_and(|value| value.is_empty());
+        if empty {
+            // There is no way to take a variable from an argument; nobody sets this one.
+            arg.env("TOLLGATE_NO_SUCH_VARIABLE").hide_env(true)
+        } else {
+            arg
+        }
+    });
+    command.mut_subcommands(without_empty_variables)
+}
+
 impl Command {
+    /// Whether the command only reads, so that a signal may end it anywhere.
+    pub(crate) fn only_reads(&self) -> bool {
+        match self {
+            Self::Migrate(Migrate::Status { .. } | Migrate::Plan { .. })
+            | Self::Migrate(Migrate::Adopt { dry_run: true, .. })
+            | Self::Doctor(_)
+            | Self::Snapshot { .. }
+            | Self::Verify { .. }
+            | Self::Schema(Schema::Diff { .. })
+            | Self::Budget(BudgetCommand::Check { .. } | BudgetCommand::List { .. })
+            | Self::ProviderKey(_)
+            | Self::GatewayKey(GatewayKeyCommand::List)
+            | Self::BillingMode(BillingMode::Get { .. } | BillingMode::Strip { .. })
+            | Self::WorkspaceSecret(_)
+            | Self::History { .. } => true,
+            Self::Reconcile(routine) => routine.how().dry_run || routine.how().check,
+            _ => false,
+        }
+    }
+
     /// The command's name in the JSON answer.
     pub(crate) fn name(&self) -> &'static str {
         match self {

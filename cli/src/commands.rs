@@ -70,9 +70,10 @@ pub(crate) fn session(arguments: &Arguments, wait_lock: Duration) -> Result<Sess
             .ok()
             .filter(|url| !url.trim().is_empty())
     };
-    let given = match &arguments.database_url {
-        Some(url) => Some(url.clone()).filter(|url| !url.trim().is_empty()),
-        None => variable("TOLLGATE_DATABASE_URL").or_else(|| variable("DATABASE_URL")),
+    let given = match (&arguments.database_url, &arguments.database_url_file) {
+        (Some(url), _) => Some(url.clone()).filter(|url| !url.trim().is_empty()),
+        (None, Some(file)) => Some(crate::input::text(file)?).filter(|url| !url.trim().is_empty()),
+        (None, None) => variable("TOLLGATE_DATABASE_URL").or_else(|| variable("DATABASE_URL")),
     };
     let Some(url) = given else {
         return Err(Error::usage(
@@ -80,8 +81,10 @@ pub(crate) fn session(arguments: &Arguments, wait_lock: Duration) -> Result<Sess
             "pass --database-url URL or set DATABASE_URL; `tollgate demo` needs none",
         ));
     };
+    let mut location = Location::parse(url.trim())?;
+    location.lock_timeout = arguments.lock_timeout;
     Ok(Session {
-        location: Location::parse(url.trim())?,
+        location,
         tracks: arguments.tracks.clone(),
         connect_timeout: Duration::from_secs(arguments.connect_timeout),
         wait_lock,

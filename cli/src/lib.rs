@@ -2,6 +2,7 @@
 
 mod arguments;
 mod commands;
+mod input;
 mod output;
 mod progress;
 mod signals;
@@ -10,8 +11,8 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use tollgate_service::Error;
 use tollgate_service::gateway_key::without_secrets;
 
 use arguments::{Arguments, Output};
@@ -19,7 +20,7 @@ use output::Answer;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match Arguments::read() {
         Ok(arguments) => arguments,
         Err(error) => return usage(&error),
     };
@@ -38,7 +39,15 @@ pub fn main() -> ExitCode {
     let started = Instant::now();
     let code = runtime.block_on(async {
         let stop = signals::watch();
-        let answer = commands::run(&arguments, &stop).await;
+        let answer = if arguments.command.only_reads() {
+            tokio::select! {
+                answer = commands::run(&arguments, &stop) => answer,
+                // Nothing is under way that would have to come to an end.
+                signal = stop.requested() => Answer::failed(arguments.command.name(), Error::Stopped { signal }),
+            }
+        } else {
+            commands::run(&arguments, &stop).await
+        };
         output::print(&answer, &arguments, started.elapsed())
     });
     // A driver's thread that hangs in a dead connection must not keep the process.

@@ -199,16 +199,19 @@ pub(crate) fn print(answer: &Answer, arguments: &Arguments, elapsed: Duration) -
         }
         return answer.exit_code;
     }
-    match arguments.output {
-        Output::Json => stdout(&answer.json(millis)),
+    let written = match arguments.output {
+        Output::Json => write(format!("{}\n", answer.json(millis)).as_bytes()),
         Output::Text => {
-            if let View::Raw(bytes) = &answer.view {
-                let _ = std::io::stdout().lock().write_all(bytes);
-            }
             let body = text::render(&answer.report, &answer.view, answer.error.is_some());
+            let mut bytes = match &answer.view {
+                View::Raw(bytes) => bytes.clone(),
+                _ => Vec::new(),
+            };
             if !body.is_empty() {
-                stdout(body.trim_end());
+                bytes.extend_from_slice(body.trim_end().as_bytes());
+                bytes.push(b'\n');
             }
+            let written = write(&bytes);
             if let Some(problem) = &answer.error {
                 let mut message = format!("error: {}", problem.message);
                 if !problem.hint.is_empty() {
@@ -216,12 +219,29 @@ pub(crate) fn print(answer: &Answer, arguments: &Arguments, elapsed: Duration) -
                 }
                 stderr(&message);
             }
+            written
+        }
+    };
+    match written {
+        Ok(()) => answer.exit_code,
+        Err(error) => {
+            // Whoever asked has no answer; what was done is done all the same.
+            stderr(&format!("error: the result could not be written: {error}"));
+            answer.exit_code.max(1)
         }
     }
-    answer.exit_code
 }
 
-/// A line on stdout. A reader that has gone away is no reason to fail a migration that is done.
+/// Bytes on stdout, all of them or an error.
+fn write(bytes: &[u8]) -> std::io::Result<()> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    let mut out = std::io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush())
+}
+
+/// A line on stdout, where nothing depends on whether it is read.
 pub(crate) fn stdout(line: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }

@@ -166,6 +166,8 @@ pub struct Catalog {
     pub enums: BTreeMap<String, Vec<String>>,
     /// Views, rules and triggers by the columns they read.
     pub dependents: Vec<Dependent>,
+    /// Relations with a name of Tollgate's own (`tollgate_…`) that are no ordinary tables.
+    pub others: std::collections::BTreeSet<String>,
     /// SQLite: whether there is any view or trigger. `DROP COLUMN` looks at all of them, and fails for a broken one
     /// that has nothing to do with the column.
     pub has_views_or_triggers: bool,
@@ -194,6 +196,11 @@ impl Catalog {
     /// Whether the table exists.
     pub fn has_table(&self, name: &str) -> bool {
         self.tables.contains_key(name)
+    }
+
+    /// Whether something that is no ordinary table has the name, one of Tollgate's own.
+    pub fn is_other_relation(&self, name: &str) -> bool {
+        self.others.contains(name)
     }
 
     /// Whether the table exists and has the column.

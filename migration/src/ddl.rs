@@ -291,17 +291,27 @@ impl IndexSpec {
     }
 
     /// The statement that creates it.
-    pub fn sql(&self, dialect: Dialect, table: &str, concurrently: bool) -> String {
+    pub fn sql(&self, dialect: Dialect, table: &str) -> String {
+        self.statement(dialect, "", &dialect.quote(table))
+    }
+
+    /// The statement that builds it beside writers on PostgreSQL. It names the schema, for it runs outside a transaction and
+    /// so without the settings of one.
+    pub fn sql_concurrently(&self, schema: &str, table: &str) -> String {
+        let dialect = Dialect::Postgres;
+        let place = format!("{}.{}", dialect.quote(schema), dialect.quote(table));
+        self.statement(dialect, "CONCURRENTLY ", &place)
+    }
+
+    fn statement(&self, dialect: Dialect, how: &str, place: &str) -> String {
         let condition = self
             .predicate
             .as_ref()
             .map_or_else(String::new, |condition| format!(" WHERE {condition}"));
         format!(
-            "CREATE {}INDEX {}{} ON {}({}){condition}",
+            "CREATE {}INDEX {how}{} ON {place}({}){condition}",
             if self.unique { "UNIQUE " } else { "" },
-            if concurrently { "CONCURRENTLY " } else { "" },
             dialect.quote(&self.name),
-            dialect.quote(table),
             self.body(dialect)
         )
     }

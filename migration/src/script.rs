@@ -216,7 +216,7 @@ impl Script {
         for index in &spec.indexes {
             if !(index.constraint && dialect == Dialect::Postgres) {
                 self.ddl(
-                    index.sql(dialect, &spec.name, false),
+                    index.sql(dialect, &spec.name),
                     format!("index {}", index.name),
                     Blocks::Nothing,
                 );
@@ -226,7 +226,7 @@ impl Script {
     }
 
     fn remember_index(&mut self, table: &str, spec: &IndexSpec) {
-        let definition = spec.sql(self.dialect(), table, false);
+        let definition = spec.sql(self.dialect(), table);
         if let Some(table) = self.catalog.tables.get_mut(table) {
             table.indexes.retain(|index| index.name != spec.name);
             table.indexes.push(Index {
@@ -255,7 +255,8 @@ impl Script {
                 self.boundary();
                 self.plan.units.push(Unit::Alone(Statement {
                     sql: format!(
-                        "DROP INDEX CONCURRENTLY IF EXISTS {}",
+                        "DROP INDEX CONCURRENTLY IF EXISTS {}.{}",
+                        dialect.quote(&self.catalog.schema),
                         dialect.quote(&spec.name)
                     ),
                     purpose: format!("index {} was left half-built", spec.name),
@@ -269,7 +270,7 @@ impl Script {
         if dialect == Dialect::Postgres {
             self.boundary();
             self.plan.units.push(Unit::Alone(Statement {
-                sql: spec.sql(dialect, table, true),
+                sql: spec.sql_concurrently(&self.catalog.schema, table),
                 purpose: format!("index {}, built while the gateway works", spec.name),
                 blocks: Blocks::Nothing,
                 counted: None,
@@ -277,7 +278,7 @@ impl Script {
             }));
         } else {
             self.ddl(
-                spec.sql(dialect, table, false),
+                spec.sql(dialect, table),
                 format!("index {}", spec.name),
                 Blocks::Writers,
             );

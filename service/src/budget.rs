@@ -6,7 +6,7 @@
 mod amount;
 mod chain;
 mod cost;
-mod requests;
+pub(crate) mod requests;
 pub(crate) mod schema;
 pub mod window;
 

@@ -1,63 +1,148 @@
-//! The one connection type of this crate: sea-orm's, with a place where tests make a statement fail.
+//! The one connection type of this crate, which is sea-orm's [`ConnectionTrait`].
+//!
+//! On PostgreSQL it is Tollgate's own: every statement stands in an explicit transaction with its settings and has no name, so
+//! that it works through a pooler in transaction mode, and a row that a policy hides is an error ([`server`]). On SQLite, and
+//! for a gateway's own pool, it is sea-orm's. Tests make the n-th statement of either fail.
+
+mod server;
+mod settings;
+mod told;
+mod watch;
+mod work;
+
+use std::fmt;
+use std::sync::Arc;
 
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult,
     QueryResult, Statement, TransactionTrait,
 };
-use sqlx::{PgPool, SqlitePool};
+use sqlx::SqlitePool;
 use tollgate_migration::Dialect;
 
 use crate::fault;
 
+pub(crate) use server::{Server, ServerTransaction, Wire};
+pub(crate) use settings::{Opening, Settings};
+pub(crate) use told::{Told, Trouble, of, query_failed};
+pub(crate) use work::Work;
+
 /// One connection to a database; or a gateway's own pool, where it embeds this crate.
-#[derive(Clone, Debug)]
-pub struct Connection(DatabaseConnection);
+#[derive(Clone)]
+pub struct Connection(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    /// sea-orm's: SQLite, and a gateway's own pool.
+    Pool(DatabaseConnection),
+    /// Tollgate's own to a PostgreSQL server.
+    Server(Server),
+}
 
 /// A gateway's own pool, for what it asks and writes at run time ([`crate::budget`], [`crate::provider_key`],
 /// [`crate::gateway_key`]). Statements keep their text from call to call, so that the pool's cache of
-/// prepared statements serves them. The runner and the routines make connections of their own.
+/// prepared statements serves them. Nothing is set on its connections: row security and what a pooler needs are the
+/// gateway's. The runner and the routines make connections of their own.
 impl From<DatabaseConnection> for Connection {
     fn from(pool: DatabaseConnection) -> Self {
-        Self(pool)
+        Self(Kind::Pool(pool))
+    }
+}
+
+impl From<Server> for Connection {
+    fn from(server: Server) -> Self {
+        Self(Kind::Server(server))
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_tuple("Connection")
+            .field(&self.get_database_backend())
+            .finish()
     }
 }
 
 /// A transaction on a [`Connection`]; rolled back when dropped.
-#[derive(Debug)]
-pub struct Transaction(DatabaseTransaction);
+pub struct Transaction(Begun);
+
+enum Begun {
+    Pool(DatabaseTransaction),
+    Server(ServerTransaction),
+}
 
 impl Connection {
     /// A write transaction. On SQLite it takes the write lock at once, so that it cannot fail half-way for want of it.
     ///
     /// # Errors
-    /// What the database says.
+    /// What the database says; under a run's lock also that the lock is lost.
     pub async fn begin(&self) -> Result<Transaction, DbErr> {
         fault::statement()?;
-        self.0
-            .begin_with_options(sea_orm::TransactionOptions {
-                // A server's default may be another: a snapshot that outlives a statement would hold up index builds.
-                isolation_level: (self.0.get_database_backend() == DbBackend::Postgres)
-                    .then_some(sea_orm::IsolationLevel::ReadCommitted),
-                sqlite_transaction_mode: Some(sea_orm::SqliteTransactionMode::Immediate),
-                ..Default::default()
-            })
-            .await
-            .map(Transaction)
+        match &self.0 {
+            Kind::Pool(pool) => pool
+                .begin_with_options(sea_orm::TransactionOptions {
+                    // A server's default may be another: a snapshot that outlives a statement would hold up index builds.
+                    isolation_level: (pool.get_database_backend() == DbBackend::Postgres)
+                        .then_some(sea_orm::IsolationLevel::ReadCommitted),
+                    sqlite_transaction_mode: Some(sea_orm::SqliteTransactionMode::Immediate),
+                    ..Default::default()
+                })
+                .await
+                .map(|begun| Transaction(Begun::Pool(begun))),
+            Kind::Server(server) => server
+                .begin()
+                .await
+                .map(|begun| Transaction(Begun::Server(begun))),
+        }
+    }
+
+    /// Runs a statement that a transaction refuses, such as a concurrent index build.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn execute_alone(&self, sql: &str) -> Result<(), DbErr> {
+        fault::statement()?;
+        match &self.0 {
+            Kind::Pool(pool) => pool.execute_unprepared(sql).await.map(|_| ()),
+            Kind::Server(server) => server.alone(sql).await,
+        }
+    }
+
+    /// The same connection for a run under a lock of PostgreSQL's.
+    pub(crate) fn under(self, work: &Arc<Work>) -> Self {
+        match self.0 {
+            Kind::Server(server) => Self(Kind::Server(server.under(Arc::clone(work)))),
+            pool => Self(pool),
+        }
+    }
+
+    /// The server's connection, where it is Tollgate's own to PostgreSQL.
+    pub(crate) fn into_server(self) -> Result<Server, Self> {
+        match self.0 {
+            Kind::Server(server) => Ok(server),
+            pool => Err(Self(pool)),
+        }
     }
 
     /// The dialect that the database speaks.
     pub fn dialect(&self) -> Dialect {
-        match self.0.get_database_backend() {
+        match self.get_database_backend() {
             DbBackend::Postgres => Dialect::Postgres,
             _ => Dialect::Sqlite,
         }
     }
 
     /// The driver's own handle, for what streams: rows by the million, and `COPY`.
-    pub(crate) fn driver(&self) -> Driver<'_> {
-        match self.0.get_database_backend() {
-            DbBackend::Postgres => Driver::Postgres(self.0.get_postgres_connection_pool()),
-            _ => Driver::Sqlite(self.0.get_sqlite_connection_pool()),
+    pub(crate) async fn driver(&self) -> Result<Driver<'_>, DbErr> {
+        match &self.0 {
+            Kind::Server(server) => server.wire().await.map(Box::new).map(Driver::Postgres),
+            Kind::Pool(pool) if pool.get_database_backend() == DbBackend::Sqlite => {
+                Ok(Driver::Sqlite(pool.get_sqlite_connection_pool()))
+            }
+            Kind::Pool(_) => Err(DbErr::Custom(
+                "what streams needs a connection of Tollgate's own".to_owned(),
+            )),
         }
     }
 
@@ -66,13 +151,16 @@ impl Connection {
     /// # Errors
     /// What the driver says.
     pub async fn close(self) -> Result<(), DbErr> {
-        self.0.close().await
+        match self.0 {
+            Kind::Pool(pool) => pool.close().await,
+            Kind::Server(server) => server.close().await,
+        }
     }
 }
 
-/// A pool of the one connection.
+/// The driver's own handle.
 pub(crate) enum Driver<'a> {
-    Postgres(&'a PgPool),
+    Postgres(Box<Wire>),
     Sqlite(&'a SqlitePool),
 }
 
@@ -83,7 +171,10 @@ impl Transaction {
     /// What the database says; nothing was kept then.
     pub async fn commit(self) -> Result<(), DbErr> {
         fault::statement()?;
-        self.0.commit().await
+        match self.0 {
+            Begun::Pool(begun) => begun.commit().await,
+            Begun::Server(begun) => begun.commit().await,
+        }
     }
 
     /// Undoes it all.
@@ -91,26 +182,38 @@ impl Transaction {
     /// # Errors
     /// What the database says; the connection is gone then, and the transaction with it.
     pub async fn rollback(self) -> Result<(), DbErr> {
-        self.0.rollback().await
+        match self.0 {
+            Begun::Pool(begun) => begun.rollback().await,
+            Begun::Server(begun) => begun.rollback().await,
+        }
     }
 }
 
 macro_rules! delegate {
-    ($type:ty) => {
+    ($type:ty, $kind:ident) => {
         #[async_trait::async_trait]
         impl ConnectionTrait for $type {
             fn get_database_backend(&self) -> DbBackend {
-                self.0.get_database_backend()
+                match &self.0 {
+                    $kind::Pool(pool) => pool.get_database_backend(),
+                    $kind::Server(_) => DbBackend::Postgres,
+                }
             }
 
             async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
                 fault::statement()?;
-                self.0.execute_raw(statement).await
+                match &self.0 {
+                    $kind::Pool(pool) => pool.execute_raw(statement).await,
+                    $kind::Server(server) => server.execute(&statement).await,
+                }
             }
 
             async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
                 fault::statement()?;
-                self.0.execute_unprepared(sql).await
+                match &self.0 {
+                    $kind::Pool(pool) => pool.execute_unprepared(sql).await,
+                    $kind::Server(server) => server.simple(sql).await,
+                }
             }
 
             async fn query_one_raw(
@@ -118,16 +221,22 @@ macro_rules! delegate {
                 statement: Statement,
             ) -> Result<Option<QueryResult>, DbErr> {
                 fault::statement()?;
-                self.0.query_one_raw(statement).await
+                match &self.0 {
+                    $kind::Pool(pool) => pool.query_one_raw(statement).await,
+                    $kind::Server(server) => server.one(&statement).await,
+                }
             }
 
             async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
                 fault::statement()?;
-                self.0.query_all_raw(statement).await
+                match &self.0 {
+                    $kind::Pool(pool) => pool.query_all_raw(statement).await,
+                    $kind::Server(server) => server.all(&statement).await,
+                }
             }
         }
     };
 }
 
-delegate!(Connection);
-delegate!(Transaction);
+delegate!(Connection, Kind);
+delegate!(Transaction, Begun);

@@ -2,16 +2,20 @@
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::connection::Connection;
-use sea_orm::{ConnectionTrait, DbErr, SqlxPostgresConnector, SqlxSqliteConnector, Statement};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sea_orm::{ConnectionTrait, DbErr, SqlxSqliteConnector, Statement};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use tollgate_migration::Dialect;
 
+use crate::address::{Address, Host, Target as Role, is_conninfo};
+use crate::connection::{Connection, Opening, Server, Settings};
 use crate::error::{Error, Result};
+use crate::file;
 use crate::retry::needs_recovery;
+
+/// How long a statement waits for a lock unless the operator says otherwise.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where a database is.
 #[derive(Clone)]
@@ -19,11 +23,13 @@ pub struct Location {
     target: Target,
     /// The address without its password.
     pub display: String,
+    /// How long a statement waits for somebody else's lock on a table or row.
+    pub lock_timeout: Duration,
 }
 
 #[derive(Clone)]
 enum Target {
-    Postgres(Box<PgConnectOptions>),
+    Postgres(Box<Address>),
     Sqlite(Box<SqliteConnectOptions>),
 }
 
@@ -46,7 +52,7 @@ impl std::fmt::Debug for Location {
 }
 
 impl Location {
-    /// Reads a `postgres://` or `sqlite:` address.
+    /// Reads a `postgres://` or `sqlite:` address, or libpq's `host=… dbname=…`.
     ///
     /// # Errors
     /// [`Error::Usage`] for any other address. The message never repeats a password.
@@ -54,30 +60,7 @@ impl Location {
         const HINT: &str = "use postgres://user@host:5432/database or sqlite://path/to/file.db";
         let scheme = url.split(':').next().unwrap_or_default();
         match scheme {
-            "postgres" | "postgresql" => {
-                let parsed = url::Url::parse(url).map_err(|error| {
-                    Error::usage(format!("the database URL cannot be read: {error}"), HINT)
-                })?;
-                if parsed.fragment().is_some() || parsed.path().contains('@') {
-                    // Such a password was cut in two, and half of it would be shown as host or database.
-                    return Err(Error::usage(
-                        "the database URL has a # or / before its @",
-                        "write special characters of a password percent-encoded: # as %23, / as %2F, @ as %40",
-                    ));
-                }
-                let options = PgConnectOptions::from_str(url).map_err(|_| {
-                    Error::usage("the database URL is not one that PostgreSQL knows", HINT)
-                })?;
-                let pid = std::process::id();
-                Ok(Self {
-                    display: redacted(parsed),
-                    target: Target::Postgres(Box::new(
-                        options
-                            .application_name(&format!("tollgate (pid {pid})"))
-                            .statement_cache_capacity(0),
-                    )),
-                })
-            }
+            "postgres" | "postgresql" => Self::postgres(url),
             "sqlite" => {
                 if url.contains(":memory:") || url.contains("mode=memory") {
                     return Err(Error::usage(
@@ -93,13 +76,11 @@ impl Location {
                 }
                 Ok(Self {
                     display: format!("sqlite://{}", options.get_filename().display()),
-                    target: Target::Sqlite(Box::new(
-                        options
-                            .busy_timeout(Duration::from_secs(5))
-                            .statement_cache_capacity(0),
-                    )),
+                    target: Target::Sqlite(Box::new(options.statement_cache_capacity(0))),
+                    lock_timeout: LOCK_TIMEOUT,
                 })
             }
+            _ if is_conninfo(url) => Self::postgres(url),
             other => Err(Error::usage(
                 if url.contains("://") {
                     format!("{other}:// is no database that Tollgate knows")
@@ -111,11 +92,20 @@ impl Location {
         }
     }
 
+    fn postgres(text: &str) -> Result<Self> {
+        let address = Address::parse(text)?;
+        Ok(Self {
+            display: address.display.clone(),
+            target: Target::Postgres(Box::new(address)),
+            lock_timeout: LOCK_TIMEOUT,
+        })
+    }
+
     /// The same PostgreSQL database, with a schema of it in the place of the usual ones.
     pub(crate) fn within(&self, schema: &str) -> Self {
         let mut there = self.clone();
-        if let Target::Postgres(options) = &mut there.target {
-            **options = (**options).clone().options([("search_path", schema)]);
+        if let Target::Postgres(address) = &mut there.target {
+            address.search_path = Some(Dialect::Postgres.quote(schema));
         }
         there
     }
@@ -146,104 +136,160 @@ impl Location {
     /// # Errors
     /// [`Error::Unreachable`], [`Error::NoFile`], [`Error::NotADatabase`] or [`Error::Database`].
     pub async fn connect(&self, access: Access, timeout: Duration) -> Result<Connection> {
-        let opening = async {
-            match &self.target {
-                Target::Postgres(options) => {
-                    let pool = PgPoolOptions::new()
-                        .max_connections(1)
-                        .idle_timeout(None)
-                        .max_lifetime(None)
-                        .test_before_acquire(false)
-                        .acquire_timeout(timeout)
-                        .connect_with((**options).clone())
-                        .await?;
-                    Ok::<_, sqlx::Error>(Connection::from(
-                        SqlxPostgresConnector::from_sqlx_postgres_pool(pool),
-                    ))
+        match &self.target {
+            Target::Postgres(address) => {
+                let mut server = self.reach(address, timeout).await?;
+                if access == Access::Read {
+                    // One transaction for the command's whole life: one view of the data, and nothing is left behind on
+                    // a server connection that a pooler hands to the gateway next.
+                    crate::fault::statement()
+                        .map_err(Error::database("open a read-only transaction"))?;
+                    server
+                        .hold(Opening::Read)
+                        .await
+                        .map_err(Error::database("open a read-only transaction"))?;
                 }
-                Target::Sqlite(options) => {
-                    let options = match access {
-                        Access::Read => {
-                            (**options).clone().create_if_missing(false).read_only(true)
+                Ok(Connection::from(server))
+            }
+            Target::Sqlite(options) => self.open(options, access, timeout).await,
+        }
+    }
+
+    /// Tries the hosts in order, as often as the time allows where a server is there and has no place.
+    async fn reach(&self, address: &Address, timeout: Duration) -> Result<Server> {
+        let deadline = Instant::now() + timeout;
+        let mut pause = Duration::from_millis(50);
+        loop {
+            let mut reasons = Vec::new();
+            let mut again = false;
+            // A second round takes any, where a standby was only preferred.
+            let rounds: &[Role] = match address.target {
+                Role::PreferStandby => &[Role::Standby, Role::Any],
+                _ => std::slice::from_ref(&address.target),
+            };
+            for &role in rounds {
+                for host in &address.hosts {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    let patience = address.connect_timeout.unwrap_or(left).min(left);
+                    match self.try_host(address, host, role, patience).await {
+                        Ok(server) => return Ok(server),
+                        Err((reason, transient)) => {
+                            again |= transient;
+                            if address.hosts.len() > 1 {
+                                reasons.push(format!("{}: {reason}", host.place));
+                            } else {
+                                reasons.push(reason);
+                            }
                         }
-                        Access::Write => (**options).clone().create_if_missing(false),
-                        Access::Create => (**options).clone().create_if_missing(true),
-                    };
-                    let pool = SqlitePoolOptions::new()
-                        .max_connections(1)
-                        .idle_timeout(None)
-                        .max_lifetime(None)
-                        .test_before_acquire(false)
-                        .connect_with(options)
-                        .await?;
-                    Ok(Connection::from(
-                        SqlxSqliteConnector::from_sqlx_sqlite_pool(pool),
-                    ))
+                    }
                 }
             }
-        };
-        if self.file().is_some_and(|path| path.is_dir()) {
-            return Err(Error::NotADatabase {
-                place: self.display.clone(),
-            });
+            if !again || Instant::now() + pause > deadline {
+                reasons.dedup();
+                return Err(Error::Unreachable {
+                    place: self.display.clone(),
+                    reason: reasons.join("; "),
+                });
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
         }
-        if access != Access::Create && !self.exists() {
+    }
+
+    /// One try; where it fails, why, and whether the next may succeed.
+    async fn try_host(
+        &self,
+        address: &Address,
+        host: &Host,
+        role: Role,
+        patience: Duration,
+    ) -> std::result::Result<Server, (String, bool)> {
+        let settings = Settings {
+            options: host.options.clone(),
+            search_path: address.search_path.clone(),
+            lock_timeout: self.lock_timeout,
+            version: 0,
+        };
+        let opening = async {
+            let server = Server::connect(settings).await.map_err(|error| {
+                let transient = error
+                    .as_database_error()
+                    .and_then(|said| said.code())
+                    // Too many connections, and a server that starts.
+                    .is_some_and(|code| matches!(code.as_ref(), "53300" | "57P03"))
+                    || matches!(&error, sqlx::Error::Io(error)
+                        if error.kind() == std::io::ErrorKind::ConnectionRefused);
+                (error.to_string(), transient)
+            })?;
+            if role != Role::Any {
+                let (in_recovery, read_only) = server
+                    .role()
+                    .await
+                    .map_err(|error| (error.to_string(), false))?;
+                if !role.accepts(in_recovery, read_only) {
+                    return Err((format!("the server is not {}", role.word()), false));
+                }
+            }
+            Ok(server)
+        };
+        match tokio::time::timeout(patience, opening).await {
+            Ok(opened) => opened,
+            Err(_) => Err((
+                format!("no answer within {} s", patience.as_secs_f64().ceil()),
+                false,
+            )),
+        }
+    }
+
+    async fn open(
+        &self,
+        options: &SqliteConnectOptions,
+        access: Access,
+        timeout: Duration,
+    ) -> Result<Connection> {
+        let path = options.get_filename();
+        file::check_kind(path, &self.display)?;
+        if access != Access::Create && !path.exists() {
             return Err(Error::NoFile {
                 place: self.display.clone(),
             });
         }
+        let options = options.clone().busy_timeout(self.lock_timeout);
+        let options = match access {
+            Access::Read => file::to_read(options.create_if_missing(false).read_only(true)),
+            Access::Write => options.create_if_missing(false),
+            Access::Create => options.create_if_missing(true),
+        };
+        let options = file::with_temporary_storage(options);
+        let opening = SqlitePoolOptions::new()
+            .max_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+            .connect_with(options);
         let connection = match tokio::time::timeout(timeout, opening).await {
             Err(_) | Ok(Err(sqlx::Error::PoolTimedOut)) => {
-                // The pool keeps trying and forgets why; one more try of our own says it.
-                let reason = match &self.target {
-                    Target::Postgres(options) => tokio::time::timeout(
-                        Duration::from_secs(1),
-                        <sqlx::PgConnection as sqlx::Connection>::connect_with(options),
-                    )
-                    .await
-                    .ok()
-                    .and_then(std::result::Result::err)
-                    .map(|error| format!(" ({error})")),
-                    Target::Sqlite(_) => None,
-                };
                 return Err(Error::Unreachable {
                     place: self.display.clone(),
-                    reason: format!(
-                        "no answer within {} s{}",
-                        timeout.as_secs(),
-                        reason.unwrap_or_default()
-                    ),
+                    reason: format!("no answer within {} s", timeout.as_secs()),
                 });
             }
             Ok(Err(error)) => return Err(self.explain(&error)),
-            Ok(Ok(connection)) => connection,
+            Ok(Ok(pool)) => Connection::from(SqlxSqliteConnector::from_sqlx_sqlite_pool(pool)),
         };
-        match self.dialect() {
-            Dialect::Sqlite => {
-                // The first page is read only now; a file that is no database shows here.
-                let probe = || {
-                    connection.query_one_raw(Statement::from_string(
-                        Dialect::Sqlite.backend(),
-                        "SELECT count(*) FROM sqlite_schema",
-                    ))
-                };
-                let mut probed = probe().await;
-                if access == Access::Read && probed.as_ref().is_err_and(needs_recovery) {
-                    self.recover(timeout).await?;
-                    probed = probe().await;
-                }
-                probed.map_err(|error| self.explain_database(error))?;
-            }
-            Dialect::Postgres if access == Access::Read => {
-                // One transaction for the command's whole life: one view of the data, and nothing is left behind on a
-                // server connection that a pooler hands to the gateway next.
-                connection
-                    .execute_unprepared("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                    .await
-                    .map_err(Error::database("open a read-only transaction"))?;
-            }
-            Dialect::Postgres => {}
+        // The first page is read only now; a file that is no database shows here.
+        let probe = || {
+            connection.query_one_raw(Statement::from_string(
+                Dialect::Sqlite.backend(),
+                "SELECT count(*) FROM sqlite_schema",
+            ))
+        };
+        let mut probed = probe().await;
+        if access == Access::Read && probed.as_ref().is_err_and(needs_recovery) {
+            self.recover(timeout).await?;
+            probed = probe().await;
         }
+        probed.map_err(|error| self.explain_database(error))?;
         Ok(connection)
     }
 
@@ -276,28 +322,31 @@ impl Location {
         }
         Error::Unreachable {
             place: self.display.clone(),
-            reason,
+            reason: match self.file() {
+                Some(path) => file::advice(&path, reason),
+                None => reason,
+            },
         }
     }
 
     fn explain_database(&self, error: DbErr) -> Error {
-        if error.to_string().contains("file is not a database") {
+        let text = error.to_string();
+        if text.contains("file is not a database") {
             return Error::NotADatabase {
                 place: self.display.clone(),
             };
         }
-        Error::Database {
-            doing: format!("open {}", self.display),
-            source: error,
+        if text.contains("unable to open") || text.contains("disk I/O error") {
+            return Error::Unreachable {
+                place: self.display.clone(),
+                reason: match self.file() {
+                    Some(path) => file::advice(&path, text),
+                    None => text,
+                },
+            };
         }
+        Error::database(format!("open {}", self.display))(error)
     }
-}
-
-fn redacted(mut url: url::Url) -> String {
-    // Neither fails on a URL with a host; where it does there is no password to hide.
-    let _ = url.set_password(None);
-    url.set_query(None);
-    url.to_string()
 }
 
 /// The path in the form that every process sees the same.

@@ -1,6 +1,7 @@
 //! Finds what would make a migration fail, lose something or change behaviour, before it runs.
 
 mod billing;
+pub(crate) mod environment;
 mod governance;
 mod providers;
 
@@ -79,12 +80,18 @@ fn hazards(track: Track) -> &'static [Hazard] {
 
 /// Every code that `--code` may name.
 pub fn codes() -> Vec<&'static str> {
+    let environment = environment::TROUBLES.iter().map(|trouble| trouble.code);
     Track::ALL
         .into_iter()
         .flat_map(hazards)
         .map(|hazard| hazard.code)
+        .chain(environment)
         .collect()
 }
+
+/// Hazards that can come back when their migration is done, besides those that belong to none: the doctor asks for them
+/// always.
+const RETURNING: [&str; 2] = ["G009", "B001"];
 
 /// Looks for the hazards of everything that is pending, read-only. A database without history is looked at as
 /// `migrate adopt` would take it.
@@ -105,6 +112,7 @@ pub async fn doctor(session: &Session, options: &Options) -> Result<Report> {
     let connection = session.connect(Access::Read).await?;
     let mut report = Report::default();
     for (track, exists) in session.tracks(&connection).await? {
+        environment::refuse_hidden(&connection, track).await?;
         let mut history = session.history(&connection, track, exists).await?;
         let mut live = context(&connection, &history).await?;
         if history.entries.is_empty() && track.is_carried_by(&live.catalog) {
@@ -112,16 +120,23 @@ pub async fn doctor(session: &Session, options: &Options) -> Result<Report> {
             live.history = history.created();
         }
         let pending = pending(track, &history);
-        let mut found = examine(&connection, &live, track, &pending, options.samples).await?;
-        let always: Vec<&str> = hazards(track)
+        let wanted = |code: &str| {
+            options.codes.is_empty() || options.codes.iter().any(|named| named == code)
+        };
+        let asked: Vec<&str> = hazards(track)
             .iter()
-            .filter(|hazard| hazard.concerns.is_empty())
+            .filter(|hazard| {
+                hazard.concerns.is_empty()
+                    || RETURNING.contains(&hazard.code)
+                    || concerns(hazard, &pending)
+            })
             .map(|hazard| hazard.code)
+            .filter(|code| wanted(code))
             .collect();
-        found.extend(examine_only(&connection, &live, track, &always, options.samples).await?);
-        if !options.codes.is_empty() {
-            found.retain(|finding| options.codes.contains(&finding.code));
-        }
+        let plans = environment::plans(&live, &pending);
+        let mut found = environment::examine(&connection, track, &live, &plans).await?;
+        found.retain(|finding| wanted(&finding.code));
+        found.extend(examine_only(&connection, &live, track, &asked, options.samples).await?);
         report.findings.extend(found);
         let mut entry = idle(track, &history);
         entry.pending = pending_report(&pending);
@@ -146,15 +161,21 @@ pub(crate) async fn examine(
 ) -> Result<Vec<Finding>> {
     let concerned: Vec<&str> = hazards(track)
         .iter()
-        .filter(|hazard| {
-            hazard
-                .concerns
-                .iter()
-                .any(|slug| migrations.iter().any(|migration| migration.slug() == *slug))
-        })
+        .filter(|hazard| concerns(hazard, migrations))
         .map(|hazard| hazard.code)
         .collect();
-    examine_only(connection, context, track, &concerned, samples).await
+    let plans = environment::plans(context, migrations);
+    let mut found = environment::examine(connection, track, context, &plans).await?;
+    found.extend(examine_only(connection, context, track, &concerned, samples).await?);
+    Ok(found)
+}
+
+/// Whether a hazard is one of these migrations'.
+fn concerns(hazard: &Hazard, migrations: &[&'static Migration]) -> bool {
+    hazard
+        .concerns
+        .iter()
+        .any(|slug| migrations.iter().any(|migration| migration.slug() == *slug))
 }
 
 /// Hazards of what is dropped or cleared: the record of a run lists every row of them.
@@ -187,9 +208,14 @@ pub(crate) async fn examine_only(
     if codes.is_empty() || !track.is_carried_by(&context.catalog) {
         return Ok(Vec::new());
     }
-    let facts = facts(connection, context)
-        .await
-        .map_err(Error::database("read the reset durations"))?;
+    // Every row is read for them, so only where a hazard needs them.
+    let facts = if codes.iter().any(|code| matches!(*code, "G009" | "G010")) {
+        facts(connection, context)
+            .await
+            .map_err(Error::database("read the reset durations"))?
+    } else {
+        Facts::default()
+    };
     let mut findings = Vec::new();
     for hazard in hazards(track)
         .iter()

@@ -3,6 +3,8 @@
 use sea_orm::DbErr;
 use tollgate_migration::Track;
 
+use crate::connection::{self, Told, Trouble};
+use crate::doctor::environment;
 use crate::provider_key::Unusable;
 use crate::report::Finding;
 
@@ -65,11 +67,19 @@ pub enum Error {
         /// Who holds it.
         holder: String,
     },
-    /// The connection that holds the lock is gone, so another run may have begun.
-    #[error("the connection that held the lock of track {track} is gone: {reason}")]
-    LockLost {
+    /// The lock is free, and a transaction of the run that held it is still on its way.
+    #[error(
+        "an earlier run on track {track} is still committing: {holder}; its work may yet be kept"
+    )]
+    StillCommitting {
         /// The track.
         track: Track,
+        /// The session whose COMMIT is under way.
+        holder: String,
+    },
+    /// The connection that holds the lock is gone, so another run may have begun.
+    #[error("the connection that held the lock is gone: {reason}")]
+    LockLost {
         /// What the driver said.
         reason: String,
     },
@@ -127,7 +137,36 @@ impl Error {
     /// Wraps a database error with what was being done.
     pub fn database(doing: impl Into<String>) -> impl FnOnce(DbErr) -> Self {
         let doing = doing.into();
-        move |source| Self::Database { doing, source }
+        move |source| Self::known(&source).unwrap_or(Self::Database { doing, source })
+    }
+
+    /// Wraps what made a migration fail.
+    pub(crate) fn migration(version: &str, source: DbErr) -> Self {
+        Self::known(&source).unwrap_or_else(|| Self::Migration {
+            version: version.to_owned(),
+            source,
+        })
+    }
+
+    /// What a connection of ours has recognised: those are no failures of the statement.
+    fn known(source: &DbErr) -> Option<Self> {
+        let told = connection::of(source)?;
+        match told.trouble {
+            Trouble::RowSecurity => Some(environment::hidden(&told.hidden_table())),
+            Trouble::LockLost => Some(Self::LockLost {
+                reason: told.to_string(),
+            }),
+            Trouble::Stopped(signal) => Some(Self::Stopped { signal }),
+            Trouble::Server | Trouble::Silent => None,
+        }
+    }
+
+    /// What the server said, where a statement gave up waiting.
+    fn gave_up(&self) -> Option<&Told> {
+        let (Self::Database { source, .. } | Self::Migration { source, .. }) = self else {
+            return None;
+        };
+        connection::of(source).filter(|told| told.gave_up())
     }
 
     /// A usage error.
@@ -162,8 +201,12 @@ impl Error {
             Self::ReadOnly { .. } => "read_only",
             Self::Refused { code, .. } => code,
             Self::Locked { .. } => "locked",
+            Self::StillCommitting { .. } => "still_committing",
             Self::LockLost { .. } => "lock_lost",
             Self::Stopped { .. } => "stopped",
+            Self::Migration { .. } | Self::Database { .. } if self.gave_up().is_some() => {
+                "lock_timeout"
+            }
             Self::Migration { .. } => "migration_failed",
             Self::Database { .. } => "database",
             Self::NotFound { .. } => "not_found",
@@ -179,7 +222,16 @@ impl Error {
         match self {
             Self::Usage { .. } => 2,
             Self::Refused { .. } => 4,
-            Self::Locked { .. } => 5,
+            Self::Locked { .. } | Self::StillCommitting { .. } => 5,
+            // Whoever is in the way is a run of ours, and will be done.
+            Self::Migration { .. } | Self::Database { .. }
+                if self
+                    .gave_up()
+                    .and_then(|told| told.blocker.as_ref())
+                    .is_some_and(|blocker| blocker.ours) =>
+            {
+                5
+            }
             Self::Stopped { signal } => 128 + signal,
             _ => 1,
         }
@@ -201,6 +253,16 @@ impl Error {
             }
             Self::Locked { .. } => {
                 "wait for it, or pass --wait-lock SECONDS to wait longer; nothing was changed".to_owned()
+            }
+            Self::StillCommitting { .. } => {
+                "wait for it (a COMMIT that waits for a standby ends when the standby answers); do not terminate that session: \
+                 its work would be kept all the same; nothing was changed"
+                    .to_owned()
+            }
+            Self::Migration { .. } | Self::Database { .. } if self.gave_up().is_some() => {
+                "wait for that session or end it, then run the same command again; --lock-timeout waits longer; what was \
+                 committed stays, and nothing is half-applied"
+                    .to_owned()
             }
             Self::LockLost { .. } | Self::Stopped { .. } => {
                 "run the same command again; it goes on from what is committed".to_owned()

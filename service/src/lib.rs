@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod address;
 pub mod billing;
 pub mod budget;
 pub mod connection;
@@ -9,11 +10,13 @@ pub mod drift;
 pub mod duration;
 pub mod error;
 mod fault;
+mod file;
 pub mod gateway_key;
 pub mod history;
 mod instant;
 mod lock;
 pub mod mcp_client;
+mod nearest;
 pub mod observer;
 pub mod provider_key;
 pub mod reconcile;

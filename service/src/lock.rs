@@ -1,15 +1,15 @@
 //! One run per track and database at a time, across processes and hosts.
 
-pub(crate) mod bifrost;
-mod postgres;
+pub(crate) mod postgres;
 mod sqlite;
 
 use std::time::{Duration, Instant};
 
-use tollgate_migration::{Dialect, Track};
+use tollgate_migration::Track;
 
-use crate::database::Location;
+use crate::connection::Connection;
 use crate::error::{Error, Result};
+use crate::runner::Session;
 use crate::stop::Stop;
 
 /// How often the lock is tried. It is polled, never waited in: a blocked waiter on PostgreSQL holds a snapshot and
@@ -17,76 +17,127 @@ use crate::stop::Stop;
 const POLL: Duration = Duration::from_millis(50);
 const POLL_AT_MOST: Duration = Duration::from_secs(2);
 
-/// The lock of one track, held until dropped or released.
+/// The lock of a run, held until released; on PostgreSQL until its connection ends, at the latest.
 pub(crate) enum Lock {
     Postgres(postgres::PostgresLock),
-    Sqlite(sqlite::SqliteLock),
+    Sqlite {
+        /// The kernel holds it as long as the file is open.
+        _file: sqlite::SqliteLock,
+    },
 }
 
-/// One try for the lock.
-enum Try {
-    Held(Lock),
-    Busy(String),
+/// Polls with growing pauses, and jitter: replicas that start together must not try together.
+pub(crate) struct Poll {
+    deadline: Instant,
+    pause: Duration,
 }
 
-impl Lock {
-    /// Takes the lock, or gives up after `wait`.
-    ///
-    /// # Errors
-    /// [`Error::Locked`] naming the holder, or [`Error::Stopped`].
-    pub(crate) async fn take(
-        location: &Location,
-        track: Track,
-        wait: Duration,
-        connect_timeout: Duration,
-        stop: &Stop,
-    ) -> Result<Self> {
-        let deadline = Instant::now() + wait;
-        let mut pause = POLL;
-        let mut polled = match location.dialect() {
-            Dialect::Postgres => Some(postgres::Poll::connect(location, connect_timeout).await?),
-            Dialect::Sqlite => None,
-        };
-        loop {
-            let tried = match polled.take() {
-                Some(poll) => match poll.try_lock(track).await? {
-                    postgres::Tried::Held(lock) => Try::Held(Self::Postgres(lock)),
-                    postgres::Tried::Busy(poll, holder) => {
-                        polled = Some(poll);
-                        Try::Busy(holder)
-                    }
-                },
-                None => sqlite::try_lock(location)?,
-            };
-            match tried {
-                Try::Held(lock) => return Ok(lock),
-                Try::Busy(holder) => {
-                    if Instant::now() + pause > deadline {
-                        return Err(Error::Locked { track, holder });
-                    }
-                    tracing::debug!(%track, %holder, "waiting for the lock");
-                }
-            }
-            stop.check()?;
-            // Replicas that start together must not try together.
-            let jitter = pause.mul_f64(f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 512.0);
-            tokio::time::sleep(pause / 2 + jitter).await;
-            pause = (pause * 2).min(POLL_AT_MOST);
+impl Poll {
+    pub(crate) fn new(wait: Duration) -> Self {
+        Self {
+            deadline: Instant::now() + wait,
+            pause: POLL,
         }
     }
 
-    /// Proves that the lock is still held.
+    /// Waits a while; false when the time is over.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub(crate) async fn again(&mut self, stop: &Stop) -> Result<bool> {
+        stop.check()?;
+        if Instant::now() + self.pause > self.deadline {
+            return Ok(false);
+        }
+        let jitter = self
+            .pause
+            .mul_f64(f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 512.0);
+        tokio::select! {
+            () = tokio::time::sleep(self.pause / 2 + jitter) => {}
+            _ = stop.requested() => stop.check()?,
+        }
+        self.pause = (self.pause * 2).min(POLL_AT_MOST);
+        Ok(true)
+    }
+}
+
+/// Whether a gateway that boots meanwhile is kept waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gateway {
+    /// Its migrations and ours would change the same tables.
+    Waits,
+    /// Rows only: it may boot.
+    Boots,
+}
+
+impl Lock {
+    /// Takes the locks of the tracks, all or none, and answers the connection to work on: on PostgreSQL the one given becomes
+    /// the lock's, so that whoever waits holds one connection, and whoever works two.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] naming the holder, [`Error::StillCommitting`], or [`Error::Stopped`].
+    pub(crate) async fn take(
+        session: &Session,
+        connection: Connection,
+        tracks: &[Track],
+        gateway: Gateway,
+        stop: &Stop,
+    ) -> Result<(Self, Connection)> {
+        match connection.into_server() {
+            Ok(server) => {
+                let lock =
+                    postgres::PostgresLock::take(session, server, tracks, gateway, stop).await?;
+                let worker = match session.connect(crate::database::Access::Write).await {
+                    Ok(worker) => worker,
+                    Err(error) => {
+                        lock.release().await;
+                        return Err(error);
+                    }
+                };
+                let worker = worker.under(lock.work());
+                Ok((Self::Postgres(lock), worker))
+            }
+            Err(connection) => {
+                let mut poll = Poll::new(session.wait_lock);
+                loop {
+                    let holder = match sqlite::try_lock(&session.location)? {
+                        sqlite::Tried::Held(_file) => {
+                            return Ok((Self::Sqlite { _file }, connection));
+                        }
+                        sqlite::Tried::Busy(holder) => holder,
+                    };
+                    tracing::debug!(%holder, "waiting for the lock");
+                    if !poll.again(stop).await? {
+                        return Err(Error::Locked {
+                            track: tracks.first().copied().unwrap_or(Track::Governance),
+                            holder,
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets a booting gateway in while an index is built concurrently: an old Bifrost waits for its key in a statement that
+    /// holds a snapshot, the build waits for the snapshot, and neither would end.
     ///
     /// # Errors
     /// [`Error::LockLost`].
-    pub(crate) async fn prove(&self, track: Track) -> Result<()> {
+    pub(crate) async fn let_gateway_in(&self) -> Result<()> {
         match self {
-            Self::Postgres(lock) => lock.prove().await.map_err(|error| Error::LockLost {
-                track,
-                reason: error.to_string(),
-            }),
-            // The kernel holds a file lock as long as the file is open.
-            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(lock) => lock.let_gateway_in().await,
+            Self::Sqlite { .. } => Ok(()),
+        }
+    }
+
+    /// Keeps gateways out again.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] where one migrates and does not end in time; [`Error::LockLost`]; [`Error::Stopped`].
+    pub(crate) async fn keep_gateway_out(&self, stop: &Stop) -> Result<()> {
+        match self {
+            Self::Postgres(lock) => lock.keep_gateway_out(stop).await,
+            Self::Sqlite { .. } => Ok(()),
         }
     }
 
@@ -94,7 +145,7 @@ impl Lock {
     pub(crate) async fn release(self) {
         match self {
             Self::Postgres(lock) => lock.release().await,
-            Self::Sqlite(lock) => drop(lock),
+            Self::Sqlite { .. } => {}
         }
     }
 }

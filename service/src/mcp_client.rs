@@ -10,7 +10,7 @@ use tollgate_migration::{Dialect, Track};
 use crate::connection::Connection;
 use crate::database::{Access, columns_of};
 use crate::error::{Error, Result};
-use crate::lock::Lock;
+use crate::lock::{Gateway, Lock};
 use crate::reconcile::count;
 use crate::report::{Change, Report};
 use crate::retry::{backoff, is_transient};
@@ -69,11 +69,11 @@ pub async fn delete(
         return Ok(report);
     }
     prove_writable(session, &connection).await?;
-    let lock = Lock::take(
-        &session.location,
-        Track::Governance,
-        session.wait_lock,
-        session.connect_timeout,
+    let (lock, connection) = Lock::take(
+        session,
+        connection,
+        &[Track::Governance],
+        Gateway::Boots,
         stop,
     )
     .await?;
@@ -82,11 +82,11 @@ pub async fn delete(
         .when(is_transient)
         .await
         .map_err(doing());
-    lock.release().await;
     report.changes = deleted?;
     session
         .record_run(&connection, "mcp-client delete", now, "done", &report)
         .await;
+    lock.release().await;
     Ok(report)
 }
 

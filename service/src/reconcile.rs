@@ -16,8 +16,9 @@ use tollgate_migration::{Dialect, Track};
 
 use crate::connection::Connection;
 use crate::database::Access;
+use crate::doctor::environment;
 use crate::error::{Error, Result};
-use crate::lock::Lock;
+use crate::lock::{Gateway, Lock};
 use crate::report::{Change, Report};
 use crate::runner::{Session, prove_writable};
 use crate::stop::Stop;
@@ -76,6 +77,7 @@ async fn locked(
         Access::Write
     };
     let connection = session.connect(access).await?;
+    environment::refuse_hidden(&connection, routine.track()).await?;
     if options.dry_run || options.max_changes.is_some() {
         let planned = routine.plan(&connection).await?;
         brake(options, &planned)?;
@@ -85,16 +87,15 @@ async fn locked(
         }
     }
     prove_writable(session, &connection).await?;
-    let lock = Lock::take(
-        &session.location,
-        routine.track(),
-        session.wait_lock,
-        session.connect_timeout,
+    let (lock, connection) = Lock::take(
+        session,
+        connection,
+        &[routine.track()],
+        Gateway::Boots,
         stop,
     )
     .await?;
     let outcome = routine.apply(&connection, report).await;
-    lock.release().await;
     if !report.changes.is_empty() {
         let word = match &outcome {
             Ok(()) => "done",
@@ -111,6 +112,7 @@ async fn locked(
             )
             .await;
     }
+    lock.release().await;
     outcome
 }
 

@@ -6,7 +6,7 @@
 pub mod adopt;
 mod apply;
 mod backup;
-mod checkpoint;
+pub(crate) mod checkpoint;
 pub mod down;
 mod engine;
 mod held;
@@ -66,10 +66,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Usage`] when none was named and the database carries none.
-    pub(crate) async fn tracks<C: ConnectionTrait>(
-        &self,
-        connection: &C,
-    ) -> Result<Vec<(Track, bool)>> {
+    pub(crate) async fn tracks(&self, connection: &Connection) -> Result<Vec<(Track, bool)>> {
         let mut names: Vec<String> = Vec::new();
         for track in Track::ALL {
             names.push(track.history_table());
@@ -102,6 +99,27 @@ impl Session {
             named.dedup();
             named
         };
+        let lacking: Vec<Track> = if self.tracks.is_empty() {
+            if carried.is_empty() {
+                Track::ALL.to_vec()
+            } else {
+                Vec::new()
+            }
+        } else {
+            carried
+                .iter()
+                .copied()
+                .filter(|track| {
+                    !has(&track.history_table()) && !track.marks().iter().any(|mark| has(mark))
+                })
+                .collect()
+        };
+        if !lacking.is_empty()
+            && let Some(refusal) =
+                crate::doctor::environment::elsewhere(connection, &lacking).await?
+        {
+            return Err(refusal);
+        }
         if carried.is_empty() {
             return Err(Error::usage(
                 format!(
@@ -252,30 +270,12 @@ pub(crate) fn find(tracks: &[Track], name: &str) -> Result<(Track, &'static Migr
         .flat_map(|track| track.migrations())
         .map(|migration| migration.slug())
         .collect();
-    known.sort_by_key(|slug| distance(slug, name));
+    known.sort_by_key(|slug| crate::nearest::distance(slug, name));
     let nearest = known.first().copied().unwrap_or_default();
     Err(Error::usage(
         format!("there is no migration {name:?}"),
         format!("did you mean {nearest}? `tollgate migrate status` lists all"),
     ))
-}
-
-/// The number of single-character edits between two words.
-fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (i, a) in one.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in other.iter().enumerate() {
-            let above = row[j + 1];
-            row[j + 1] = (above + 1)
-                .min(row[j] + 1)
-                .min(diagonal + usize::from(a != *b));
-            diagonal = above;
-        }
-    }
-    row[other.len()]
 }
 
 /// Proves that the database takes writes, without writing.

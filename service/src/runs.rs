@@ -39,6 +39,16 @@ pub fn applied_by() -> String {
     format!("{user}@{} (pid {})", host(), std::process::id())
 }
 
+/// What this process calls itself on a server.
+pub(crate) fn application_name() -> String {
+    format!("tollgate (pid {})", std::process::id())
+}
+
+/// Whether a session of that name is a run of Tollgate's.
+pub(crate) fn is_ours(application: &str) -> bool {
+    application.starts_with("tollgate (pid ")
+}
+
 fn host() -> String {
     std::env::var("HOSTNAME")
         .ok()

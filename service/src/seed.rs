@@ -255,7 +255,7 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
             .filter(|index| index.constraint)
         {
             transaction
-                .execute_unprepared(&index.sql(dialect, &table.name, false))
+                .execute_unprepared(&index.sql(dialect, &table.name))
                 .await
                 .map_err(doing(&index.name))?;
         }
@@ -290,7 +290,7 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
             .filter(|index| !index.constraint)
         {
             transaction
-                .execute_unprepared(&index.sql(dialect, &table.name, false))
+                .execute_unprepared(&index.sql(dialect, &table.name))
                 .await
                 .map_err(doing(&index.name))?;
         }

@@ -18,6 +18,7 @@ use tollgate_migration::{Context, Dialect, Track};
 
 use crate::connection::Connection;
 use crate::database::Access;
+use crate::doctor::environment;
 use crate::error::{Error, Result};
 use crate::history::History;
 use crate::observer::{Event, Observer};
@@ -55,6 +56,7 @@ pub async fn snapshot(
     let mut shown = Vec::new();
     view(&connection, session.dialect()).await?;
     for (track, exists) in session.tracks(&connection).await? {
+        environment::refuse_hidden(&connection, track).await?;
         let (live, history) = live(session, &connection, track, exists).await?;
         if history.entries.is_empty() {
             continue;

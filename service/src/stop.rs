@@ -1,18 +1,27 @@
-//! A request to stop, made by a signal and heeded between batches and transactions.
+//! A request to stop, made by a signal and heeded between batches and transactions, and by waits at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+
+use tokio::sync::Notify;
 
 use crate::error::{Error, Result};
 
 /// Shared between the signal handler and the work.
 #[derive(Clone, Debug, Default)]
-pub struct Stop(Arc<AtomicU8>);
+pub struct Stop(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    signal: AtomicU8,
+    asked: Notify,
+}
 
 impl Stop {
     /// Asks the work to stop at the next safe place; `signal` is the number the exit code is made from.
     pub fn request(&self, signal: u8) {
-        self.0.store(signal, Ordering::SeqCst);
+        self.0.signal.store(signal, Ordering::SeqCst);
+        self.0.asked.notify_waiters();
     }
 
     /// Whether a stop was asked for.
@@ -20,9 +29,21 @@ impl Stop {
     /// # Errors
     /// [`Error::Stopped`] when it was.
     pub fn check(&self) -> Result<()> {
-        match self.0.load(Ordering::SeqCst) {
+        match self.0.signal.load(Ordering::SeqCst) {
             0 => Ok(()),
             signal => Err(Error::Stopped { signal }),
+        }
+    }
+
+    /// Waits until a stop is asked for; answers the signal's number.
+    pub async fn requested(&self) -> u8 {
+        loop {
+            // Registered before the look, so that a request between the two is not missed.
+            let asked = self.0.asked.notified();
+            match self.0.signal.load(Ordering::SeqCst) {
+                0 => asked.await,
+                signal => return signal,
+            }
         }
     }
 }

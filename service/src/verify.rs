@@ -8,6 +8,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::database::Access;
+use crate::doctor::environment;
 use crate::error::{Error, Result};
 use crate::observer::Observer;
 use crate::report::{Finding, Report, Severity};
@@ -221,6 +222,7 @@ pub async fn verify(
     }
     for (track, exists) in tracks {
         stop.check()?;
+        environment::refuse_hidden(&connection, track).await?;
         let (live, history) = live(session, &connection, track, exists).await?;
         let before = taken
             .as_ref()

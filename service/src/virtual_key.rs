@@ -19,7 +19,7 @@ use crate::budget::schema::{CUSTOMERS, RATE_LIMITS, TEAMS};
 use crate::connection::Connection;
 use crate::database::Access;
 use crate::error::{Error, Result};
-use crate::lock::Lock;
+use crate::lock::{Gateway, Lock};
 use crate::reconcile::credentials::{count_rows_of_virtual_key, delete_rows_of_virtual_key};
 use crate::reconcile::{SAMPLES, count};
 use crate::report::{Change, Finding, Report, Severity};
@@ -92,19 +92,6 @@ pub async fn delete(
     let access = if dry_run { Access::Read } else { Access::Write };
     let connection = session.connect(access).await?;
     let doing = || Error::database(format!("delete {}", doomed.what()));
-    let catalog = Context::read(&connection).await.map_err(doing())?.catalog;
-    if !catalog.has_table(VIRTUAL_KEYS) || !catalog.has_table(PROVIDER_CONFIGS) {
-        return Err(Error::NotFound {
-            what: format!("table {VIRTUAL_KEYS} here"),
-        });
-    }
-    if let Some((table, sign)) = past(&catalog).first() {
-        return Err(Error::refused(
-            "past_known",
-            format!("the database is past what this version knows: it has {table} ({sign})"),
-            "use a newer Tollgate, or delete it in the gateway: what is the key's there would stay; nothing was changed",
-        ));
-    }
     let mut report = Report {
         result: Some(match doomed {
             Doomed::VirtualKey(id) => {
@@ -117,6 +104,7 @@ pub async fn delete(
         ..Report::default()
     };
     if dry_run {
+        let catalog = schema(&connection, doomed).await?;
         let planned = plan(&connection, &catalog, doomed, false)
             .await
             .map_err(doing())?
@@ -128,14 +116,16 @@ pub async fn delete(
         return Ok(report);
     }
     prove_writable(session, &connection).await?;
-    let lock = Lock::take(
-        &session.location,
-        Track::Governance,
-        session.wait_lock,
-        session.connect_timeout,
+    let (lock, connection) = Lock::take(
+        session,
+        connection,
+        &[Track::Governance],
+        Gateway::Boots,
         stop,
     )
     .await?;
+    // Read now that no migration can change it: what it was before the lock says nothing.
+    let catalog = schema(&connection, doomed).await?;
     let deleted = (|| async {
         // Whoever waits for a held row can be told to stop between two tries.
         stop.check()?;
@@ -146,14 +136,35 @@ pub async fn delete(
     .retry(backoff())
     .when(|error: &Error| matches!(error, Error::Database { source, .. } if is_transient(source)))
     .await;
-    lock.release().await;
     let (changes, findings) = deleted?.ok_or_else(|| missing(doomed))?;
     report.changes = changes;
     report.findings = findings;
     session
         .record_run(&connection, doomed.command(), now, "done", &report)
         .await;
+    lock.release().await;
     Ok(report)
+}
+
+/// The schema, where it is one that this version deletes from.
+async fn schema(connection: &Connection, doomed: &Doomed) -> Result<Catalog> {
+    let catalog = Context::read(connection)
+        .await
+        .map_err(Error::database(format!("delete {}", doomed.what())))?
+        .catalog;
+    if !catalog.has_table(VIRTUAL_KEYS) || !catalog.has_table(PROVIDER_CONFIGS) {
+        return Err(Error::NotFound {
+            what: format!("table {VIRTUAL_KEYS} here"),
+        });
+    }
+    if let Some((table, sign)) = past(&catalog).first() {
+        return Err(Error::refused(
+            "past_known",
+            format!("the database is past what this version knows: it has {table} ({sign})"),
+            "use a newer Tollgate, or delete it in the gateway: what is the key's there would stay; nothing was changed",
+        ));
+    }
+    Ok(catalog)
 }
 
 fn missing(doomed: &Doomed) -> Error {

@@ -5,7 +5,6 @@ use std::time::Duration;
 use sea_orm::{ConnectionTrait, Statement};
 use tollgate_migration::{Catalog, Dialect};
 use tollgate_service::Connection;
-use tollgate_service::{Access, Location};
 
 use crate::server;
 
@@ -33,12 +32,24 @@ pub struct TestDatabase {
     name: Option<String>,
 }
 
+/// One connection of sea-orm's own, as a gateway has it: nothing of Tollgate's settings is on it.
 async fn open(url: &str) -> Connection {
-    Location::parse(url)
-        .expect("an address")
-        .connect(Access::Create, Duration::from_secs(10))
-        .await
-        .expect("a connection")
+    let url = if url.starts_with("sqlite:") {
+        format!("{url}?mode=rwc")
+    } else {
+        url.to_owned()
+    };
+    let mut options = sea_orm::ConnectOptions::new(url);
+    options
+        .max_connections(1)
+        .sqlx_logging(false)
+        .connect_timeout(Duration::from_secs(10))
+        .map_sqlx_sqlite_opts(|options| options.statement_cache_capacity(0));
+    Connection::from(
+        sea_orm::Database::connect(options)
+            .await
+            .expect("a connection"),
+    )
 }
 
 impl TestDatabase {

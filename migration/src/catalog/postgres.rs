@@ -39,6 +39,9 @@ const INDEXES: &str = "SELECT t.relname AS table_name, i.relname AS name, x.indi
   FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_class t ON t.oid = x.indrelid \
   WHERE t.relnamespace = quote_ident(current_schema())::regnamespace AND t.relkind IN ('r','p') ORDER BY t.relname, i.relname";
 
+const OTHERS: &str = "SELECT c.relname::text AS name FROM pg_class c WHERE c.relnamespace = quote_ident(current_schema())::regnamespace \
+  AND c.relkind NOT IN ('r', 'p', 'i', 'I', 'S', 't') AND starts_with(c.relname::text, 'tollgate_')";
+
 const ENUMS: &str = "SELECT t.typname AS name, e.enumlabel AS label FROM pg_type t JOIN pg_enum e ON e.enumtypid = t.oid \
   WHERE t.typnamespace = quote_ident(current_schema())::regnamespace ORDER BY t.typname, e.enumsortorder";
 
@@ -209,12 +212,17 @@ pub(super) async fn read<C: ConnectionTrait>(connection: &C) -> Result<Catalog, 
             column: row.try_get("", "column_name")?,
         });
     }
+    let mut others = std::collections::BTreeSet::new();
+    for row in rows(connection, OTHERS).await? {
+        others.insert(row.try_get("", "name")?);
+    }
     Ok(Catalog {
         dialect: Dialect::Postgres,
         schema,
         tables,
         enums,
         dependents,
+        others,
         has_views_or_triggers: false,
     })
 }

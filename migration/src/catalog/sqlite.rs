@@ -42,8 +42,20 @@ pub(super) async fn read<C: ConnectionTrait>(connection: &C) -> Result<Catalog, 
     foreign_keys(connection, &mut tables, &parsed).await?;
     indexes(connection, &mut tables).await?;
     let (dependents, has_views_or_triggers) = dependents(connection, &mut tables).await?;
+    let mut others = std::collections::BTreeSet::new();
+    for row in rows(
+        connection,
+        "SELECT name FROM sqlite_schema WHERE name LIKE 'tollgate\\_%' ESCAPE '\\' \
+         AND (type = 'view' OR type = 'table' AND sql LIKE 'CREATE VIRTUAL%')"
+            .to_owned(),
+    )
+    .await?
+    {
+        others.insert(row.try_get("", "name")?);
+    }
     Ok(Catalog {
         dialect: Dialect::Sqlite,
+        others,
         schema: "main".to_owned(),
         tables,
         enums: BTreeMap::new(),

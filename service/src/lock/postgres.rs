@@ -1,34 +1,33 @@
-//! An advisory lock held by one open transaction on a connection of its own, so that it holds through a transaction
-//! pooler and vanishes with the process.
+//! Advisory locks held by one open transaction on a connection of its own, so that they hold through a transaction
+//! pooler and vanish with the process. A second kind of key, the work key, lasts as long as a run's last transaction.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::connection::{Connection, Transaction};
-use sea_orm::{ConnectionTrait, DbErr, Statement};
+use sea_orm::{DbErr, Statement};
 use sha2::{Digest, Sha256};
 use tollgate_migration::{Dialect, Track};
 
-use crate::database::{Access, Location};
+use super::{Gateway, Poll};
+use crate::connection::{Opening, Server, Work};
 use crate::error::{Error, Result};
+use crate::runner::Session;
+use crate::stop::Stop;
 
-/// The first half of every key: "Toll".
-const CLASS: i32 = 0x546f_6c6c;
-
-/// A connection that may become a lock.
-pub(super) struct Poll {
-    connection: Connection,
-}
-
-/// What a try came to.
-pub(super) enum Tried {
-    Held(PostgresLock),
-    Busy(Poll, String),
-}
+/// The first half of every lock's key: "Toll".
+const LOCK: i32 = 0x546f_6c6c;
+/// The first half of every work key: "Work".
+const WORK: i32 = 0x576f_726b;
+/// The key that every Bifrost takes before it migrates (`reference/bifrost.md` §7).
+const BIFROST: i64 = 1_000_001;
 
 /// A held lock.
 pub(crate) struct PostgresLock {
-    transaction: Transaction,
-    _connection: Connection,
+    work: Arc<Work>,
+    wait: Duration,
+    /// The gateway's own key, where the run keeps gateways waiting.
+    gateway: Option<i64>,
+    tracks: Vec<Track>,
 }
 
 /// Two schemas of one database are two databases to Tollgate.
@@ -37,96 +36,211 @@ fn key(schema: &str, track: Track) -> i32 {
     i32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
 }
 
-fn query(sql: String) -> Statement {
-    Statement::from_string(Dialect::Postgres.backend(), sql)
+fn query(sql: impl Into<String>) -> Statement {
+    Statement::from_string(Dialect::Postgres.backend(), sql.into())
 }
 
-impl Poll {
-    pub(super) async fn connect(location: &Location, timeout: Duration) -> Result<Self> {
-        Ok(Self {
-            connection: location.connect(Access::Write, timeout).await?,
-        })
-    }
+async fn schema(server: &Server) -> std::result::Result<String, DbErr> {
+    server
+        .one(&query(
+            "SELECT COALESCE(current_schema(), '')::text AS name",
+        ))
+        .await?
+        .map_or(Ok(String::new()), |row| row.try_get("", "name"))
+}
 
-    pub(super) async fn try_lock(self, track: Track) -> Result<Tried> {
-        self.attempt(track)
-            .await
-            .map_err(Error::database("take the lock"))
-    }
-
-    async fn attempt(self, track: Track) -> std::result::Result<Tried, DbErr> {
-        let transaction = self.connection.begin().await?;
-        outlive_timeouts(&transaction).await?;
-        let schema: String = transaction
-            .query_one_raw(query("SELECT current_schema()::text AS name".to_owned()))
-            .await?
-            .map(|row| row.try_get("", "name"))
-            .transpose()?
-            .unwrap_or_default();
-        let key = key(&schema, track);
-        let held: bool = transaction
-            .query_one_raw(query(format!(
-                "SELECT pg_try_advisory_xact_lock({CLASS}, {key}) AS held"
+/// Whether every one of the keys was to be had, exclusively, until the transaction or savepoint ends.
+async fn try_all(
+    server: &Server,
+    keys: &[(i32, i32)],
+) -> std::result::Result<Option<usize>, DbErr> {
+    for (position, (class, key)) in keys.iter().enumerate() {
+        let held: bool = server
+            .one(&query(format!(
+                "SELECT pg_try_advisory_xact_lock({class}, {key}) AS held"
             )))
             .await?
-            .map(|row| row.try_get("", "held"))
-            .transpose()?
-            .unwrap_or_default();
-        if held {
-            return Ok(Tried::Held(PostgresLock {
-                transaction,
-                _connection: self.connection,
-            }));
+            .map_or(Ok(false), |row| row.try_get("", "held"))?;
+        if !held {
+            return Ok(Some(position));
         }
-        let holder = holder(&transaction, key).await?;
-        transaction.rollback().await?;
-        Ok(Tried::Busy(self, holder))
     }
+    Ok(None)
 }
 
-/// An idle transaction is a lock's whole life; PostgreSQL can end one in two ways, from 17 on in three.
-pub(super) async fn outlive_timeouts(transaction: &Transaction) -> std::result::Result<(), DbErr> {
-    transaction
-        .execute_unprepared(
-            "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL statement_timeout = 0; \
-             SELECT set_config('transaction_timeout', '0', true) \
-             WHERE current_setting('server_version_num')::int >= 170000",
-        )
-        .await
-        .map(|_| ())
-}
-
-async fn holder(transaction: &Transaction, key: i32) -> std::result::Result<String, DbErr> {
-    let row = transaction
-        .query_one_raw(query(format!(
+/// Who holds an advisory lock: `halves` as the server keeps the key, `kind` 1 for a bigint and 2 for two integers.
+async fn holder(
+    server: &Server,
+    halves: (i64, i64),
+    kind: i32,
+) -> std::result::Result<Option<String>, DbErr> {
+    server
+        .one(&query(format!(
             "SELECT format('server pid %s, application %s, client %s, for %s s', a.pid, \
              COALESCE(NULLIF(a.application_name, ''), 'unknown'), COALESCE(host(a.client_addr), 'local'), \
-             EXTRACT(epoch FROM clock_timestamp() - a.xact_start)::int) AS holder \
+             COALESCE(EXTRACT(epoch FROM clock_timestamp() - a.xact_start)::int, 0)) AS holder \
              FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
-             WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 \
+             WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = {kind} \
              AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-             AND l.classid::bigint = {CLASS} AND l.objid::bigint = {}",
-            key.cast_unsigned()
+             AND l.classid::bigint = {} AND l.objid::bigint = {} LIMIT 1",
+            halves.0, halves.1
         )))
-        .await?;
-    Ok(row
+        .await?
         .map(|row| row.try_get("", "holder"))
-        .transpose()?
-        .unwrap_or_else(|| "a run that has just ended".to_owned()))
+        .transpose()
+}
+
+fn unsigned(key: i32) -> i64 {
+    i64::from(key.cast_unsigned())
 }
 
 impl PostgresLock {
-    pub(super) async fn prove(&self) -> std::result::Result<(), DbErr> {
-        self.transaction
-            .execute_unprepared("SELECT 1")
+    pub(super) async fn take(
+        session: &Session,
+        mut server: Server,
+        tracks: &[Track],
+        gateway: Gateway,
+        stop: &Stop,
+    ) -> Result<Self> {
+        let mut tracks = tracks.to_vec();
+        tracks.sort();
+        let failed = || Error::database("take the lock");
+        let mut poll = Poll::new(session.wait_lock);
+        let names = loop {
+            crate::fault::statement().map_err(failed())?;
+            server.hold(Opening::Lock).await.map_err(failed())?;
+            let schema = schema(&server).await.map_err(failed())?;
+            let names: Vec<i32> = tracks.iter().map(|&track| key(&schema, track)).collect();
+            let keys: Vec<(i32, i32)> = names.iter().map(|&name| (LOCK, name)).collect();
+            let Some(busy) = try_all(&server, &keys).await.map_err(failed())? else {
+                break names;
+            };
+            let holder = holder(&server, (i64::from(LOCK), unsigned(names[busy])), 2)
+                .await
+                .map_err(failed())?
+                .unwrap_or_else(|| "a run that has just ended".to_owned());
+            server.let_go().await.map_err(failed())?;
+            let track = tracks[busy];
+            tracing::debug!(%track, %holder, "waiting for the lock");
+            if !poll.again(stop).await? {
+                return Err(Error::Locked { track, holder });
+            }
+        };
+        let keys: Vec<(i32, i32)> = names.iter().map(|&name| (WORK, name)).collect();
+        nothing_under_way(&server, &tracks, &keys, &mut poll, stop).await?;
+        let lock = Self {
+            wait: session.wait_lock,
+            gateway: (gateway == Gateway::Waits && tracks.contains(&Track::Governance))
+                .then_some(BIFROST),
+            tracks,
+            work: Arc::new(Work {
+                keys,
+                lock: server,
+                stop: stop.clone(),
+                wait_lock: session.wait_lock,
+            }),
+        };
+        lock.keep_gateway_out(stop).await?;
+        Ok(lock)
+    }
+
+    pub(super) fn work(&self) -> &Arc<Work> {
+        &self.work
+    }
+
+    fn lost(&self, error: &DbErr) -> Error {
+        Error::LockLost {
+            reason: error.to_string(),
+        }
+    }
+
+    pub(super) async fn keep_gateway_out(&self, stop: &Stop) -> Result<()> {
+        let Some(gateway) = self.gateway else {
+            return Ok(());
+        };
+        let server = &self.work.lock;
+        let mut poll = Poll::new(self.wait);
+        loop {
+            // A savepoint is what a key can be let go with before the transaction ends.
+            let tried = async {
+                crate::fault::statement()?;
+                server.simple("SAVEPOINT gateway").await?;
+                server
+                    .one(&query(format!(
+                        "SELECT pg_try_advisory_xact_lock({gateway}) AS held"
+                    )))
+                    .await?
+                    .map_or(Ok(false), |row| row.try_get("", "held"))
+            };
+            if tried.await.map_err(|error| self.lost(&error))? {
+                return Ok(());
+            }
+            let holder = holder(server, (gateway >> 32, gateway & 0xffff_ffff), 1)
+                .await
+                .map_err(|error| self.lost(&error))?;
+            self.let_gateway_in().await?;
+            if !poll.again(stop).await? {
+                return Err(Error::Locked {
+                    track: self.tracks.first().copied().unwrap_or(Track::Governance),
+                    holder: format!(
+                        "a Bifrost that is migrating the database itself ({})",
+                        holder.unwrap_or_else(|| "it has just ended".to_owned())
+                    ),
+                });
+            }
+        }
+    }
+
+    pub(super) async fn let_gateway_in(&self) -> Result<()> {
+        if self.gateway.is_none() {
+            return Ok(());
+        }
+        self.work
+            .lock
+            .simple("ROLLBACK TO SAVEPOINT gateway; RELEASE SAVEPOINT gateway")
             .await
             .map(|_| ())
+            .map_err(|error| self.lost(&error))
     }
 
     pub(super) async fn release(self) {
         // A failure here means the connection is gone, and the lock with it.
-        if let Err(error) = self.transaction.rollback().await {
+        if let Err(error) = self.work.lock.clone().let_go().await {
             tracing::debug!(%error, "the lock's connection was gone already");
+        }
+    }
+}
+
+/// A run that was killed may still be committing when its lock is free. As long as it is, it shares its work key, and
+/// history is not read before nobody does. The try is rolled back at once, so that our own work can share the key.
+async fn nothing_under_way(
+    server: &Server,
+    tracks: &[Track],
+    keys: &[(i32, i32)],
+    poll: &mut Poll,
+    stop: &Stop,
+) -> Result<()> {
+    let failed = || Error::database("look for an earlier run's last transaction");
+    loop {
+        crate::fault::statement().map_err(failed())?;
+        server.simple("SAVEPOINT work").await.map_err(failed())?;
+        let busy = try_all(server, keys).await.map_err(failed())?;
+        server
+            .simple("ROLLBACK TO SAVEPOINT work; RELEASE SAVEPOINT work")
+            .await
+            .map_err(failed())?;
+        let Some(busy) = busy else {
+            return Ok(());
+        };
+        let (class, key) = keys[busy];
+        let holder = holder(server, (i64::from(class), unsigned(key)), 2)
+            .await
+            .map_err(failed())?
+            .unwrap_or_else(|| "it has just ended".to_owned());
+        let track = tracks[busy];
+        tracing::info!(%track, %holder, "an earlier run's last transaction is still being committed; waiting for it");
+        if !poll.again(stop).await? {
+            return Err(Error::StillCommitting { track, holder });
         }
     }
 }

@@ -12,7 +12,7 @@ use super::Options;
 use crate::billing::mode::bytes;
 use crate::database::{Access, columns};
 use crate::error::{Error, Result};
-use crate::lock::Lock;
+use crate::lock::{Gateway, Lock};
 use crate::report::{Change, Report};
 use crate::runner::{Session, prove_writable};
 use crate::stop::Stop;
@@ -46,22 +46,16 @@ pub async fn billing(session: &Session, options: Options, stop: &Stop) -> Result
     }
     brake(options, &find(&connection, session).await?)?;
     prove_writable(session, &connection).await?;
-    let lock = Lock::take(
-        &session.location,
-        Track::Billing,
-        session.wait_lock,
-        session.connect_timeout,
-        stop,
-    )
-    .await?;
+    let (lock, connection) =
+        Lock::take(session, connection, &[Track::Billing], Gateway::Boots, stop).await?;
     let outcome = apply(&connection, session, options).await;
-    lock.release().await;
     let report = outcome?;
     if !report.changes.is_empty() {
         session
             .record_run(&connection, "reconcile billing", started, "done", &report)
             .await;
     }
+    lock.release().await;
     Ok(report)
 }
 

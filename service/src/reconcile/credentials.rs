@@ -22,7 +22,7 @@ use tollgate_migration::governance::mcp::{CLIENTS, GRANTS, Kind};
 use tollgate_migration::{Dialect, Track};
 
 use super::{Options, Routine, count, run};
-use crate::connection::{Connection, Driver};
+use crate::connection::{Connection, Driver, query_failed};
 use crate::database::columns_of;
 use crate::error::{Error, Result};
 use crate::instant;
@@ -488,7 +488,6 @@ impl Routine for Credentials<'_> {
             .await
             .map_err(doing())?
             .required()?;
-        prepare(connection, dialect).await.map_err(doing())?;
         let mut report = Report::default();
         look(
             connection,
@@ -507,7 +506,6 @@ impl Routine for Credentials<'_> {
             .await
             .map_err(doing())?
             .required()?;
-        prepare(connection, dialect).await.map_err(doing())?;
         if *self.scope != Scope::All {
             let changes = transaction(connection, &present, self.now, |kind| {
                 bounds(dialect, self.scope, kind)
@@ -540,14 +538,6 @@ impl Routine for Credentials<'_> {
         }
         Ok(())
     }
-}
-
-/// Compiling these queries takes the server longer than running them.
-async fn prepare(connection: &Connection, dialect: Dialect) -> std::result::Result<(), DbErr> {
-    if dialect == Dialect::Postgres {
-        connection.execute_unprepared("SET jit = off").await?;
-    }
-    Ok(())
 }
 
 fn dialect<C: ConnectionTrait>(connection: &C) -> Result<Dialect> {
@@ -586,35 +576,38 @@ async fn ends(
 ) -> std::result::Result<Vec<String>, DbErr> {
     crate::fault::statement()?;
     let sql = present.due_keys();
-    let failed = |error: sqlx::Error| {
-        DbErr::Query(sea_orm::RuntimeErr::SqlxError(std::sync::Arc::new(error)))
-    };
     let mut ends = Vec::new();
     let mut seen = 0usize;
     let mut last = None;
-    macro_rules! walk {
-        ($pool:expr) => {
-            let mut rows = sqlx::query(sqlx::AssertSqlSafe(sql))
-                .persistent(false)
-                .fetch($pool);
-            while let Some(row) = rows.try_next().await.map_err(failed)? {
-                let key: String = row.try_get(0).map_err(failed)?;
-                seen += 1;
-                if seen % KEYS == 0 {
-                    ends.push(key);
-                    last = None;
-                } else {
-                    last = Some(key);
+    let mut note = |key: String| {
+        seen += 1;
+        if seen % KEYS == 0 {
+            ends.push(key);
+            last = None;
+        } else {
+            last = Some(key);
+        }
+    };
+    match connection.driver().await? {
+        Driver::Postgres(mut wire) => {
+            {
+                let (connection, watch) = wire.parts();
+                let mut rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+                    .persistent(false)
+                    .fetch(connection);
+                while let Some(row) = watch.over(rows.try_next()).await.map_err(query_failed)? {
+                    note(row.try_get(0).map_err(query_failed)?);
                 }
             }
-        };
-    }
-    match connection.driver() {
-        Driver::Postgres(pool) => {
-            walk!(pool);
+            wire.finish().await?;
         }
         Driver::Sqlite(pool) => {
-            walk!(pool);
+            let mut rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+                .persistent(false)
+                .fetch(pool);
+            while let Some(row) = rows.try_next().await.map_err(query_failed)? {
+                note(row.try_get(0).map_err(query_failed)?);
+            }
         }
     }
     ends.extend(last);

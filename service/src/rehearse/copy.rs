@@ -5,12 +5,11 @@ use std::path::Path;
 
 use futures_util::TryStreamExt;
 use sea_orm::{ConnectionTrait, DbErr, Statement};
-use sqlx::postgres::PgPoolCopyExt;
 use tollgate_migration::catalog::Table;
 use tollgate_migration::golden::golden;
 use tollgate_migration::{Catalog, Dialect, Track};
 
-use crate::connection::{Connection, Driver};
+use crate::connection::{Connection, Driver, query_failed};
 use crate::error::{Error, Result};
 use crate::observer::{Event, Observer};
 use crate::stop::Stop;
@@ -269,7 +268,9 @@ async fn rows(
     table: &Table,
 ) -> std::result::Result<u64, DbErr> {
     let quote = |word: &str| Dialect::Postgres.quote(word);
-    let (Driver::Postgres(from), Driver::Postgres(to)) = (source.driver(), target.driver()) else {
+    let (Driver::Postgres(mut from), Driver::Postgres(mut to)) =
+        (source.driver().await?, target.driver().await?)
+    else {
         return Err(DbErr::Custom("COPY is PostgreSQL's".to_owned()));
     };
     let columns: Vec<String> = table
@@ -279,25 +280,30 @@ async fn rows(
         .map(|column| quote(&column.name))
         .collect();
     let columns = columns.join(", ");
-    let failed = |error: sqlx::Error| {
-        DbErr::Query(sea_orm::RuntimeErr::SqlxError(std::sync::Arc::new(error)))
+    let copied = {
+        let (from, reads) = from.parts();
+        let (to, writes) = to.parts();
+        let mut reading = from
+            .copy_out_raw(&format!(
+                "COPY (SELECT {columns} FROM {}) TO STDOUT",
+                quote(name)
+            ))
+            .await
+            .map_err(query_failed)?;
+        let mut writing = to
+            .copy_in_raw(&format!("COPY {} ({columns}) FROM STDIN", quote(name)))
+            .await
+            .map_err(query_failed)?;
+        while let Some(chunk) = reads.over(reading.try_next()).await.map_err(query_failed)? {
+            writes
+                .over(async { writing.send(chunk).await.map(|_| ()) })
+                .await
+                .map_err(query_failed)?;
+        }
+        writing.finish().await.map_err(query_failed)?
     };
-    let mut reading = from
-        .copy_out_raw(&format!(
-            "COPY (SELECT {columns} FROM {}) TO STDOUT",
-            quote(name)
-        ))
-        .await
-        .map_err(failed)?;
-    let mut writing = to
-        .copy_in_raw(&format!("COPY {} ({columns}) FROM STDIN", quote(name)))
-        .await
-        .map_err(failed)?;
-    while let Some(chunk) = reading.try_next().await.map_err(failed)? {
-        writing.send(chunk).await.map_err(failed)?;
-    }
-    let copied = writing.finish().await.map_err(failed)?;
-    drop(reading);
+    from.finish().await?;
+    to.finish().await?;
     for column in &table.columns {
         let counted = column
             .default

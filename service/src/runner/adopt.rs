@@ -15,7 +15,7 @@ use crate::doctor;
 use crate::drift;
 use crate::error::{Error, Result};
 use crate::history::{self, Entry, History};
-use crate::lock::Lock;
+use crate::lock::{Gateway, Lock};
 use crate::report::{Applied, Finding, Report, Severity, TrackReport};
 use crate::stop::Stop;
 
@@ -30,6 +30,7 @@ pub async fn adopt(session: &Session, dry_run: bool, stop: &Stop) -> Result<Repo
     let connection = session.connect(access).await?;
     let mut report = Report::default();
     let mut recognised = Vec::new();
+    let mut new = Vec::new();
     for (track, exists) in session.tracks(&connection).await? {
         let history = session.history(&connection, track, exists).await?;
         if !history.entries.is_empty() {
@@ -45,26 +46,23 @@ pub async fn adopt(session: &Session, dry_run: bool, stop: &Stop) -> Result<Repo
         report.findings.extend(tolerated(&marks));
         if dry_run {
             report.tracks.push(mark_report(track, &marks));
-            continue;
+        } else {
+            new.push(track);
         }
-        prove_writable(session, &connection).await?;
-        let lock = Lock::take(
-            &session.location,
-            track,
-            session.wait_lock,
-            session.connect_timeout,
-            stop,
-        )
-        .await?;
-        let marked = mark(session, &connection, track).await;
-        lock.release().await;
-        report.tracks.push(marked?);
     }
     report.result = Some(serde_json::json!({ "dry_run": dry_run, "recognised": recognised }));
-    if !dry_run && !recognised.is_empty() {
+    if !new.is_empty() {
+        prove_writable(session, &connection).await?;
+        let (lock, connection) =
+            Lock::take(session, connection, &new, Gateway::Boots, stop).await?;
+        for track in new {
+            report.tracks.push(mark(session, &connection, track).await?);
+        }
+        report.tracks.sort_by_key(|track| track.track);
         session
             .record_run(&connection, "migrate adopt", started, "done", &report)
             .await;
+        lock.release().await;
     }
     Ok(report)
 }

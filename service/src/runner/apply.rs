@@ -16,7 +16,6 @@ use super::{checkpoint, split};
 use crate::error::{Error, Result};
 use crate::history::{self, Entry};
 use crate::lock::Lock;
-use crate::lock::bifrost::BifrostKey;
 use crate::observer::{Event, Observer};
 use crate::reconcile::header_keys::{self, How};
 use crate::report::Applied;
@@ -48,8 +47,6 @@ pub(super) struct Applier<'a> {
     pub dialect: Dialect,
     pub track: Track,
     pub lock: &'a Lock,
-    /// Bifrost's own lock, where the track has one.
-    pub bifrost: Option<&'a tokio::sync::Mutex<BifrostKey>>,
     pub batch: Duration,
     pub observer: &'a dyn Observer,
     pub stop: &'a Stop,
@@ -112,10 +109,7 @@ impl Applier<'_> {
             version: migration.version.to_owned(),
             summary: migration.summary.to_owned(),
         });
-        let failed = |source| Error::Migration {
-            version: migration.version.to_owned(),
-            source,
-        };
+        let failed = |source| Error::migration(migration.version, source);
         let units = self.units(plan);
         let mut created = Created::default();
         if direction == Direction::Up {
@@ -145,7 +139,6 @@ impl Applier<'_> {
         };
         for unit in first {
             self.stop.check()?;
-            self.lock.prove(self.track).await?;
             match unit {
                 Unit::Transaction(steps) => {
                     rows += self.transaction(migration, steps, &[], None, &held).await?;
@@ -181,10 +174,8 @@ impl Applier<'_> {
                     let engine = Engine {
                         connection: self.connection,
                         dialect: self.dialect,
-                        track: self.track,
                         version: migration.version,
                         batch: self.batch,
-                        lock: self.lock,
                         observer: self.observer,
                         stop: self.stop,
                         held: &held,
@@ -197,7 +188,6 @@ impl Applier<'_> {
             }
         }
         self.stop.check()?;
-        self.lock.prove(self.track).await?;
         let ending = Ending {
             direction,
             migration,
@@ -229,21 +219,9 @@ impl Applier<'_> {
     /// Runs a statement that refuses a transaction. No lock timeout: a concurrent build waits for transactions, and
     /// blocks nobody meanwhile.
     async fn alone(&self, statement: &Statement) -> Result<std::result::Result<(), DbErr>> {
-        let mut key = match self.bifrost {
-            Some(key) => Some(key.lock().await),
-            None => None,
-        };
-        if let Some(key) = &mut key {
-            key.let_go().await;
-        }
-        let outcome = self
-            .connection
-            .execute_unprepared(&statement.sql)
-            .await
-            .map(|_| ());
-        if let Some(key) = &mut key {
-            key.hold(self.stop).await?;
-        }
+        self.lock.let_gateway_in().await?;
+        let outcome = self.connection.execute_alone(&statement.sql).await;
+        self.lock.keep_gateway_out(self.stop).await?;
         Ok(outcome)
     }
 
@@ -260,7 +238,6 @@ impl Applier<'_> {
             let before = copies;
             loop {
                 self.stop.check()?;
-                self.lock.prove(self.track).await?;
                 let begun = Instant::now();
                 match split::page(self.connection, self.dialect, split).await {
                     Ok(0) => break,
@@ -326,10 +303,7 @@ impl Applier<'_> {
             self.foreign_keys(true).await?;
         }
         outcome.map_err(|abort| match abort {
-            Abort::Database(source) => Error::Migration {
-                version: migration.version.to_owned(),
-                source,
-            },
+            Abort::Database(source) => Error::migration(migration.version, source),
             Abort::Guard { code, table, ids } => {
                 crate::doctor::refusal_under_lock(&code, &table, ids)
             }

@@ -12,8 +12,7 @@ use crate::database::Access;
 use crate::doctor::{self, Samples};
 use crate::error::{Error, Result};
 use crate::history::History;
-use crate::lock::Lock;
-use crate::lock::bifrost::BifrostKey;
+use crate::lock::{Gateway, Lock};
 use crate::observer::Observer;
 use crate::report::{Change, Finding, Outcome, Report, Severity, TrackReport};
 use crate::stop::Stop;
@@ -82,49 +81,26 @@ async fn run(
         return Ok(());
     }
     prove_writable(session, &connection).await?;
-    let lock = Lock::take(
-        &session.location,
-        track,
-        session.wait_lock,
-        session.connect_timeout,
-        stop,
-    )
-    .await?;
-    let bifrost = match track {
-        Track::Governance => {
-            BifrostKey::take(
-                &session.location,
-                session.wait_lock,
-                session.connect_timeout,
-                stop,
-            )
-            .await?
-        }
-        Track::Providers | Track::Billing => None,
-    }
-    .map(tokio::sync::Mutex::new);
+    let (lock, connection) =
+        Lock::take(session, connection, &[track], Gateway::Waits, stop).await?;
     let outcome = locked(
         session,
         &connection,
         track,
         options,
         &lock,
-        bifrost.as_ref(),
         observer,
         stop,
         report,
     )
     .await;
-    if let Some(key) = bifrost {
-        key.into_inner().let_go().await;
-    }
-    lock.release().await;
     if report.tracks.iter().any(|track| !track.applied.is_empty()) {
         let word = if outcome.is_ok() { "done" } else { "failed" };
         session
             .record_run(&connection, "migrate down", started, word, report)
             .await;
     }
+    lock.release().await;
     outcome
 }
 
@@ -165,7 +141,6 @@ async fn locked(
     track: Track,
     options: &Options,
     lock: &Lock,
-    bifrost: Option<&tokio::sync::Mutex<BifrostKey>>,
     observer: &dyn Observer,
     stop: &Stop,
     report: &mut Report,
@@ -226,7 +201,6 @@ async fn locked(
         dialect,
         track,
         lock,
-        bifrost,
         batch: Duration::from_millis(50),
         observer,
         stop,

@@ -14,20 +14,16 @@ use tollgate_migration::plan::{Backfill, Blocks};
 use super::checkpoint::{self, Checkpoint};
 use super::held::Held;
 use crate::error::{Error, Result};
-use crate::lock::Lock;
 use crate::observer::{Event, Observer, Progress};
 use crate::retry::{backoff, is_foreign_key_violation, is_transient};
 use crate::stop::Stop;
-use tollgate_migration::Track;
 
 /// What the engine needs besides the pass.
 pub(super) struct Engine<'a> {
     pub connection: &'a Connection,
     pub dialect: Dialect,
-    pub track: Track,
     pub version: &'a str,
     pub batch: Duration,
-    pub lock: &'a Lock,
     pub observer: &'a dyn Observer,
     pub stop: &'a Stop,
     pub held: &'a Held,
@@ -63,10 +59,7 @@ impl Engine<'_> {
     }
 
     fn failed(&self, source: DbErr) -> Error {
-        Error::Migration {
-            version: self.version.to_owned(),
-            source,
-        }
+        Error::migration(self.version, source)
     }
 
     async fn number(&self, sql: String) -> std::result::Result<i64, DbErr> {
@@ -165,7 +158,6 @@ impl Engine<'_> {
         };
         while at.position < at.bound {
             self.stop.check()?;
-            self.lock.prove(self.track).await?;
             let to = at.position.saturating_add(step).min(at.bound);
             let sql = pass.batch(&self.range(pass, &at, to));
             let started = Instant::now();

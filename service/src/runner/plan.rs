@@ -9,7 +9,7 @@ use super::adopt::recognised_history;
 use super::up::{Options, live, selected, unadopted};
 use super::{Session, idle, pending_report};
 use crate::database::Access;
-use crate::doctor::{self, Samples};
+use crate::doctor::{self, Samples, environment};
 use crate::error::{Error, Result};
 use crate::report::Report;
 
@@ -64,6 +64,7 @@ pub async fn plan(session: &Session, options: &Options) -> Result<Report> {
     let mut report = Report::default();
     let mut planned = Vec::new();
     for (track, exists) in tracks {
+        environment::refuse_hidden(&connection, track).await?;
         let mut history = session.history(&connection, track, exists).await?;
         let mut context = live(&connection, &history, options).await?;
         if history.entries.is_empty() && track.is_carried_by(&context.catalog) {

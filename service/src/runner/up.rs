@@ -16,11 +16,10 @@ use super::adopt::{ensure_history, mark, recognise, recognised_history};
 use super::apply::{Applier, Changes};
 use super::{Session, backup, context, find, idle, pending, pending_report, prove_writable};
 use crate::database::Access;
-use crate::doctor::{self, Samples};
+use crate::doctor::{self, Samples, environment};
 use crate::error::{Error, Result};
 use crate::history::History;
-use crate::lock::Lock;
-use crate::lock::bifrost::BifrostKey;
+use crate::lock::{Gateway, Lock};
 use crate::observer::Observer;
 use crate::report::{Change, Finding, Outcome, Report, TrackReport};
 use crate::stop::Stop;
@@ -151,64 +150,19 @@ async fn run(
         return Ok(());
     }
     prove_writable(session, &connection).await?;
-    let mut locks = Vec::new();
-    let mut outcome = Ok(());
-    // SQLite has one writer, hence one lock for all tracks; it is taken with the first.
-    let lockable = match session.dialect() {
-        Dialect::Postgres => waiting.len(),
-        Dialect::Sqlite => 1,
-    };
-    for &track in waiting.iter().take(lockable) {
-        match Lock::take(
-            &session.location,
-            track,
-            session.wait_lock,
-            session.connect_timeout,
-            stop,
-        )
-        .await
-        {
-            Ok(lock) => locks.push(lock),
-            Err(error) => {
-                outcome = Err(error);
-                break;
-            }
-        }
-    }
-    let mut bifrost = None;
+    let (lock, connection) =
+        Lock::take(session, connection, &waiting, Gateway::Waits, stop).await?;
     let mut in_full = Vec::new();
-    if outcome.is_ok() && waiting.contains(&Track::Governance) {
-        match BifrostKey::take(
-            &session.location,
-            session.wait_lock,
-            session.connect_timeout,
-            stop,
-        )
-        .await
-        {
-            Ok(key) => bifrost = key.map(tokio::sync::Mutex::new),
-            Err(error) => outcome = Err(error),
-        }
-    }
-    if outcome.is_ok() {
-        let locked = Locked {
-            session,
-            connection: &connection,
-            names: &names,
-            options,
-            observer,
-            stop,
-            locks: &locks,
-            bifrost: bifrost.as_ref(),
-        };
-        outcome = locked.run(&waiting, report, &mut in_full).await;
-    }
-    if let Some(key) = bifrost {
-        key.into_inner().let_go().await;
-    }
-    for lock in locks {
-        lock.release().await;
-    }
+    let locked = Locked {
+        session,
+        connection: &connection,
+        names: &names,
+        options,
+        observer,
+        stop,
+        lock: &lock,
+    };
+    let outcome = locked.run(&waiting, report, &mut in_full).await;
     // A step of several transactions may have committed some before it failed.
     let wrote =
         !report.changes.is_empty() || report.tracks.iter().any(|track| !track.applied.is_empty());
@@ -228,6 +182,7 @@ async fn run(
             .record_run(&connection, "migrate up", started, word, &recorded)
             .await;
     }
+    lock.release().await;
     outcome
 }
 
@@ -239,8 +194,7 @@ struct Locked<'a> {
     options: &'a Options,
     observer: &'a dyn Observer,
     stop: &'a Stop,
-    locks: &'a [Lock],
-    bifrost: Option<&'a tokio::sync::Mutex<BifrostKey>>,
+    lock: &'a Lock,
 }
 
 impl Locked<'_> {
@@ -262,11 +216,8 @@ impl Locked<'_> {
         {
             backup::write(self.connection, path).await?;
         }
-        for (position, item) in work.iter_mut().enumerate() {
-            let Some(lock) = self.locks.get(position).or_else(|| self.locks.first()) else {
-                continue;
-            };
-            let outcome = self.apply(item, lock, report).await;
+        for item in &mut work {
+            let outcome = self.apply(item, report).await;
             report.tracks.sort_by_key(|track| track.track);
             outcome?;
         }
@@ -280,6 +231,7 @@ impl Locked<'_> {
         report: &mut Report,
         in_full: &mut Vec<Finding>,
     ) -> Result<Work> {
+        environment::refuse_hidden(self.connection, track).await?;
         let mut history = read_again(self.session, self.connection, track).await?;
         let from = history.current(track);
         let mut adopt = false;
@@ -307,7 +259,7 @@ impl Locked<'_> {
         })
     }
 
-    async fn apply(&self, item: &mut Work, lock: &Lock, report: &mut Report) -> Result<()> {
+    async fn apply(&self, item: &mut Work, report: &mut Report) -> Result<()> {
         let dialect = self.session.dialect();
         let mut entry = TrackReport {
             track: item.track,
@@ -322,8 +274,7 @@ impl Locked<'_> {
             changes: &changes,
             dialect,
             track: item.track,
-            lock,
-            bifrost: self.bifrost,
+            lock: self.lock,
             batch: self.options.batch.unwrap_or(match dialect {
                 Dialect::Postgres => Duration::from_millis(50),
                 Dialect::Sqlite => Duration::from_millis(10),

@@ -238,7 +238,7 @@ pub(super) const PLANTED: &[Planted] = &[
                 statements.extend(
                     table
                         .separate_indexes(dialect)
-                        .map(|index| index.sql(dialect, &table.name, false)),
+                        .map(|index| index.sql(dialect, &table.name)),
                 );
             }
             statements.push(format!(

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use futures_util::TryStreamExt;
-use sea_orm::DbErr;
+use sea_orm::{ConnectionTrait, DbErr, Statement};
 use sqlx::{AssertSqlSafe, Row};
 use tollgate_migration::{Catalog, Dialect};
 
 use super::cell::{self, ExactSum, Kind};
 use super::sketch::{Presence, Salted, Sketch};
-use crate::connection::{Connection, Driver};
+use crate::connection::{Connection, Driver, query_failed};
 use crate::fault;
 use crate::stop::Stop;
 
@@ -209,20 +209,20 @@ pub(crate) async fn walk(
             walked.sums.insert(name.clone(), sum.text());
         }
     }
-    if let Driver::Postgres(pool) = connection.driver() {
+    if connection.dialect() == Dialect::Postgres {
         for name in walked.sums.keys().cloned().collect::<Vec<_>>() {
             // Exact there, and the server has the numbers already. As many statements as amounts: at most a handful.
             let sql = format!(
-                "SELECT COALESCE(trim_scale(sum(t.{}::numeric))::text, '0') FROM {}",
+                "SELECT COALESCE(trim_scale(sum(t.{}::numeric))::text, '0') AS total FROM {}",
                 Dialect::Postgres.quote(&name),
                 walk.from
             );
-            let row = sqlx::query(AssertSqlSafe(sql))
-                .persistent(false)
-                .fetch_one(pool)
-                .await
-                .map_err(failed)?;
-            walked.sums.insert(name, row.try_get(0).map_err(failed)?);
+            let row = connection
+                .query_one_raw(Statement::from_string(Dialect::Postgres.backend(), sql))
+                .await?;
+            if let Some(row) = row {
+                walked.sums.insert(name, row.try_get("", "total")?);
+            }
         }
     }
     Ok(walked)
@@ -281,24 +281,24 @@ async fn visit(
     let mut seen = 0u64;
     let halted = || DbErr::Custom(HALTED.to_owned());
     macro_rules! rows {
-        ($pool:expr, $cell:path) => {
+        ($from:expr, $cell:path, $wait:expr) => {
             let sql = format!("SELECT {} FROM {}", walk.selected, walk.from);
             let mut rows = sqlx::query(AssertSqlSafe(sql))
                 .persistent(false)
-                .fetch($pool);
-            while let Some(row) = rows.try_next().await.map_err(failed)? {
+                .fetch($from);
+            while let Some(row) = $wait(rows.try_next()).await.map_err(query_failed)? {
                 let parts = (0..walk.key)
                     .map(|part| {
                         row.try_get::<Option<&str>, _>(part)
                             .map(Option::unwrap_or_default)
                     })
                     .collect::<Result<Vec<&str>, sqlx::Error>>()
-                    .map_err(failed)?;
+                    .map_err(query_failed)?;
                 id(parts.into_iter(), &mut name);
                 let hash = visitor.row(&name);
                 for (position, (_, kind)) in walk.columns.iter().enumerate() {
-                    let number =
-                        $cell(&row, walk.key + position, *kind, &mut bytes).map_err(failed)?;
+                    let number = $cell(&row, walk.key + position, *kind, &mut bytes)
+                        .map_err(query_failed)?;
                     visitor.cell(hash, position, &bytes, number);
                 }
                 seen += 1;
@@ -308,12 +308,16 @@ async fn visit(
             }
         };
     }
-    match connection.driver() {
-        Driver::Postgres(pool) => {
-            rows!(pool, postgres_cell);
+    match connection.driver().await? {
+        Driver::Postgres(mut wire) => {
+            {
+                let (connection, watch) = wire.parts();
+                rows!(connection, postgres_cell, |next| watch.over(next));
+            }
+            wire.finish().await?;
         }
         Driver::Sqlite(pool) => {
-            rows!(pool, cell::sqlite);
+            rows!(pool, cell::sqlite, std::convert::identity);
         }
     }
     Ok(())
@@ -329,8 +333,4 @@ fn postgres_cell(
     out: &mut Vec<u8>,
 ) -> Result<Option<f64>, sqlx::Error> {
     cell::postgres(row, position, kind, out).map(|()| None)
-}
-
-fn failed(error: sqlx::Error) -> DbErr {
-    DbErr::Query(sea_orm::RuntimeErr::SqlxError(std::sync::Arc::new(error)))
 }

@@ -154,7 +154,7 @@ async fn a_lost_lock_stops_the_run_and_the_next_one_goes_on() {
     let ended = database
         .column(
             "SELECT CAST(pg_terminate_backend(pid) AS text) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 \
-             AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+             AND classid = 1416588396 AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
         )
         .await;
     assert_eq!(ended, ["true"]);

@@ -1,0 +1,81 @@
+//! Where the tables of a track are, if not in the schema that is used.
+
+use sea_orm::{ConnectionTrait, DbErr, Statement};
+use tollgate_migration::{Dialect, Track, billing};
+
+use super::finding;
+use crate::connection::Connection;
+use crate::error::{Error, Result};
+
+/// The tables that show where a track is. Several products have `workspaces`.
+fn signs(track: Track) -> Vec<&'static str> {
+    match track {
+        Track::Billing => vec![billing::WORKSPACE_SECRETS],
+        _ => track.marks().to_vec(),
+    }
+}
+
+/// The refusal where a track's tables are in another schema than the current one, which has none of them.
+///
+/// # Errors
+/// [`Error::Database`].
+pub(crate) async fn elsewhere(connection: &Connection, tracks: &[Track]) -> Result<Option<Error>> {
+    if connection.dialect() == Dialect::Sqlite {
+        return Ok(None);
+    }
+    for &track in tracks {
+        let found = look(connection, &signs(track))
+            .await
+            .map_err(Error::database("look for the tables in other schemas"))?;
+        let Some((table, schema, here)) = found.into_iter().next() else {
+            continue;
+        };
+        let mut told = finding("E004", &table, vec![format!("{schema}.{table}")]);
+        told.resolve = format!("name the schema in the address: ?schema={schema}");
+        return Ok(Some(Error::Refused {
+            code: "blocked",
+            message: format!(
+                "the tables of track {track} are in schema {schema}, and the schema that is used is {here}"
+            ),
+            hint: format!("{}; nothing was changed", told.resolve),
+            findings: vec![told],
+        }));
+    }
+    Ok(None)
+}
+
+/// Table, schema, and the current schema; those that a name without a schema reaches come first.
+async fn look(
+    connection: &Connection,
+    names: &[&str],
+) -> std::result::Result<Vec<(String, String, String)>, DbErr> {
+    let places: Vec<String> = (1..=names.len())
+        .map(|position| Dialect::Postgres.parameter(position))
+        .collect();
+    let sql = format!(
+        "SELECT c.relname::text AS name, n.nspname::text AS place, COALESCE(current_schema(), 'none')::text AS here \
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.relkind IN ('r', 'p') AND c.relname IN ({}) AND n.nspname IS DISTINCT FROM current_schema() \
+         AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND NOT starts_with(n.nspname, 'pg_') \
+         AND NOT starts_with(n.nspname, 'tollgate_rehearsal_') \
+         ORDER BY NOT pg_table_is_visible(c.oid), n.nspname, c.relname",
+        places.join(", ")
+    );
+    let values: Vec<sea_orm::Value> = names.iter().map(|&name| name.into()).collect();
+    connection
+        .query_all_raw(Statement::from_sql_and_values(
+            Dialect::Postgres.backend(),
+            sql,
+            values,
+        ))
+        .await?
+        .iter()
+        .map(|row| {
+            Ok((
+                row.try_get("", "name")?,
+                row.try_get("", "place")?,
+                row.try_get("", "here")?,
+            ))
+        })
+        .collect()
+}

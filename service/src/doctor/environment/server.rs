@@ -1,0 +1,151 @@
+//! What a PostgreSQL server says about policies, rights, event triggers and publications.
+
+use sea_orm::{ConnectionTrait, DbErr, QueryResult, Statement, Value};
+use tollgate_migration::Dialect;
+
+use super::finding;
+use super::needs::Needs;
+use crate::connection::Connection;
+use crate::report::{Finding, Severity};
+
+type Result<T> = std::result::Result<T, DbErr>;
+
+/// Asks with names as parameters; `{names}` stands for their list.
+async fn ask<'a>(
+    connection: &Connection,
+    sql: &str,
+    names: impl IntoIterator<Item = &'a str>,
+) -> Result<Vec<QueryResult>> {
+    let values: Vec<Value> = names.into_iter().map(Value::from).collect();
+    if values.is_empty() {
+        return Ok(Vec::new());
+    }
+    let places: Vec<String> = (1..=values.len())
+        .map(|position| Dialect::Postgres.parameter(position))
+        .collect();
+    connection
+        .query_all_raw(Statement::from_sql_and_values(
+            Dialect::Postgres.backend(),
+            sql.replace("{names}", &places.join(", ")),
+            values,
+        ))
+        .await
+}
+
+/// Tables of the current schema, as `c`.
+const HERE: &str = "pg_class c WHERE c.relnamespace = quote_ident(current_schema())::regnamespace \
+    AND c.relkind IN ('r', 'p') AND c.relname::text IN ({names})";
+
+/// Tables whose rows a policy hides from this role, with the policies.
+pub(super) async fn hidden(
+    connection: &Connection,
+    tables: &[String],
+) -> Result<Vec<(String, Vec<String>)>> {
+    let sql = format!(
+        "SELECT c.relname::text AS name, COALESCE((SELECT string_agg('policy ' || p.polname::text, E'\\n' ORDER BY p.polname) \
+         FROM pg_policy p WHERE p.polrelid = c.oid), 'no policy, so that every row is hidden') AS policies \
+         FROM {HERE} AND row_security_active(c.oid) ORDER BY 1"
+    );
+    ask(connection, &sql, tables.iter().map(String::as_str))
+        .await?
+        .iter()
+        .map(|row| {
+            let policies: String = row.try_get("", "policies")?;
+            Ok((
+                row.try_get("", "name")?,
+                policies.lines().map(str::to_owned).collect(),
+            ))
+        })
+        .collect()
+}
+
+/// What this role may not do and must.
+pub(super) async fn missing_rights(connection: &Connection, needs: &Needs) -> Result<Vec<Finding>> {
+    let mut found = Vec::new();
+    let owned = format!(
+        "SELECT c.relname::text AS name, format('owned by %s', pg_get_userbyid(c.relowner)) AS what \
+         FROM {HERE} AND NOT pg_has_role(c.relowner, 'USAGE') ORDER BY 1"
+    );
+    let written = format!(
+        "SELECT c.relname::text AS name, format('no %s', concat_ws(', ', \
+         CASE WHEN NOT has_table_privilege(c.oid, 'SELECT') THEN 'SELECT' END, \
+         CASE WHEN NOT has_table_privilege(c.oid, 'INSERT') THEN 'INSERT' END, \
+         CASE WHEN NOT has_table_privilege(c.oid, 'UPDATE') THEN 'UPDATE' END, \
+         CASE WHEN NOT has_table_privilege(c.oid, 'DELETE') THEN 'DELETE' END)) AS what \
+         FROM {HERE} AND NOT (has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT') \
+         AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE')) ORDER BY 1"
+    );
+    let only_written = needs.written.difference(&needs.owned);
+    let rows = [
+        ask(connection, &owned, needs.owned.iter().map(String::as_str)).await?,
+        ask(connection, &written, only_written.map(String::as_str)).await?,
+    ];
+    for row in rows.iter().flatten() {
+        let table: String = row.try_get("", "name")?;
+        found.push(finding("E002", &table, vec![row.try_get("", "what")?]));
+    }
+    if needs.creates {
+        let row = connection
+            .query_one_raw(Statement::from_string(
+                Dialect::Postgres.backend(),
+                "SELECT COALESCE(current_schema(), 'none')::text AS name, \
+                 COALESCE(has_schema_privilege(current_schema(), 'CREATE'), false) AS may",
+            ))
+            .await?;
+        if let Some(row) = row
+            && !row.try_get::<bool>("", "may")?
+        {
+            let schema: String = row.try_get("", "name")?;
+            found.push(finding(
+                "E002",
+                "",
+                vec![format!("no CREATE on schema {schema}")],
+            ));
+        }
+    }
+    Ok(found)
+}
+
+/// Event triggers that fire for a statement of the plans. One whose function can raise an error may stop it; what another
+/// does is not known.
+pub(super) async fn event_triggers(connection: &Connection, needs: &Needs) -> Result<Vec<Finding>> {
+    let sql = "SELECT e.evtname::text AS name, \
+         (l.lanname = 'plpgsql' AND p.prosrc !~* 'raise\\s+(exception|sqlstate|using|''|[a-z_0-9]+\\s*(;|using))') \
+         OR EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e') AS harmless \
+         FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid JOIN pg_language l ON l.oid = p.prolang \
+         WHERE e.evtenabled NOT IN ('D', 'R') AND e.evtevent <> 'login' \
+         AND (e.evttags IS NULL OR e.evttags && ARRAY[{names}]::text[]) ORDER BY 1";
+    let mut found = Vec::new();
+    for row in ask(connection, sql, needs.tags.iter().copied()).await? {
+        let name: String = row.try_get("", "name")?;
+        let mut told = finding("E003", "", vec![format!("event trigger {name}")]);
+        if row.try_get("", "harmless")? {
+            told.severity = Severity::Info;
+            told.title = "an event trigger will see the migration's statements".to_owned();
+            told.effect = "its function raises no error".to_owned();
+            told.resolve = "nothing to do".to_owned();
+        }
+        found.push(told);
+    }
+    Ok(found)
+}
+
+/// Published tables whose rows the server will not update or delete, for it could not tell subscribers which.
+pub(super) async fn without_identity(
+    connection: &Connection,
+    tables: &[String],
+) -> Result<Vec<Finding>> {
+    let sql = format!(
+        "SELECT c.relname::text AS name, format('publication %s', min(p.pubname)) AS what FROM pg_publication p, {HERE} \
+         AND (p.pubupdate OR p.pubdelete) AND (c.relreplident = 'n' OR c.relreplident = 'd' AND NOT EXISTS \
+         (SELECT 1 FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)) \
+         AND EXISTS (SELECT 1 FROM pg_publication_tables t WHERE t.pubname = p.pubname AND t.tablename = c.relname \
+         AND t.schemaname = current_schema()) GROUP BY c.relname ORDER BY 1"
+    );
+    let mut found = Vec::new();
+    for row in ask(connection, &sql, tables.iter().map(String::as_str)).await? {
+        let table: String = row.try_get("", "name")?;
+        found.push(finding("E003", &table, vec![row.try_get("", "what")?]));
+    }
+    Ok(found)
+}
