@@ -21,9 +21,15 @@ impl Dialect {
         }
     }
 
-    /// Quotes a text literal.
+    /// Quotes a text literal. One with a backslash is written so that it means the same under every setting of
+    /// `standard_conforming_strings`.
     pub fn text(self, value: &str) -> String {
-        format!("'{}'", value.replace('\'', "''"))
+        let quoted = value.replace('\'', "''");
+        if self == Self::Postgres && quoted.contains('\\') {
+            format!("E'{}'", quoted.replace('\\', "\\\\"))
+        } else {
+            format!("'{quoted}'")
+        }
     }
 
     /// Quotes several identifiers, separated by commas.

@@ -255,8 +255,9 @@ impl MigrationTrait for &'static Migration {
                     Step::Mint(mint) => {
                         let found = mint.made_for(connection, context.catalog.dialect).await?;
                         if !found.is_empty() {
-                            let sql = mint.statement(context.catalog.dialect, &found);
-                            connection.execute_unprepared(&sql).await?;
+                            connection
+                                .execute_raw(mint.statement(context.catalog.dialect, &found))
+                                .await?;
                         }
                     }
                     Step::Guard(guard) => {

@@ -88,16 +88,26 @@ impl Mint {
             .collect()
     }
 
-    /// The statement for what the query found.
-    pub fn statement(&self, dialect: Dialect, found: &[String]) -> String {
+    /// The statement for what the query found, its values bound.
+    pub fn statement(&self, dialect: Dialect, found: &[String]) -> sea_orm::Statement {
+        let mut values: Vec<sea_orm::Value> = Vec::new();
         let pairs: Vec<String> = found
             .iter()
             .map(|name| {
                 let id = crate::providers::central_key_id(name).to_string();
-                format!("({}, {})", dialect.text(name), dialect.text(&id))
+                values.extend([name.clone().into(), id.into()]);
+                format!(
+                    "({}, {})",
+                    dialect.parameter(values.len() - 1),
+                    dialect.parameter(values.len())
+                )
             })
             .collect();
-        self.insert.replace(Self::IDS, &pairs.join(", "))
+        sea_orm::Statement::from_sql_and_values(
+            dialect.backend(),
+            self.insert.replace(Self::IDS, &pairs.join(", ")),
+            values,
+        )
     }
 }
 

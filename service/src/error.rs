@@ -97,6 +97,12 @@ pub enum Error {
         /// What the database said.
         source: DbErr,
     },
+    /// The schema has changed between the look and the locks, more often than a booting gateway explains.
+    #[error("the schema that {version} works on has changed while it waited")]
+    Moved {
+        /// The migration.
+        version: String,
+    },
     /// The database refused or failed a statement.
     #[error("{doing}: {source}")]
     Database {
@@ -207,6 +213,7 @@ impl Error {
             Self::Migration { .. } | Self::Database { .. } if self.gave_up().is_some() => {
                 "lock_timeout"
             }
+            Self::Moved { .. } => "schema_moved",
             Self::Migration { .. } => "migration_failed",
             Self::Database { .. } => "database",
             Self::NotFound { .. } => "not_found",
@@ -264,7 +271,7 @@ impl Error {
                  committed stays, and nothing is half-applied"
                     .to_owned()
             }
-            Self::LockLost { .. } | Self::Stopped { .. } => {
+            Self::LockLost { .. } | Self::Stopped { .. } | Self::Moved { .. } => {
                 "run the same command again; it goes on from what is committed".to_owned()
             }
             Self::Migration { .. } => {

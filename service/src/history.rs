@@ -3,9 +3,41 @@
 use std::collections::BTreeMap;
 
 use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
+use serde::Serialize;
 use tollgate_migration::{Created, Dialect, Track};
 
 use crate::database::existing;
+use crate::runner::checkpoint::{self, InProgress};
+
+/// Whose work an applied migration is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// Tollgate's own.
+    #[default]
+    Tollgate,
+    /// It was there when the database was adopted; it never goes down.
+    Adopted,
+}
+
+impl Origin {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Tollgate => "tollgate",
+            Self::Adopted => "adopted",
+        }
+    }
+
+    /// From the stored word, or from the flag that earlier releases wrote.
+    fn read(word: Option<&str>, adopted: bool) -> Self {
+        match word {
+            Some("adopted") => Self::Adopted,
+            Some(_) => Self::Tollgate,
+            None if adopted => Self::Adopted,
+            None => Self::Tollgate,
+        }
+    }
+}
 
 /// One applied migration.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,14 +46,23 @@ pub struct Entry {
     pub version: String,
     /// When it was applied, in seconds since 1970.
     pub applied_at: i64,
-    /// Whether it was recognised rather than run.
-    pub adopted: bool,
+    /// Whose work it is.
+    pub origin: Origin,
     /// What it really created here.
     pub created: Created,
     /// How long it took.
     pub duration_ms: i64,
     /// How many rows it changed.
     pub rows: i64,
+    /// The release that recorded it; empty where sea-orm's own tools did.
+    pub tool_version: String,
+}
+
+impl Entry {
+    /// Whether it was recognised rather than run.
+    pub fn is_adopted(&self) -> bool {
+        self.origin == Origin::Adopted
+    }
 }
 
 /// The applied migrations of a track.
@@ -31,6 +72,8 @@ pub struct History {
     pub exists: bool,
     /// By version, which sorts oldest first.
     pub entries: BTreeMap<String, Entry>,
+    /// The step that has begun and not ended.
+    pub in_progress: Option<InProgress>,
 }
 
 impl History {
@@ -111,8 +154,16 @@ impl History {
                 version.clone(),
                 Entry {
                     applied_at: row.try_get("", "applied_at")?,
-                    adopted: row
-                        .try_get::<Option<bool>>("", "adopted")
+                    origin: Origin::read(
+                        row.try_get::<Option<String>>("", "origin")
+                            .unwrap_or_default()
+                            .as_deref(),
+                        row.try_get::<Option<bool>>("", "adopted")
+                            .unwrap_or_default()
+                            .unwrap_or_default(),
+                    ),
+                    tool_version: row
+                        .try_get::<Option<String>>("", "tool_version")
                         .unwrap_or_default()
                         .unwrap_or_default(),
                     created,
@@ -128,9 +179,14 @@ impl History {
                 },
             );
         }
+        let in_progress = checkpoint::in_progress(connection, dialect)
+            .await?
+            .into_iter()
+            .find(|step| track.migrations().iter().any(|known| known.version == step.version));
         Ok(Self {
             exists: true,
             entries,
+            in_progress,
         })
     }
 }
@@ -141,6 +197,7 @@ pub(crate) fn ensure(dialect: Dialect, track: Track, columns: Option<&[String]>)
     let mut statements = Vec::new();
     let own = [
         ("adopted", "boolean"),
+        ("origin", "text"),
         ("created", "text"),
         ("duration_ms", "bigint"),
         ("rows", "bigint"),
@@ -154,7 +211,7 @@ pub(crate) fn ensure(dialect: Dialect, track: Track, columns: Option<&[String]>)
                 .map(|(name, kind)| format!("{} {kind}", dialect.quote(name)))
                 .collect();
             statements.push(format!(
-                "CREATE TABLE IF NOT EXISTS {table} (version varchar(255) NOT NULL PRIMARY KEY, \
+                "CREATE TABLE {table} (version varchar(255) NOT NULL PRIMARY KEY, \
                  applied_at bigint NOT NULL, {})",
                 own.join(", ")
             ));
@@ -180,9 +237,9 @@ pub(crate) async fn record<C: ConnectionTrait>(
     track: Track,
     entry: &Entry,
 ) -> Result<(), DbErr> {
-    let parameters: Vec<String> = (1..=8).map(|n| dialect.parameter(n)).collect();
+    let parameters: Vec<String> = (1..=9).map(|n| dialect.parameter(n)).collect();
     let sql = format!(
-        "INSERT INTO {} (version, applied_at, adopted, created, duration_ms, {}, tool_version, applied_by) VALUES ({})",
+        "INSERT INTO {} (version, applied_at, adopted, origin, created, duration_ms, {}, tool_version, applied_by) VALUES ({})",
         dialect.quote(&track.history_table()),
         dialect.quote("rows"),
         parameters.join(", ")
@@ -192,7 +249,8 @@ pub(crate) async fn record<C: ConnectionTrait>(
     let values: Vec<Value> = vec![
         entry.version.clone().into(),
         entry.applied_at.into(),
-        entry.adopted.into(),
+        entry.is_adopted().into(),
+        entry.origin.word().into(),
         created.into(),
         entry.duration_ms.into(),
         entry.rows.into(),
@@ -209,24 +267,24 @@ pub(crate) async fn record<C: ConnectionTrait>(
     Ok(())
 }
 
-/// Takes a migration out of the history.
+/// Takes a migration out of the history, and answers how many rows that was.
 pub(crate) async fn forget<C: ConnectionTrait>(
     connection: &C,
     dialect: Dialect,
     track: Track,
     version: &str,
-) -> Result<(), DbErr> {
+) -> Result<u64, DbErr> {
     let sql = format!(
         "DELETE FROM {} WHERE version = {}",
         dialect.quote(&track.history_table()),
         dialect.parameter(1)
     );
-    connection
+    let deleted = connection
         .execute_raw(Statement::from_sql_and_values(
             dialect.backend(),
             sql,
             [version.into()],
         ))
         .await?;
-    Ok(())
+    Ok(deleted.rows_affected())
 }

@@ -27,6 +27,7 @@ pub mod runner;
 pub mod runs;
 pub mod seed;
 pub mod snapshot;
+mod statement;
 pub mod stop;
 pub mod survey;
 pub mod verify;

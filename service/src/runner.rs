@@ -3,16 +3,19 @@
 //! Every command reads first. What writes takes the track's lock, reads again, asks the doctor, and stops before its
 //! first statement when something stands in the way.
 
+mod abandoned;
 pub mod adopt;
 mod apply;
 mod backup;
-pub(crate) mod checkpoint;
+pub mod checkpoint;
 pub mod down;
 mod engine;
 mod held;
+mod patience;
 pub mod plan;
 pub mod split;
 pub mod status;
+mod strong;
 pub mod up;
 
 use std::time::Duration;
@@ -137,9 +140,9 @@ impl Session {
     }
 
     /// Reads a track's history where its table is known to exist.
-    pub(crate) async fn history<C: ConnectionTrait>(
+    pub(crate) async fn history(
         &self,
-        connection: &C,
+        connection: &Connection,
         track: Track,
         exists: bool,
     ) -> Result<History> {
@@ -162,7 +165,7 @@ impl Session {
                 "use the tollgate that applied them, or a newer one",
             ));
         }
-        Ok(history)
+        abandoned::settle(connection, track, history).await
     }
 
     /// Records a run that changed something. A failure to record is said, and does not undo what was done.
@@ -205,7 +208,7 @@ pub(crate) async fn context<C: ConnectionTrait>(
     };
     // Tables that a gateway made are older than their adoption.
     context.expanded_at = applied("_provider_key_expand")
-        .filter(|entry| !entry.adopted)
+        .filter(|entry| !entry.is_adopted())
         .map(|entry| entry.applied_at);
     context.copied_at = applied("_provider_key_backfill").map(|entry| entry.applied_at);
     if let Some(copied_at) = context.copied_at {

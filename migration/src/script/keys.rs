@@ -126,7 +126,8 @@ impl Script {
         let fitting = live.foreign_keys_on(&spec.column).find(fits);
         if let Some(validated) = fitting.map(|key| key.validated) {
             if !validated {
-                self.validate(table, &spec.name);
+                // A run that was cut off behind the key has not looked for rows without parent.
+                self.clean_up_and_validate(table, spec, cleanup);
             }
             return;
         }
@@ -149,16 +150,7 @@ impl Script {
                     format!("foreign key {} for rows to come", spec.name),
                     Blocks::Writers,
                 );
-                if let Some(cleanup) = cleanup {
-                    self.boundary();
-                    self.execute(
-                        table,
-                        cleanup,
-                        "rows whose parent is gone already",
-                        Blocks::Rows,
-                    );
-                }
-                self.validate(table, &spec.name);
+                self.clean_up_and_validate(table, spec, cleanup);
             }
             Dialect::Sqlite => {
                 if let Some(cleanup) = cleanup {
@@ -176,6 +168,24 @@ impl Script {
             }
         }
         self.remember_foreign_key(table, spec);
+    }
+
+    fn clean_up_and_validate(
+        &mut self,
+        table: &str,
+        spec: &ForeignKeySpec,
+        cleanup: Option<String>,
+    ) {
+        if let Some(cleanup) = cleanup {
+            self.boundary();
+            self.execute(
+                table,
+                cleanup,
+                "rows whose parent is gone already",
+                Blocks::Rows,
+            );
+        }
+        self.validate(table, &spec.name);
     }
 
     /// Makes sure that the check exists and holds for every row.

@@ -89,14 +89,16 @@ impl ProviderKeys<'_> {
                 continue;
             }
             let sql = match &step.close {
-                Close::Run(_) => step.statement(dialect, None),
+                Close::Run(_) => step
+                    .statement(dialect, None)
+                    .map(|sql| Statement::from_string(dialect.backend(), sql)),
                 Close::Mint(mint) => {
                     let found = mint.made_for(&transaction, dialect).await?;
                     (!found.is_empty()).then(|| mint.statement(dialect, &found))
                 }
             };
             if let Some(sql) = sql {
-                let rows = transaction.execute_unprepared(&sql).await?.rows_affected();
+                let rows = transaction.execute_raw(sql).await?.rows_affected();
                 count(&mut changes, step.table, step.action, rows, ids);
             }
         }

@@ -14,7 +14,7 @@ use crate::database::Access;
 use crate::doctor;
 use crate::drift;
 use crate::error::{Error, Result};
-use crate::history::{self, Entry, History};
+use crate::history::{self, Entry, History, Origin};
 use crate::lock::{Gateway, Lock};
 use crate::report::{Applied, Finding, Report, Severity, TrackReport};
 use crate::stop::Stop;
@@ -118,6 +118,7 @@ fn marked(track: Track, slugs: &[&str], context: &Context) -> History {
             .into_iter()
             .map(|version| (version.to_owned(), entry(version)))
             .collect(),
+        in_progress: None,
     };
     let current = history.current(track);
     if let Some(entry) = current.and_then(|version| history.entries.get_mut(&version)) {
@@ -185,7 +186,8 @@ fn entry(version: &str) -> Entry {
     Entry {
         version: version.to_owned(),
         applied_at: Utc::now().timestamp(),
-        adopted: true,
+        origin: Origin::Adopted,
+        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         created: Created::default(),
         duration_ms: 0,
         rows: 0,

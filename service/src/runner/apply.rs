@@ -1,29 +1,29 @@
 //! Runs one plan and records it.
 
+mod transaction;
+mod violations;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::connection::{Connection, Transaction};
-use backon::Retryable;
-use chrono::Utc;
 use sea_orm::{ConnectionTrait, DbErr};
-use tollgate_migration::plan::{Blocks, Created, Guard, Plan, Split, Statement, Step, Unit};
+use tollgate_migration::plan::{Backfill, Blocks, Created, Plan, Split, Statement, Unit};
 use tollgate_migration::{Dialect, Migration, Track};
 
+use super::checkpoint::{self, Direction, InProgress};
 use super::engine::Engine;
 use super::held::Held;
-use super::{checkpoint, split};
+use super::patience::Patience;
+use super::{split, up};
+use crate::connection::Connection;
 use crate::error::{Error, Result};
-use crate::history::{self, Entry};
+use crate::history::History;
 use crate::lock::Lock;
 use crate::observer::{Event, Observer};
 use crate::reconcile::header_keys::{self, How};
 use crate::report::Applied;
-use crate::retry::{backoff, is_transient};
 use crate::stop::Stop;
-
-/// Below `deadlock_timeout`, so that Tollgate gives way and not the gateway.
-const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '500ms'";
+use transaction::{Ending, Piece};
 
 /// Rows by table and what was done to them.
 pub(super) type Changes = BTreeMap<(String, &'static str), u64>;
@@ -41,95 +41,164 @@ fn action(sql: &str) -> &'static str {
     .map_or("update", |(_, action)| action)
 }
 
-/// Everything that applying needs besides the plan.
+/// Everything that applying needs besides the step.
 pub(super) struct Applier<'a> {
     pub connection: &'a Connection,
     pub dialect: Dialect,
     pub track: Track,
     pub lock: &'a Lock,
+    /// How it waits for tables that somebody else has locked.
+    pub patience: Patience<'a>,
     pub batch: Duration,
+    /// What the operator chose, for plans that are made again.
+    pub options: &'a up::Options,
     pub observer: &'a dyn Observer,
     pub stop: &'a Stop,
     /// What was changed, filled as transactions commit.
     pub changes: &'a std::sync::Mutex<Changes>,
 }
 
-/// Whether the plan is to be recorded as applied or taken out of the history.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Direction {
-    Up,
-    Down,
+/// A step that is applied or undone.
+pub(super) struct Course<'a> {
+    pub direction: Direction,
+    pub migration: &'static Migration,
+    /// The history before it.
+    pub history: &'a History,
+    /// What an earlier run of it is on record for.
+    pub before: Option<&'a InProgress>,
+    /// Whether this run has put it on record already.
+    pub announced: bool,
 }
 
-/// Why a transaction ended without committing.
-enum Abort {
-    Database(DbErr),
-    Guard {
-        code: String,
-        table: String,
-        ids: Vec<String>,
-    },
-    Violations(String),
-}
-
-impl From<DbErr> for Abort {
-    fn from(error: DbErr) -> Self {
-        Self::Database(error)
+impl<'a> Course<'a> {
+    pub(super) fn new(
+        direction: Direction,
+        migration: &'static Migration,
+        history: &'a History,
+    ) -> Self {
+        Self {
+            direction,
+            migration,
+            history,
+            before: history
+                .in_progress
+                .as_ref()
+                .filter(|step| step.version == migration.version),
+            announced: false,
+        }
     }
-}
 
-/// What one transaction does at its end.
-struct Ending<'a> {
-    direction: Direction,
-    migration: &'a Migration,
-    created: &'a Created,
-    begun: Instant,
-    rows_before: u64,
+    /// Whether the history has a row for it that this run has not taken out.
+    fn is_listed(&self) -> bool {
+        !self.announced
+            && (self.history.entries.contains_key(self.migration.version)
+                || self.before.is_some_and(|step| step.listed))
+    }
+
+    /// What a run of this step has created so far, as far as it is on record.
+    fn created(&self) -> Created {
+        let recorded = self
+            .history
+            .entries
+            .get(self.migration.version)
+            .map(|entry| &entry.created);
+        let begun = self.before.map(|step| &step.created);
+        begun.or(recorded).cloned().unwrap_or_default()
+    }
 }
 
 impl Applier<'_> {
-    /// Applies a migration and records it, both in one transaction or the record in the last of several.
-    pub(super) async fn up(&self, migration: &Migration, plan: &Plan) -> Result<Applied> {
-        self.run(Direction::Up, migration, plan).await
+    /// The plan for the database as it is now.
+    async fn plan<C: ConnectionTrait>(&self, connection: &C, course: &Course<'_>) -> Result<Plan> {
+        let context = up::live(connection, course.history, self.options).await?;
+        Ok(match course.direction {
+            Direction::Up => course.migration.plan_up(&context).0,
+            Direction::Down => course.migration.plan_down(&context, &course.created()).0,
+        })
     }
 
-    /// Undoes a migration and takes it out of the history.
-    pub(super) async fn down(&self, migration: &Migration, plan: &Plan) -> Result<Applied> {
-        self.run(Direction::Down, migration, plan).await
-    }
-
-    async fn run(
-        &self,
-        direction: Direction,
-        migration: &Migration,
-        plan: &Plan,
-    ) -> Result<Applied> {
+    /// Applies or undoes a step: all of it in one transaction with its record; or in several, on record from the first to
+    /// the last as a step in progress. Where the schema moved while it waited, it is planned again.
+    pub(super) async fn run(&self, mut course: Course<'_>) -> Result<Applied> {
+        /// A gateway that migrates at boot does so once; more often than this somebody works against us.
+        const PLANS: usize = 3;
         let begun = Instant::now();
         self.observer.note(Event::Migration {
-            version: migration.version.to_owned(),
-            summary: migration.summary.to_owned(),
+            version: course.migration.version.to_owned(),
+            summary: course.migration.summary.to_owned(),
         });
-        let failed = |source| Error::migration(migration.version, source);
-        let units = self.units(plan);
-        let mut created = Created::default();
-        if direction == Direction::Up {
-            // A run that failed behind its last transaction leaves nothing to plan, and still something to record.
-            created = checkpoint::announced(self.connection, self.dialect, migration.version)
+        let mut so_far = 0;
+        // A run that failed behind its last transaction leaves nothing to plan, and still something to record.
+        let mut created = match course.direction {
+            Direction::Up => course
+                .before
+                .map(|step| step.created.clone())
+                .unwrap_or_default(),
+            Direction::Down => course.created(),
+        };
+        for round in 1.. {
+            let plan = self.plan(self.connection, &course).await?;
+            if course.direction == Direction::Up {
+                created.merge(&plan.created);
+            }
+            match self
+                .once(&mut course, &plan, &created, begun, &mut so_far)
                 .await
-                .map_err(failed)?;
-        }
-        created.merge(&plan.created);
-        if units.len() > 1 || !matches!(units.first(), Some(Unit::Transaction(_)) | None) {
-            checkpoint::ensure(self.connection, self.dialect)
-                .await
-                .map_err(failed)?;
-            if direction == Direction::Up {
-                checkpoint::announce(self.connection, self.dialect, migration.version, &created)
-                    .await
-                    .map_err(failed)?;
+            {
+                Err(Error::Moved { .. }) if round < PLANS => {
+                    tracing::info!("the schema has changed meanwhile; planning again");
+                }
+                ended => return ended,
             }
         }
-        let mut rows = 0;
+        Err(Error::Moved {
+            version: course.migration.version.to_owned(),
+        })
+    }
+
+    /// Puts a step of several transactions on record; one that goes down leaves the history here, for what is listed there
+    /// stands as a whole.
+    async fn announce(&self, course: &mut Course<'_>, created: &Created) -> Result<()> {
+        let version = course.migration.version;
+        let failed = |source| Error::migration(version, source);
+        let step = InProgress {
+            version: version.to_owned(),
+            direction: course.direction,
+            created: created.clone(),
+            listed: false,
+        };
+        let turned = course
+            .before
+            .is_some_and(|before| before.direction != course.direction);
+        let transaction = self.connection.begin().await.map_err(failed)?;
+        checkpoint::ensure(&transaction, self.dialect)
+            .await
+            .map_err(failed)?;
+        checkpoint::announce(&transaction, self.dialect, &step, turned)
+            .await
+            .map_err(failed)?;
+        if course.direction == Direction::Down && course.is_listed() {
+            self.forget(&transaction, version).await.map_err(failed)?;
+        }
+        transaction.commit().await.map_err(failed)?;
+        course.announced = true;
+        Ok(())
+    }
+
+    async fn once(
+        &self,
+        course: &mut Course<'_>,
+        plan: &Plan,
+        created: &Created,
+        begun: Instant,
+        so_far: &mut u64,
+    ) -> Result<Applied> {
+        let migration = course.migration;
+        let failed = |source| Error::migration(migration.version, source);
+        let units = self.units(plan);
+        if units.len() > 1 || !matches!(units.first(), Some(Unit::Transaction(_)) | None) {
+            self.announce(course, created).await?;
+        }
         let mut left = 0;
         let held = Held::default();
         let (last, first) = match units.split_last() {
@@ -141,7 +210,13 @@ impl Applier<'_> {
             self.stop.check()?;
             match unit {
                 Unit::Transaction(steps) => {
-                    rows += self.transaction(migration, steps, &[], None, &held).await?;
+                    let piece = Piece {
+                        course,
+                        steps,
+                        rebuilds: &[],
+                        ending: None,
+                    };
+                    *so_far += self.transaction(piece, &held).await?;
                 }
                 Unit::Alone(statement) => {
                     self.observer.note(Event::Step(statement.purpose.clone()));
@@ -152,7 +227,7 @@ impl Applier<'_> {
                 Unit::Split(split) => {
                     self.observer.note(Event::Step(split.purpose.clone()));
                     let copies = self.split(split, &held).await?.map_err(failed)?;
-                    rows += copies;
+                    *so_far += copies;
                     self.changed(Split::TABLE, "clone", copies);
                 }
                 Unit::Fold(fold) => {
@@ -167,53 +242,73 @@ impl Applier<'_> {
                     let walked =
                         header_keys::walk(self.connection, self.dialect, fold, how, self.stop)
                             .await?;
-                    rows += walked.folded;
+                    *so_far += walked.folded;
                     self.changed(fold.table, "update", walked.folded);
                 }
                 Unit::Backfill(pass) => {
-                    let engine = Engine {
-                        connection: self.connection,
-                        dialect: self.dialect,
-                        version: migration.version,
-                        batch: self.batch,
-                        observer: self.observer,
-                        stop: self.stop,
-                        held: &held,
-                    };
-                    let (changed, behind) = engine.run(pass).await?;
-                    rows += changed;
+                    let (changed, behind) = self.backfill(course, pass, &held).await?;
+                    *so_far += changed;
                     left += behind;
-                    self.changed(&pass.changes, action(&pass.sql), changed);
                 }
             }
         }
         self.stop.check()?;
         let ending = Ending {
-            direction,
-            migration,
-            created: &created,
+            created,
             begun,
-            rows_before: rows,
+            rows_before: *so_far,
         };
-        rows += self
-            .transaction(migration, last, &plan.rebuilds, Some(&ending), &held)
-            .await?;
+        let piece = Piece {
+            course,
+            steps: last,
+            rebuilds: &plan.rebuilds,
+            ending: Some(&ending),
+        };
+        *so_far += self.transaction(piece, &held).await?;
         let duration = begun.elapsed();
         let (longest_lock_ms, blocks) = held.longest();
         self.observer.note(Event::Applied {
             version: migration.version.to_owned(),
             duration,
-            rows,
+            rows: *so_far,
         });
         Ok(Applied {
             version: migration.version.to_owned(),
             phase: migration.phase,
             duration_ms: millis(duration).unsigned_abs(),
-            rows,
+            rows: *so_far,
             left,
             longest_lock_ms,
             blocks,
         })
+    }
+
+    async fn backfill(
+        &self,
+        course: &Course<'_>,
+        pass: &Backfill,
+        held: &Held,
+    ) -> Result<(u64, u64)> {
+        let engine = Engine {
+            connection: self.connection,
+            dialect: self.dialect,
+            version: course.migration.version,
+            batch: self.batch,
+            patience: self.patience,
+            observer: self.observer,
+            stop: self.stop,
+            held,
+        };
+        let is_still_planned = async || {
+            let plan = self.plan(self.connection, course).await?;
+            Ok(plan
+                .units
+                .iter()
+                .any(|unit| matches!(unit, Unit::Backfill(planned) if planned == pass)))
+        };
+        let (changed, behind) = engine.run(pass, &is_still_planned).await?;
+        self.changed(&pass.changes, action(&pass.sql), changed);
+        Ok((changed, behind))
     }
 
     /// Runs a statement that refuses a transaction. No lock timeout: a concurrent build waits for transactions, and
@@ -279,258 +374,8 @@ impl Applier<'_> {
         }
         merged
     }
-
-    async fn transaction(
-        &self,
-        migration: &Migration,
-        steps: &[Step],
-        rebuilds: &[String],
-        ending: Option<&Ending<'_>>,
-        held: &Held,
-    ) -> Result<u64> {
-        if !rebuilds.is_empty() {
-            // The pragma is ignored inside a transaction, and dropping a parent with it on deletes its children.
-            self.foreign_keys(false).await?;
-        }
-        let outcome = (|| self.attempt(steps, rebuilds, ending, held))
-            .retry(backoff())
-            .when(|abort| matches!(abort, Abort::Database(error) if is_transient(error)))
-            .notify(|_, pause| {
-                tracing::info!(?pause, "a table is busy; giving way and trying again");
-            })
-            .await;
-        if !rebuilds.is_empty() {
-            self.foreign_keys(true).await?;
-        }
-        outcome.map_err(|abort| match abort {
-            Abort::Database(source) => Error::migration(migration.version, source),
-            Abort::Guard { code, table, ids } => {
-                crate::doctor::refusal_under_lock(&code, &table, ids)
-            }
-            Abort::Violations(what) => Error::refused(
-                "foreign_key_violation",
-                format!(
-                    "{} would leave rows without their parent: {what}",
-                    migration.version
-                ),
-                "nothing was changed; see `tollgate doctor`",
-            ),
-        })
-    }
-
-    async fn foreign_keys(&self, on: bool) -> Result<()> {
-        let word = if on { "ON" } else { "OFF" };
-        self.connection
-            .execute_unprepared(&format!("PRAGMA foreign_keys = {word}"))
-            .await
-            .map(|_| ())
-            .map_err(Error::database(format!("turn foreign keys {word}")))
-    }
-
-    async fn attempt(
-        &self,
-        steps: &[Step],
-        rebuilds: &[String],
-        ending: Option<&Ending<'_>>,
-        held: &Held,
-    ) -> std::result::Result<u64, Abort> {
-        let begun = Instant::now();
-        let transaction = self.connection.begin().await?;
-        if self.dialect == Dialect::Postgres {
-            transaction.execute_unprepared(LOCK_TIMEOUT).await?;
-        }
-        let violations = if rebuilds.is_empty() {
-            BTreeMap::new()
-        } else {
-            expect_foreign_keys_off(&transaction).await?;
-            violations(&transaction, rebuilds).await?
-        };
-        let mut rows = 0;
-        let mut counts = Changes::new();
-        if self.dialect == Dialect::Sqlite {
-            // Views and triggers elsewhere are neither read nor rewritten, broken ones included; the doctor has looked
-            // for those that depend on what goes.
-            transaction
-                .execute_unprepared("PRAGMA legacy_alter_table = ON")
-                .await?;
-        }
-        for step in steps {
-            match step {
-                Step::Run(statement) => {
-                    self.observer.note(Event::Step(statement.purpose.clone()));
-                    let affected = transaction
-                        .execute_unprepared(&statement.sql)
-                        .await?
-                        .rows_affected();
-                    if let Some(table) = &statement.counted {
-                        rows += affected;
-                        *counts
-                            .entry((table.clone(), action(&statement.sql)))
-                            .or_default() += affected;
-                    }
-                }
-                Step::Guard(guard) => ask(&transaction, self.dialect, guard).await?,
-                Step::Mint(mint) => {
-                    self.observer.note(Event::Step(mint.purpose.clone()));
-                    let found = mint.made_for(&transaction, self.dialect).await?;
-                    if !found.is_empty() {
-                        let made = transaction
-                            .execute_unprepared(&mint.statement(self.dialect, &found))
-                            .await?
-                            .rows_affected();
-                        rows += made;
-                        *counts.entry((mint.table.clone(), "insert")).or_default() += made;
-                    }
-                }
-            }
-        }
-        if !rebuilds.is_empty() {
-            let after = self::violations(&transaction, rebuilds).await?;
-            for (place, count) in after {
-                let before = violations.get(&place).copied().unwrap_or_default();
-                if count > before {
-                    return Err(Abort::Violations(format!(
-                        "{} rows of {} whose {} is gone",
-                        count - before,
-                        place.0,
-                        place.1
-                    )));
-                }
-            }
-        }
-        if let Some(ending) = ending {
-            self.end(&transaction, ending, rows).await?;
-        }
-        if self.dialect == Dialect::Sqlite {
-            transaction
-                .execute_unprepared("PRAGMA legacy_alter_table = OFF")
-                .await?;
-        }
-        transaction.commit().await?;
-        let blocks = steps
-            .iter()
-            .map(|step| match step {
-                Step::Run(statement) => statement.blocks,
-                Step::Guard(_) => Blocks::Nothing,
-                Step::Mint(_) => Blocks::Rows,
-            })
-            .max();
-        held.since(begun, blocks.unwrap_or(Blocks::Nothing));
-        for ((table, action), count) in counts {
-            self.changed(&table, action, count);
-        }
-        Ok(rows)
-    }
-
-    async fn end(
-        &self,
-        transaction: &Transaction,
-        ending: &Ending<'_>,
-        rows: u64,
-    ) -> std::result::Result<(), DbErr> {
-        let version = ending.migration.version;
-        match ending.direction {
-            Direction::Up => {
-                let entry = Entry {
-                    version: version.to_owned(),
-                    applied_at: Utc::now().timestamp(),
-                    adopted: false,
-                    created: ending.created.clone(),
-                    duration_ms: millis(ending.begun.elapsed()),
-                    rows: i64::try_from(ending.rows_before + rows).unwrap_or(i64::MAX),
-                };
-                history::record(transaction, self.dialect, self.track, &entry).await?;
-            }
-            Direction::Down => {
-                history::forget(transaction, self.dialect, self.track, version).await?;
-            }
-        }
-        checkpoint::clear(transaction, self.dialect, version).await
-    }
 }
 
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
-
-async fn ask(
-    transaction: &Transaction,
-    dialect: Dialect,
-    guard: &Guard,
-) -> std::result::Result<(), Abort> {
-    let found = transaction
-        .query_all_raw(sea_orm::Statement::from_string(
-            dialect.backend(),
-            guard.sql.clone(),
-        ))
-        .await?;
-    if found.is_empty() {
-        return Ok(());
-    }
-    let ids = found
-        .iter()
-        .map(|row| row.try_get("", "id"))
-        .collect::<std::result::Result<Vec<String>, DbErr>>()?;
-    Err(Abort::Guard {
-        code: guard.code.clone(),
-        table: guard.table.clone(),
-        ids,
-    })
-}
-
-async fn expect_foreign_keys_off(transaction: &Transaction) -> std::result::Result<(), DbErr> {
-    let row = transaction
-        .query_one_raw(sea_orm::Statement::from_string(
-            Dialect::Sqlite.backend(),
-            "SELECT foreign_keys AS setting FROM pragma_foreign_keys",
-        ))
-        .await?;
-    let on: i32 = row.map_or(Ok(1), |row| row.try_get("", "setting"))?;
-    if on != 0 {
-        return Err(DbErr::Custom(
-            "foreign keys could not be turned off, and rebuilding a table would delete its children"
-                .to_owned(),
-        ));
-    }
-    Ok(())
-}
-
-/// Rows without their parent, by table and parent, in the rebuilt tables and in those that refer to them. A key whose
-/// parent columns are not unique cannot be checked by SQLite either, and is passed over.
-async fn violations(
-    transaction: &Transaction,
-    rebuilds: &[String],
-) -> std::result::Result<BTreeMap<(String, String), i64>, DbErr> {
-    let dialect = Dialect::Sqlite;
-    let names: Vec<String> = rebuilds.iter().map(|name| dialect.text(name)).collect();
-    let names = names.join(", ");
-    let sql = format!(
-        "SELECT m.name AS name FROM sqlite_schema m WHERE m.type = 'table' AND m.sql NOT LIKE 'CREATE VIRTUAL%' \
-         AND (m.name IN ({names}) OR EXISTS \
-         (SELECT 1 FROM pragma_foreign_key_list(m.name) l WHERE l.\"table\" IN ({names})))"
-    );
-    let query = |sql: String| sea_orm::Statement::from_string(dialect.backend(), sql);
-    let mut found = BTreeMap::new();
-    // One query per table with a key to a rebuilt one: bounded by the schema, not by the rows. Together, one key that
-    // cannot be checked would fail them all.
-    for table in transaction.query_all_raw(query(sql)).await? {
-        let child: String = table.try_get("", "name")?;
-        let checked = transaction
-            .query_all_raw(query(format!(
-                "SELECT parent, count(*) AS violations FROM pragma_foreign_key_check({}) GROUP BY parent",
-                dialect.text(&child)
-            )))
-            .await;
-        let rows = match checked {
-            Err(error) if error.to_string().contains("foreign key mismatch") => continue,
-            checked => checked?,
-        };
-        for row in rows {
-            found.insert(
-                (child.clone(), row.try_get("", "parent")?),
-                row.try_get("", "violations")?,
-            );
-        }
-    }
-    Ok(found)
 }

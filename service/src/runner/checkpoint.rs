@@ -8,8 +8,50 @@ use crate::database::existing;
 /// The table of checkpoints.
 pub(crate) const TABLE: &str = "tollgate_backfills";
 
-/// The pass name under which a migration's record of what it creates is kept until it is done.
-const CREATED: &str = "";
+/// The pass name under which a step that goes up is on record, with what it creates, until it is done.
+const UP: &str = "";
+/// The same for a step that goes down: what it takes away.
+const DOWN: &str = "down";
+
+/// Whether a step is applied or undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// It is applied.
+    Up,
+    /// It is undone.
+    Down,
+}
+
+impl Direction {
+    fn pass(self) -> &'static str {
+        match self {
+            Self::Up => UP,
+            Self::Down => DOWN,
+        }
+    }
+
+    /// The command that goes this way.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// A step of several transactions that has begun and not ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InProgress {
+    /// The step.
+    pub version: String,
+    /// Which way it went.
+    pub direction: Direction,
+    /// What it has created, or is about to take away.
+    pub created: Created,
+    /// Whether the history lists the step all the same, as release 0.1.0 left it.
+    pub listed: bool,
+}
 
 /// Where a pass stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,7 +79,7 @@ pub(crate) async fn ensure<C: ConnectionTrait>(
     }
     connection
         .execute_unprepared(&format!(
-            "CREATE TABLE IF NOT EXISTS {TABLE} (migration varchar(255) NOT NULL, pass varchar(255) NOT NULL, \
+            "CREATE TABLE {TABLE} (migration varchar(255) NOT NULL, pass varchar(255) NOT NULL, \
              position bigint NOT NULL, bound bigint NOT NULL, file bigint NOT NULL, {} bigint NOT NULL, \
              created text, PRIMARY KEY (migration, pass))",
             dialect.quote("rows")
@@ -130,47 +172,55 @@ pub(crate) async fn save<C: ConnectionTrait>(
     .await
 }
 
-/// What killed runs of the migration have announced; nothing where there was none.
-pub(crate) async fn announced<C: ConnectionTrait>(
+/// The steps that have begun and not ended, of every track.
+pub(crate) async fn in_progress<C: ConnectionTrait>(
     connection: &C,
     dialect: Dialect,
-    migration: &str,
-) -> Result<Created, DbErr> {
+) -> Result<Vec<InProgress>, DbErr> {
     if existing(connection, dialect, &[TABLE.to_owned()])
         .await?
         .is_empty()
     {
-        return Ok(Created::default());
+        return Ok(Vec::new());
     }
     let sql = format!(
-        "SELECT created FROM {TABLE} WHERE migration = {} AND pass = {}",
-        dialect.parameter(1),
-        dialect.parameter(2)
+        "SELECT migration, pass, created FROM {TABLE} WHERE pass IN ('{UP}', '{DOWN}') ORDER BY migration, pass"
     );
-    let row = connection
-        .query_one_raw(Statement::from_sql_and_values(
-            dialect.backend(),
-            sql,
-            [migration.into(), CREATED.into()],
-        ))
-        .await?;
-    let text: Option<String> = match row {
-        Some(row) => row.try_get("", "created")?,
-        None => None,
-    };
-    text.map_or_else(
-        || Ok(Created::default()),
-        |text| serde_json::from_str(&text).map_err(|error| DbErr::Custom(error.to_string())),
-    )
+    connection
+        .query_all_raw(Statement::from_string(dialect.backend(), sql))
+        .await?
+        .iter()
+        .map(|row| {
+            let pass: String = row.try_get("", "pass")?;
+            let created: Option<String> = row.try_get("", "created")?;
+            Ok(InProgress {
+                version: row.try_get("", "migration")?,
+                listed: false,
+                direction: if pass == DOWN {
+                    Direction::Down
+                } else {
+                    Direction::Up
+                },
+                created: match created {
+                    None => Created::default(),
+                    Some(json) => serde_json::from_str(&json)
+                        .map_err(|error| DbErr::Custom(error.to_string()))?,
+                },
+            })
+        })
+        .collect()
 }
 
-/// Writes down what the migration has created and is about to create, before it does.
+/// Puts a step on record before its first transaction, with its direction. One that turns round begins its passes again.
 pub(crate) async fn announce<C: ConnectionTrait>(
     connection: &C,
     dialect: Dialect,
-    migration: &str,
-    all: &Created,
+    step: &InProgress,
+    turned: bool,
 ) -> Result<(), DbErr> {
+    if turned {
+        clear(connection, dialect, &step.version).await?;
+    }
     let p = |n| dialect.parameter(n);
     let sql = format!(
         "INSERT INTO {TABLE} (migration, pass, position, bound, file, {}, created) VALUES ({}, {}, 0, 0, 0, 0, {}) \
@@ -180,12 +230,17 @@ pub(crate) async fn announce<C: ConnectionTrait>(
         p(2),
         p(3)
     );
-    let json = serde_json::to_string(all).map_err(|error| DbErr::Custom(error.to_string()))?;
+    let json =
+        serde_json::to_string(&step.created).map_err(|error| DbErr::Custom(error.to_string()))?;
     write(
         connection,
         dialect,
         sql,
-        vec![migration.into(), CREATED.into(), json.into()],
+        vec![
+            step.version.clone().into(),
+            step.direction.pass().into(),
+            json.into(),
+        ],
     )
     .await
 }

@@ -6,12 +6,15 @@ use crate::connection::Connection;
 use chrono::Utc;
 use tollgate_migration::{Migration, Track};
 
-use super::apply::Applier;
+use super::apply::{Applier, Course};
+use super::checkpoint::Direction;
+use super::patience::Patience;
+use super::up::{self, read_again};
 use super::{Session, context, find, idle, pending, pending_report, prove_writable};
 use crate::database::Access;
 use crate::doctor::{self, Samples};
 use crate::error::{Error, Result};
-use crate::history::History;
+use crate::history::{Entry, History};
 use crate::lock::{Gateway, Lock};
 use crate::observer::Observer;
 use crate::report::{Change, Finding, Outcome, Report, Severity, TrackReport};
@@ -105,12 +108,21 @@ async fn run(
 }
 
 fn selected(track: Track, history: &History, options: &Options) -> Result<Vec<&'static Migration>> {
+    // A step that has begun and not ended comes first, whichever way it went.
+    let begun = |version: &str| {
+        history
+            .in_progress
+            .as_ref()
+            .is_some_and(|step| step.version == version)
+    };
     let applied: Vec<&'static Migration> = track
         .migrations()
         .iter()
         .rev()
         .copied()
-        .filter(|migration| history.entries.contains_key(migration.version))
+        .filter(|migration| {
+            history.entries.contains_key(migration.version) || begun(migration.version)
+        })
         .collect();
     let Some(to) = &options.to else {
         return Ok(applied.into_iter().take(1).collect());
@@ -146,13 +158,14 @@ async fn locked(
     report: &mut Report,
 ) -> Result<()> {
     let dialect = session.dialect();
-    let mut history = History::read(connection, dialect, track)
-        .await
-        .map_err(Error::database("read the history"))?;
+    let mut history = read_again(session, connection, track).await?;
     let steps = selected(track, &history, options)?;
     if let Some(adopted) = steps
         .iter()
-        .find(|step| history.entries[step.version].adopted)
+        .find(|step| {
+            let entry = history.entries.get(step.version);
+            entry.is_some_and(Entry::is_adopted)
+        })
     {
         return Err(Error::refused(
             "adopted",
@@ -195,12 +208,19 @@ async fn locked(
             ..loss
         }));
     let changes = std::sync::Mutex::default();
+    let choice = up::Options::default();
     let applier = Applier {
         connection,
         changes: &changes,
         dialect,
         track,
         lock,
+        patience: Patience {
+            lock,
+            wait: session.wait_lock,
+            stop,
+        },
+        options: &choice,
         batch: Duration::from_millis(50),
         observer,
         stop,
@@ -214,7 +234,14 @@ async fn locked(
     };
     let mut outcome = Ok(());
     for migration in steps {
-        outcome = one(&applier, migration, &history, &mut entry).await;
+        let course = Course::new(Direction::Down, migration, &history);
+        outcome = match stop.check() {
+            Ok(()) => applier
+                .run(course)
+                .await
+                .map(|undone| entry.applied.push(undone)),
+            Err(error) => Err(error),
+        };
         if outcome.is_err() {
             break;
         }
@@ -229,24 +256,6 @@ async fn locked(
     outcome
 }
 
-async fn one(
-    applier: &Applier<'_>,
-    migration: &'static Migration,
-    history: &History,
-    entry: &mut TrackReport,
-) -> Result<()> {
-    applier.stop.check()?;
-    let context = context(applier.connection, history).await?;
-    let created = history
-        .entries
-        .get(migration.version)
-        .map(|applied| applied.created.clone())
-        .unwrap_or_default();
-    let (plan, _) = migration.plan_down(&context, &created);
-    entry.applied.push(applier.down(migration, &plan).await?);
-    Ok(())
-}
-
 /// What the steps together would lose, each loss once.
 async fn losses(
     connection: &Connection,
@@ -257,7 +266,15 @@ async fn losses(
     let mut asked: Vec<String> = Vec::new();
     let mut found = Vec::new();
     for step in steps {
-        let created = &history.entries[step.version].created;
+        let begun = history
+            .in_progress
+            .as_ref()
+            .filter(|begun| begun.version == step.version)
+            .map(|begun| &begun.created);
+        let recorded = history.entries.get(step.version).map(|entry| &entry.created);
+        let Some(created) = begun.or(recorded) else {
+            continue;
+        };
         for loss in (step.losses)(&context, created) {
             if asked.contains(&loss.sql) {
                 continue;

@@ -6,16 +6,16 @@
 use std::time::{Duration, Instant};
 
 use crate::connection::Connection;
-use backon::Retryable;
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::Dialect;
 use tollgate_migration::plan::{Backfill, Blocks};
 
 use super::checkpoint::{self, Checkpoint};
 use super::held::Held;
+use super::patience::Patience;
 use crate::error::{Error, Result};
 use crate::observer::{Event, Observer, Progress};
-use crate::retry::{backoff, is_foreign_key_violation, is_transient};
+use crate::retry::{is_foreign_key_violation, is_transient};
 use crate::stop::Stop;
 
 /// What the engine needs besides the pass.
@@ -25,6 +25,7 @@ pub(super) struct Engine<'a> {
     pub version: &'a str,
     pub batch: Duration,
     pub observer: &'a dyn Observer,
+    pub patience: Patience<'a>,
     pub stop: &'a Stop,
     pub held: &'a Held,
 }
@@ -39,11 +40,17 @@ const REPEATS: usize = 5;
 impl Engine<'_> {
     /// Runs a pass to its end, then repeats it until less than a batch is left. Returns the rows changed, and those
     /// that are left to contract because somebody keeps them locked or has just written them.
-    pub(super) async fn run(&self, pass: &Backfill) -> Result<(u64, u64)> {
+    ///
+    /// `is_still_planned` is asked when gateways could migrate meanwhile.
+    pub(super) async fn run(
+        &self,
+        pass: &Backfill,
+        is_still_planned: &impl AsyncFn() -> Result<bool>,
+    ) -> Result<(u64, u64)> {
         let mut total = 0;
         let mut left = 0;
         for repeat in 0..=REPEATS {
-            let changed = self.walk(pass).await?;
+            let changed = self.walk(pass, is_still_planned).await?;
             total += changed;
             left = self.remaining(pass).await.map_err(|e| self.failed(e))?;
             if left == 0 || (left < ONE_BATCH && repeat > 0) {
@@ -122,7 +129,11 @@ impl Engine<'_> {
         }
     }
 
-    async fn walk(&self, pass: &Backfill) -> Result<u64> {
+    async fn walk(
+        &self,
+        pass: &Backfill,
+        is_still_planned: &impl AsyncFn() -> Result<bool>,
+    ) -> Result<u64> {
         let (bound, file) = self.extent(pass).await.map_err(|e| self.failed(e))?;
         let stored = checkpoint::read(self.connection, self.dialect, self.version, &pass.name)
             .await
@@ -161,15 +172,25 @@ impl Engine<'_> {
             let to = at.position.saturating_add(step).min(at.bound);
             let sql = pass.batch(&self.range(pass, &at, to));
             let started = Instant::now();
-            let next = (|| self.batch(pass, &sql, &at, to))
-                .retry(backoff())
+            let mut poll = self.patience.poll();
+            let next = loop {
+                let error = match self.batch(pass, &sql, &at, to).await {
+                    Ok(next) => break next,
+                    Err(error) => error,
+                };
                 // An owner that was deleted between the look and the write is not there for the next look.
-                .when(|error| is_transient(error) || is_foreign_key_violation(error))
-                .notify(|error, pause| {
-                    tracing::debug!(%error, ?pause, "a batch gives way to the gateway");
-                })
-                .await
-                .map_err(|e| self.failed(e))?;
+                if !(is_transient(&error) || is_foreign_key_violation(&error))
+                    || !self.patience.rest(&mut poll).await?
+                {
+                    return Err(self.failed(error));
+                }
+                tracing::debug!(%error, "a batch backs off");
+                if !is_still_planned().await? {
+                    return Err(Error::Moved {
+                        version: self.version.to_owned(),
+                    });
+                }
+            };
             let took = started.elapsed();
             at = next;
             step = next_step(step, took, self.batch).max(floor);

@@ -2,7 +2,7 @@
 
 use crate::connection::Connection;
 use backon::Retryable;
-use sea_orm::{ConnectionTrait, DbErr, Statement};
+use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
 use tollgate_migration::Dialect;
 use tollgate_migration::plan::Split;
 use uuid::Uuid;
@@ -51,8 +51,7 @@ pub(super) async fn page(
     if rows.is_empty() {
         return Ok(0);
     }
-    let mut values = Vec::new();
-    let mut ids = Vec::new();
+    let mut page = Page::default();
     for row in &rows {
         let original: String = row.try_get("", "original")?;
         let kind: i32 = row.try_get("", "kind")?;
@@ -63,46 +62,81 @@ pub(super) async fn page(
             "provider_config"
         };
         let copy = copy_id(&original, word, &owner).to_string();
-        values.push(format!(
-            "({}, {kind}, {}, {})",
-            dialect.text(&original),
-            dialect.text(&owner),
-            dialect.text(&copy)
-        ));
-        ids.push(dialect.text(&copy));
+        page.add(dialect, original, kind, owner, copy);
     }
-    let (values, ids) = (values.join(", "), ids.join(", "));
-    (|| commit(connection, dialect, split, &values, &ids))
+    (|| page.commit(connection, dialect, split))
         .retry(backoff())
         .when(is_transient)
         .await?;
     Ok(rows.len() as u64)
 }
 
-async fn commit(
-    connection: &Connection,
-    dialect: Dialect,
-    split: &Split,
-    values: &str,
-    ids: &str,
-) -> Result<(), DbErr> {
-    let table = Split::TABLE;
-    let transaction = connection.begin().await?;
-    if dialect == Dialect::Postgres {
-        transaction
-            .execute_unprepared("SET LOCAL lock_timeout = '500ms'")
-            .await?;
+/// The copies of one page.
+#[derive(Default)]
+struct Page {
+    /// `(original, kind, owner, copy)`, as parameters.
+    rows: Vec<String>,
+    values: Vec<Value>,
+    copies: Vec<Value>,
+}
+
+impl Page {
+    fn add(&mut self, dialect: Dialect, original: String, kind: i32, owner: String, copy: String) {
+        let at = self.values.len();
+        let [original_at, owner_at, copy_at] = [1, 2, 3].map(|n| dialect.parameter(at + n));
+        self.rows
+            .push(format!("({original_at}, {kind}, {owner_at}, {copy_at})"));
+        self.copies.push(copy.clone().into());
+        self.values
+            .extend([original.into(), owner.into(), copy.into()]);
     }
-    transaction
-        .execute_unprepared(&format!(
-            "WITH given (original, kind, owner, copy) AS (VALUES {values}) UPDATE {table} SET copy = given.copy FROM given \
-             WHERE given.original = {table}.original AND given.kind = {table}.kind AND given.owner = {table}.owner"
-        ))
-        .await?;
-    for statement in split.lock.iter().chain(&split.copy) {
-        transaction
-            .execute_unprepared(&statement.replace(Split::PAGE, ids))
-            .await?;
+
+    async fn commit(
+        &self,
+        connection: &Connection,
+        dialect: Dialect,
+        split: &Split,
+    ) -> Result<(), DbErr> {
+        let table = Split::TABLE;
+        let transaction = connection.begin().await?;
+        if dialect == Dialect::Postgres {
+            transaction
+                .execute_unprepared("SET LOCAL lock_timeout = '500ms'")
+                .await?;
+        }
+        let named = transaction
+            .execute_raw(Statement::from_sql_and_values(
+                dialect.backend(),
+                format!(
+                    "WITH given (original, kind, owner, copy) AS (VALUES {}) UPDATE {table} SET copy = given.copy FROM given \
+                     WHERE given.original = {table}.original AND given.kind = {table}.kind AND given.owner = {table}.owner",
+                    self.rows.join(", ")
+                ),
+                self.values.clone(),
+            ))
+            .await?
+            .rows_affected();
+        if named == 0 {
+            // The same page would come again, for ever.
+            return Err(DbErr::Custom(format!(
+                "a page of {} copies changed nothing: {table} does not hold what was read from it",
+                self.rows.len()
+            )));
+        }
+        let places: Vec<String> = (1..=self.copies.len())
+            .map(|position| dialect.parameter(position))
+            .collect();
+        let places = places.join(", ");
+        // As many as the split has, whatever the page.
+        for statement in split.lock.iter().chain(&split.copy) {
+            transaction
+                .execute_raw(Statement::from_sql_and_values(
+                    dialect.backend(),
+                    statement.replace(Split::PAGE, &places),
+                    self.copies.clone(),
+                ))
+                .await?;
+        }
+        transaction.commit().await
     }
-    transaction.commit().await
 }

@@ -3,9 +3,40 @@
 use crate::database::Access;
 use crate::drift;
 use crate::error::Result;
-use crate::report::{Applied, Report};
+use crate::report::{Applied, Finding, Report, Severity};
+use tollgate_migration::Track;
+use tollgate_migration::migration::slug_of;
 
+use super::checkpoint::{Direction, InProgress};
 use super::{Session, context, idle};
+
+/// A step that has begun and not ended. What the schema lacks or has beyond the step before is its work, and no drift.
+pub(crate) fn unfinished(track: Track, step: &InProgress) -> Finding {
+    let (way, back) = match step.direction {
+        Direction::Up => ("applied", "undoes"),
+        Direction::Down => ("undone", "applies"),
+    };
+    let other = match step.direction {
+        Direction::Up => Direction::Down,
+        Direction::Down => Direction::Up,
+    };
+    let slug = slug_of(&step.version);
+    Finding {
+        code: "V013".to_owned(),
+        severity: Severity::Blocking,
+        title: format!("a step is half {way}"),
+        table: track.history_table(),
+        column: None,
+        rows: 1,
+        sample_ids: vec![step.version.clone()],
+        effect: format!("the run that {way_ing} it was cut off; part of it is in force", way_ing = if step.direction == Direction::Up { "applied" } else { "undid" }),
+        resolve: format!(
+            "`tollgate migrate {}` finishes it, `tollgate migrate {}` {back} it; what neither can, `tollgate migrate resolve {slug}` settles",
+            step.direction.word(),
+            other.word()
+        ),
+    }
+}
 
 /// Reads the history of every track.
 ///
@@ -15,9 +46,15 @@ pub async fn status(session: &Session) -> Result<Report> {
     let connection = session.connect(Access::Read).await?;
     let mut report = Report::default();
     let mut found = Vec::new();
+    let mut begun = Vec::new();
     for (track, exists) in session.tracks(&connection).await? {
         let history = session.history(&connection, track, exists).await?;
-        if exists {
+        if let Some(step) = &history.in_progress {
+            report.findings.push(unfinished(track, step));
+            begun.push(serde_json::json!({
+                "track": track, "version": step.version, "direction": step.direction,
+            }));
+        } else if exists {
             let live = context(&connection, &history).await?;
             found.extend(
                 drift::examine(&live.catalog, track, &history)
@@ -41,6 +78,6 @@ pub async fn status(session: &Session) -> Result<Report> {
         }
         report.tracks.push(entry);
     }
-    report.result = Some(serde_json::json!({ "drift": found }));
+    report.result = Some(serde_json::json!({ "drift": found, "in_progress": begun }));
     Ok(report)
 }

@@ -13,8 +13,12 @@ use tollgate_migration::{
 };
 
 use super::adopt::{ensure_history, mark, recognise, recognised_history};
-use super::apply::{Applier, Changes};
-use super::{Session, backup, context, find, idle, pending, pending_report, prove_writable};
+use super::apply::{Applier, Changes, Course};
+use super::checkpoint::Direction;
+use super::patience::Patience;
+use super::{
+    Session, abandoned, backup, context, find, idle, pending, pending_report, prove_writable,
+};
 use crate::database::Access;
 use crate::doctor::{self, Samples, environment};
 use crate::error::{Error, Result};
@@ -275,6 +279,12 @@ impl Locked<'_> {
             dialect,
             track: item.track,
             lock: self.lock,
+            patience: Patience {
+                lock: self.lock,
+                wait: self.session.wait_lock,
+                stop: self.stop,
+            },
+            options: self.options,
             batch: self.options.batch.unwrap_or(match dialect {
                 Dialect::Postgres => Duration::from_millis(50),
                 Dialect::Sqlite => Duration::from_millis(10),
@@ -286,7 +296,7 @@ impl Locked<'_> {
             mark(self.session, self.connection, item.track).await?;
             item.history = read_again(self.session, self.connection, item.track).await?;
         }
-        let outcome = apply_all(&applier, item, self.options, &mut entry).await;
+        let outcome = apply_all(&applier, item, &mut entry).await;
         entry.to = item.history.current(item.track);
         entry.pending = pending_report(&pending(item.track, &item.history));
         report.tracks.push(entry);
@@ -298,18 +308,19 @@ impl Locked<'_> {
 async fn apply_all(
     applier: &Applier<'_>,
     item: &mut Work,
-    options: &Options,
     entry: &mut TrackReport,
 ) -> Result<()> {
-    for migration in &item.selected {
-        applier.stop.check()?;
-        // The gateway goes on working, and upstream may have migrated in between: each step reads for itself.
-        let context = live(applier.connection, &item.history, options).await?;
+    if !item.selected.is_empty() {
+        let context = context(applier.connection, &item.history).await?;
         ensure_history(applier.connection, &context, item.track)
             .await
             .map_err(Error::database("create the history table"))?;
-        let (plan, _) = migration.plan_up(&context);
-        entry.applied.push(applier.up(migration, &plan).await?);
+    }
+    // The gateway goes on working, and upstream may have migrated in between: each step reads for itself.
+    for migration in &item.selected {
+        applier.stop.check()?;
+        let course = Course::new(Direction::Up, migration, &item.history);
+        entry.applied.push(applier.run(course).await?);
         item.history = History::read(applier.connection, applier.dialect, item.track)
             .await
             .map_err(Error::database("read the history"))?;
@@ -348,10 +359,16 @@ async fn clones(
         .collect()
 }
 
-async fn read_again(session: &Session, connection: &Connection, track: Track) -> Result<History> {
-    History::read(connection, session.dialect(), track)
+/// The history as it is now that nobody else can write it.
+pub(super) async fn read_again(
+    session: &Session,
+    connection: &Connection,
+    track: Track,
+) -> Result<History> {
+    let history = History::read(connection, session.dialect(), track)
         .await
-        .map_err(Error::database("read the history"))
+        .map_err(Error::database("read the history"))?;
+    abandoned::settle(connection, track, history).await
 }
 
 /// What was changed, as the report says it.
@@ -377,8 +394,8 @@ pub(super) fn updates(changes: &std::sync::Mutex<Changes>) -> Vec<Change> {
 }
 
 /// The live context, with what the operator chose.
-pub(super) async fn live(
-    connection: &Connection,
+pub(super) async fn live<C: ConnectionTrait>(
+    connection: &C,
     history: &History,
     options: &Options,
 ) -> Result<Context> {

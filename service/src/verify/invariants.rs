@@ -20,6 +20,7 @@ use crate::drift;
 use crate::error::{Error, Result};
 use crate::history::History;
 use crate::report::Finding;
+use crate::runner::status::unfinished;
 use crate::snapshot::tables;
 
 /// A row that may not be there.
@@ -77,6 +78,10 @@ pub(crate) async fn examine(
 
 /// What the catalog alone says: drift from the golden schema, indexes and constraints that are not in force.
 fn schema(track: Track, live: &Context, history: &History, names: &[String]) -> Vec<Finding> {
+    if let Some(step) = &history.in_progress {
+        // Everything else that the catalog could say is that step's.
+        return vec![unfinished(track, step)];
+    }
     let mut found = Vec::new();
     let mut named = BTreeSet::new();
     for name in names {
