@@ -238,6 +238,23 @@ pub(crate) enum Migrate {
         #[command(flatten)]
         wait: Wait,
     },
+    /// Set the record of a step that neither `up` nor `down` can finish
+    ///
+    /// Shows how the schema differs from what the step makes and from what the one before makes, then writes one row of the
+    /// history or deletes it. Changes no table of the gateway. A step that is settled as applied never goes down.
+    Resolve {
+        /// The step, by name or slug
+        #[arg(value_name = "STEP")]
+        step: String,
+        /// What the record is to say
+        #[arg(long = "as", value_enum, value_name = "STATE")]
+        state: StateWord,
+        /// Show what the catalog says and write nothing
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        wait: Wait,
+    },
     /// Recognise a database that a gateway created
     ///
     /// Marks the migrations whose result it already has. Changes no table of the gateway.
@@ -308,6 +325,15 @@ pub(crate) struct Choice {
         value_parser = clap::builder::BoolishValueParser::new()
     )]
     pub accept_policy_change: bool,
+}
+
+/// What a record is to say, as a word of the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum StateWord {
+    /// The step stands
+    Applied,
+    /// The step is not there
+    Pending,
 }
 
 /// What happens to the holder of a name, as a word of the command line.
@@ -842,7 +868,9 @@ impl Command {
     pub(crate) fn only_reads(&self) -> bool {
         match self {
             Self::Migrate(Migrate::Status { .. } | Migrate::Plan { .. })
-            | Self::Migrate(Migrate::Adopt { dry_run: true, .. })
+            | Self::Migrate(
+                Migrate::Adopt { dry_run: true, .. } | Migrate::Resolve { dry_run: true, .. },
+            )
             | Self::Doctor(_)
             | Self::Snapshot { .. }
             | Self::Verify { .. }
@@ -866,6 +894,7 @@ impl Command {
             Self::Migrate(Migrate::Up(_)) => "migrate up",
             Self::Migrate(Migrate::Down { .. }) => "migrate down",
             Self::Migrate(Migrate::Adopt { .. }) => "migrate adopt",
+            Self::Migrate(Migrate::Resolve { .. }) => "migrate resolve",
             Self::Doctor(_) => "doctor",
             Self::Snapshot { .. } => "snapshot",
             Self::Verify { .. } => "verify",

@@ -25,6 +25,8 @@ pub(crate) enum View {
     Moved,
     /// What was recognised.
     Adopted,
+    /// What the record of a step says now.
+    Settled,
     /// How the schema differs.
     Diff,
     /// What the doctor found.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::Catalog;
 use crate::dialect::Dialect;
 use crate::migration::Context;
+use crate::schema::{Difference, respelt};
 
 /// What a statement makes a running gateway wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -392,6 +393,13 @@ impl Created {
             objects.push(format!("{table} index {name}"));
         }
         objects
+    }
+
+    /// Whether a difference was there when the database was adopted, or was made so for a reason.
+    pub fn tolerates(&self, difference: &Difference) -> bool {
+        self.tolerated.get(&difference.object).is_some_and(|live| {
+            live.as_deref().map(respelt) == difference.live.as_deref().map(respelt)
+        })
     }
 
     /// Whether the column was created by this migration.

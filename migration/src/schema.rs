@@ -287,11 +287,43 @@ fn expression(spelt: &str) -> String {
         rest = &tail[end..];
     }
     plain.push_str(rest);
-    let words: Vec<&str> = plain
-        .split(|c: char| c.is_whitespace() || matches!(c, '(' | ')' | '"' | '`'))
-        .filter(|word| !word.is_empty())
-        .collect();
-    words.join(" ").to_lowercase()
+    let mut words: Vec<String> = Vec::new();
+    let mut word = String::new();
+    let mut quoted = false;
+    for character in plain.chars() {
+        match character {
+            '\'' => {
+                quoted = !quoted;
+                word.push(character);
+            }
+            other if quoted => word.push(other),
+            '[' | ']' | ',' => {
+                words.push(std::mem::take(&mut word));
+                words.push(character.to_string());
+            }
+            other if other.is_whitespace() || matches!(other, '(' | ')' | '"' | '`') => {
+                words.push(std::mem::take(&mut word));
+            }
+            other => word.push(other),
+        }
+    }
+    words.push(word);
+    words.retain(|word| !word.is_empty());
+    // What a cast to an array leaves behind; a dump that was restored casts each element instead.
+    let mut plain: Vec<String> = Vec::new();
+    for word in words {
+        if word == "]" && plain.last().is_some_and(|last| last == "[") {
+            plain.pop();
+        } else {
+            plain.push(word);
+        }
+    }
+    plain.join(" ").to_lowercase()
+}
+
+/// A definition as an earlier release wrote it down, in today's spelling.
+pub fn respelt(definition: &str) -> String {
+    expression(definition)
 }
 
 /// The form in which a schema stands in a file.
@@ -385,6 +417,16 @@ mod tests {
             expression("CHECK (virtual_key_id IS NULL OR provider_config_id IS NULL)")
         );
         assert_eq!(expression("((a)::text = 'x'::text)"), "a = 'x'");
+    }
+
+    #[test]
+    fn a_check_reads_the_same_after_a_restore_and_an_earlier_release() {
+        let made = "(((a)::text = ANY ((ARRAY['x'::character varying, 'y z'::character varying])::text[])))";
+        let restored = "(((a)::text = ANY (ARRAY[('x'::character varying)::text, ('y z'::character varying)::text])))";
+        let written = "a = any array['x', 'y z'] []";
+        assert_eq!(expression(made), "a = any array [ 'x' , 'y z' ]");
+        assert_eq!(expression(made), expression(restored));
+        assert_eq!(expression(made), expression(written));
     }
 
     #[test]

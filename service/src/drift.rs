@@ -77,9 +77,7 @@ pub(crate) fn examine(catalog: &Catalog, track: Track, history: &History) -> Vec
         });
         if let Some((_, by)) = ours {
             // What made it in that form knew why: a column without NOT NULL on a table that had rows.
-            if difference.live.is_some()
-                && by.tolerated.get(&difference.object) == Some(&difference.live)
-            {
+            if difference.live.is_some() && by.tolerates(difference) {
                 return true;
             }
             // A column that refers to another follows its type, whatever an old version gave that.
@@ -95,7 +93,7 @@ pub(crate) fn examine(catalog: &Catalog, track: Track, history: &History) -> Vec
         let adopted = history
             .entries
             .values()
-            .any(|entry| entry.created.tolerated.get(&difference.object) == Some(&difference.live));
+            .any(|entry| entry.created.tolerates(difference));
         let definition = difference
             .live
             .as_deref()

@@ -13,6 +13,7 @@ mod engine;
 mod held;
 mod patience;
 pub mod plan;
+pub mod resolve;
 pub mod split;
 pub mod status;
 mod strong;

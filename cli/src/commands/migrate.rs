@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use tollgate_service::runner::{adopt, down, plan, status, up};
+use tollgate_service::runner::{adopt, down, plan, resolve, status, up};
 use tollgate_service::{GarbledModes, NameConflicts, Outcome, SharedBudgets, Stop};
 
-use crate::arguments::{Arguments, Choice, ConflictWord, GarbledWord, Migrate, SharedWord};
+use crate::arguments::{
+    Arguments, Choice, ConflictWord, GarbledWord, Migrate, SharedWord, StateWord,
+};
 use crate::commands::schema::has_drift;
 use crate::commands::session;
 use crate::output::{Answer, View};
@@ -15,7 +17,9 @@ pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &Stop) -
     let name = arguments.command.name();
     let wait = match command {
         Migrate::Up(up) => up.wait.duration(),
-        Migrate::Down { wait, .. } | Migrate::Adopt { wait, .. } => wait.duration(),
+        Migrate::Down { wait, .. } | Migrate::Adopt { wait, .. } | Migrate::Resolve { wait, .. } => {
+            wait.duration()
+        }
         Migrate::Status { .. } | Migrate::Plan { .. } => Duration::ZERO,
     };
     let session = match session(arguments, wait) {
@@ -58,6 +62,22 @@ pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &Stop) -
             (
                 down::down(&session, &options, &progress, stop).await,
                 View::Moved,
+                false,
+            )
+        }
+        Migrate::Resolve {
+            step,
+            state,
+            dry_run,
+            ..
+        } => {
+            let settled = match state {
+                StateWord::Applied => resolve::Settled::Applied,
+                StateWord::Pending => resolve::Settled::Pending,
+            };
+            (
+                Outcome::from(resolve::resolve(&session, step, settled, *dry_run, stop).await),
+                View::Settled,
                 false,
             )
         }

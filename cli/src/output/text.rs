@@ -29,6 +29,7 @@ pub(super) fn render(report: &Report, view: &View, failed: bool) -> String {
             }
         }
         View::Adopted => adopted(&mut out, report),
+        View::Settled => settled(&mut out, report),
         View::Examined => {
             for track in &report.tracks {
                 let _ = writeln!(
@@ -86,6 +87,22 @@ fn line(out: &mut String, text: &str) {
 fn heading(out: &mut String, track: &TrackReport) {
     let at = track.to.as_deref().unwrap_or("nothing applied");
     let _ = writeln!(out, "{}: {at}", track.track);
+}
+
+fn settled(out: &mut String, report: &Report) {
+    let Some(result) = &report.result else { return };
+    let text = |key: &str| result[key].as_str().unwrap_or_default();
+    for (key, what) in [
+        ("against_applied", "differs from what the step makes"),
+        ("against_pending", "differs from what the step before makes"),
+    ] {
+        let lines = result[key].as_array().map(Vec::as_slice).unwrap_or_default();
+        let _ = writeln!(out, "the schema {what} in {} places", lines.len());
+        for difference in lines.iter().filter_map(|line| line.as_str()) {
+            let _ = writeln!(out, "  {difference}");
+        }
+    }
+    let _ = writeln!(out, "{}: {} -> {}", text("version"), text("was"), text("is"));
 }
 
 fn status(out: &mut String, track: &TrackReport) {

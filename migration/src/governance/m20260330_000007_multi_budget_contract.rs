@@ -7,7 +7,7 @@
 use crate::ddl::ForeignKeySpec;
 use crate::dialect::Dialect;
 use crate::migration::{Context, Migration, Phase};
-use crate::plan::{Blocks, Created, Loss, Split};
+use crate::plan::{Blocks, Created, DroppedColumn, Loss, Split};
 use crate::script::Script;
 
 use super::m20260330_000004_multi_budget_backfill::{write_flags_back, write_owner_back};
@@ -172,13 +172,18 @@ fn down(context: &Context, created: &Created, script: &mut Script) {
     script.add_foreign_keys(BUDGETS, &made);
     script.boundary();
     script.lock_tables(&[VIRTUAL_KEYS, PROVIDER_CONFIGS, BUDGETS]);
-    for dropped in &created.dropped {
-        script.restore_column(dropped);
+    // A run that was cut off may have dropped none of them yet: those are as old code left them.
+    let dropped: Vec<&DroppedColumn> = created
+        .dropped
+        .iter()
+        .filter(|column| !context.catalog.has_column(&column.table, &column.name))
+        .collect();
+    for column in &dropped {
+        script.restore_column(column);
     }
     let dialect = script.dialect();
     let restored = |table: &str, column: &str| {
-        created
-            .dropped
+        dropped
             .iter()
             .any(|dropped| dropped.table == table && dropped.name == column)
     };
@@ -192,8 +197,8 @@ fn down(context: &Context, created: &Created, script: &mut Script) {
     if restored(BUDGETS, "calendar_aligned") {
         write_flags_back(dialect, script);
     }
-    for dropped in &created.dropped {
-        script.restore_constraints(dropped);
+    for column in dropped {
+        script.restore_constraints(column);
     }
 }
 

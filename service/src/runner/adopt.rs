@@ -7,7 +7,7 @@ use chrono::Utc;
 use sea_orm::ConnectionTrait;
 use tollgate_migration::adoption;
 use tollgate_migration::plan::Blocks;
-use tollgate_migration::{Context, Created, Track};
+use tollgate_migration::{Catalog, Context, Created, Track};
 
 use super::{Session, context, idle, prove_writable};
 use crate::database::Access;
@@ -122,10 +122,7 @@ fn marked(track: Track, slugs: &[&str], context: &Context) -> History {
     };
     let current = history.current(track);
     if let Some(entry) = current.and_then(|version| history.entries.get_mut(&version)) {
-        entry.created.tolerated = drift::against(&context.catalog, &entry.version)
-            .into_iter()
-            .map(|difference| (difference.object, difference.live))
-            .collect();
+        *entry = recognised_entry(&entry.version, &context.catalog);
     }
     history
 }
@@ -180,6 +177,16 @@ fn mark_report(track: Track, marked: &History) -> TrackReport {
         })
         .collect();
     report
+}
+
+/// A step that is taken as it is: what its schema lacks or has beyond a fresh one is no drift afterwards.
+pub(super) fn recognised_entry(version: &str, catalog: &Catalog) -> Entry {
+    let mut entry = entry(version);
+    entry.created.tolerated = drift::against(catalog, version)
+        .into_iter()
+        .map(|difference| (difference.object, difference.live))
+        .collect();
+    entry
 }
 
 fn entry(version: &str) -> Entry {

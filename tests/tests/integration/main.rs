@@ -25,6 +25,7 @@ mod proof;
 mod provider_key;
 mod providers;
 mod rebuild;
+mod releases;
 mod resume;
 mod secrets;
 mod shapes;

@@ -69,6 +69,8 @@ struct Subject {
     name: String,
     template: Template,
     command: Vec<String>,
+    /// What undoes the command where it was cut off; none for what is one transaction, whatever happens.
+    opposite: Option<Vec<String>>,
 }
 
 fn words(words: &[&str]) -> Vec<String> {
@@ -96,7 +98,7 @@ async fn base(backend: Backend, track: Track) -> TestDatabase {
     database
 }
 
-fn up(track: Track, to: &str) -> Vec<String> {
+pub(crate) fn up(track: Track, to: &str) -> Vec<String> {
     words(&[
         "--track",
         track.name(),
@@ -128,11 +130,13 @@ async fn subjects(backend: Backend) -> Vec<Subject> {
             name: format!("up   {}", first.version),
             template: TestDatabase::new(backend).await.freeze().await,
             command: up(track, first.slug()),
+            opposite: None,
         });
         all.push(Subject {
             name: format!("adopt {track}"),
             template: base(backend, track).await.freeze().await,
             command: words(&["--track", track.name(), "migrate", "adopt"]),
+            opposite: None,
         });
         for pair in track.migrations().windows(2) {
             let (before, migration) = (pair[0], pair[1]);
@@ -142,6 +146,13 @@ async fn subjects(backend: Backend) -> Vec<Subject> {
                 name: format!("up   {}", migration.version),
                 template: database.freeze().await,
                 command: up(track, migration.slug()),
+                opposite: Some(words(&[
+                    "--track",
+                    track.name(),
+                    "migrate",
+                    "down",
+                    "--allow-data-loss",
+                ])),
             });
             let database = base(backend, track).await;
             run(&database, &up(track, migration.slug())).await;
@@ -157,6 +168,7 @@ async fn subjects(backend: Backend) -> Vec<Subject> {
                     before.slug(),
                     "--allow-data-loss",
                 ]),
+                opposite: Some(up(track, migration.slug())),
             });
         }
     }
@@ -178,16 +190,17 @@ async fn subjects(backend: Backend) -> Vec<Subject> {
             name: command.join(" "),
             template: database.freeze().await,
             command: words(command),
+            opposite: None,
         });
     }
     all
 }
 
 /// Rows by table, and the schema.
-type State = (Vec<(String, Vec<String>)>, Vec<String>);
+pub(crate) type State = (Vec<(String, Vec<String>)>, Vec<String>);
 
 /// The lines that only one of two states has.
-fn difference(expected: &State, reached: &State) -> String {
+pub(crate) fn difference(expected: &State, reached: &State) -> String {
     let lines = |state: &State| -> std::collections::BTreeSet<String> {
         let rows = state.0.iter();
         let rows =
@@ -205,7 +218,7 @@ fn difference(expected: &State, reached: &State) -> String {
 }
 
 /// Rows, schema, and what the histories say was created.
-async fn state(database: &TestDatabase) -> State {
+pub(crate) async fn state(database: &TestDatabase) -> State {
     let catalog = database.catalog().await;
     // A routine writes when it ran.
     let credentials = |table: &str| table.starts_with("oauth_") || table.starts_with("mcp_");
@@ -241,6 +254,16 @@ async fn state(database: &TestDatabase) -> State {
     (rows, schema)
 }
 
+pub(crate) fn without_headers(state: &State, folds: bool) -> State {
+    let mut state = state.clone();
+    if folds {
+        state
+            .0
+            .retain(|(table, _)| table != "config_mcp_clients" && !table.starts_with("mcp_per_user"));
+    }
+    state
+}
+
 /// What the points of one subject came to.
 #[derive(Default)]
 struct Tally {
@@ -248,6 +271,7 @@ struct Tally {
     failed: u64,
     killed: u64,
     survived: u64,
+    turned: u64,
     differing: Vec<String>,
 }
 
@@ -280,12 +304,56 @@ impl Subject {
         (std::fs::read_to_string(mark).ok(), run)
     }
 
+    /// Undoes what the fault has cut off, where the status says that a step is half done.
+    async fn turn(&self, fault: &str, ends: &[State], tally: &mut Tally) {
+        let Some(opposite) = &self.opposite else {
+            return;
+        };
+        let database = self.template.copy().await;
+        self.under(&database, fault);
+        let (_, status) = tollgate().on(&database.url).json(&["migrate", "status"]);
+        if status["result"]["in_progress"]
+            .as_array()
+            .is_none_or(Vec::is_empty)
+        {
+            return;
+        }
+        tally.turned += 1;
+        let opposite: Vec<&str> = opposite.iter().map(String::as_str).collect();
+        let run = tollgate().on(&database.url).run(&opposite);
+        if run.code != 0 {
+            tally.differing.push(format!(
+                "{} after {fault} cannot be undone: {}",
+                self.name, run.stderr
+            ));
+            return;
+        }
+        let reached = state(&database).await;
+        // Header keys that are folded stay so, as many as there are by then.
+        let folds = self.name.ends_with("canonical_header_keys");
+        let ends: Vec<State> = ends.iter().map(|end| without_headers(end, folds)).collect();
+        let reached = without_headers(&reached, folds);
+        if !ends.contains(&reached) {
+            tally.differing.push(format!(
+                "{} after {fault}, undone, is not as before: {}",
+                self.name,
+                difference(&ends[0], &reached)
+            ));
+        }
+    }
+
     async fn torture(&self, backend: Backend, all: bool) -> Tally {
         let calm = self.template.copy().await;
+        let mut ends = vec![state(&calm).await];
         let (counted, run) = self.under(&calm, "count:0");
         assert_eq!(run.code, 0, "{}: {run:#?}", self.name);
         let count: u64 = counted.unwrap().parse().unwrap();
         let expected = state(&calm).await;
+        if let Some(opposite) = &self.opposite {
+            // Copies of shared budgets stay: a gateway works on with them.
+            self::run(&calm, opposite).await;
+            ends.push(state(&calm).await);
+        }
         let mut tally = Tally::default();
         for kind in ["fail", "kill"] {
             let chosen = sample(&format!("{}{kind}{backend:?}", self.name), count);
@@ -332,6 +400,8 @@ impl Subject {
                         ));
                     }
                 }
+                self.turn(&format!("{kind}:{point}"), &ends, &mut tally)
+                    .await;
             }
         }
         tally
@@ -349,13 +419,14 @@ async fn whatever_statement_fails_the_next_run_ends_as_if_it_had_not(
     for subject in subjects(backend).await {
         let tally = subject.torture(backend, all).await;
         crate::say(&format!(
-            "{:<9} {:<52} {:>4} points: {:>4} failed, {:>4} killed, {:>3} survived, {} ended elsewhere",
+            "{:<9} {:<52} {:>4} points: {:>4} failed, {:>4} killed, {:>3} survived, {:>4} undone, {} ended elsewhere",
             format!("{backend:?}"),
             subject.name,
             tally.points,
             tally.failed,
             tally.killed,
             tally.survived,
+            tally.turned,
             tally.differing.len()
         ));
         table.insert(subject.name, tally.points);

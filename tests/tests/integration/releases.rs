@@ -1,0 +1,220 @@
+//! Databases that earlier releases made: whole ones are verified, go up and go down; half-way ones are named, finished,
+//! undone and settled. The dumps stand in `fixtures/releases/VERSION/BACKEND`, half-way ones by direction and step.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use rstest::rstest;
+use serde_json::Value;
+use tollgate_migration::Track;
+use tollgate_tests::{Backend, TestDatabase};
+
+use crate::tollgate;
+use crate::torture::{State, difference, state, up, without_headers};
+
+/// A dump's file name, taken apart.
+struct Dump {
+    path: PathBuf,
+    track: Track,
+    /// `up` or `down` for a half-way one.
+    half: Option<String>,
+    step: String,
+}
+
+fn dumps(backend: Backend) -> Vec<Dump> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("fixtures/releases/0.1.0")
+        .join(match backend {
+            Backend::Sqlite => "sqlite",
+            Backend::Postgres => "postgres",
+        });
+    let mut found: Vec<Dump> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            let parts: Vec<&str> = name.split('.').collect();
+            let half = parts[1].strip_prefix("half-").map(str::to_owned);
+            let step = if half.is_some() { parts[2] } else { parts[1] };
+            Dump {
+                track: parts[0].parse().unwrap(),
+                step: step.to_owned(),
+                half,
+                path,
+            }
+        })
+        .collect();
+    found.sort_by(|one, other| one.path.cmp(&other.path));
+    assert!(found.len() > 20, "the dumps are there");
+    found
+}
+
+async fn load(backend: Backend, dump: &Dump) -> TestDatabase {
+    let database = TestDatabase::new(backend).await;
+    let sql = std::fs::read_to_string(&dump.path).unwrap();
+    match backend {
+        // A dump has children before their parents.
+        Backend::Sqlite => {
+            database.execute("PRAGMA foreign_keys = OFF").await;
+            database.execute(&sql).await;
+            database.execute("PRAGMA foreign_keys = ON").await;
+        }
+        Backend::Postgres => database.execute(&sql).await,
+    }
+    database
+}
+
+fn run(database: &TestDatabase, command: &[String]) -> (i32, Value) {
+    let command: Vec<&str> = command.iter().map(String::as_str).collect();
+    tollgate().on(&database.url).json(&command)
+}
+
+fn down(track: Track, to: Option<&str>) -> Vec<String> {
+    let mut words = vec!["--track", track.name(), "migrate", "down", "--allow-data-loss"];
+    words.extend(to.into_iter().flat_map(|to| ["--to", to]));
+    words.into_iter().map(str::to_owned).collect()
+}
+
+/// Rows and schema of every whole dump, by track and step.
+async fn whole(backend: Backend) -> BTreeMap<(Track, String), State> {
+    let mut states = BTreeMap::new();
+    for dump in dumps(backend).iter().filter(|dump| dump.half.is_none()) {
+        let database = load(backend, dump).await;
+        states.insert((dump.track, dump.step.clone()), state(&database).await);
+    }
+    states
+}
+
+fn whole_of<'a>(all: &'a [Dump], track: Track, step: &str) -> &'a Dump {
+    all.iter()
+        .find(|dump| dump.half.is_none() && dump.track == track && dump.step == step)
+        .unwrap()
+}
+
+fn codes(json: &Value) -> Vec<&str> {
+    json["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|finding| finding["severity"] == "blocking")
+        .map(|finding| finding["code"].as_str().unwrap())
+        .collect()
+}
+
+#[rstest]
+#[tokio::test]
+async fn whole_databases_of_a_release_verify_go_up_and_go_down(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let states = whole(backend).await;
+    for dump in dumps(backend).iter().filter(|dump| dump.half.is_none()) {
+        let name = dump.path.display();
+        let database = load(backend, dump).await;
+        let (code, json) = run(&database, &["verify".to_owned()]);
+        assert_eq!(code, 0, "{name}: {json:#}");
+        let last = dump.track.migrations().last().unwrap().slug();
+        let (code, json) = run(&database, &up(dump.track, last));
+        assert_eq!(code, 0, "{name}: {json:#}");
+        let (code, json) = run(&database, &["verify".to_owned()]);
+        assert_eq!(code, 0, "{name}: {json:#}");
+        let expected = &states[&(dump.track, last.to_owned())];
+        let reached = state(&database).await;
+        assert!(
+            reached == *expected,
+            "{name} ends elsewhere: {}",
+            difference(expected, &reached)
+        );
+        let first = dump.track.migrations()[0].slug();
+        let adopted = database
+            .one(&format!(
+                "SELECT max(version) FROM {} WHERE adopted",
+                dump.track.history_table()
+            ))
+            .await;
+        let to = if adopted == "-" { first } else { &adopted };
+        let (code, json) = run(&database, &down(dump.track, Some(to)));
+        assert_eq!(code, 0, "{name}: {json:#}");
+    }
+}
+
+#[rstest]
+#[tokio::test]
+async fn half_way_databases_of_a_release_are_named_finished_undone_and_settled(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let all = dumps(backend);
+    let mut named = 0;
+    for dump in &all {
+        let Some(way) = &dump.half else { continue };
+        let name = dump.path.display().to_string();
+        let track = dump.track;
+        let slugs: Vec<&str> = track
+            .migrations()
+            .iter()
+            .map(|migration| migration.slug())
+            .collect();
+        let position = slugs.iter().position(|slug| *slug == dump.step).unwrap();
+        let before = slugs[position - 1];
+        let database = load(backend, dump).await;
+        let (_, status) = run(&database, &["migrate".to_owned(), "status".to_owned()]);
+        let half_done = !status["result"]["in_progress"].as_array().unwrap().is_empty();
+        let (code, json) = run(&database, &["verify".to_owned()]);
+        if half_done {
+            named += 1;
+            assert_eq!((code, codes(&json)), (4, vec!["V013"]), "{name}: {json:#}");
+            assert_eq!(status["result"]["drift"], serde_json::json!([]), "{name}");
+        } else {
+            assert_eq!(code, 0, "{name}: {json:#}");
+        }
+        let (same, back, start) = if way == "up" {
+            (up(track, &dump.step), down(track, None), before)
+        } else {
+            (
+                down(track, Some(before)),
+                up(track, &dump.step),
+                dump.step.as_str(),
+            )
+        };
+        // The same commands on a database that was not disturbed. Copies of shared budgets stay when a step goes down: a
+        // gateway works on with them.
+        let calm = load(backend, whole_of(&all, track, start)).await;
+        let mut ends = vec![state(&calm).await];
+        assert_eq!(run(&calm, &same).0, 0, "{name}");
+        let expected = state(&calm).await;
+        assert_eq!(run(&calm, &back).0, 0, "{name}");
+        ends.push(state(&calm).await);
+        let (code, json) = run(&database, &same);
+        assert_eq!(code, 0, "{name}: {json:#}");
+        let reached = state(&database).await;
+        assert!(
+            reached == expected,
+            "{name} finished: {}",
+            difference(&expected, &reached)
+        );
+        if !half_done {
+            continue;
+        }
+        let database = load(backend, dump).await;
+        let (code, json) = run(&database, &back);
+        assert_eq!(code, 0, "{name} undone: {json:#}");
+        // Header keys that are folded stay so, as many as there are by then.
+        let folds = dump.step == "canonical_header_keys";
+        let reached = without_headers(&state(&database).await, folds);
+        assert!(
+            ends.iter()
+                .any(|end| without_headers(end, folds) == reached),
+            "{name} undone: {}",
+            ends.iter().map(|end| difference(end, &reached)).collect::<Vec<_>>().join("\n OR ")
+        );
+        let database = load(backend, dump).await;
+        let settle = ["migrate", "resolve", &dump.step, "--as", "pending"].map(str::to_owned);
+        let (code, json) = run(&database, &settle);
+        assert_eq!(code, 0, "{name} settled: {json:#}");
+        let (_, status) = run(&database, &["migrate".to_owned(), "status".to_owned()]);
+        assert_eq!(status["result"]["in_progress"], serde_json::json!([]), "{name}");
+        assert_eq!(status["tracks"][0]["pending"][0]["version"].as_str().map(|version| {
+            tollgate_migration::migration::slug_of(version).to_owned()
+        }), Some(dump.step.clone()), "{name}");
+    }
+    assert!(named > 0, "some of the dumps are half-way");
+}
