@@ -5,7 +5,10 @@
 mod columns;
 mod keys;
 pub mod objects;
+mod remember;
 mod undo;
+
+pub use remember::{CHANGED, remembered};
 
 use crate::catalog::sqlite_ddl::CreateTable;
 use crate::catalog::{Catalog, Check, Column, ForeignKey, Index, Table};

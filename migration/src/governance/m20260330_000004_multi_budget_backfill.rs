@@ -4,7 +4,7 @@
 use crate::dialect::Dialect;
 use crate::migration::{Context, Migration, Phase};
 use crate::plan::{Backfill, Blocks, Created, Loss};
-use crate::script::Script;
+use crate::script::{Script, remembered};
 
 use super::owners::{self, Legacy, Owner};
 use super::sharing;
@@ -26,6 +26,9 @@ fn up(context: &Context, script: &mut Script) {
     {
         script.split(split);
     }
+    if owners::legacy(context) == Legacy::Leftover {
+        remember(context, script);
+    }
     for owner in Owner::BOTH {
         if owner.has_legacy_reference(context) {
             script.backfill(owner_pass(script.dialect(), owner));
@@ -39,6 +42,44 @@ fn up(context: &Context, script: &mut Script) {
                 script.backfill(flag_pass(script.dialect(), owner));
             }
         }
+    }
+}
+
+/// Budgets whose owner this step writes where a gateway has written others.
+const OWNERS: &str = "multi_budget_backfill.owner";
+/// Virtual keys whose flag it turns on there.
+const FLAGS: &str = "multi_budget_backfill.flag";
+
+/// Where upstream's own migration ran, most owners and flags are its work: which are ours has to be written down.
+fn remember(context: &Context, script: &mut Script) {
+    let dialect = script.dialect();
+    let referring: Vec<Owner> = Owner::BOTH
+        .into_iter()
+        .filter(|owner| owner.has_legacy_reference(context))
+        .collect();
+    let owned: Vec<String> = referring
+        .iter()
+        .map(|owner| {
+            format!(
+                "SELECT b.id AS id FROM {BUDGETS} b JOIN {} r ON r.budget_id = b.id WHERE r.budget_id <> '' \
+                 AND b.virtual_key_id IS NULL AND b.provider_config_id IS NULL",
+                owner.table()
+            )
+        })
+        .collect();
+    if !owned.is_empty() {
+        script.remember(OWNERS, &owned.join(" UNION "));
+    }
+    if owners::has_legacy_flag(context) && referring.contains(&Owner::ProviderConfig) {
+        let flagged = dialect.is_true("b.calendar_aligned");
+        let aligned = dialect.is_true("v.calendar_aligned");
+        script.remember(
+            FLAGS,
+            &format!(
+                "SELECT v.id AS id FROM {PROVIDER_CONFIGS} r JOIN {BUDGETS} b ON b.id = r.budget_id \
+                 JOIN {VIRTUAL_KEYS} v ON v.id = r.virtual_key_id WHERE r.budget_id <> '' AND {flagged} AND NOT ({aligned})"
+            ),
+        );
     }
 }
 
@@ -125,34 +166,52 @@ fn flag_pass(dialect: Dialect, owner: Owner) -> Backfill {
     }
 }
 
-/// Empties what the backfill has filled. Old code writes the legacy columns, so they are the truth and stay as they
-/// are; what only the new schema held went back when contract went down.
+/// Empties what the backfill has filled, and nothing that a gateway has. Old code writes the legacy columns, so they are the
+/// truth and stay as they are; what only the new schema held went back when contract went down. Where upstream's own migration
+/// ran, only what was written down is ours.
 fn down(context: &Context, _created: &Created, script: &mut Script) {
     let dialect = script.dialect();
     let catalog = &context.catalog;
+    let ours = owners::legacy(context) == Legacy::Live;
     for owner in Owner::BOTH {
         let column = owner.column();
-        if owner.has_legacy_reference(context) && catalog.has_column(BUDGETS, column) {
+        if !owner.has_legacy_reference(context) || !catalog.has_column(BUDGETS, column) {
+            continue;
+        }
+        let mine = match remembered(catalog, OWNERS) {
+            _ if ours => String::new(),
+            Some(noted) => format!(
+                " AND id IN ({noted}) AND EXISTS (SELECT 1 FROM {} r WHERE r.id = {BUDGETS}.{column} AND r.budget_id = {BUDGETS}.id)",
+                owner.table()
+            ),
+            None => continue,
+        };
+        script.execute(
+            BUDGETS,
+            format!("UPDATE {BUDGETS} SET {column} = NULL WHERE {column} IS NOT NULL{mine}"),
+            "budgets lose the owner column's value",
+            Blocks::Rows,
+        );
+    }
+    if owners::has_legacy_flag(context) && catalog.has_column(VIRTUAL_KEYS, "calendar_aligned") {
+        let mine = match remembered(catalog, FLAGS) {
+            _ if ours => Some(String::new()),
+            noted => noted.map(|noted| format!(" AND id IN ({noted})")),
+        };
+        if let Some(mine) = mine {
             script.execute(
-                BUDGETS,
-                format!("UPDATE {BUDGETS} SET {column} = NULL WHERE {column} IS NOT NULL"),
-                "budgets lose the owner column's value",
+                VIRTUAL_KEYS,
+                format!(
+                    "UPDATE {VIRTUAL_KEYS} SET calendar_aligned = {} WHERE {}{mine}",
+                    dialect.falsehood(),
+                    dialect.is_true("calendar_aligned")
+                ),
+                "virtual keys lose the flag that the budgets carry",
                 Blocks::Rows,
             );
         }
     }
-    if owners::has_legacy_flag(context) && catalog.has_column(VIRTUAL_KEYS, "calendar_aligned") {
-        script.execute(
-            VIRTUAL_KEYS,
-            format!(
-                "UPDATE {VIRTUAL_KEYS} SET calendar_aligned = {} WHERE {}",
-                dialect.falsehood(),
-                dialect.is_true("calendar_aligned")
-            ),
-            "virtual keys lose the flag that the budgets carry",
-            Blocks::Rows,
-        );
-    }
+    script.forget(&[OWNERS, FLAGS]);
 }
 
 /// Every budget below an aligned virtual key is aligned: that is what the key's flag means.

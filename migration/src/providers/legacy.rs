@@ -5,51 +5,37 @@ use crate::catalog::Catalog;
 use crate::dialect::Dialect;
 
 use super::cutover::{self, is_used};
+use crate::migration::Context;
+use crate::script::remembered;
 use super::{
     CHAT_PROVIDERS, CHAT_USER_KEYS, FAMILIES, MODEL_CONFIGS, NAME_PREFIX, PROVIDER_KEYS, PROVIDERS,
-    USER_KEYS, by_time, is_after, text,
+    USER_KEYS, is_after, text,
 };
 use crate::plan::Loss;
 
-/// Newest first.
-fn newest(dialect: Dialect, column: &str) -> String {
-    by_time(dialect, column, "DESC")
-}
+/// Chat providers that the backfill has copied: ids.
+pub(super) const COPIED: &str = "provider_key_backfill.provider";
+/// Providers to which it gave the central key.
+pub(super) const CENTRAL: &str = "provider_key_backfill.central_key";
+/// Users' keys that it has copied to providers which were there before.
+pub(super) const USERS_KEYS: &str = "provider_key_backfill.user_key";
+/// Model configs that it has linked to such providers.
+pub(super) const LINKS: &str = "provider_key_backfill.link";
+/// Providers that it has retired for their name, and those of them that were enabled.
+pub(super) const RETIRED: &str = "provider_key_backfill.retired";
+pub(super) const RETIRED_ENABLED: &str = "provider_key_backfill.retired_enabled";
+/// All of it.
+pub(super) const NOTED: [&str; 6] = [COPIED, CENTRAL, USERS_KEYS, LINKS, RETIRED, RETIRED_ENABLED];
 
-fn first(condition: &str) -> String {
-    format!("CASE WHEN {condition} THEN 0 ELSE 1 END")
-}
-
-/// The provider of each family that a legacy row can stand for: `id`, `provider`, and its other columns. Enabled before
-/// disabled, with a key before without, then the newest, then the lowest id.
+/// The provider of each family that a legacy row can stand for: `id`, `provider`, and its other columns. It is the one that
+/// the copy named, `agents-<family>`; another provider of the family never was a chat provider.
 fn picks(dialect: Dialect) -> String {
     let family = text(dialect, "n.type");
     format!(
-        "SELECT * FROM (SELECT n.id, {family} AS provider, n.display_name, n.enabled, n.base_url, n.created_at, \
-         n.updated_at, row_number() OVER (PARTITION BY n.type ORDER BY {}, {}, {}, n.id) AS place \
-         FROM {PROVIDERS} n WHERE NOT ({}) AND {family} IN ('{}')) ranked WHERE place = 1",
-        first(&dialect.is_true("n.enabled")),
-        first(&format!(
-            "EXISTS (SELECT 1 FROM {PROVIDER_KEYS} k WHERE k.provider_id = n.id)"
-        )),
-        newest(dialect, "n.updated_at"),
+        "SELECT n.id, {family} AS provider, n.display_name, n.enabled, n.base_url, n.created_at, n.updated_at \
+         FROM {PROVIDERS} n WHERE NOT ({}) AND {family} IN ('{}') AND n.name = '{NAME_PREFIX}' || {family}",
         dialect.is_true("n.deleted"),
         FAMILIES.join("', '")
-    )
-}
-
-/// The users' keys that a legacy row can stand for: `id`, `legacy` (the provider it goes to), and its other columns. A
-/// key for that very provider before one for another of its family, then the newest, then the lowest id.
-fn user_picks(dialect: Dialect, legacy: &str) -> String {
-    format!(
-        "SELECT * FROM (SELECT k.id, k.user_id, k.ai_provider_id AS provider, k.api_key, k.api_key_key_id, k.created_at, k.updated_at, l.id AS legacy, \
-         row_number() OVER (PARTITION BY k.user_id, l.id ORDER BY {}, {}, k.id) AS place \
-         FROM {USER_KEYS} k JOIN {PROVIDERS} n ON n.id = k.ai_provider_id \
-         JOIN ({legacy}) l ON l.provider = {} WHERE NOT ({})) ranked WHERE place = 1",
-        first("k.ai_provider_id = l.id"),
-        newest(dialect, "k.updated_at"),
-        text(dialect, "n.type"),
-        dialect.is_true("n.deleted"),
     )
 }
 
@@ -68,21 +54,13 @@ pub(super) fn fill_providers(dialect: Dialect) -> String {
     )
 }
 
-/// Fills an empty `user_chat_provider_keys`.
-pub(super) fn fill_user_keys(dialect: Dialect) -> String {
-    // A key that goes to another provider of its family is another row: under its own id the next `up` would find the id
-    // taken. UUIDs of version 8 are whoever makes them's own; the same row always gets the same.
-    let id = match dialect {
-        Dialect::Postgres => "CAST(overlay(CAST(s.id AS text) PLACING '8' FROM 15 FOR 1) AS uuid)",
-        Dialect::Sqlite => "substr(s.id, 1, 14) || '8' || substr(s.id, 16)",
-    };
+/// Fills an empty `user_chat_provider_keys`: the keys of users for these very providers. One for another provider of the
+/// family is another door.
+pub(super) fn fill_user_keys() -> String {
     format!(
         "INSERT INTO {CHAT_USER_KEYS} (id, user_id, chat_provider_id, api_key, api_key_key_id, created_at, updated_at) \
-         SELECT CASE WHEN s.provider = s.legacy THEN s.id ELSE {id} END, s.user_id, s.legacy, s.api_key, s.api_key_key_id, s.created_at, s.updated_at FROM ({}) s",
-        user_picks(
-            dialect,
-            &format!("SELECT id, provider FROM {CHAT_PROVIDERS}")
-        )
+         SELECT k.id, k.user_id, k.ai_provider_id, k.api_key, k.api_key_key_id, k.created_at, k.updated_at \
+         FROM {USER_KEYS} k JOIN {CHAT_PROVIDERS} l ON l.id = k.ai_provider_id"
     )
 }
 
@@ -98,14 +76,25 @@ fn providers_or_picks(catalog: &Catalog) -> String {
     }
 }
 
-/// The ids of AI providers that the backfill's `down` takes away: those of chat providers, and those that were retired
-/// for them.
-pub(super) fn taken_away(catalog: &Catalog) -> String {
-    format!(
-        "SELECT id FROM ({}) legacy UNION SELECT n.id FROM {PROVIDERS} n WHERE n.name LIKE '{NAME_PREFIX}%' AND {}",
-        providers_or_picks(catalog),
-        catalog.dialect.is_true("n.deleted")
-    )
+/// The ids of AI providers that the backfill's `down` takes away. Where the tables are Tollgate's own, a provider with the id
+/// of a chat provider is its copy; where a gateway made them, it may have copied some of them itself, and only what was noted
+/// is ours.
+pub(super) fn taken_away(context: &Context) -> String {
+    let catalog = &context.catalog;
+    let ours = context
+        .created("provider_key_expand")
+        .is_some_and(|created| created.tables.iter().any(|table| table == PROVIDERS));
+    let legacy = providers_or_picks(catalog);
+    if ours {
+        return format!("SELECT id FROM ({legacy}) legacy");
+    }
+    match remembered(catalog, COPIED) {
+        Some(noted) => format!(
+            "SELECT id FROM ({legacy}) legacy WHERE {} IN ({noted})",
+            text(catalog.dialect, "id")
+        ),
+        None => format!("SELECT id FROM ({legacy}) legacy WHERE 1 = 0"),
+    }
 }
 
 fn loss(table: &str, what: &str, sql: String) -> Loss {
@@ -116,18 +105,13 @@ fn loss(table: &str, what: &str, sql: String) -> Loss {
     }
 }
 
-/// What the legacy tables cannot say, when contract goes down. It stays in the new tables, where old code does not look.
+/// What the legacy tables cannot say, when contract goes down. It stays in the new tables, where old chats do not look; what
+/// never was a chat provider is read there by old code too, and is no loss.
 pub(super) fn beyond_legacy(catalog: &Catalog) -> Vec<Loss> {
     let dialect = catalog.dialect;
     let live = format!("NOT ({})", dialect.is_true("n.deleted"));
-    let picks = picks(dialect);
-    let picked = format!("SELECT picks.id FROM ({picks}) picks");
-    vec![
-        loss(
-            PROVIDERS,
-            "the legacy schema has one provider of each of its families: old code does not see this one",
-            format!("SELECT n.id AS id FROM {PROVIDERS} n WHERE {live} AND n.id NOT IN ({picked})"),
-        ),
+    let picked = format!("SELECT picks.id FROM ({}) picks", picks(dialect));
+    let mut losses = vec![
         loss(
             PROVIDERS,
             "the legacy schema has no settings: old code does not see this provider's",
@@ -139,29 +123,29 @@ pub(super) fn beyond_legacy(catalog: &Catalog) -> Vec<Loss> {
             PROVIDER_KEYS,
             "the legacy schema has one key of a provider, the one in use: old code does not see this one",
             format!(
-                "SELECT k.id AS id FROM {PROVIDER_KEYS} k JOIN {PROVIDERS} n ON n.id = k.provider_id \
-                 WHERE {live} AND NOT (k.provider_id IN ({picked}) AND {})",
+                "SELECT k.id AS id FROM {PROVIDER_KEYS} k WHERE k.provider_id IN ({picked}) AND NOT ({})",
                 is_used(dialect)
             ),
         ),
-        loss(
-            USER_KEYS,
-            "the legacy schema has one key of a user for a family: old code does not see this one",
+    ];
+    if let Some(noted) = remembered(catalog, COPIED) {
+        losses.push(loss(
+            PROVIDERS,
+            "the copy of a chat provider has another name now: old code does not see it",
             format!(
-                "SELECT k.id AS id FROM {USER_KEYS} k WHERE k.id NOT IN (SELECT chosen.id FROM ({}) chosen)",
-                user_picks(
-                    dialect,
-                    &format!("SELECT id, provider FROM ({picks}) picks")
-                )
+                "SELECT n.id AS id FROM {PROVIDERS} n WHERE {live} AND {} IN ({noted}) AND n.id NOT IN ({picked})",
+                text(dialect, "n.id")
             ),
-        ),
-    ]
+        ));
+    }
+    losses
 }
 
 /// What goes with the rows that the backfill's `down` deletes and no legacy row says.
-pub(super) fn beyond_copies(catalog: &Catalog) -> Vec<Loss> {
+pub(super) fn beyond_copies(context: &Context) -> Vec<Loss> {
+    let catalog = &context.catalog;
     let dialect = catalog.dialect;
-    let taken = taken_away(catalog);
+    let taken = taken_away(context);
     let legacy = providers_or_picks(catalog);
     let there = catalog.has_table(CHAT_PROVIDERS);
     let central = if there {
@@ -177,10 +161,7 @@ pub(super) fn beyond_copies(catalog: &Catalog) -> Vec<Loss> {
              AND r.chat_provider_id = k.ai_provider_id AND r.api_key = k.api_key)"
         )
     } else {
-        format!(
-            "k.id IN (SELECT chosen.id FROM ({}) chosen)",
-            user_picks(dialect, &legacy)
-        )
+        format!("k.ai_provider_id IN (SELECT id FROM ({legacy}) legacy)")
     };
     let edited = if there {
         let differs = dialect.differs();
@@ -201,21 +182,13 @@ pub(super) fn beyond_copies(catalog: &Catalog) -> Vec<Loss> {
         loss(
             PROVIDERS,
             "the provider is deleted, with a name or an edit that no legacy row has",
-            format!("SELECT n.id AS id FROM {PROVIDERS} n WHERE {edited}"),
+            format!("SELECT n.id AS id FROM {PROVIDERS} n WHERE n.id IN ({taken}) AND {edited}"),
         ),
         loss(
             PROVIDERS,
             "the provider is deleted, with settings that no legacy row has",
             format!(
                 "SELECT n.id AS id FROM {PROVIDERS} n WHERE COALESCE(n.settings, '') <> '' AND n.id IN ({taken})"
-            ),
-        ),
-        loss(
-            PROVIDERS,
-            "the provider, soft-deleted to free its name, is deleted for good",
-            format!(
-                "SELECT n.id AS id FROM {PROVIDERS} n WHERE n.id IN ({taken}) \
-                 AND n.id NOT IN (SELECT id FROM ({legacy}) legacy)"
             ),
         ),
         loss(

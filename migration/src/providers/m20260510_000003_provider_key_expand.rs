@@ -76,7 +76,7 @@ fn losses(context: &Context, created: &Created) -> Vec<Loss> {
         return losses.collect();
     }
     // What the backfill's `down` takes away has been asked there.
-    let taken = legacy::taken_away(&context.catalog);
+    let taken = legacy::taken_away(context);
     losses
         .map(|mut loss| {
             let provider = match loss.table.as_str() {

@@ -4,12 +4,12 @@
 use crate::dialect::Dialect;
 use crate::migration::{Context, Migration, NameConflicts, Phase};
 use crate::plan::{Backfill, Blocks, Created, Loss};
-use crate::script::Script;
+use crate::script::{Script, remembered};
 
 use super::cutover::{self, Close};
 use super::{
     CHAT_PROVIDERS, CHAT_USER_KEYS, FAMILIES, MODEL_CONFIGS, PROVIDER_KEYS, PROVIDERS, TYPE,
-    USER_KEYS, has_legacy, legacy,
+    USER_KEYS, has_legacy, legacy, text,
 };
 
 pub(super) const MIGRATION: Migration = Migration {
@@ -29,6 +29,7 @@ fn up(context: &Context, script: &mut Script) {
     let conflicts = context.name_conflicts;
     // Expand widens it, but not where the tables were there before and expand was adopted.
     script.widen_enum(TYPE.0, &FAMILIES);
+    remember(context, script);
     retire(context, script);
     for step in [
         cutover::new_providers(dialect),
@@ -90,6 +91,52 @@ fn up(context: &Context, script: &mut Script) {
     });
 }
 
+/// What this step inserts and changes, noted before it does: a gateway may have copied some of it, and new code works beside.
+fn remember(context: &Context, script: &mut Script) {
+    let dialect = script.dialect();
+    let due = [
+        (legacy::COPIED, cutover::new_providers(dialect).due),
+        (
+            legacy::CENTRAL,
+            cutover::new_central_keys(dialect, "created_at").due,
+        ),
+    ];
+    for (what, rows) in due {
+        script.remember(what, &rows);
+    }
+    // Keys and links of providers that this step makes go with them; only those of others have to be noted.
+    let there = "EXISTS (SELECT 1 FROM ai_providers a WHERE a.id = r.chat_provider_id)";
+    script.remember(
+        legacy::USERS_KEYS,
+        &format!(
+            "SELECT r.id AS id FROM {CHAT_USER_KEYS} r WHERE {} AND {there}",
+            cutover::has_no_copy()
+        ),
+    );
+    script.remember(
+        legacy::LINKS,
+        &format!(
+            "SELECT c.id AS id {}",
+            cutover::unlinked(
+                context.name_conflicts,
+                dialect,
+                &format!("c.ai_provider_id IS NULL AND EXISTS (SELECT 1 FROM {PROVIDERS} a WHERE a.id = p.id)")
+            )
+        ),
+    );
+    if context.name_conflicts == NameConflicts::Retire {
+        let holders = cutover::name_holders(dialect);
+        script.remember(legacy::RETIRED, &holders);
+        script.remember(
+            legacy::RETIRED_ENABLED,
+            &format!(
+                "SELECT e.id AS id FROM {PROVIDERS} e WHERE {} AND e.id IN ({holders})",
+                dialect.is_true("e.enabled")
+            ),
+        );
+    }
+}
+
 /// Frees the names that migrated providers need, or stops where somebody holds one.
 pub(super) fn retire(context: &Context, script: &mut Script) {
     let dialect = script.dialect();
@@ -116,12 +163,14 @@ pub(super) fn close(script: &mut Script, step: &cutover::Move, blocks: Blocks) {
     }
 }
 
-/// Takes the copies away. The legacy rows are the truth and stay as they are.
+/// Takes the copies away, and nothing else; what was retired for them is live again. The legacy rows are the truth and stay as
+/// they are.
 fn down(context: &Context, _created: &Created, script: &mut Script) {
     if !has_legacy(&context.catalog) {
         return;
     }
-    let taken = legacy::taken_away(&context.catalog);
+    let dialect = script.dialect();
+    let taken = legacy::taken_away(context);
     script.lock_writers(&[
         CHAT_PROVIDERS,
         PROVIDERS,
@@ -129,28 +178,72 @@ fn down(context: &Context, _created: &Created, script: &mut Script) {
         USER_KEYS,
         MODEL_CONFIGS,
     ]);
+    let noted = |what: &str, condition: &str| {
+        remembered(&context.catalog, what).map_or_else(String::new, |noted| {
+            format!(" OR {condition} IN ({noted})")
+        })
+    };
+    let link = noted(legacy::LINKS, &text(dialect, "id"));
     script.execute(
         MODEL_CONFIGS,
         format!(
-            "UPDATE {MODEL_CONFIGS} SET ai_provider_id = NULL WHERE ai_provider_id IN ({taken})"
+            "UPDATE {MODEL_CONFIGS} SET ai_provider_id = NULL WHERE ai_provider_id IS NOT NULL AND (ai_provider_id IN ({taken}){link})"
         ),
         "model configs lose the link to a copied provider",
         Blocks::Writers,
     );
-    for (table, column, purpose) in [
-        (USER_KEYS, "ai_provider_id", "copies of users' keys go"),
-        (PROVIDER_KEYS, "provider_id", "copies of central keys go"),
-        (PROVIDERS, "id", "copied providers go"),
+    let user_key = noted(legacy::USERS_KEYS, &text(dialect, "id"));
+    // A key that somebody has stored since is another one.
+    let central = remembered(&context.catalog, legacy::CENTRAL).map_or_else(String::new, |noted| {
+        format!(
+            " OR {} IN ({noted}) AND EXISTS (SELECT 1 FROM {CHAT_PROVIDERS} p WHERE p.id = {PROVIDER_KEYS}.provider_id \
+             AND p.api_key = {PROVIDER_KEYS}.api_key)",
+            text(dialect, "provider_id")
+        )
+    });
+    for (table, column, besides, purpose) in [
+        (
+            USER_KEYS,
+            "ai_provider_id",
+            user_key,
+            "copies of users' keys go",
+        ),
+        (
+            PROVIDER_KEYS,
+            "provider_id",
+            central,
+            "copies of central keys go",
+        ),
+        (PROVIDERS, "id", String::new(), "copied providers go"),
     ] {
         script.execute(
             table,
-            format!("DELETE FROM {table} WHERE {column} IN ({taken})"),
+            format!("DELETE FROM {table} WHERE {column} IN ({taken}){besides}"),
             purpose,
             Blocks::Writers,
         );
     }
+    if let (Some(retired), Some(enabled)) = (
+        remembered(&context.catalog, legacy::RETIRED),
+        remembered(&context.catalog, legacy::RETIRED_ENABLED),
+    ) {
+        let id = text(dialect, "id");
+        script.execute(
+            PROVIDERS,
+            format!(
+                "UPDATE {PROVIDERS} SET deleted = {no}, enabled = CASE WHEN {id} IN ({enabled}) THEN {yes} ELSE {no} END \
+                 WHERE {id} IN ({retired}) AND {deleted}",
+                no = dialect.falsehood(),
+                yes = dialect.truth(),
+                deleted = dialect.is_true("deleted"),
+            ),
+            "providers that were retired for a name are live again",
+            Blocks::Writers,
+        );
+    }
+    script.forget(&legacy::NOTED);
 }
 
 fn losses(context: &Context, _created: &Created) -> Vec<Loss> {
-    legacy::beyond_copies(&context.catalog)
+    legacy::beyond_copies(context)
 }

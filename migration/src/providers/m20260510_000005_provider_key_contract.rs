@@ -76,7 +76,7 @@ fn down(context: &Context, created: &Created, script: &mut Script) {
     );
     script.execute(
         CHAT_USER_KEYS,
-        legacy::fill_user_keys(dialect),
+        legacy::fill_user_keys(),
         "users' keys for these providers",
         Blocks::Writers,
     );

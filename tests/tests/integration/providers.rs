@@ -664,8 +664,8 @@ async fn going_down_says_what_the_legacy_schema_cannot(
 ) {
     let database = at(backend, "provider_key_contract").await;
     let tollgate = tollgate().on(&database.url);
-    // A second openai, newer and enabled, but without a key: the one with a key is picked. Of two azures without key the
-    // enabled one, though older. A copilot, of no legacy family. A deleted one counts for nothing.
+    // A second openai, two azures, a copilot and a deleted one: none of them was a chat provider, whatever its family, and old
+    // code reads them where they are.
     provider(&database, &id(1), "openai", "second", "").await;
     database
         .execute(&format!(
@@ -734,10 +734,8 @@ async fn going_down_says_what_the_legacy_schema_cannot(
     lost.sort();
     let list = |ids: &[&str]| serde_json::json!(ids).to_string();
     let mut expected = vec![
-        format!("ai_providers {}", list(&[&id(1), &id(3), &id(4)])),
         format!("ai_providers {}", list(&[BEDROCK])),
         format!("ai_provider_keys {}", list(&[&id(6)])),
-        format!("user_ai_provider_keys {}", list(&[&id(8)])),
     ];
     expected.sort();
     assert_eq!(lost, expected);
@@ -757,7 +755,6 @@ async fn going_down_says_what_the_legacy_schema_cannot(
             .await,
         [
             format!("anthropic {ANTHROPIC}  plain-anthropic - on all"),
-            format!("azure {}   - on all", id(2)),
             format!("bedrock {BEDROCK}   - off all"),
             format!("openai {OPENAI} OpenAI cipher-openai d16e57d16e57d1 on all"),
         ]
@@ -767,8 +764,6 @@ async fn going_down_says_what_the_legacy_schema_cannot(
             .column("SELECT CAST(id AS text) || ' ' || CAST(chat_provider_id AS text) || ' ' || api_key FROM user_chat_provider_keys ORDER BY 1")
             .await,
         [
-            // It goes to another provider than its own, so it is a row of its own.
-            format!("99000000-0000-8000-8000-000000000007 {OPENAI} dave"),
             format!("e1000000-0000-4000-8000-000000000001 {OPENAI} cipher-alice"),
             format!("e1000000-0000-4000-8000-000000000002 {OPENAI} plain-bob"),
         ]
@@ -785,6 +780,7 @@ async fn going_down_says_what_the_legacy_schema_cannot(
         providers(&database).await,
         [
             "azure-off azure - off",
+            "azure-on azure - on",
             "gone vercel - on deleted",
             "pilot copilot - on",
             "second openai - on"
@@ -802,7 +798,7 @@ async fn going_down_says_what_the_legacy_schema_cannot(
             .await,
         0
     );
-    assert_eq!(database.count("chat_providers").await, 4);
+    assert_eq!(database.count("chat_providers").await, 3);
     let (code, json) = tollgate.json(&["migrate", "down"]);
     assert_eq!(code, 4, "{json:#}");
     tollgate.succeed(&["migrate", "down", "--allow-data-loss"]);
@@ -811,7 +807,7 @@ async fn going_down_says_what_the_legacy_schema_cannot(
 
 #[rstest]
 #[tokio::test]
-async fn going_down_purges_what_was_retired(
+async fn going_down_brings_back_what_was_retired(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
 ) {
     let database = at(backend, "provider_key_expand").await;
@@ -825,14 +821,14 @@ async fn going_down_purges_what_was_retired(
         "--name-conflicts",
         "retire",
     ]);
-    let (code, json) = tollgate.json(&["migrate", "down"]);
-    assert_eq!(code, 4, "{json:#}");
     assert_eq!(
-        json["findings"][0]["sample_ids"],
-        serde_json::json!([id(1)])
+        providers(&database).await.len(),
+        4,
+        "three copies beside the retired one"
     );
-    tollgate.succeed(&["migrate", "down", "--allow-data-loss"]);
-    assert_eq!(database.count("ai_providers").await, 0);
+    tollgate.succeed(&["migrate", "down"]);
+    assert_eq!(providers(&database).await, ["agents-openai openai - on"]);
+    assert_eq!(database.count("tollgate_changed").await, 0);
     assert_eq!(database.count("chat_providers").await, 3);
     assert_eq!(database.count("user_chat_provider_keys").await, 2);
 }
@@ -1580,21 +1576,13 @@ async fn a_down_with_many_losses_lists_each_and_can_go_up_again(
 ) {
     let database = at(backend, "provider_key_contract").await;
     let tollgate = || tollgate().on(&database.url);
-    // A newer openai with keys takes the family's place; a user's key of the old one goes to it.
-    provider(&database, &id(50), "openai", "second", "").await;
-    database
-        .execute(&format!(
-            "UPDATE ai_providers SET updated_at = '2027-01-01 00:00:00+00:00' WHERE id = '{}'",
-            id(50)
-        ))
-        .await;
     for number in 0..21 {
         key(
             &database,
             &id(100 + number),
-            &id(50),
+            OPENAI,
             &format!("extra-{number}"),
-            "2026-05-01 00:00:00+00:00",
+            "2027-05-01 00:00:00+00:00",
         )
         .await;
     }
@@ -1609,8 +1597,8 @@ async fn a_down_with_many_losses_lists_each_and_can_go_up_again(
         ids.sort();
         ids
     };
-    // The oldest of them is the one in use, which the legacy schema has.
-    let expected: Vec<String> = (101..121).map(id).collect();
+    // The oldest of all is the one in use, which the legacy schema has.
+    let expected: Vec<String> = (100..121).map(id).collect();
     let (code, refused) = tollgate().json(&["migrate", "down"]);
     assert_eq!((code, listed(&refused)), (4, expected.clone()));
     let (code, lost) = tollgate().json(&["migrate", "down", "--allow-data-loss"]);
@@ -1623,14 +1611,7 @@ async fn a_down_with_many_losses_lists_each_and_can_go_up_again(
             .all(|finding| finding["severity"] != "blocking"),
         "{lost:#}"
     );
-    // Both are live now, and one has the name.
-    let (code, json) = tollgate().json(&[
-        "migrate",
-        "up",
-        "--accept-policy-change",
-        "--name-conflicts",
-        "retire",
-    ]);
+    let (code, json) = tollgate().json(&["migrate", "up", "--accept-policy-change"]);
     assert_eq!(code, 0, "{json:#}");
     assert!(
         named(&json, "P008").is_empty() && named(&json, "P009").is_empty(),

@@ -234,10 +234,11 @@ pub(crate) async fn state(database: &TestDatabase) -> State {
             ));
         }
     }
-    for left in ["tollgate_backfills", "tollgate_clones"] {
+    for left in ["tollgate_backfills", "tollgate_clones", "tollgate_changed"] {
         if catalog.has_table(left) {
             let columns: Vec<&str> = match left {
                 "tollgate_clones" => vec!["original", "kind", "owner", "copy", "settled"],
+                "tollgate_changed" => vec!["what", "id"],
                 _ => vec!["migration", "pass"],
             };
             rows.push((left.to_owned(), database.rows(left, &columns).await));
