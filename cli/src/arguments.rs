@@ -368,6 +368,17 @@ pub(crate) enum Schema {
         #[arg(long)]
         check: bool,
     },
+    /// Put foreign keys right that name a table which does not exist
+    ///
+    /// SQLite: what a rebuild by rename leaves (E005). The stored text is corrected, and no row is touched. Exits 4 with what it
+    /// must leave.
+    Repair {
+        /// Say what would be repaired and change nothing
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        wait: Wait,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -446,7 +457,7 @@ pub(crate) enum Reconcile {
     /// file since it was applied last never overrides an edit made elsewhere. All of it is one transaction; a file with a
     /// mistake changes nothing. For a gateway that embeds tollgate-service, or one that is stopped.
     Config {
-        /// The config file, JSON with a governance section
+        /// The config file, JSON with a governance section; `-` is standard input
         #[arg(long, value_name = "FILE")]
         file: std::path::PathBuf,
         /// Delete virtual keys that the file lacks, and provider configs that it lacks of a key, with all that is theirs
@@ -874,7 +885,7 @@ impl Command {
             | Self::Doctor(_)
             | Self::Snapshot { .. }
             | Self::Verify { .. }
-            | Self::Schema(Schema::Diff { .. })
+            | Self::Schema(Schema::Diff { .. } | Schema::Repair { dry_run: true, .. })
             | Self::Budget(BudgetCommand::Check { .. } | BudgetCommand::List { .. })
             | Self::ProviderKey(_)
             | Self::GatewayKey(GatewayKeyCommand::List)
@@ -900,6 +911,7 @@ impl Command {
             Self::Verify { .. } => "verify",
             Self::Rehearse(_) => "rehearse",
             Self::Schema(Schema::Diff { .. }) => "schema diff",
+            Self::Schema(Schema::Repair { .. }) => "schema repair",
             Self::Reconcile(Reconcile::Credentials { .. }) => "reconcile credentials",
             Self::Reconcile(Reconcile::Flows { .. }) => "reconcile flows",
             Self::Reconcile(Reconcile::HeaderKeys(_)) => "reconcile header-keys",

@@ -32,6 +32,9 @@ pub(crate) async fn run(arguments: &Arguments, stop: &Stop) -> Answer {
         Command::Verify { snapshot } => proof::verify(arguments, snapshot.as_deref(), stop).await,
         Command::Rehearse(options) => proof::rehearse(arguments, options, stop).await,
         Command::Schema(Schema::Diff { check }) => schema::diff(arguments, *check).await,
+        Command::Schema(Schema::Repair { dry_run, wait }) => {
+            schema::repair(arguments, *dry_run, wait.duration(), stop).await
+        }
         Command::Reconcile(command) => reconcile::run(arguments, command, stop).await,
         Command::VirtualKey(command) => reconcile::virtual_key(arguments, command, stop).await,
         Command::ProviderConfig(command) => {

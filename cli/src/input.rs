@@ -25,3 +25,18 @@ pub(crate) fn text(path: &Path) -> Result<String> {
         None => text,
     })
 }
+
+/// Standard input in a file that only this user may read, gone when dropped.
+///
+/// # Errors
+/// [`Error::File`].
+pub(crate) fn spooled() -> Result<tempfile::NamedTempFile> {
+    let copied = tempfile::NamedTempFile::new().and_then(|mut file| {
+        std::io::copy(&mut std::io::stdin().lock(), &mut file)?;
+        Ok(file)
+    });
+    copied.map_err(|source| Error::File {
+        path: "standard input".to_owned(),
+        source,
+    })
+}

@@ -41,6 +41,8 @@ pub(crate) enum View {
     History,
     /// What was made up.
     Seeded,
+    /// What was put right.
+    Repaired,
     /// Bytes that are ready, printed as they are.
     Raw(Vec<u8>),
     /// Text that is ready.

@@ -5,8 +5,6 @@ mod m20260401_000001_billing_baseline;
 mod m20260402_000002_llm_billing_mode;
 mod tables;
 
-use sea_orm_migration::sea_query::{Alias, DynIden, IntoIden};
-use sea_orm_migration::{MigrationTrait, MigratorTrait};
 
 use crate::catalog::Check;
 use crate::migration::Migration;
@@ -39,22 +37,7 @@ pub const MIGRATIONS: &[&Migration] = &[
     &m20260402_000002_llm_billing_mode::MIGRATION,
 ];
 
-/// The track for sea-orm's own tools.
-pub struct Migrator;
-
-#[async_trait::async_trait]
-impl MigratorTrait for Migrator {
-    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        MIGRATIONS
-            .iter()
-            .map(|&migration| Box::new(migration) as Box<dyn MigrationTrait>)
-            .collect()
-    }
-
-    fn migration_table_name() -> DynIden {
-        Alias::new(Track::Billing.history_table()).into_iden()
-    }
-}
+crate::migrator::migrator!(Track::Billing, MIGRATIONS);
 
 /// Whether a check is over the billing mode.
 pub fn is_over_mode(check: &Check) -> bool {

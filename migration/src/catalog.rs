@@ -198,6 +198,50 @@ impl Catalog {
         self.tables.contains_key(name)
     }
 
+    /// The tables that foreign keys of a table name and that do not exist, each with the one that is probably meant: a rebuild by
+    /// rename leaves keys to the name that its copy had (`governance_virtual_keys__temp`).
+    pub fn lost_parents(&self, table: &str) -> Vec<(String, Option<String>)> {
+        let mut lost: Vec<String> = self
+            .table(table)
+            .into_iter()
+            .flat_map(|table| &table.foreign_keys)
+            .map(|key| key.parent.clone())
+            .filter(|parent| !self.has_table(parent))
+            .collect();
+        lost.sort();
+        lost.dedup();
+        lost.into_iter()
+            .map(|missing| {
+                let meant = self
+                    .tables
+                    .keys()
+                    .filter(|name| name.len() > 3)
+                    .filter(|name| {
+                        missing.starts_with(name.as_str()) || missing.ends_with(name.as_str())
+                    })
+                    .max_by_key(|name| name.len())
+                    .cloned();
+                (missing, meant)
+            })
+            .collect()
+    }
+
+    /// The stored text of a table with its lost parents named as they are (SQLite); none where nothing is lost that could be
+    /// found.
+    pub fn mended(&self, table: &str) -> Option<String> {
+        let mut sql = self.table(table)?.sql.clone()?;
+        let mut mended = false;
+        for (missing, meant) in self.lost_parents(table) {
+            if let Some(meant) = meant
+                && let Some(text) = sqlite_ddl::renamed_parent(&sql, &missing, &meant)
+            {
+                sql = text;
+                mended = true;
+            }
+        }
+        mended.then_some(sql)
+    }
+
     /// Whether something that is no ordinary table has the name, one of Tollgate's own.
     pub fn is_other_relation(&self, name: &str) -> bool {
         self.others.contains(name)

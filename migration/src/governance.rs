@@ -15,8 +15,6 @@ mod tables;
 
 pub use tables::legacy as legacy_tables;
 
-use sea_orm_migration::sea_query::{Alias, DynIden, IntoIden};
-use sea_orm_migration::{MigrationTrait, MigratorTrait};
 
 use crate::migration::Migration;
 use crate::track::Track;
@@ -52,19 +50,4 @@ pub fn header_keys(context: &crate::migration::Context) -> Vec<crate::plan::Fold
     m20260330_000006_canonical_header_keys::folds(context)
 }
 
-/// The track for sea-orm's own tools.
-pub struct Migrator;
-
-#[async_trait::async_trait]
-impl MigratorTrait for Migrator {
-    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        MIGRATIONS
-            .iter()
-            .map(|&migration| Box::new(migration) as Box<dyn MigrationTrait>)
-            .collect()
-    }
-
-    fn migration_table_name() -> DynIden {
-        Alias::new(Track::Governance.history_table()).into_iden()
-    }
-}
+crate::migrator::migrator!(Track::Governance, MIGRATIONS);

@@ -8,6 +8,7 @@ pub mod dialect;
 pub mod golden;
 pub mod governance;
 pub mod migration;
+pub mod migrator;
 pub mod plan;
 pub mod providers;
 mod rebuild;

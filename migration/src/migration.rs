@@ -218,6 +218,16 @@ impl MigrationTrait for &'static Migration {
                 self.version
             )));
         }
+        if plan
+            .units
+            .iter()
+            .any(|unit| matches!(unit, Unit::Fold(_) | Unit::Split(_)))
+        {
+            return Err(DbErr::Migration(format!(
+                "{} copies or folds rows page by page, which needs the runner; nothing was changed; run `tollgate migrate up`",
+                self.version
+            )));
+        }
         for unit in &plan.units {
             let steps = match unit {
                 Unit::Transaction(steps) => steps.clone(),
@@ -228,18 +238,7 @@ impl MigrationTrait for &'static Migration {
                     }
                     vec![Step::Run(statement)]
                 }
-                Unit::Fold(_) => {
-                    return Err(DbErr::Migration(format!(
-                        "{} folds JSON, which needs the runner; run `tollgate migrate up`",
-                        self.version
-                    )));
-                }
-                Unit::Split(_) => {
-                    return Err(DbErr::Migration(format!(
-                        "{} copies shared budgets, which needs the runner; run `tollgate migrate up`",
-                        self.version
-                    )));
-                }
+                Unit::Fold(_) | Unit::Split(_) => continue,
                 Unit::Backfill(backfill) => {
                     connection
                         .execute_unprepared(&backfill.batch("1 = 1"))

@@ -254,15 +254,16 @@ impl Fold {
     /// that may have something to fold.
     pub fn page(&self, dialect: Dialect, all: bool, limit: usize) -> String {
         format!(
-            "SELECT CAST(id AS text) AS id, {} AS json FROM {} WHERE {} AND id > {} ORDER BY id LIMIT {limit}",
+            "SELECT CAST(id AS text) AS id, {} AS json FROM {table} WHERE {} AND {table}.id > {} ORDER BY {table}.id LIMIT {limit}",
             self.column,
-            self.table,
             if all {
                 self.readable()
             } else {
                 self.candidates()
             },
             self.behind(&dialect.parameter(1)),
+            // Ordered by the column itself: by the text that is selected, every page would sort all that is left.
+            table = self.table,
         )
     }
 

@@ -11,8 +11,6 @@ mod m20260510_000005_provider_key_contract;
 pub mod policy;
 pub mod tables;
 
-use sea_orm_migration::sea_query::{Alias, DynIden, IntoIden};
-use sea_orm_migration::{MigrationTrait, MigratorTrait};
 use uuid::Uuid;
 
 use crate::catalog::Catalog;
@@ -87,22 +85,7 @@ pub const MIGRATIONS: &[&Migration] = &[
     &m20260510_000005_provider_key_contract::MIGRATION,
 ];
 
-/// The track for sea-orm's own tools.
-pub struct Migrator;
-
-#[async_trait::async_trait]
-impl MigratorTrait for Migrator {
-    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        MIGRATIONS
-            .iter()
-            .map(|&migration| Box::new(migration) as Box<dyn MigrationTrait>)
-            .collect()
-    }
-
-    fn migration_table_name() -> DynIden {
-        Alias::new(Track::Providers.history_table()).into_iden()
-    }
-}
+crate::migrator::migrator!(Track::Providers, MIGRATIONS);
 
 /// Whether the legacy tables are there.
 pub fn has_legacy(catalog: &Catalog) -> bool {

@@ -298,11 +298,24 @@ impl Script {
         while self.catalog.has_table(&copy) {
             copy.push('_');
         }
-        if let Some((steps, sql)) = rebuild(table, &copy, live, edit) {
+        // A key to a table that is gone is set right on the way.
+        let mut live = live.clone();
+        if let Some(mended) = self.catalog.mended(table) {
+            live.sql = Some(mended);
+        }
+        let lost = self.catalog.lost_parents(table);
+        if let Some((steps, sql)) = rebuild(table, &copy, &live, edit) {
             self.open.extend(steps.into_iter().map(Step::Run));
             self.plan.rebuilds.push(table.to_owned());
             if let Some(live) = self.catalog.tables.get_mut(table) {
                 live.sql = Some(sql);
+                for (missing, meant) in lost {
+                    for key in &mut live.foreign_keys {
+                        if key.parent == missing {
+                            key.parent = meant.clone().unwrap_or_else(|| missing.clone());
+                        }
+                    }
+                }
             }
         }
     }

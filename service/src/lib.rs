@@ -21,6 +21,7 @@ pub mod observer;
 pub mod provider_key;
 pub mod reconcile;
 pub mod rehearse;
+pub mod repair;
 pub mod report;
 mod retry;
 pub mod runner;

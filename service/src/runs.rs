@@ -95,12 +95,18 @@ pub(crate) async fn record<C: ConnectionTrait>(
         Dialect::Postgres => ("bigserial PRIMARY KEY", "timestamptz"),
         Dialect::Sqlite => ("integer PRIMARY KEY AUTOINCREMENT", "datetime"),
     };
-    connection
-        .execute_unprepared(&format!(
-            "CREATE TABLE IF NOT EXISTS {TABLE} (id {key}, kind text NOT NULL, routine text, started_at {time} NOT NULL, \
+    // No CREATE is sent where the table is there: it needs a right of its own, exist the table or not.
+    if existing(connection, dialect, &[TABLE.to_owned()])
+        .await?
+        .is_empty()
+    {
+        connection
+            .execute_unprepared(&format!(
+                "CREATE TABLE {TABLE} (id {key}, kind text NOT NULL, routine text, started_at {time} NOT NULL, \
              finished_at {time} NOT NULL, outcome text NOT NULL, tool_version text NOT NULL, host text NOT NULL, report text NOT NULL)"
-        ))
-        .await?;
+            ))
+            .await?;
+    }
     let p = |n| dialect.parameter(n);
     let [started, finished] = [3, 4].map(|n| of_text(dialect, &p(n)));
     let sql = format!(

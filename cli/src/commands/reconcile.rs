@@ -1,5 +1,7 @@
 //! `tollgate reconcile …`, and the deletions that clean up: `mcp-client`, `virtual-key`, `provider-config`
 
+use std::path::Path;
+
 use chrono::Utc;
 use tollgate_service::reconcile::all::all;
 use tollgate_service::reconcile::config::{ConfigFile, config};
@@ -65,8 +67,19 @@ pub(super) async fn run(arguments: &Arguments, command: &Reconcile, stop: &Stop)
         Reconcile::Config {
             file, prune, force, ..
         } => {
+            // Standard input is read once, and the file may be read again.
+            let spooled = match (file == Path::new("-")).then(crate::input::spooled).transpose() {
+                Ok(spooled) => spooled,
+                Err(error) => return Answer::failed(name, error),
+            };
             let file = ConfigFile {
-                path: file.clone(),
+                name: match spooled {
+                    Some(_) => "standard input".to_owned(),
+                    None => file.display().to_string(),
+                },
+                path: spooled
+                    .as_ref()
+                    .map_or_else(|| file.clone(), |spooled| spooled.path().to_path_buf()),
                 prune: *prune,
                 force: *force,
             };

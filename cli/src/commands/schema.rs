@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tollgate_service::{Outcome, drift};
+use tollgate_service::{Outcome, Stop, drift, repair};
 
 use crate::arguments::Arguments;
 use crate::commands::session;
@@ -17,6 +17,21 @@ pub(super) async fn diff(arguments: &Arguments, check: bool) -> Answer {
     let outcome = Outcome::from(drift::diff(&session).await);
     let drifted = check && has_drift(&outcome);
     Answer::new(name, outcome, View::Diff).exiting_with_3_when(drifted)
+}
+
+pub(super) async fn repair(
+    arguments: &Arguments,
+    dry_run: bool,
+    wait: Duration,
+    stop: &Stop,
+) -> Answer {
+    let name = arguments.command.name();
+    let session = match session(arguments, wait) {
+        Ok(session) => session,
+        Err(error) => return Answer::failed(name, error),
+    };
+    let outcome = repair::repair(&session, dry_run, stop).await;
+    Answer::new(name, outcome, View::Repaired)
 }
 
 /// Whether the report names a difference that nobody has accounted for.

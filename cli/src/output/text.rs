@@ -58,7 +58,7 @@ pub(super) fn render(report: &Report, view: &View, failed: bool) -> String {
             proof::rehearsed(&mut out, report, failed);
         }
         View::History => history(&mut out, report),
-        View::Seeded => {}
+        View::Seeded | View::Repaired => {}
     }
     for change in &report.changes {
         line(
@@ -73,7 +73,7 @@ pub(super) fn render(report: &Report, view: &View, failed: bool) -> String {
         );
     }
     findings(&mut out, &report.findings);
-    if !failed && out.is_empty() && matches!(view, View::Moved) {
+    if !failed && out.is_empty() && matches!(view, View::Moved | View::Repaired) {
         line(&mut out, "nothing to do");
     }
     out

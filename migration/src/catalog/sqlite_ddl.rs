@@ -120,6 +120,42 @@ fn tokens(sql: &str) -> Vec<Token> {
     found
 }
 
+/// The text with `REFERENCES missing` as `REFERENCES meant`, in whatever quotes; none where it does not stand there.
+pub fn renamed_parent(sql: &str, missing: &str, meant: &str) -> Option<String> {
+    const KEYWORD: &str = "references";
+    let lower = sql.to_ascii_lowercase();
+    let mut out = String::new();
+    let mut done = 0;
+    let mut changed = false;
+    while let Some(at) = lower[done..].find(KEYWORD) {
+        let behind = done + at + KEYWORD.len();
+        out.push_str(&sql[done..behind]);
+        done = behind;
+        let rest = &sql[behind..];
+        let name = rest.trim_start();
+        let space = &rest[..rest.len() - name.len()];
+        let forms = [
+            format!("\"{missing}\""),
+            format!("`{missing}`"),
+            format!("[{missing}]"),
+            missing.to_owned(),
+        ];
+        let found = forms.iter().find(|form| {
+            name.get(..form.len())
+                .is_some_and(|head| head.eq_ignore_ascii_case(form))
+                && !name[form.len()..].starts_with(|c: char| c.is_alphanumeric() || c == '_')
+        });
+        if let Some(form) = found {
+            out.push_str(space);
+            out.push_str(&format!("`{meant}`"));
+            done = behind + space.len() + form.len();
+            changed = true;
+        }
+    }
+    out.push_str(&sql[done..]);
+    changed.then_some(out)
+}
+
 /// The identifiers and keywords that a statement mentions, in lower case. Used to see conservatively whether a view or
 /// trigger depends on a column.
 pub fn words(sql: &str) -> Vec<String> {

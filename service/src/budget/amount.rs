@@ -18,6 +18,11 @@ impl Amount {
         Self(Ok(Number::from(0)))
     }
 
+    /// What is stored where an amount should be, and is none.
+    pub(super) fn no_number() -> Self {
+        Self(Err("NaN".to_owned()))
+    }
+
     /// Whether it is zero or less.
     pub fn is_nothing(&self) -> bool {
         self.to_string()

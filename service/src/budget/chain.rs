@@ -41,6 +41,8 @@ pub(super) struct Link {
     pub(super) id: String,
     owner: String,
     limit: Amount,
+    /// The stored limit is none.
+    no_number: bool,
     usage: Amount,
     spent: bool,
     spent_with_cost: bool,
@@ -63,6 +65,7 @@ impl Link {
     fn read(row: &QueryResult, dialect: Dialect) -> Result<Self, DbErr> {
         let text = |name: &str| row.try_get::<Option<String>>("", name);
         let flag = |name: &str| Ok::<_, DbErr>(row.try_get::<Option<i32>>("", name)? == Some(1));
+        let no_number = flag("no_number")?;
         let last_reset = match text("last_reset")? {
             None => Last::Never,
             Some(written) => instant::parse(&written).map_or(Last::Unreadable, Last::At),
@@ -70,7 +73,12 @@ impl Link {
         Ok(Self {
             id: row.try_get("", "id")?,
             owner: text("owner")?.unwrap_or_default(),
-            limit: Amount::read(row, "max_limit", dialect)?,
+            limit: if no_number {
+                Amount::no_number()
+            } else {
+                Amount::read(row, "max_limit", dialect)?
+            },
+            no_number,
             usage: Amount::read(row, "usage", dialect)?,
             spent: flag("spent")?,
             spent_with_cost: flag("spent_with_cost")?,
@@ -113,7 +121,10 @@ impl Link {
         let over = matches!(self.due(now), Due::Reset(_));
         // A limit of zero always blocks, an empty window too.
         let limit_is_zero = self.limit.is_nothing();
-        let allows = if over {
+        // What is compared with no number is neither below nor above it, and a limit that nobody can read is none to pass.
+        let allows = if self.no_number {
+            false
+        } else if over {
             !(limit_is_zero || (costs && self.spent_by_cost))
         } else {
             !(self.spent || (costs && self.spent_with_cost))
@@ -132,7 +143,7 @@ impl Link {
                 .is_some_and(|window| window.aligned_to(self.alignment).is_some()),
             resets_at: self.resets_at(now),
             allows,
-            is_spent: if over { limit_is_zero } else { self.spent },
+            is_spent: self.no_number || if over { limit_is_zero } else { self.spent },
         }
     }
 }
@@ -169,13 +180,18 @@ fn columns(schema: &Schema, owner: &str, cost: &str, now: DateTime<Utc>) -> Stri
         Dialect::Sqlite => last,
     };
     let flag = |condition: &str| format!("CASE WHEN {condition} THEN 1 ELSE 0 END");
+    let no_number = match dialect {
+        Dialect::Postgres => "b.max_limit IS NULL OR CAST(b.max_limit AS text) = 'NaN'",
+        Dialect::Sqlite => "typeof(b.max_limit) NOT IN ('real', 'integer')",
+    };
     let alignments = schema.alignment_of_budgets().row_by_row();
     format!(
         "b.id AS id, {owner} AS owner, {} AS max_limit, {} AS usage, \
-         {} AS spent, {} AS spent_with_cost, {} AS spent_by_cost, {last} AS last_reset, b.reset_duration AS word, \
+         {} AS no_number, {} AS spent, {} AS spent_with_cost, {} AS spent_by_cost, {last} AS last_reset, b.reset_duration AS word, \
          {} AS aligned, {} AS turned_on",
         Amount::expression(dialect, "COALESCE(b.max_limit, 0)"),
         Amount::expression(dialect, usage),
+        flag(no_number),
         flag(&format!("{usage} >= b.max_limit")),
         flag(&format!("{usage} + {cost} > b.max_limit")),
         flag(&format!("{cost} > b.max_limit")),

@@ -7,7 +7,7 @@ mod place;
 mod server;
 
 use tollgate_migration::golden::golden;
-use tollgate_migration::{Context, Dialect, Plan, Track};
+use tollgate_migration::{Catalog, Context, Dialect, Plan, Track};
 
 use crate::connection::Connection;
 use crate::error::{Error, Result};
@@ -53,6 +53,13 @@ pub(super) const TROUBLES: &[Trouble] = &[
         title: "the tables are in another schema than the one that is used",
         effect: "new tables here would hide the gateway's own: it would find none of its rows",
         resolve: "name the schema in the address: ?schema=NAME",
+    },
+    Trouble {
+        code: "E005",
+        severity: Severity::Warning,
+        title: "a foreign key names a table that does not exist",
+        effect: "a rebuild by rename left it; the rows have their parents, but nothing keeps them so, and their next write may fail",
+        resolve: "`tollgate migrate up` repairs it where a step rebuilds the table, `tollgate schema repair` elsewhere; delete no row",
     },
 ];
 
@@ -143,6 +150,7 @@ pub(crate) async fn examine(
     plans: &[Plan],
 ) -> Result<Vec<Finding>> {
     let mut found = own::squatters(track, &live.catalog);
+    found.extend(lost_parents(track, &live.catalog));
     if connection.dialect() == Dialect::Sqlite {
         return Ok(found);
     }
@@ -163,6 +171,21 @@ pub(crate) async fn examine(
             .map_err(Error::database("ask for publications"))?,
     );
     Ok(found)
+}
+
+/// Foreign keys of the track's tables to tables that are gone.
+pub(crate) fn lost_parents(track: Track, catalog: &Catalog) -> Vec<Finding> {
+    tables(track, catalog.dialect)
+        .into_iter()
+        .filter_map(|table| {
+            let lost: Vec<String> = catalog
+                .lost_parents(&table)
+                .into_iter()
+                .map(|(missing, _)| missing)
+                .collect();
+            (!lost.is_empty()).then(|| finding("E005", &table, lost))
+        })
+        .collect()
 }
 
 /// The plans of the migrations that are to run, each on what the one before will leave.

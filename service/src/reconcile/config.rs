@@ -21,8 +21,8 @@ mod tell;
 mod write;
 
 use std::fs::File;
-use std::io::BufReader;
-use std::path::{Path, PathBuf};
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 
 use backon::Retryable;
 use chrono::{DateTime, Utc};
@@ -53,6 +53,8 @@ const MOST: usize = 5;
 pub struct ConfigFile {
     /// The file.
     pub path: PathBuf,
+    /// What messages call it: its path, or where it came from.
+    pub name: String,
     /// Virtual keys that the file lacks, and provider configs that it lacks of a key, are deleted.
     pub prune: bool,
     /// The file wins over edits made elsewhere, of entries that have not changed too.
@@ -65,13 +67,13 @@ struct Config<'a> {
     stop: &'a Stop,
 }
 
-fn doing(path: &Path) -> impl FnOnce(DbErr) -> Error {
-    Error::database(format!("apply {}", path.display()))
+fn doing(name: &str) -> impl FnOnce(DbErr) -> Error {
+    Error::database(format!("apply {name}"))
 }
 
 impl Config<'_> {
     fn doing(&self) -> impl FnOnce(DbErr) -> Error {
-        doing(&self.file.path)
+        doing(&self.file.name)
     }
 
     fn rejected(&self, problems: &[Problem], number: usize) -> Error {
@@ -87,7 +89,7 @@ impl Config<'_> {
             String::new()
         };
         Error::Rejected {
-            what: format!("{}: {}{more}", self.file.path.display(), told.join("; ")),
+            what: format!("{}: {}{more}", self.file.name, told.join("; ")),
         }
     }
 
@@ -145,7 +147,7 @@ impl Config<'_> {
                 "encrypted",
                 format!(
                     "{}: {path}: the database encrypts its virtual keys, and {number} of the file are new",
-                    self.file.path.display()
+                    self.file.name
                 ),
                 "create them in the gateway, which holds the encryption key; nothing was changed",
             ));
@@ -158,7 +160,7 @@ impl Config<'_> {
     async fn load<C: ConnectionTrait>(&self, stage: &Stage<'_, C>) -> Result<Notes> {
         let path = self.file.path.clone();
         let failed = |source| Error::File {
-            path: self.file.path.display().to_string(),
+            path: self.file.name.clone(),
             source,
         };
         let file = File::open(&path).map_err(failed)?;
@@ -173,7 +175,9 @@ impl Config<'_> {
                 // Nobody takes it any more where the database has failed, which is told there.
                 let _ = sender.blocking_send(parcel);
             });
-            file::read(BufReader::with_capacity(1 << 20, file), &mut collector)
+            let mut reader = BufReader::with_capacity(1 << 20, file);
+            skip_mark(&mut reader);
+            file::read(reader, &mut collector)
                 .map_err(|problem| (vec![problem], 1))?;
             collector.finish().map_err(|(problems, more)| {
                 let number = problems.len() + more;
@@ -219,6 +223,18 @@ impl Config<'_> {
         }
         report.changes.retain(|change| change.rows > 0);
         Ok(report)
+    }
+}
+
+/// Passes over a byte order mark, which editors put before a text and no JSON has.
+fn skip_mark(reader: &mut impl BufRead) {
+    const MARK: &[u8] = "\u{feff}".as_bytes();
+    // What cannot be read here cannot be read behind either, and is told there.
+    if reader
+        .fill_buf()
+        .is_ok_and(|beginning| beginning.starts_with(MARK))
+    {
+        reader.consume(MARK.len());
     }
 }
 

@@ -473,6 +473,47 @@ fn doing() -> impl FnOnce(DbErr) -> Error {
     Error::database("reconcile credentials")
 }
 
+/// Refuses a scope that nothing here belongs to: a slip of the hand would look like agreement. A virtual key or client that is
+/// gone still has a say while rows of it are left.
+async fn expect_somebody(
+    connection: &Connection,
+    present: &Present,
+    scope: &Scope,
+) -> Result<()> {
+    let (what, id, table, own, column) = match scope {
+        Scope::All => return Ok(()),
+        Scope::VirtualKey(id) => (
+            "virtual key",
+            id,
+            tollgate_migration::governance::VIRTUAL_KEYS,
+            "id",
+            "virtual_key_id",
+        ),
+        Scope::Client(id) => ("MCP client", id, CLIENTS, "client_id", "mcp_client_id"),
+    };
+    let dialect = present.dialect;
+    let p = dialect.parameter(1);
+    let mut arms = vec![format!("SELECT 1 AS found FROM {table} t WHERE t.{own} = {p}")];
+    arms.extend(present.kinds().iter().flat_map(|kind| {
+        [kind.credentials(), kind.flows()]
+            .map(|rows| format!("SELECT 1 AS found FROM {rows} t WHERE t.{column} = {p}"))
+    }));
+    let found = connection
+        .query_one_raw(Statement::from_sql_and_values(
+            dialect.backend(),
+            format!("SELECT found FROM ({}) known LIMIT 1", arms.join(" UNION ALL ")),
+            [id.clone().into()],
+        ))
+        .await
+        .map_err(doing())?;
+    match found {
+        Some(_) => Ok(()),
+        None => Err(Error::NotFound {
+            what: format!("{what} {id:?}"),
+        }),
+    }
+}
+
 impl Routine for Credentials<'_> {
     fn name(&self) -> &'static str {
         "credentials"
@@ -488,6 +529,7 @@ impl Routine for Credentials<'_> {
             .await
             .map_err(doing())?
             .required()?;
+        expect_somebody(connection, &present, self.scope).await?;
         let mut report = Report::default();
         look(
             connection,
@@ -506,6 +548,7 @@ impl Routine for Credentials<'_> {
             .await
             .map_err(doing())?
             .required()?;
+        expect_somebody(connection, &present, self.scope).await?;
         if *self.scope != Scope::All {
             let changes = transaction(connection, &present, self.now, |kind| {
                 bounds(dialect, self.scope, kind)

@@ -107,7 +107,7 @@ impl Engine<'_> {
                     .number(format!("SELECT max(rowid) AS number FROM {table}"))
                     .await;
                 match last {
-                    Ok(last) => Ok((last + 1, 0)),
+                    Ok(last) => Ok((last.saturating_add(1), 0)),
                     // WITHOUT ROWID: there is no physical order to walk, so the table is one batch.
                     Err(error) if error.to_string().contains("no such column: rowid") => {
                         Ok((1, -1))
@@ -125,8 +125,29 @@ impl Engine<'_> {
             Dialect::Postgres => {
                 format!("{alias}.ctid >= '({from},0)'::tid AND {alias}.ctid < '({to},0)'::tid")
             }
+            // The last rowid that there can be is in the last range.
+            Dialect::Sqlite if to == i64::MAX => format!("{alias}.rowid >= {from}"),
             Dialect::Sqlite => format!("{alias}.rowid >= {from} AND {alias}.rowid < {to}"),
         }
+    }
+
+    /// SQLite: the next rowid that is there. Rowids are anybody's choice, and a gap may be longer than any walk.
+    async fn next_row(
+        &self,
+        pass: &Backfill,
+        position: i64,
+    ) -> std::result::Result<Option<i64>, DbErr> {
+        let row = self
+            .connection
+            .query_one_raw(Statement::from_string(
+                self.dialect.backend(),
+                format!(
+                    "SELECT min(rowid) AS number FROM {} WHERE rowid >= {position}",
+                    self.dialect.quote(&pass.table)
+                ),
+            ))
+            .await?;
+        row.map_or(Ok(None), |row| row.try_get("", "number"))
     }
 
     async fn walk(
@@ -169,6 +190,29 @@ impl Engine<'_> {
         };
         while at.position < at.bound {
             self.stop.check()?;
+            if self.dialect == Dialect::Sqlite && file >= 0 {
+                match self
+                    .next_row(pass, at.position)
+                    .await
+                    .map_err(|e| self.failed(e))?
+                {
+                    Some(next) if next < at.bound || at.bound == i64::MAX => at.position = next,
+                    _ => {
+                        // The pass has ended, and a repeat begins again at the first row.
+                        at.position = at.bound;
+                        checkpoint::save(
+                            self.connection,
+                            self.dialect,
+                            self.version,
+                            &pass.name,
+                            &at,
+                        )
+                        .await
+                        .map_err(|e| self.failed(e))?;
+                        break;
+                    }
+                }
+            }
             let to = at.position.saturating_add(step).min(at.bound);
             let sql = pass.batch(&self.range(pass, &at, to));
             let started = Instant::now();

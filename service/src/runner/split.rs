@@ -7,6 +7,7 @@ use tollgate_migration::Dialect;
 use tollgate_migration::plan::Split;
 use uuid::Uuid;
 
+use crate::database::existing;
 use crate::retry::{backoff, is_transient};
 
 /// Copies made in one transaction.
@@ -27,7 +28,14 @@ pub fn copy_id(budget: &str, owner_kind: &str, owner: &str) -> Uuid {
 /// Lists who needs a copy. Reads the gateway's tables once, and locks none of their rows.
 pub(super) async fn stage(connection: &Connection, split: &Split) -> Result<(), DbErr> {
     let transaction = connection.begin().await?;
+    let there = !existing(&transaction, connection.dialect(), &[Split::TABLE.to_owned()])
+        .await?
+        .is_empty();
     for statement in &split.stage {
+        // No CREATE is sent where the table is there: it needs a right of its own.
+        if there && statement.starts_with("CREATE ") {
+            continue;
+        }
         transaction.execute_unprepared(statement).await?;
     }
     transaction.commit().await

@@ -15,7 +15,7 @@ use tollgate_migration::{Context, Dialect, NameConflicts, Track};
 
 use super::finding;
 use crate::connection::Connection;
-use crate::doctor::{Samples, ids};
+use crate::doctor::{Samples, environment, ids};
 use crate::drift;
 use crate::error::{Error, Result};
 use crate::history::History;
@@ -41,6 +41,7 @@ pub(crate) async fn examine(
 ) -> Result<Vec<Finding>> {
     let names = tables(track, live);
     let mut found = schema(track, live, history, &names);
+    found.extend(environment::lost_parents(track, &live.catalog));
     let mut questions = Vec::new();
     for name in &names {
         if let Some(table) = live.catalog.table(name) {
@@ -48,6 +49,8 @@ pub(crate) async fn examine(
                 table
                     .foreign_keys
                     .iter()
+                    // A key to a table that is gone says nothing of its rows.
+                    .filter(|key| live.catalog.has_table(&key.parent))
                     .map(|key| childless(live, name, table, key)),
             );
         }

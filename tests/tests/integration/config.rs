@@ -82,6 +82,7 @@ impl World {
 
     async fn apply(&self, governance: Value) -> Report {
         self.applied(ConfigFile {
+            name: "the file".to_owned(),
             path: self.file(&governance),
             ..ConfigFile::default()
         })
@@ -90,6 +91,7 @@ impl World {
 
     async fn force(&self, governance: Value) -> Report {
         self.applied(ConfigFile {
+            name: "the file".to_owned(),
             path: self.file(&governance),
             force: true,
             ..ConfigFile::default()
@@ -99,6 +101,7 @@ impl World {
 
     async fn prune(&self, governance: Value) -> Report {
         self.applied(ConfigFile {
+            name: "the file".to_owned(),
             path: self.file(&governance),
             prune: true,
             ..ConfigFile::default()
@@ -110,6 +113,7 @@ impl World {
     async fn reject(&self, governance: Value) -> String {
         let before = self.database.everything(|_, _| true).await;
         let file = ConfigFile {
+            name: "the file".to_owned(),
             path: self.file(&governance),
             ..ConfigFile::default()
         };
@@ -1348,6 +1352,7 @@ async fn a_listed_budget_stays_when_its_owner_goes(
     let mut owned = budget.clone();
     owned["virtual_key_id"] = json!("k1");
     let file = ConfigFile {
+        name: "the file".to_owned(),
         path: world.file(&json!({ "virtual_keys": [key("k2")], "budgets": [owned] })),
         prune: true,
         ..ConfigFile::default()

@@ -432,11 +432,13 @@ impl<C: ConnectionTrait> Stage<'_, C> {
     /// What the file says now is what it said when it was applied last, and each entry means the row it means now. What the
     /// file does not speak of this time is remembered for as long as its row is there.
     async fn remember(&self) -> Result<(), DbErr> {
-        self.run(&format!(
-            "CREATE TABLE IF NOT EXISTS {APPLIED} (kind text NOT NULL, key text NOT NULL, hash text NOT NULL, \
-             present bigint NOT NULL, row_id text, owner_kind text, PRIMARY KEY (kind, key))"
-        ))
-        .await?;
+        if !self.catalog.has_table(APPLIED) {
+            self.run(&format!(
+                "CREATE TABLE {APPLIED} (kind text NOT NULL, key text NOT NULL, hash text NOT NULL, \
+                 present bigint NOT NULL, row_id text, owner_kind text, PRIMARY KEY (kind, key))"
+            ))
+            .await?;
+        }
         for one in THINGS
             .iter()
             .filter(|one| self.catalog.has_table(one.table))
