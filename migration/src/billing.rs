@@ -5,7 +5,6 @@ mod m20260401_000001_billing_baseline;
 mod m20260402_000002_llm_billing_mode;
 mod tables;
 
-
 use crate::catalog::Check;
 use crate::migration::Migration;
 use crate::track::Track;

@@ -15,7 +15,6 @@ mod tables;
 
 pub use tables::legacy as legacy_tables;
 
-
 use crate::migration::Migration;
 use crate::track::Track;
 

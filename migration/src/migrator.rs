@@ -57,9 +57,7 @@ pub async fn check<C: ConnectionTrait>(
         let (plan, after) = migration.plan_up(&context);
         let plain = plan.rebuilds.is_empty()
             && plan.units.iter().all(|unit| match unit {
-                Unit::Transaction(steps) => {
-                    steps.iter().all(|step| !matches!(step, Step::Mint(_)))
-                }
+                Unit::Transaction(steps) => steps.iter().all(|step| !matches!(step, Step::Mint(_))),
                 _ => false,
             });
         if !plain {
@@ -99,9 +97,7 @@ macro_rules! migrator {
         fn boxed() -> Vec<Box<dyn sea_orm_migration::MigrationTrait>> {
             $migrations
                 .iter()
-                .map(|&migration| {
-                    Box::new(migration) as Box<dyn sea_orm_migration::MigrationTrait>
-                })
+                .map(|&migration| Box::new(migration) as Box<dyn sea_orm_migration::MigrationTrait>)
                 .collect()
         }
 

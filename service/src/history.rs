@@ -182,7 +182,12 @@ impl History {
         let in_progress = checkpoint::in_progress(connection, dialect)
             .await?
             .into_iter()
-            .find(|step| track.migrations().iter().any(|known| known.version == step.version));
+            .find(|step| {
+                track
+                    .migrations()
+                    .iter()
+                    .any(|known| known.version == step.version)
+            });
         Ok(Self {
             exists: true,
             entries,

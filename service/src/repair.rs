@@ -49,8 +49,7 @@ async fn run(session: &Session, dry_run: bool, stop: &Stop, report: &mut Report)
         return leftovers(&catalog, &tracks, &mendings);
     }
     prove_writable(session, &connection).await?;
-    let (lock, connection) =
-        Lock::take(session, connection, &tracks, Gateway::Boots, stop).await?;
+    let (lock, connection) = Lock::take(session, connection, &tracks, Gateway::Boots, stop).await?;
     let catalog = read(&connection).await?;
     let mendings = self::mendings(&catalog, &tracks);
     mend(&connection, &mendings)
@@ -93,14 +92,12 @@ fn mendings(catalog: &Catalog, tracks: &[Track]) -> Vec<Mending> {
 }
 
 fn told(report: &mut Report, mendings: &[Mending]) {
-    report
-        .changes
-        .extend(mendings.iter().map(|mending| Change {
-            table: mending.table.clone(),
-            action: "repair key".to_owned(),
-            rows: mending.keys.len() as u64,
-            sample_ids: mending.keys.clone(),
-        }));
+    report.changes.extend(mendings.iter().map(|mending| Change {
+        table: mending.table.clone(),
+        action: "repair key".to_owned(),
+        rows: mending.keys.len() as u64,
+        sample_ids: mending.keys.clone(),
+    }));
 }
 
 /// The refusal for keys that are left.

@@ -126,7 +126,8 @@ mod tests {
             ["a", "b"]
         );
         assert_eq!(
-            Touched::by("ALTER TABLE \"a\" ADD FOREIGN KEY (\"x\") REFERENCES \"p\"(\"id\")").referred,
+            Touched::by("ALTER TABLE \"a\" ADD FOREIGN KEY (\"x\") REFERENCES \"p\"(\"id\")")
+                .referred,
             ["p"]
         );
         assert_eq!(

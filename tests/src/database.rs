@@ -33,6 +33,10 @@ pub struct TestDatabase {
 }
 
 /// One connection of sea-orm's own, as a gateway has it: nothing of Tollgate's settings is on it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "plays the gateway, which has sea-orm's own pool"
+)]
 async fn open(url: &str) -> Connection {
     let url = if url.starts_with("sqlite:") {
         format!("{url}?mode=rwc")

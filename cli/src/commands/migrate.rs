@@ -17,9 +17,9 @@ pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &Stop) -
     let name = arguments.command.name();
     let wait = match command {
         Migrate::Up(up) => up.wait.duration(),
-        Migrate::Down { wait, .. } | Migrate::Adopt { wait, .. } | Migrate::Resolve { wait, .. } => {
-            wait.duration()
-        }
+        Migrate::Down { wait, .. }
+        | Migrate::Adopt { wait, .. }
+        | Migrate::Resolve { wait, .. } => wait.duration(),
         Migrate::Status { .. } | Migrate::Plan { .. } => Duration::ZERO,
     };
     let session = match session(arguments, wait) {

@@ -68,7 +68,10 @@ pub(super) async fn run(arguments: &Arguments, command: &Reconcile, stop: &Stop)
             file, prune, force, ..
         } => {
             // Standard input is read once, and the file may be read again.
-            let spooled = match (file == Path::new("-")).then(crate::input::spooled).transpose() {
+            let spooled = match (file == Path::new("-"))
+                .then(crate::input::spooled)
+                .transpose()
+            {
                 Ok(spooled) => spooled,
                 Err(error) => return Answer::failed(name, error),
             };

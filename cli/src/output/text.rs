@@ -96,13 +96,22 @@ fn settled(out: &mut String, report: &Report) {
         ("against_applied", "differs from what the step makes"),
         ("against_pending", "differs from what the step before makes"),
     ] {
-        let lines = result[key].as_array().map(Vec::as_slice).unwrap_or_default();
+        let lines = result[key]
+            .as_array()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
         let _ = writeln!(out, "the schema {what} in {} places", lines.len());
         for difference in lines.iter().filter_map(|line| line.as_str()) {
             let _ = writeln!(out, "  {difference}");
         }
     }
-    let _ = writeln!(out, "{}: {} -> {}", text("version"), text("was"), text("is"));
+    let _ = writeln!(
+        out,
+        "{}: {} -> {}",
+        text("version"),
+        text("was"),
+        text("is")
+    );
 }
 
 fn status(out: &mut String, track: &TrackReport) {

@@ -5,13 +5,13 @@ use crate::catalog::Catalog;
 use crate::dialect::Dialect;
 
 use super::cutover::{self, is_used};
-use crate::migration::Context;
-use crate::script::remembered;
 use super::{
     CHAT_PROVIDERS, CHAT_USER_KEYS, FAMILIES, MODEL_CONFIGS, NAME_PREFIX, PROVIDER_KEYS, PROVIDERS,
     USER_KEYS, is_after, text,
 };
+use crate::migration::Context;
 use crate::plan::Loss;
+use crate::script::remembered;
 
 /// Chat providers that the backfill has copied: ids.
 pub(super) const COPIED: &str = "provider_key_backfill.provider";

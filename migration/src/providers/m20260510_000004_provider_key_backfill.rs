@@ -179,9 +179,8 @@ fn down(context: &Context, _created: &Created, script: &mut Script) {
         MODEL_CONFIGS,
     ]);
     let noted = |what: &str, condition: &str| {
-        remembered(&context.catalog, what).map_or_else(String::new, |noted| {
-            format!(" OR {condition} IN ({noted})")
-        })
+        remembered(&context.catalog, what)
+            .map_or_else(String::new, |noted| format!(" OR {condition} IN ({noted})"))
     };
     let link = noted(legacy::LINKS, &text(dialect, "id"));
     script.execute(

@@ -29,10 +29,7 @@ impl Script {
                 "a list of the rows that are changed, so that they can be changed back".to_owned(),
                 Blocks::Nothing,
             );
-            self.catalog
-                .tables
-                .entry(CHANGED.to_owned())
-                .or_default();
+            self.catalog.tables.entry(CHANGED.to_owned()).or_default();
         }
         let what = self.dialect().text(what);
         self.keep_books(

@@ -39,9 +39,7 @@ impl Settings {
     pub(crate) fn opening(&self, opening: Opening, keys: &Keys) -> String {
         let mut sql = match opening {
             Opening::Read => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY".to_owned(),
-            Opening::Work | Opening::Lock => {
-                "BEGIN ISOLATION LEVEL READ COMMITTED".to_owned()
-            }
+            Opening::Work | Opening::Lock => "BEGIN ISOLATION LEVEL READ COMMITTED".to_owned(),
         };
         // The first is for the whole file: a row that a policy hides is an error and never a silent loss.
         for (name, value) in [

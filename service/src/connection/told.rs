@@ -132,7 +132,7 @@ impl DatabaseError for Told {
     }
 
     fn code(&self) -> Option<Cow<'_, str>> {
-        (!self.code.is_empty()).then(|| Cow::Borrowed(self.code.as_str()))
+        (!self.code.is_empty()).then_some(Cow::Borrowed(self.code.as_str()))
     }
 
     fn as_error(&self) -> &(dyn StdError + Send + Sync + 'static) {

@@ -177,8 +177,7 @@ impl Config<'_> {
             });
             let mut reader = BufReader::with_capacity(1 << 20, file);
             skip_mark(&mut reader);
-            file::read(reader, &mut collector)
-                .map_err(|problem| (vec![problem], 1))?;
+            file::read(reader, &mut collector).map_err(|problem| (vec![problem], 1))?;
             collector.finish().map_err(|(problems, more)| {
                 let number = problems.len() + more;
                 (problems, number)

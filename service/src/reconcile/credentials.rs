@@ -475,11 +475,7 @@ fn doing() -> impl FnOnce(DbErr) -> Error {
 
 /// Refuses a scope that nothing here belongs to: a slip of the hand would look like agreement. A virtual key or client that is
 /// gone still has a say while rows of it are left.
-async fn expect_somebody(
-    connection: &Connection,
-    present: &Present,
-    scope: &Scope,
-) -> Result<()> {
+async fn expect_somebody(connection: &Connection, present: &Present, scope: &Scope) -> Result<()> {
     let (what, id, table, own, column) = match scope {
         Scope::All => return Ok(()),
         Scope::VirtualKey(id) => (
@@ -493,7 +489,9 @@ async fn expect_somebody(
     };
     let dialect = present.dialect;
     let p = dialect.parameter(1);
-    let mut arms = vec![format!("SELECT 1 AS found FROM {table} t WHERE t.{own} = {p}")];
+    let mut arms = vec![format!(
+        "SELECT 1 AS found FROM {table} t WHERE t.{own} = {p}"
+    )];
     arms.extend(present.kinds().iter().flat_map(|kind| {
         [kind.credentials(), kind.flows()]
             .map(|rows| format!("SELECT 1 AS found FROM {rows} t WHERE t.{column} = {p}"))
@@ -501,7 +499,10 @@ async fn expect_somebody(
     let found = connection
         .query_one_raw(Statement::from_sql_and_values(
             dialect.backend(),
-            format!("SELECT found FROM ({}) known LIMIT 1", arms.join(" UNION ALL ")),
+            format!(
+                "SELECT found FROM ({}) known LIMIT 1",
+                arms.join(" UNION ALL ")
+            ),
             [id.clone().into()],
         ))
         .await
@@ -624,7 +625,7 @@ async fn ends(
     let mut last = None;
     let mut note = |key: String| {
         seen += 1;
-        if seen % KEYS == 0 {
+        if seen.is_multiple_of(KEYS) {
             ends.push(key);
             last = None;
         } else {

@@ -15,7 +15,7 @@ use super::engine::Engine;
 use super::held::Held;
 use super::patience::Patience;
 use super::{split, up};
-use crate::connection::Connection;
+use crate::connection::{Connection, Transaction};
 use crate::error::{Error, Result};
 use crate::history::History;
 use crate::lock::Lock;
@@ -158,9 +158,13 @@ impl Applier<'_> {
 
     /// Puts a step of several transactions on record; one that goes down leaves the history here, for what is listed there
     /// stands as a whole.
-    async fn announce(&self, course: &mut Course<'_>, created: &Created) -> Result<()> {
+    async fn announce(
+        &self,
+        transaction: &Transaction,
+        course: &Course<'_>,
+        created: &Created,
+    ) -> std::result::Result<(), DbErr> {
         let version = course.migration.version;
-        let failed = |source| Error::migration(version, source);
         let step = InProgress {
             version: version.to_owned(),
             direction: course.direction,
@@ -170,18 +174,11 @@ impl Applier<'_> {
         let turned = course
             .before
             .is_some_and(|before| before.direction != course.direction);
-        let transaction = self.connection.begin().await.map_err(failed)?;
-        checkpoint::ensure(&transaction, self.dialect)
-            .await
-            .map_err(failed)?;
-        checkpoint::announce(&transaction, self.dialect, &step, turned)
-            .await
-            .map_err(failed)?;
+        checkpoint::ensure(transaction, self.dialect).await?;
+        checkpoint::announce(transaction, self.dialect, &step, turned).await?;
         if course.direction == Direction::Down && course.is_listed() {
-            self.forget(&transaction, version).await.map_err(failed)?;
+            self.forget(transaction, version).await?;
         }
-        transaction.commit().await.map_err(failed)?;
-        course.announced = true;
         Ok(())
     }
 
@@ -196,9 +193,9 @@ impl Applier<'_> {
         let migration = course.migration;
         let failed = |source| Error::migration(migration.version, source);
         let units = self.units(plan);
-        if units.len() > 1 || !matches!(units.first(), Some(Unit::Transaction(_)) | None) {
-            self.announce(course, created).await?;
-        }
+        // The first transaction puts the step on record, so that one which fails at once leaves nothing.
+        let mut opening =
+            units.len() > 1 || !matches!(units.first(), Some(Unit::Transaction(_)) | None);
         let mut left = 0;
         let held = Held::default();
         let (last, first) = match units.split_last() {
@@ -208,15 +205,27 @@ impl Applier<'_> {
         };
         for unit in first {
             self.stop.check()?;
+            if opening && !matches!(unit, Unit::Transaction(_)) {
+                let transaction = self.connection.begin().await.map_err(failed)?;
+                self.announce(&transaction, course, created)
+                    .await
+                    .map_err(failed)?;
+                transaction.commit().await.map_err(failed)?;
+                course.announced = true;
+                opening = false;
+            }
             match unit {
                 Unit::Transaction(steps) => {
                     let piece = Piece {
                         course,
                         steps,
                         rebuilds: &[],
+                        opening: opening.then_some(created),
                         ending: None,
                     };
                     *so_far += self.transaction(piece, &held).await?;
+                    course.announced |= opening;
+                    opening = false;
                 }
                 Unit::Alone(statement) => {
                     self.observer.note(Event::Step(statement.purpose.clone()));
@@ -262,6 +271,7 @@ impl Applier<'_> {
             course,
             steps: last,
             rebuilds: &plan.rebuilds,
+            opening: None,
             ending: Some(&ending),
         };
         *so_far += self.transaction(piece, &held).await?;

@@ -160,13 +160,10 @@ async fn locked(
     let dialect = session.dialect();
     let mut history = read_again(session, connection, track).await?;
     let steps = selected(track, &history, options)?;
-    if let Some(adopted) = steps
-        .iter()
-        .find(|step| {
-            let entry = history.entries.get(step.version);
-            entry.is_some_and(Entry::is_adopted)
-        })
-    {
+    if let Some(adopted) = steps.iter().find(|step| {
+        let entry = history.entries.get(step.version);
+        entry.is_some_and(Entry::is_adopted)
+    }) {
         return Err(Error::refused(
             "adopted",
             format!(
@@ -271,7 +268,10 @@ async fn losses(
             .as_ref()
             .filter(|begun| begun.version == step.version)
             .map(|begun| &begun.created);
-        let recorded = history.entries.get(step.version).map(|entry| &entry.created);
+        let recorded = history
+            .entries
+            .get(step.version)
+            .map(|entry| &entry.created);
         let Some(created) = begun.or(recorded) else {
             continue;
         };

@@ -60,7 +60,14 @@ pub async fn resolve(
         let history = read_again(session, &connection, track).await?;
         let live = context(&connection, &history).await?;
         check_order(track, migration, settled, &history)?;
-        show(&mut report, &live.catalog, track, migration, settled, &history);
+        show(
+            &mut report,
+            &live.catalog,
+            track,
+            migration,
+            settled,
+            &history,
+        );
         report.tracks.push(idle(track, &history));
         return Ok(report);
     }
@@ -70,7 +77,14 @@ pub async fn resolve(
     let history = read_again(session, &connection, track).await?;
     let live = context(&connection, &history).await?;
     check_order(track, migration, settled, &history)?;
-    show(&mut report, &live.catalog, track, migration, settled, &history);
+    show(
+        &mut report,
+        &live.catalog,
+        track,
+        migration,
+        settled,
+        &history,
+    );
     let failed = || Error::database(format!("settle {}", migration.version));
     let transaction = connection.begin().await.map_err(failed())?;
     let dialect = session.dialect();
@@ -90,10 +104,9 @@ pub async fn resolve(
         .await
         .map_err(failed())?;
     transaction.commit().await.map_err(failed())?;
-    report.tracks.push(idle(
-        track,
-        &read_again(session, &connection, track).await?,
-    ));
+    report
+        .tracks
+        .push(idle(track, &read_again(session, &connection, track).await?));
     session
         .record_run(&connection, "migrate resolve", started, "done", &report)
         .await;
@@ -115,12 +128,7 @@ fn check_order(
     let wrong = |known: &&&Migration| {
         history.entries.contains_key(known.version) == (settled == Settled::Pending)
     };
-    let Some(hole) = track
-        .migrations()
-        .iter()
-        .filter(position)
-        .find(wrong)
-    else {
+    let Some(hole) = track.migrations().iter().filter(position).find(wrong) else {
         return Ok(());
     };
     let (is, what) = match settled {

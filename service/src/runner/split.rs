@@ -28,9 +28,13 @@ pub fn copy_id(budget: &str, owner_kind: &str, owner: &str) -> Uuid {
 /// Lists who needs a copy. Reads the gateway's tables once, and locks none of their rows.
 pub(super) async fn stage(connection: &Connection, split: &Split) -> Result<(), DbErr> {
     let transaction = connection.begin().await?;
-    let there = !existing(&transaction, connection.dialect(), &[Split::TABLE.to_owned()])
-        .await?
-        .is_empty();
+    let there = !existing(
+        &transaction,
+        connection.dialect(),
+        &[Split::TABLE.to_owned()],
+    )
+    .await?
+    .is_empty();
     for statement in &split.stage {
         // No CREATE is sent where the table is there: it needs a right of its own.
         if there && statement.starts_with("CREATE ") {

@@ -29,7 +29,14 @@ pub(crate) fn unfinished(track: Track, step: &InProgress) -> Finding {
         column: None,
         rows: 1,
         sample_ids: vec![step.version.clone()],
-        effect: format!("the run that {way_ing} it was cut off; part of it is in force", way_ing = if step.direction == Direction::Up { "applied" } else { "undid" }),
+        effect: format!(
+            "the run that {way_ing} it was cut off; part of it is in force",
+            way_ing = if step.direction == Direction::Up {
+                "applied"
+            } else {
+                "undid"
+            }
+        ),
         resolve: format!(
             "`tollgate migrate {}` finishes it, `tollgate migrate {}` {back} it; what neither can, `tollgate migrate resolve {slug}` settles",
             step.direction.word(),

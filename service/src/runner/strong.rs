@@ -78,7 +78,9 @@ impl Strong {
         }
         // What follows is bounded by its work, and the tables that it needs are locked.
         transaction
-            .execute_unprepared("SET LOCAL statement_timeout TO DEFAULT; SET LOCAL lock_timeout = '500ms'")
+            .execute_unprepared(
+                "SET LOCAL statement_timeout TO DEFAULT; SET LOCAL lock_timeout = '500ms'",
+            )
             .await
             .map(|_| ())
     }

@@ -305,11 +305,7 @@ impl Locked<'_> {
     }
 }
 
-async fn apply_all(
-    applier: &Applier<'_>,
-    item: &mut Work,
-    entry: &mut TrackReport,
-) -> Result<()> {
+async fn apply_all(applier: &Applier<'_>, item: &mut Work, entry: &mut TrackReport) -> Result<()> {
     if !item.selected.is_empty() {
         let context = context(applier.connection, &item.history).await?;
         ensure_history(applier.connection, &context, item.track)

@@ -70,7 +70,13 @@ fn run(database: &TestDatabase, command: &[String]) -> (i32, Value) {
 }
 
 fn down(track: Track, to: Option<&str>) -> Vec<String> {
-    let mut words = vec!["--track", track.name(), "migrate", "down", "--allow-data-loss"];
+    let mut words = vec![
+        "--track",
+        track.name(),
+        "migrate",
+        "down",
+        "--allow-data-loss",
+    ];
     words.extend(to.into_iter().flat_map(|to| ["--to", to]));
     words.into_iter().map(str::to_owned).collect()
 }
@@ -157,7 +163,10 @@ async fn half_way_databases_of_a_release_are_named_finished_undone_and_settled(
         let before = slugs[position - 1];
         let database = load(backend, dump).await;
         let (_, status) = run(&database, &["migrate".to_owned(), "status".to_owned()]);
-        let half_done = !status["result"]["in_progress"].as_array().unwrap().is_empty();
+        let half_done = !status["result"]["in_progress"]
+            .as_array()
+            .unwrap()
+            .is_empty();
         let (code, json) = run(&database, &["verify".to_owned()]);
         if half_done {
             named += 1;
@@ -204,17 +213,28 @@ async fn half_way_databases_of_a_release_are_named_finished_undone_and_settled(
             ends.iter()
                 .any(|end| without_headers(end, folds) == reached),
             "{name} undone: {}",
-            ends.iter().map(|end| difference(end, &reached)).collect::<Vec<_>>().join("\n OR ")
+            ends.iter()
+                .map(|end| difference(end, &reached))
+                .collect::<Vec<_>>()
+                .join("\n OR ")
         );
         let database = load(backend, dump).await;
         let settle = ["migrate", "resolve", &dump.step, "--as", "pending"].map(str::to_owned);
         let (code, json) = run(&database, &settle);
         assert_eq!(code, 0, "{name} settled: {json:#}");
         let (_, status) = run(&database, &["migrate".to_owned(), "status".to_owned()]);
-        assert_eq!(status["result"]["in_progress"], serde_json::json!([]), "{name}");
-        assert_eq!(status["tracks"][0]["pending"][0]["version"].as_str().map(|version| {
-            tollgate_migration::migration::slug_of(version).to_owned()
-        }), Some(dump.step.clone()), "{name}");
+        assert_eq!(
+            status["result"]["in_progress"],
+            serde_json::json!([]),
+            "{name}"
+        );
+        assert_eq!(
+            status["tracks"][0]["pending"][0]["version"]
+                .as_str()
+                .map(|version| { tollgate_migration::migration::slug_of(version).to_owned() }),
+            Some(dump.step.clone()),
+            "{name}"
+        );
     }
     assert!(named > 0, "some of the dumps are half-way");
 }

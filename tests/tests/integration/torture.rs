@@ -258,9 +258,9 @@ pub(crate) async fn state(database: &TestDatabase) -> State {
 pub(crate) fn without_headers(state: &State, folds: bool) -> State {
     let mut state = state.clone();
     if folds {
-        state
-            .0
-            .retain(|(table, _)| table != "config_mcp_clients" && !table.starts_with("mcp_per_user"));
+        state.0.retain(|(table, _)| {
+            table != "config_mcp_clients" && !table.starts_with("mcp_per_user")
+        });
     }
     state
 }

@@ -86,6 +86,8 @@ pub(super) struct Piece<'a> {
     pub course: &'a Course<'a>,
     pub steps: &'a [Step],
     pub rebuilds: &'a [String],
+    /// What the step creates, where this transaction is its first of several.
+    pub opening: Option<&'a Created>,
     pub ending: Option<&'a Ending<'a>>,
 }
 
@@ -172,6 +174,9 @@ impl Applier<'_> {
             return Err(Abort::Error(Error::Moved {
                 version: piece.course.migration.version.to_owned(),
             }));
+        }
+        if let Some(created) = piece.opening {
+            self.announce(&transaction, piece.course, created).await?;
         }
         let before = if piece.rebuilds.is_empty() {
             BTreeMap::new()

@@ -7,7 +7,9 @@ use tollgate_migration::Dialect;
 
 use crate::connection::Transaction;
 
-pub(super) async fn expect_foreign_keys_off(transaction: &Transaction) -> std::result::Result<(), DbErr> {
+pub(super) async fn expect_foreign_keys_off(
+    transaction: &Transaction,
+) -> std::result::Result<(), DbErr> {
     let row = transaction
         .query_one_raw(sea_orm::Statement::from_string(
             Dialect::Sqlite.backend(),
