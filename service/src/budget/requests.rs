@@ -30,9 +30,9 @@ pub(super) async fn ensure(connection: &Connection) -> Result<(), DbErr> {
         let transaction = connection.begin().await?;
         transaction
             .execute_unprepared(&format!(
-                "CREATE TABLE {TABLE} (request_id text NOT NULL PRIMARY KEY, virtual_key_id text NOT NULL, \
+                "CREATE TABLE IF NOT EXISTS {TABLE} (request_id text NOT NULL PRIMARY KEY, virtual_key_id text NOT NULL, \
                  recorded_at {kind} NOT NULL); \
-                 CREATE INDEX idx_{TABLE}_recorded_at ON {TABLE} (recorded_at);"
+                 CREATE INDEX IF NOT EXISTS idx_{TABLE}_recorded_at ON {TABLE} (recorded_at);"
             ))
             .await?;
         transaction.commit().await

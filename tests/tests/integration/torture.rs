@@ -234,11 +234,10 @@ pub(crate) async fn state(database: &TestDatabase) -> State {
             ));
         }
     }
-    for left in ["tollgate_backfills", "tollgate_clones", "tollgate_changed"] {
+    for left in ["tollgate_backfills", "tollgate_clones"] {
         if catalog.has_table(left) {
             let columns: Vec<&str> = match left {
                 "tollgate_clones" => vec!["original", "kind", "owner", "copy", "settled"],
-                "tollgate_changed" => vec!["what", "id"],
                 _ => vec!["migration", "pass"],
             };
             rows.push((left.to_owned(), database.rows(left, &columns).await));
