@@ -1,7 +1,7 @@
 //! The one connection type of this crate, which is sea-orm's [`ConnectionTrait`].
 //!
 //! On PostgreSQL it is Tollgate's own: every statement stands in an explicit transaction with its settings and has no name, so
-//! that it works through a pooler in transaction mode, and a row that a policy hides is an error ([`server`]). On SQLite, and
+//! that it works through a pooler in transaction mode, and a row that a policy hides is an error. On SQLite, and
 //! for a gateway's own pool, it is sea-orm's. Tests make the n-th statement of either fail.
 
 mod server;
