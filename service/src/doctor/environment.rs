@@ -88,11 +88,11 @@ pub(crate) fn hidden(table: &str) -> Error {
 fn row_security(findings: Vec<Finding>) -> Error {
     let mut tables: Vec<&str> = findings.iter().map(|found| found.table.as_str()).collect();
     tables.dedup();
-    let trouble = &TROUBLES[0];
+    let resolve = findings.first().map(|found| found.resolve.clone());
     Error::Refused {
         code: "row_security",
         message: format!("row-level security hides rows of {}", tables.join(", ")),
-        hint: format!("{}; nothing was changed", trouble.resolve),
+        hint: format!("{}; nothing was changed", resolve.unwrap_or_default()),
         findings,
     }
 }

@@ -18,7 +18,7 @@ use crate::stop::Stop;
 const LOCK: i32 = 0x546f_6c6c;
 /// The first half of every work key: "Work".
 const WORK: i32 = 0x576f_726b;
-/// The key that every Bifrost takes before it migrates (`reference/bifrost.md` §7).
+/// The key that every Bifrost takes before it migrates, in its own source.
 const BIFROST: i64 = 1_000_001;
 
 /// A held lock.

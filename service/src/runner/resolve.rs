@@ -2,11 +2,12 @@
 
 use chrono::Utc;
 use tollgate_migration::schema::Difference;
-use tollgate_migration::{Catalog, Migration, Track};
+use tollgate_migration::{Catalog, Context, Migration, Track};
 
 use super::adopt::{ensure_history, recognised_entry};
 use super::up::read_again;
 use super::{Session, checkpoint, context, find, idle, prove_writable};
+use crate::connection::Connection;
 use crate::database::Access;
 use crate::drift;
 use crate::error::{Error, Result};
@@ -57,34 +58,15 @@ pub async fn resolve(
     let connection = session.connect(access).await?;
     let mut report = Report::default();
     if dry_run {
-        let history = read_again(session, &connection, track).await?;
-        let live = context(&connection, &history).await?;
-        check_order(track, migration, settled, &history)?;
-        show(
-            &mut report,
-            &live.catalog,
-            track,
-            migration,
-            settled,
-            &history,
-        );
+        let (history, _) =
+            look(session, &connection, track, migration, settled, &mut report).await?;
         report.tracks.push(idle(track, &history));
         return Ok(report);
     }
     prove_writable(session, &connection).await?;
     let (lock, connection) =
         Lock::take(session, connection, &[track], Gateway::Waits, stop).await?;
-    let history = read_again(session, &connection, track).await?;
-    let live = context(&connection, &history).await?;
-    check_order(track, migration, settled, &history)?;
-    show(
-        &mut report,
-        &live.catalog,
-        track,
-        migration,
-        settled,
-        &history,
-    );
+    let (_, live) = look(session, &connection, track, migration, settled, &mut report).await?;
     let failed = || Error::database(format!("settle {}", migration.version));
     let transaction = connection.begin().await.map_err(failed())?;
     let dialect = session.dialect();
@@ -112,6 +94,22 @@ pub async fn resolve(
         .await;
     lock.release().await;
     Ok(report)
+}
+
+/// Reads history and schema, refuses a hole, and says what the catalog says.
+async fn look(
+    session: &Session,
+    connection: &Connection,
+    track: Track,
+    migration: &Migration,
+    settled: Settled,
+    report: &mut Report,
+) -> Result<(History, Context)> {
+    let history = read_again(session, connection, track).await?;
+    let live = context(connection, &history).await?;
+    check_order(track, migration, settled, &history)?;
+    show(report, &live.catalog, track, migration, settled, &history);
+    Ok((history, live))
 }
 
 /// A history is a beginning of the track: everything before an applied step is applied, nothing behind a pending one.
