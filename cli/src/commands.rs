@@ -17,13 +17,46 @@ use std::time::Duration;
 
 use clap::CommandFactory;
 use tollgate_service::runner::Session;
-use tollgate_service::{Error, Location, Outcome, Report, Result, Stop};
+use tollgate_service::{Error, Location, Outcome, Report, Result, Stop, Track};
 
-use crate::arguments::{Arguments, Command, Schema};
+use crate::arguments::{Arguments, Command, Reconcile, Schema};
 use crate::output::{Answer, View};
 
 /// Runs the command.
 pub(crate) async fn run(arguments: &Arguments, stop: &Stop) -> Answer {
+    let answer = answer(arguments, stop).await;
+    if answer.is_not_found()
+        && let Some(refusal) = misplaced(arguments).await
+    {
+        return Answer::failed(arguments.command.name(), refusal);
+    }
+    answer
+}
+
+/// Where a command misses tables that are in another schema than the one it looks in, that is the answer.
+async fn misplaced(arguments: &Arguments) -> Option<Error> {
+    let tracks: &[Track] = match &arguments.command {
+        Command::BillingMode(_) | Command::WorkspaceSecret(_) => &[Track::Billing],
+        Command::ProviderKey(_) | Command::GatewayKey(_) => &[Track::Providers],
+        Command::Reconcile(Reconcile::Billing(_)) => &[Track::Billing],
+        Command::Reconcile(Reconcile::ProviderKeys { .. }) => &[Track::Providers],
+        Command::Reconcile(Reconcile::All(_)) if arguments.tracks.is_empty() => &Track::ALL,
+        Command::Reconcile(Reconcile::All(_)) => &arguments.tracks,
+        Command::Reconcile(_)
+        | Command::Budget(_)
+        | Command::McpClient(_)
+        | Command::VirtualKey(_)
+        | Command::ProviderConfig(_) => &[Track::Governance],
+        _ => return None,
+    };
+    let session = session(arguments, Duration::ZERO).ok()?;
+    tollgate_service::doctor::misplaced(&session, tracks)
+        .await
+        .ok()
+        .flatten()
+}
+
+async fn answer(arguments: &Arguments, stop: &Stop) -> Answer {
     let name = arguments.command.name();
     match &arguments.command {
         Command::Migrate(command) => migrate::run(arguments, command, stop).await,

@@ -94,6 +94,13 @@ struct JsonError<'a> {
 }
 
 impl Answer {
+    /// Whether something that the command is about is not there.
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.error
+            .as_ref()
+            .is_some_and(|problem| problem.code == "not_found")
+    }
+
     pub(crate) fn new(command: &'static str, outcome: Outcome, view: View) -> Self {
         let Outcome { mut report, error } = outcome;
         let exit_code = error.as_ref().map_or(0, Error::exit_code);

@@ -73,7 +73,8 @@ impl Parameters {
             if name == "service" {
                 return Err(service());
             }
-            let hint = match nearest(name, KNOWN.iter().copied()) {
+            let hint = match nearest(name, KNOWN.iter().copied()).or_else(|| another_drivers(name))
+            {
                 Some(near) => format!("did you mean {near}? "),
                 None => String::new(),
             };
@@ -86,6 +87,18 @@ impl Parameters {
             ));
         }
         Ok(())
+    }
+}
+
+/// What other drivers call a parameter.
+fn another_drivers(name: &str) -> Option<&'static str> {
+    match name.to_ascii_lowercase().as_str() {
+        "currentschema" | "default_schema" => Some("schema"),
+        "ssl" | "usessl" => Some("sslmode"),
+        "connecttimeout" | "logintimeout" | "timeout" => Some("connect_timeout"),
+        "applicationname" => Some("application_name"),
+        "targetservertype" => Some("target_session_attrs"),
+        _ => None,
     }
 }
 

@@ -89,6 +89,25 @@ pub fn codes() -> Vec<&'static str> {
         .collect()
 }
 
+/// The refusal (E004) where the tables of a track are in another schema than the one that is used, which has none of them.
+///
+/// # Errors
+/// What connecting and reading may answer.
+pub async fn misplaced(session: &Session, tracks: &[Track]) -> Result<Option<Error>> {
+    let connection = session.connect(Access::Read).await?;
+    let mut missing = Vec::new();
+    for &track in tracks {
+        let names: Vec<String> = track.marks().iter().map(|&mark| mark.to_owned()).collect();
+        let found = crate::database::existing(&connection, session.dialect(), &names)
+            .await
+            .map_err(Error::database("look for the tables of the tracks"))?;
+        if found.is_empty() {
+            missing.push(track);
+        }
+    }
+    environment::elsewhere(&connection, &missing).await
+}
+
 /// Hazards that can come back when their migration is done, besides those that belong to none: the doctor asks for them
 /// always.
 const RETURNING: [&str; 2] = ["G009", "B001"];

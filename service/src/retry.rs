@@ -5,17 +5,22 @@ use std::time::Duration;
 use backon::ExponentialBuilder;
 use sea_orm::{DbErr, RuntimeErr};
 
-/// PostgreSQL's lock timeout, deadlock and serialization failure, SQLite's busy: nothing was done, and the next try
-/// may find the way free.
+/// PostgreSQL's deadlock and serialization failure, SQLite's busy: nothing was done, and the next try may find the way
+/// free. A lock timeout is none: the wait has had its time.
 pub(crate) fn is_transient(error: &DbErr) -> bool {
     let Some(code) = code(error) else {
         return false;
     };
     // SQLite's codes are numbers whose low byte is the primary code: 5 is BUSY, 6 is LOCKED.
-    matches!(code.as_str(), "55P03" | "40P01" | "40001")
+    matches!(code.as_str(), "40P01" | "40001")
         || code
             .parse::<u32>()
             .is_ok_and(|code| code < 10_000 && matches!(code & 0xff, 5 | 6))
+}
+
+/// The same, or a lock that was not to be had in time: for a run that backs off until `--wait-lock`.
+pub(crate) fn is_busy(error: &DbErr) -> bool {
+    is_transient(error) || code(error).is_some_and(|code| code == "55P03")
 }
 
 /// Gives way for about a minute in all before it gives up.

@@ -12,6 +12,7 @@ pub mod down;
 mod engine;
 mod held;
 mod patience;
+mod place;
 pub mod plan;
 pub mod resolve;
 pub mod split;

@@ -32,6 +32,14 @@ pub struct TestDatabase {
     name: Option<String>,
 }
 
+/// A role on the server, gone with its database.
+pub struct Role {
+    /// Its name.
+    pub name: String,
+    /// The database's address for it.
+    pub url: String,
+}
+
 /// One connection of sea-orm's own, as a gateway has it: nothing of Tollgate's settings is on it.
 #[expect(
     clippy::disallowed_methods,
@@ -114,6 +122,34 @@ impl TestDatabase {
     /// The folder that holds a SQLite file.
     pub fn folder(&self) -> Option<&std::path::Path> {
         self.folder.as_ref().map(tempfile::TempDir::path)
+    }
+
+    /// The address for a role of this database's own, which may log in; `how` is what CREATE ROLE gets besides. It owns
+    /// nothing and may do nothing.
+    pub async fn role(&self, suffix: &str, how: &str) -> Role {
+        let name = format!("{}_{suffix}", self.name.as_deref().expect("a server"));
+        self.execute(&format!(
+            "CREATE ROLE {name} LOGIN PASSWORD 'tollgate' {how}"
+        ))
+        .await;
+        let mut url = url::Url::parse(&self.url).expect("an address");
+        url.set_username(&name).expect("a user");
+        url.set_password(Some("tollgate")).expect("a password");
+        Role {
+            name,
+            url: url.to_string(),
+        }
+    }
+
+    /// Makes a role the owner of every table and type of the schema `public`, with the right to create there.
+    pub async fn belongs_to(&self, role: &Role) {
+        let name = &role.name;
+        self.execute(&format!(
+            "GRANT ALL ON SCHEMA public TO {name}; DO $$ DECLARE t text; BEGIN \
+             FOR t IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP \
+             EXECUTE format('ALTER TABLE public.%I OWNER TO {name}', t); END LOOP; END $$"
+        ))
+        .await;
     }
 
     /// Another connection, as another process would have.
@@ -307,6 +343,13 @@ impl Drop for TestDatabase {
                 let admin = open(server::url()).await;
                 admin
                     .execute_unprepared(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+                    .await
+                    .ok()?;
+                admin
+                    .execute_unprepared(&format!(
+                        "DO $$ DECLARE r text; BEGIN FOR r IN SELECT rolname FROM pg_roles WHERE starts_with(rolname::text, '{name}_') \
+                         LOOP EXECUTE format('DROP ROLE %I', r); END LOOP; END $$"
+                    ))
                     .await
                     .ok()
             })

@@ -12,7 +12,9 @@
 pub mod command;
 pub mod database;
 pub mod fixture;
+pub mod proxy;
 pub mod server;
 
 pub use command::{Run, Tollgate};
-pub use database::{Backend, Template, TestDatabase};
+pub use database::{Backend, Role, Template, TestDatabase};
+pub use proxy::Proxy;

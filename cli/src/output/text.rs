@@ -11,6 +11,9 @@ use super::View;
 /// The whole answer.
 pub(super) fn render(report: &Report, view: &View, failed: bool) -> String {
     let mut out = String::new();
+    if matches!(view, View::Status | View::Plan { .. } | View::Moved) {
+        place(&mut out, report);
+    }
     match view {
         View::Plain(text) => return text.clone(),
         View::Raw(_) => return String::new(),
@@ -82,6 +85,18 @@ pub(super) fn render(report: &Report, view: &View, failed: bool) -> String {
 fn line(out: &mut String, text: &str) {
     out.push_str(text);
     out.push('\n');
+}
+
+/// Which database, and which schema of it.
+fn place(out: &mut String, report: &Report) {
+    let Some(result) = &report.result else { return };
+    let Some(address) = result["address"].as_str() else {
+        return;
+    };
+    match result["schema"].as_str() {
+        Some(schema) => line(out, &format!("{address}, schema {schema}")),
+        None => line(out, address),
+    }
 }
 
 fn heading(out: &mut String, track: &TrackReport) {

@@ -76,16 +76,19 @@ pub fn recognise(context: &Context) -> Result<Recognised, Unknown> {
         Recognised {
             shape: "Molecule, with llm_billing_mode",
             applied: vec!["billing_baseline", "llm_billing_mode"],
+            created: None,
         }
     } else if has_mode {
         Recognised {
             shape: "Molecule, with an llm_billing_mode that another check guards, or none",
             applied: vec!["billing_baseline"],
+            created: None,
         }
     } else {
         Recognised {
             shape: "Molecule, before llm_billing_mode",
             applied: vec!["billing_baseline"],
+            created: None,
         }
     })
 }

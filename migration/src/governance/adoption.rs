@@ -4,8 +4,9 @@ use crate::adoption::{Recognised, Unknown};
 use crate::catalog::Catalog;
 use crate::catalog::sqlite_ddl::CreateTable;
 use crate::migration::Context;
+use crate::plan::Created;
 
-use super::owners::Owner;
+use super::owners::{self, Owner};
 use super::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 use crate::dialect::Dialect;
 use crate::schema::kind;
@@ -89,6 +90,7 @@ fn legacy(catalog: &Catalog) -> Result<Recognised, Unknown> {
             "legacy, without a calendar flag on budgets (v1.4.x)"
         },
         applied: vec!["governance_baseline"],
+        created: None,
     })
 }
 
@@ -105,6 +107,9 @@ fn migrated(context: &Context) -> Result<Recognised, Unknown> {
         .map(Owner::table)
         .filter(|table| catalog.has_column(table, "budget_id"))
         .collect();
+    if differences.is_empty() && begun(context) {
+        return Ok(restored(context));
+    }
     let recorded = context.upstream_ran("add_multi_budget_tables");
     if !recorded {
         for table in &leftovers {
@@ -128,6 +133,7 @@ fn migrated(context: &Context) -> Result<Recognised, Unknown> {
         return Ok(Recognised {
             shape: "migrated by upstream, with columns left behind (SQLite, v1.5.0-prerelease2 and 3)",
             applied: vec!["governance_baseline", "multi_budget_expand"],
+            created: None,
         });
     }
     Ok(Recognised {
@@ -143,7 +149,66 @@ fn migrated(context: &Context) -> Result<Recognised, Unknown> {
             "multi_budget_expand",
             "multi_budget_backfill",
         ],
+        created: None,
     })
+}
+
+/// Whether Tollgate added the owner columns and its own tables are gone, as in a backup that was restored without them. A
+/// gateway's own migration would be on record, and on PostgreSQL would have dropped what it replaces.
+fn begun(context: &Context) -> bool {
+    let catalog = &context.catalog;
+    let complete = Owner::BOTH
+        .into_iter()
+        .all(|owner| owner.has_legacy_reference(context))
+        && catalog.has_column(VIRTUAL_KEYS, "calendar_aligned");
+    let ours = catalog.table(BUDGETS).is_some_and(|budgets| {
+        budgets.check(&owners::one_owner().name).is_some()
+            || Owner::BOTH.into_iter().all(|owner| {
+                budgets
+                    .foreign_keys_on(owner.column())
+                    .any(|key| key.on_delete == owner.loose_foreign_key().on_delete)
+            })
+    });
+    complete
+        && !context.upstream_ran("add_multi_budget_tables")
+        && (ours || catalog.dialect == Dialect::Postgres || !context.upstream.is_empty())
+}
+
+/// A database between two phases of a run whose record is gone. The legacy columns say who owns what.
+fn restored(context: &Context) -> Recognised {
+    let budgets = context.catalog.table(BUDGETS);
+    let constrained = budgets.is_some_and(|budgets| {
+        let indexed = |column: &str| {
+            budgets
+                .indexes
+                .iter()
+                .any(|index| index.columns == [column])
+        };
+        budgets.check(&owners::one_owner().name).is_some()
+            && Owner::BOTH.into_iter().all(|owner| {
+                indexed(owner.column()) && budgets.foreign_keys_on(owner.column()).next().is_some()
+            })
+    });
+    let mut applied = vec!["governance_baseline", "multi_budget_expand"];
+    if constrained {
+        applied.extend(["multi_budget_backfill", "multi_budget_constraints"]);
+    }
+    let columns = Owner::BOTH
+        .into_iter()
+        .map(|owner| format!("{BUDGETS}.{}", owner.column()))
+        .chain([format!("{VIRTUAL_KEYS}.calendar_aligned")])
+        .collect();
+    Recognised {
+        shape: "between two phases of an earlier Tollgate's run, without its own tables",
+        applied,
+        created: Some((
+            "multi_budget_expand",
+            Created {
+                columns,
+                ..Created::default()
+            },
+        )),
+    }
 }
 
 /// Whether a required column's type is one that the migrations can work with.

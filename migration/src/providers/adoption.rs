@@ -173,7 +173,11 @@ pub fn recognise(context: &Context) -> Result<Recognised, Unknown> {
         ),
     };
     applied.extend(more);
-    Ok(Recognised { shape, applied })
+    Ok(Recognised {
+        shape,
+        applied,
+        created: None,
+    })
 }
 
 fn missing(catalog: &Catalog, required: &[(&str, &[&str])]) -> Vec<String> {

@@ -181,8 +181,12 @@ fn columns(schema: &Schema, owner: &str, cost: &str, now: DateTime<Utc>) -> Stri
     };
     let flag = |condition: &str| format!("CASE WHEN {condition} THEN 1 ELSE 0 END");
     let no_number = match dialect {
-        Dialect::Postgres => "b.max_limit IS NULL OR CAST(b.max_limit AS text) = 'NaN'",
-        Dialect::Sqlite => "typeof(b.max_limit) NOT IN ('real', 'integer')",
+        Dialect::Postgres => {
+            "b.max_limit IS NULL OR CAST(b.max_limit AS text) IN ('NaN', 'Infinity', '-Infinity')"
+        }
+        Dialect::Sqlite => {
+            "typeof(b.max_limit) NOT IN ('real', 'integer') OR abs(b.max_limit) = 9e999"
+        }
     };
     let alignments = schema.alignment_of_budgets().row_by_row();
     format!(

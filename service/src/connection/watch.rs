@@ -22,6 +22,8 @@ pub(crate) struct Backend {
 
 /// How often a statement that lasts is looked after.
 const TICK: Duration = Duration::from_secs(10);
+/// How soon the first look of a run's statement is.
+const EARLY: Duration = Duration::from_millis(300);
 /// How long a look may take before nobody answers any more. Two looks and a tick are less than a minute.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How soon a wait is looked at again once a signal has asked to stop.
@@ -136,8 +138,13 @@ impl Watch {
         &self,
         statement: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, sqlx::Error> {
-        // Soon enough to see who is in the way before the server gives up waiting.
-        let first = (self.settings.lock_timeout * 3 / 5).min(TICK);
+        // Soon enough to see who is in the way before the server gives up waiting. A run takes its strong locks within
+        // half a second.
+        let first = if self.work.is_some() {
+            EARLY
+        } else {
+            (self.settings.lock_timeout * 3 / 5).min(TICK)
+        };
         self.attend(&Whom::Transaction(&self.backend), first, None, statement)
             .await
     }

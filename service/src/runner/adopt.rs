@@ -32,6 +32,7 @@ pub async fn adopt(session: &Session, dry_run: bool, stop: &Stop) -> Result<Repo
     let mut recognised = Vec::new();
     let mut new = Vec::new();
     for (track, exists) in session.tracks(&connection).await? {
+        crate::doctor::environment::refuse_hidden(&connection, track).await?;
         let history = session.history(&connection, track, exists).await?;
         if !history.entries.is_empty() {
             report.tracks.push(idle(track, &history));
@@ -42,7 +43,7 @@ pub async fn adopt(session: &Session, dry_run: bool, stop: &Stop) -> Result<Repo
         recognised.push(serde_json::json!({
             "track": track, "shape": shape.shape, "applied": versions(track, &shape.applied),
         }));
-        let marks = marked(track, &shape.applied, &context);
+        let marks = marked(track, &shape, &context);
         report.findings.extend(tolerated(&marks));
         if dry_run {
             report.tracks.push(mark_report(track, &marks));
@@ -107,14 +108,14 @@ pub(super) fn recognise(track: Track, context: &Context) -> Result<adoption::Rec
 
 /// The history that adopting would write.
 pub(crate) fn recognised_history(track: Track, context: &Context) -> Result<History> {
-    Ok(marked(track, &recognise(track, context)?.applied, context))
+    Ok(marked(track, &recognise(track, context)?, context))
 }
 
 /// The history after adopting: each version the database stands behind, and with the last one how it differs.
-fn marked(track: Track, slugs: &[&str], context: &Context) -> History {
+fn marked(track: Track, shape: &adoption::Recognised, context: &Context) -> History {
     let mut history = History {
         exists: true,
-        entries: versions(track, slugs)
+        entries: versions(track, &shape.applied)
             .into_iter()
             .map(|version| (version.to_owned(), entry(version)))
             .collect(),
@@ -123,6 +124,12 @@ fn marked(track: Track, slugs: &[&str], context: &Context) -> History {
     let current = history.current(track);
     if let Some(entry) = current.and_then(|version| history.entries.get_mut(&version)) {
         *entry = recognised_entry(&entry.version, &context.catalog);
+    }
+    if let Some((slug, created)) = &shape.created
+        && let Some(migration) = track.find(slug)
+        && let Some(entry) = history.entries.get_mut(migration.version)
+    {
+        entry.created.merge(created);
     }
     history
 }
@@ -220,7 +227,7 @@ pub(super) async fn mark(
     ensure_history(&transaction, &context, track)
         .await
         .map_err(doing())?;
-    let marks = marked(track, &shape.applied, &context);
+    let marks = marked(track, &shape, &context);
     for entry in marks.entries.values() {
         history::record(&transaction, session.dialect(), track, entry)
             .await

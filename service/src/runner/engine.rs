@@ -15,7 +15,7 @@ use super::held::Held;
 use super::patience::Patience;
 use crate::error::{Error, Result};
 use crate::observer::{Event, Observer, Progress};
-use crate::retry::{is_foreign_key_violation, is_transient};
+use crate::retry::{is_busy, is_foreign_key_violation};
 use crate::stop::Stop;
 
 /// What the engine needs besides the pass.
@@ -223,7 +223,7 @@ impl Engine<'_> {
                     Err(error) => error,
                 };
                 // An owner that was deleted between the look and the write is not there for the next look.
-                if !(is_transient(&error) || is_foreign_key_violation(&error))
+                if !(is_busy(&error) || is_foreign_key_violation(&error))
                     || !self.patience.rest(&mut poll).await?
                 {
                     return Err(self.failed(error));

@@ -6,6 +6,7 @@ use tollgate_migration::plan::{Blocks, Plan, Step, Unit};
 use tollgate_migration::{Migration, Phase, Track};
 
 use super::adopt::recognised_history;
+use super::place::at;
 use super::up::{Options, live, selected, unadopted};
 use super::{Session, idle, pending_report};
 use crate::database::Access;
@@ -110,7 +111,10 @@ pub async fn plan(session: &Session, options: &Options) -> Result<Report> {
             context = after;
         }
     }
-    report.result = Some(serde_json::json!({ "migrations": planned }));
+    report.result = Some(at(
+        session.place(&connection).await?,
+        serde_json::json!({ "migrations": planned }),
+    ));
     Ok(report)
 }
 

@@ -8,7 +8,7 @@ use tollgate_migration::plan::Split;
 use uuid::Uuid;
 
 use crate::database::existing;
-use crate::retry::{backoff, is_transient};
+use crate::retry::{backoff, is_busy};
 
 /// Copies made in one transaction.
 const PAGE: usize = 200;
@@ -78,7 +78,7 @@ pub(super) async fn page(
     }
     (|| page.commit(connection, dialect, split))
         .retry(backoff())
-        .when(is_transient)
+        .when(is_busy)
         .await?;
     Ok(rows.len() as u64)
 }

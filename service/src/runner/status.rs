@@ -8,6 +8,7 @@ use tollgate_migration::Track;
 use tollgate_migration::migration::slug_of;
 
 use super::checkpoint::{Direction, InProgress};
+use super::place::at;
 use super::{Session, context, idle};
 
 /// A step that has begun and not ended. What the schema lacks or has beyond the step before is its work, and no drift.
@@ -85,6 +86,9 @@ pub async fn status(session: &Session) -> Result<Report> {
         }
         report.tracks.push(entry);
     }
-    report.result = Some(serde_json::json!({ "drift": found, "in_progress": begun }));
+    report.result = Some(at(
+        session.place(&connection).await?,
+        serde_json::json!({ "drift": found, "in_progress": begun }),
+    ));
     Ok(report)
 }

@@ -16,6 +16,7 @@ use super::adopt::{ensure_history, mark, recognise, recognised_history};
 use super::apply::{Applier, Changes, Course};
 use super::checkpoint::Direction;
 use super::patience::Patience;
+use super::place::at;
 use super::{
     Session, abandoned, backup, context, find, idle, pending, pending_report, prove_writable,
 };
@@ -140,6 +141,7 @@ async fn run(
     }
     let connection = session.connect(access).await?;
     let tracks = session.tracks(&connection).await?;
+    report.result = Some(session.place(&connection).await?);
     let names: Vec<Track> = tracks.iter().map(|(track, _)| *track).collect();
     let mut waiting = Vec::new();
     for (track, exists) in tracks {
@@ -178,10 +180,13 @@ async fn run(
             Err(_) => "failed",
         };
         let mut recorded = report.clone();
-        recorded.result = Some(serde_json::json!({
-            "dropped": in_full,
-            "clones": clones(&connection, session.dialect(), report).await,
-        }));
+        recorded.result = Some(at(
+            report.result.clone().unwrap_or_default(),
+            serde_json::json!({
+                "dropped": in_full,
+                "clones": clones(&connection, session.dialect(), report).await,
+            }),
+        ));
         session
             .record_run(&connection, "migrate up", started, word, &recorded)
             .await;

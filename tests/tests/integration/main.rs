@@ -5,6 +5,7 @@
     reason = "a test fails by panicking, and its name is its documentation"
 )]
 
+mod addresses;
 mod aged;
 mod bad_input;
 mod billing;
@@ -16,6 +17,8 @@ mod credentials;
 mod doctor;
 mod drift;
 mod entities;
+mod environment;
+mod files;
 mod gateway_key;
 mod golden;
 mod multi_budget;
@@ -27,6 +30,7 @@ mod providers;
 mod rebuild;
 mod releases;
 mod resume;
+mod row_security;
 mod secrets;
 mod shapes;
 mod shared;
@@ -34,6 +38,7 @@ mod squawk;
 mod standing;
 mod together;
 mod torture;
+mod waiting;
 
 use tollgate_tests::Tollgate;
 

@@ -14,7 +14,7 @@ use crate::connection::Transaction;
 use crate::error::{Error, Result};
 use crate::history::{self, Entry, Origin};
 use crate::observer::Event;
-use crate::retry::is_transient;
+use crate::retry::is_busy;
 use crate::runner::checkpoint::{self, Direction};
 use crate::runner::held::Held;
 use crate::runner::strong::{Strong, was_busy};
@@ -46,7 +46,7 @@ impl From<DbErr> for Abort {
 impl Abort {
     fn is_transient(&self) -> bool {
         match self {
-            Self::Database(error) => is_transient(error),
+            Self::Database(error) => is_busy(error),
             Self::Busy(_) => true,
             _ => false,
         }
