@@ -132,6 +132,8 @@ pub(crate) enum Command {
         /// A file that `tollgate snapshot` wrote before the migration
         #[arg(long, value_name = "FILE", env = "TOLLGATE_SNAPSHOT")]
         snapshot: Option<std::path::PathBuf>,
+        #[command(flatten)]
+        next: Next,
     },
     /// Copy the database, migrate the copy, and prove that nothing was lost
     ///
@@ -206,6 +208,8 @@ pub(crate) enum Migrate {
         /// Exit 3 when migrations are pending or the schema has drifted
         #[arg(long)]
         check: bool,
+        #[command(flatten)]
+        next: Next,
     },
     /// What `up` would do on this database
     ///
@@ -235,6 +239,22 @@ pub(crate) enum Migrate {
         /// Go on where rows or values cannot be kept; each is listed
         #[arg(long)]
         allow_data_loss: bool,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Repair rows on which the gateway's own migration would stop or lose something
+    ///
+    /// For gateways that migrate themselves: run it while every gateway is stopped (a Bifrost that runs keeps writing usage to
+    /// the budgets of before), then start the new one, then run it with --finish. It changes rows only: shared budgets get
+    /// copies, calendar flags without a place in the next schema are remembered, orphaned model configs retired. Can be
+    /// repeated. Exits 4 while something is left, 2 where there is no ledger.
+    Prepare(Prepare),
+    /// Tell Coder's ledger which of its migrations are done
+    ///
+    /// Coder runs every migration above its ledger's number at boot, and fails on what is there already. After `up --phase
+    /// backfill` (504) or contract (505, which does it by itself) this proves that the database is what the number promises,
+    /// and moves it in one transaction. From then on no old replica can restart. Exits 4 with each difference otherwise.
+    Handover {
         #[command(flatten)]
         wait: Wait,
     },
@@ -298,8 +318,21 @@ pub(crate) struct Rehearse {
     pub batch_ms: Option<u64>,
 }
 
+/// The gateway that boots next.
+#[derive(Debug, Args)]
+pub(crate) struct Next {
+    /// The gateway version that boots next (Bifrost 1.5.8, Coder 505 or 2.34, Molecule 043): what is past it waits
+    ///
+    /// Without it: as far as the version that the gateway's ledger shows, or to the end of the one change that is done in its
+    /// stead (Bifrost before 1.5: 1.5.8; Coder 502 to 504: 505).
+    #[arg(long = "for", value_name = "VERSION", env = "TOLLGATE_FOR")]
+    pub next_version: Option<String>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Choice {
+    #[command(flatten)]
+    pub next: Next,
     /// Stop before the first migration of a later phase
     #[arg(long, value_enum, env = "TOLLGATE_PHASE")]
     pub phase: Option<PhaseWord>,
@@ -318,6 +351,9 @@ pub(crate) struct Choice {
     /// What happens to AI providers that hold the name of a migrated one: `retire` soft-deletes them
     #[arg(long, value_enum, value_name = "HOW", env = "TOLLGATE_NAME_CONFLICTS")]
     pub name_conflicts: Option<ConflictWord>,
+    /// What happens to active model configs whose provider has no row: `retire` soft-deletes them
+    #[arg(long, value_enum, value_name = "HOW", env = "TOLLGATE_ORPHANED_MODELS")]
+    pub orphaned_models: Option<ConflictWord>,
     /// Go on although policy flags of chat providers go; `doctor` says what changes for whom
     #[arg(
         long,
@@ -325,6 +361,33 @@ pub(crate) struct Choice {
         value_parser = clap::builder::BoolishValueParser::new()
     )]
     pub accept_policy_change: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Prepare {
+    /// Behind the gateway's own migration: put back what was remembered
+    #[arg(long)]
+    pub finish: bool,
+    #[command(flatten)]
+    pub next: Next,
+    /// What happens to budgets with several owners: `clone` gives each further owner a copy with the same usage
+    #[arg(long, value_enum, value_name = "HOW", env = "TOLLGATE_SHARED_BUDGETS")]
+    pub shared_budgets: Option<SharedWord>,
+    /// What happens to AI providers that hold the name of a migrated one: `retire` soft-deletes them
+    #[arg(long, value_enum, value_name = "HOW", env = "TOLLGATE_NAME_CONFLICTS")]
+    pub name_conflicts: Option<ConflictWord>,
+    /// What happens to active model configs whose provider has no row: `retire` soft-deletes them
+    #[arg(long, value_enum, value_name = "HOW", env = "TOLLGATE_ORPHANED_MODELS")]
+    pub orphaned_models: Option<ConflictWord>,
+    /// Go on although policy flags of chat providers go; `doctor` says what changes for whom
+    #[arg(
+        long,
+        env = "TOLLGATE_ACCEPT_POLICY_CHANGE",
+        value_parser = clap::builder::BoolishValueParser::new()
+    )]
+    pub accept_policy_change: bool,
+    #[command(flatten)]
+    pub wait: Wait,
 }
 
 /// What a record is to say, as a word of the command line.
@@ -753,6 +816,8 @@ pub(crate) enum WorkspaceSecret {
 
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
+    #[command(flatten)]
+    pub next: Next,
     /// Look for this hazard only; may be repeated
     #[arg(
         long = "code",
@@ -875,6 +940,20 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 }
 
 impl Command {
+    /// The gateway version that boots next, where one was named.
+    pub(crate) fn next(&self) -> Option<&str> {
+        let next = match self {
+            Self::Migrate(Migrate::Status { next, .. }) | Self::Verify { next, .. } => next,
+            Self::Migrate(Migrate::Plan { choice, .. }) => &choice.next,
+            Self::Migrate(Migrate::Up(up)) => &up.choice.next,
+            Self::Migrate(Migrate::Prepare(prepare)) => &prepare.next,
+            Self::Doctor(doctor) => &doctor.next,
+            Self::Rehearse(rehearse) => &rehearse.choice.next,
+            _ => return None,
+        };
+        next.next_version.as_deref()
+    }
+
     /// Whether the command only reads, so that a signal may end it anywhere.
     pub(crate) fn only_reads(&self) -> bool {
         match self {
@@ -906,6 +985,8 @@ impl Command {
             Self::Migrate(Migrate::Down { .. }) => "migrate down",
             Self::Migrate(Migrate::Adopt { .. }) => "migrate adopt",
             Self::Migrate(Migrate::Resolve { .. }) => "migrate resolve",
+            Self::Migrate(Migrate::Handover { .. }) => "migrate handover",
+            Self::Migrate(Migrate::Prepare(_)) => "migrate prepare",
             Self::Doctor(_) => "doctor",
             Self::Snapshot { .. } => "snapshot",
             Self::Verify { .. } => "verify",

@@ -62,7 +62,7 @@ async fn answer(arguments: &Arguments, stop: &Stop) -> Answer {
         Command::Migrate(command) => migrate::run(arguments, command, stop).await,
         Command::Doctor(options) => doctor::run(arguments, options).await,
         Command::Snapshot { file } => proof::snapshot(arguments, file, stop).await,
-        Command::Verify { snapshot } => proof::verify(arguments, snapshot.as_deref(), stop).await,
+        Command::Verify { snapshot, .. } => proof::verify(arguments, snapshot.as_deref(), stop).await,
         Command::Rehearse(options) => proof::rehearse(arguments, options, stop).await,
         Command::Schema(Schema::Diff { check }) => schema::diff(arguments, *check).await,
         Command::Schema(Schema::Repair { dry_run, wait }) => {
@@ -124,5 +124,6 @@ pub(crate) fn session(arguments: &Arguments, wait_lock: Duration) -> Result<Sess
         tracks: arguments.tracks.clone(),
         connect_timeout: Duration::from_secs(arguments.connect_timeout),
         wait_lock,
+        target: arguments.command.next().map(str::to_owned),
     })
 }

@@ -25,6 +25,10 @@ pub(crate) enum View {
     Moved,
     /// What was recognised.
     Adopted,
+    /// What was repaired for a gateway's own migration.
+    Prepared,
+    /// What Coder's ledger says now.
+    HandedOver,
     /// What the record of a step says now.
     Settled,
     /// How the schema differs.

@@ -7,6 +7,7 @@ pub mod ddl;
 pub mod dialect;
 pub mod golden;
 pub mod governance;
+pub mod ledger;
 pub mod migration;
 pub mod migrator;
 pub mod plan;
@@ -18,6 +19,9 @@ pub mod track;
 
 pub use catalog::Catalog;
 pub use dialect::Dialect;
-pub use migration::{Context, GarbledModes, Migration, NameConflicts, Phase, SharedBudgets};
+pub use ledger::Ledger;
+pub use migration::{
+    Context, GarbledModes, Migration, NameConflicts, OrphanedModels, Phase, SharedBudgets,
+};
 pub use plan::{Created, Plan};
 pub use track::Track;

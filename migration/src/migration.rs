@@ -7,8 +7,10 @@ use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager};
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::Catalog;
+use crate::ledger::{Ledger, Ledgers};
 use crate::plan::{Created, Loss, Plan, Step, Unit};
 use crate::script::Script;
+use crate::track::Track;
 
 /// What a migration does to a running gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -63,6 +65,16 @@ pub enum NameConflicts {
     Retire,
 }
 
+/// What happens to an active model config whose provider has no row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OrphanedModels {
+    /// The run stops before its first write (P003).
+    #[default]
+    Refuse,
+    /// It is soft-deleted.
+    Retire,
+}
+
 /// What a migration may know when it makes its plan.
 #[derive(Clone, Debug)]
 pub struct Context {
@@ -70,6 +82,8 @@ pub struct Context {
     pub catalog: Catalog,
     /// Ids in upstream's own `migrations` table; empty where there is none.
     pub upstream: Vec<String>,
+    /// What each track's gateway has recorded, in the order of [`Track::ALL`].
+    pub ledgers: [Ledger; 3],
     /// What the track's applied migrations created here, by version.
     pub history: BTreeMap<String, Created>,
     /// What the caller wants done with shared budgets.
@@ -78,6 +92,8 @@ pub struct Context {
     pub garbled_modes: GarbledModes,
     /// What the caller wants done with the holders of names that migrated providers need.
     pub name_conflicts: NameConflicts,
+    /// What the caller wants done with active model configs without a provider.
+    pub orphaned_models: OrphanedModels,
     /// Whether the caller accepts that policy flags of chat providers go (P004).
     pub accept_policy_change: bool,
     /// When the tables of AI providers' keys were made here, in seconds since 1970; `None` where a gateway made them.
@@ -95,18 +111,7 @@ impl Context {
     /// Whatever the database answers; nothing is written.
     pub async fn read<C: ConnectionTrait>(connection: &C) -> Result<Self, DbErr> {
         let catalog = Catalog::read(connection).await?;
-        let mut upstream = Vec::new();
-        if catalog.has_column("migrations", "id") {
-            for row in connection
-                .query_all_raw(sea_orm::Statement::from_string(
-                    catalog.dialect.backend(),
-                    "SELECT CAST(id AS text) AS id FROM migrations",
-                ))
-                .await?
-            {
-                upstream.extend(row.try_get::<Option<String>>("", "id")?);
-            }
-        }
+        let ledgers = Ledgers::read(connection, &catalog).await?;
         let providers_copied = match crate::providers::adoption::copied(&catalog) {
             None => false,
             Some(sql) => connection
@@ -118,17 +123,27 @@ impl Context {
                 .is_some(),
         };
         Ok(Self {
+            upstream: ledgers.ids.clone().unwrap_or_default(),
+            ledgers: Track::ALL.map(|track| ledgers.of(track, &catalog)),
             catalog,
-            upstream,
             history: BTreeMap::new(),
             shared_budgets: SharedBudgets::default(),
             garbled_modes: GarbledModes::default(),
             name_conflicts: NameConflicts::default(),
+            orphaned_models: OrphanedModels::default(),
             accept_policy_change: false,
             expanded_at: None,
             copied_at: None,
             providers_copied,
         })
+    }
+
+    /// What a track's gateway has recorded of its own migrations.
+    pub fn ledger(&self, track: Track) -> &Ledger {
+        let position = Track::ALL.iter().position(|known| *known == track);
+        position
+            .and_then(|position| self.ledgers.get(position))
+            .unwrap_or(&Ledger::None)
     }
 
     /// Whether upstream has recorded one of its own migrations.

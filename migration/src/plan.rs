@@ -342,6 +342,15 @@ pub struct Created {
     /// For an adopted migration: how the database differed from its golden schema then, by object, with how it was
     /// (`None` for what was missing). These are no drift afterwards.
     pub tolerated: BTreeMap<String, Option<String>>,
+    /// Nothing was made, because it is the gateway's own to make.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub gateway: bool,
+    /// The newest entry of the gateway's ledger when the step was recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<String>,
+    /// The number that the gateway's ledger was moved from, where a hand-over moved it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub moved_from: Option<i64>,
 }
 
 impl Created {
@@ -363,6 +372,13 @@ impl Created {
         add(&mut self.triggers, &other.triggers);
         add(&mut self.cut_keys, &other.cut_keys);
         add(&mut self.dropped, &other.dropped);
+        self.gateway |= other.gateway;
+        if other.ledger.is_some() {
+            self.ledger.clone_from(&other.ledger);
+        }
+        if other.moved_from.is_some() {
+            self.moved_from = other.moved_from;
+        }
         for (object, live) in &other.tolerated {
             self.tolerated
                 .entry(object.clone())

@@ -89,6 +89,38 @@ impl Script {
         self.ddl(sql, purpose.to_owned(), Blocks::Nothing);
     }
 
+    /// Makes nothing: it is one of the gateway's own migrations that makes it.
+    pub fn leave_to_gateway(&mut self) {
+        self.plan.created.gateway = true;
+    }
+
+    /// Tells Coder's ledger that the step is done, in the same transaction (`reference/coder.md` A10). It stops where the
+    /// number is another one by then.
+    pub fn move_ledger(&mut self, from: i64, to: i64) {
+        let table = crate::ledger::SCHEMA_MIGRATIONS;
+        self.guard(
+            "E006",
+            table,
+            format!(
+                "SELECT CAST(version AS text) AS id FROM {table} WHERE dirty OR version <> {from}"
+            ),
+        );
+        self.keep_books(
+            format!("UPDATE {table} SET version = {to} WHERE version = {from} AND NOT dirty"),
+            "the gateway's ledger says so too",
+        );
+        self.plan.created.ledger = Some(to.to_string());
+        self.plan.created.moved_from = Some(from);
+    }
+
+    /// Tells running servers of Coder's that providers have changed (`reference/coder.md` A11); delivered at the commit.
+    pub fn tell_coder(&mut self) {
+        self.keep_books(
+            "SELECT pg_notify('ai_providers_changed', '')".to_owned(),
+            "running servers read their providers again",
+        );
+    }
+
     /// Takes every lock the transaction will need at once, so that it either starts or gives way. SQLite's
     /// `BEGIN IMMEDIATE` has done that already.
     pub fn lock_tables(&mut self, tables: &[&str]) {

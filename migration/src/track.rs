@@ -35,6 +35,15 @@ impl Track {
         }
     }
 
+    /// The product whose tables these are.
+    pub fn gateway(self) -> &'static str {
+        match self {
+            Self::Governance => "Bifrost",
+            Self::Providers => "Coder",
+            Self::Billing => "Molecule",
+        }
+    }
+
     /// Its migrations, oldest first.
     pub fn migrations(self) -> &'static [&'static Migration] {
         match self {

@@ -1,13 +1,16 @@
 //! Finds what would make a migration fail, lose something or change behaviour, before it runs.
 
 mod billing;
+pub(crate) mod boots;
 pub(crate) mod environment;
 mod governance;
 mod providers;
 
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::governance::BUDGETS;
-use tollgate_migration::{Context, GarbledModes, Migration, NameConflicts, SharedBudgets, Track};
+use tollgate_migration::{
+    Context, GarbledModes, Migration, NameConflicts, OrphanedModels, SharedBudgets, Track,
+};
 
 use crate::connection::Connection;
 use crate::database::Access;
@@ -15,6 +18,7 @@ use crate::duration;
 use crate::error::{Error, Result};
 use crate::reconcile::header_keys;
 use crate::report::{Finding, Report, Severity};
+use crate::runner::target::gateway;
 use crate::runner::{Session, adopt, context, idle, pending, pending_report};
 
 /// Queries by the table they look in. Each names the offending rows in a column `id`.
@@ -130,7 +134,11 @@ pub async fn doctor(session: &Session, options: &Options) -> Result<Report> {
     }
     let connection = session.connect(Access::Read).await?;
     let mut report = Report::default();
-    for (track, exists) in session.tracks(&connection).await? {
+    let tracks = session.tracks(&connection).await?;
+    let names: Vec<Track> = tracks.iter().map(|(track, _)| *track).collect();
+    session.check_target(&names)?;
+    let mut gateways = Vec::new();
+    for (track, exists) in tracks {
         environment::refuse_hidden(&connection, track).await?;
         let mut history = session.history(&connection, track, exists).await?;
         let mut live = context(&connection, &history).await?;
@@ -138,6 +146,8 @@ pub async fn doctor(session: &Session, options: &Options) -> Result<Report> {
             history = adopt::recognised_history(track, &live)?;
             live.history = history.created();
         }
+        session.aim(track, &live, &mut history)?;
+        gateways.extend(gateway(track, &live, &history));
         let pending = pending(track, &history);
         let wanted = |code: &str| {
             options.codes.is_empty() || options.codes.iter().any(|named| named == code)
@@ -156,11 +166,20 @@ pub async fn doctor(session: &Session, options: &Options) -> Result<Report> {
         let mut found = environment::examine(&connection, track, &live, &plans).await?;
         found.retain(|finding| wanted(&finding.code));
         found.extend(examine_only(&connection, &live, track, &asked, options.samples).await?);
+        // With a version that boots next, what stops that boot blocks.
+        if let (Some(_), Some(target)) = (&session.target, &history.target) {
+            for finding in &mut found {
+                if boots::stops(&finding.code, &live, target.at) || finding.code == "E008" {
+                    finding.severity = Severity::Blocking;
+                }
+            }
+        }
         report.findings.extend(found);
         let mut entry = idle(track, &history);
         entry.pending = pending_report(&pending);
         report.tracks.push(entry);
     }
+    report.result = Some(serde_json::json!({ "gateways": gateways }));
     if report.is_blocked() {
         return Err(refusal(report.findings));
     }
@@ -307,6 +326,10 @@ fn finding(
         "P002" if context.name_conflicts == NameConflicts::Retire => Some((
             "it is soft-deleted, so that the migrated provider can have its name",
             "resolved by --name-conflicts retire",
+        )),
+        "P003" if context.orphaned_models == OrphanedModels::Retire => Some((
+            "it is soft-deleted; chats on it use the default model",
+            "resolved by --orphaned-models retire",
         )),
         "P004" if context.accept_policy_change => {
             Some((hazard.effect, "accepted by --accept-policy-change"))

@@ -7,7 +7,7 @@ use serde::Serialize;
 use tollgate_migration::golden::golden;
 use tollgate_migration::plan::Created;
 use tollgate_migration::schema::{Difference, Schema, canonical, differences, kind};
-use tollgate_migration::{Catalog, Track};
+use tollgate_migration::{Catalog, Context, Ledger, Track};
 
 use crate::database::Access;
 use crate::error::Result;
@@ -57,7 +57,21 @@ pub(crate) fn against(catalog: &Catalog, version: &str) -> Vec<Difference> {
 }
 
 /// Every difference of a track, tolerated ones included.
-pub(crate) fn examine(catalog: &Catalog, track: Track, history: &History) -> Vec<Drift> {
+///
+/// Where the gateway owns the database, only what Tollgate made is compared: the rest is the gateway's, and changes with its
+/// versions. What the gateway has done since is no drift either.
+pub(crate) fn examine(live: &Context, track: Track, history: &History) -> Vec<Drift> {
+    examine_under(&live.catalog, live.ledger(track), track, history)
+}
+
+/// The same where the ledger is given.
+pub(crate) fn examine_under(
+    catalog: &Catalog,
+    ledger: &Ledger,
+    track: Track,
+    history: &History,
+) -> Vec<Drift> {
+    let owned = ledger.owns();
     let Some(current) = history.current(track) else {
         return Vec::new();
     };
@@ -80,6 +94,9 @@ pub(crate) fn examine(catalog: &Catalog, track: Track, history: &History) -> Vec
             if difference.live.is_some() && by.tolerates(difference) {
                 return true;
             }
+            if owned && has_moved(ledger, by) {
+                return true;
+            }
             // A column that refers to another follows its type, whatever an old version gave that.
             return difference.live.is_some()
                 && track
@@ -89,6 +106,9 @@ pub(crate) fn examine(catalog: &Catalog, track: Track, history: &History) -> Vec
                             difference.live.as_deref() == Some(&kind(catalog.dialect, &parent.kind))
                         })
                     });
+        }
+        if owned {
+            return true;
         }
         let adopted = history
             .entries
@@ -117,6 +137,14 @@ pub(crate) fn examine(catalog: &Catalog, track: Track, history: &History) -> Vec
         .collect()
 }
 
+/// Whether the gateway has migrated since a step was recorded.
+pub(crate) fn has_moved(ledger: &Ledger, created: &Created) -> bool {
+    created
+        .ledger
+        .as_ref()
+        .is_some_and(|then| ledger.newest().as_ref() != Some(then))
+}
+
 /// `schema diff`: the live schema against the expected one, read-only. A database without history is compared with the
 /// version that `migrate adopt` would recognise.
 ///
@@ -132,7 +160,8 @@ pub async fn diff(session: &Session) -> Result<Report> {
         if history.entries.is_empty() && track.is_carried_by(&live.catalog) {
             history = adopt::recognised_history(track, &live)?;
         }
-        found.extend(examine(&live.catalog, track, &history));
+        session.aim(track, &live, &mut history)?;
+        found.extend(examine(&live, track, &history));
         report.tracks.push(idle(track, &history));
     }
     report.result = Some(serde_json::json!({ "differences": found }));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
 use serde::Serialize;
+use tollgate_migration::ledger::Target;
 use tollgate_migration::{Created, Dialect, Track};
 
 use crate::database::existing;
@@ -18,6 +19,8 @@ pub enum Origin {
     Tollgate,
     /// It was there when the database was adopted; it never goes down.
     Adopted,
+    /// Nothing was made, because it is the gateway's own to make; going down forgets the row.
+    Gateway,
 }
 
 impl Origin {
@@ -25,6 +28,7 @@ impl Origin {
         match self {
             Self::Tollgate => "tollgate",
             Self::Adopted => "adopted",
+            Self::Gateway => "gateway",
         }
     }
 
@@ -32,6 +36,7 @@ impl Origin {
     fn read(word: Option<&str>, adopted: bool) -> Self {
         match word {
             Some("adopted") => Self::Adopted,
+            Some("gateway") => Self::Gateway,
             Some(_) => Self::Tollgate,
             None if adopted => Self::Adopted,
             None => Self::Tollgate,
@@ -74,6 +79,8 @@ pub struct History {
     pub entries: BTreeMap<String, Entry>,
     /// The step that has begun and not ended.
     pub in_progress: Option<InProgress>,
+    /// The gateway version that boots next: what is past it waits, and is not pending.
+    pub target: Option<Target>,
 }
 
 impl History {
@@ -192,6 +199,7 @@ impl History {
             exists: true,
             entries,
             in_progress,
+            target: None,
         })
     }
 }
@@ -292,4 +300,28 @@ pub(crate) async fn forget<C: ConnectionTrait>(
         ))
         .await?;
     Ok(deleted.rows_affected())
+}
+
+/// Writes what a migration created, and the ledger of then, anew.
+pub(crate) async fn rewrite_created<C: ConnectionTrait>(
+    connection: &C,
+    dialect: Dialect,
+    track: Track,
+    entry: &Entry,
+) -> Result<(), DbErr> {
+    let created =
+        serde_json::to_string(&entry.created).map_err(|error| DbErr::Custom(error.to_string()))?;
+    connection
+        .execute_raw(Statement::from_sql_and_values(
+            dialect.backend(),
+            format!(
+                "UPDATE {} SET created = {} WHERE version = {}",
+                dialect.quote(&track.history_table()),
+                dialect.parameter(1),
+                dialect.parameter(2)
+            ),
+            [created.into(), entry.version.clone().into()],
+        ))
+        .await?;
+    Ok(())
 }

@@ -18,6 +18,7 @@ mod lock;
 pub mod mcp_client;
 mod nearest;
 pub mod observer;
+pub mod prepare;
 pub mod provider_key;
 pub mod reconcile;
 pub mod rehearse;
@@ -40,4 +41,6 @@ pub use error::{Error, Result};
 pub use observer::{Event, Observer, Progress, Silent};
 pub use report::{Applied, Change, Finding, Outcome, Pending, Report, Severity, TrackReport};
 pub use stop::Stop;
-pub use tollgate_migration::{GarbledModes, NameConflicts, Phase, SharedBudgets, Track};
+pub use tollgate_migration::{
+    GarbledModes, NameConflicts, OrphanedModels, Phase, SharedBudgets, Track,
+};

@@ -71,12 +71,34 @@ pub(crate) enum Gateway {
 }
 
 impl Lock {
-    /// Takes the locks of the tracks, all or none, and answers the connection to work on: on PostgreSQL the one given becomes
+    /// Takes the locks of the tracks, all or none; what writes rows and migrates nothing refuses under them where the
+    /// gateway's ledger forbids it, and answers the connection to work on: on PostgreSQL the one given becomes
     /// the lock's, so that whoever waits holds one connection, and whoever works two.
     ///
     /// # Errors
     /// [`Error::Locked`] naming the holder, [`Error::StillCommitting`], or [`Error::Stopped`].
     pub(crate) async fn take(
+        session: &Session,
+        connection: Connection,
+        tracks: &[Track],
+        gateway: Gateway,
+        stop: &Stop,
+    ) -> Result<(Self, Connection)> {
+        let (lock, connection) = Self::acquire(session, connection, tracks, gateway, stop).await?;
+        if gateway == Gateway::Boots {
+            for &track in tracks {
+                if let Err(refusal) =
+                    crate::doctor::environment::refuse_unknown(&connection, track).await
+                {
+                    lock.release().await;
+                    return Err(refusal);
+                }
+            }
+        }
+        Ok((lock, connection))
+    }
+
+    async fn acquire(
         session: &Session,
         connection: Connection,
         tracks: &[Track],

@@ -78,6 +78,9 @@ async fn locked(
     };
     let connection = session.connect(access).await?;
     environment::refuse_hidden(&connection, routine.track()).await?;
+    if options.dry_run {
+        environment::refuse_unknown(&connection, routine.track()).await?;
+    }
     if options.dry_run || options.max_changes.is_some() {
         let planned = routine.plan(&connection).await?;
         brake(options, &planned)?;

@@ -10,7 +10,9 @@ mod backup;
 pub mod checkpoint;
 pub mod down;
 mod engine;
+pub mod handover;
 mod held;
+mod moved;
 mod patience;
 mod place;
 pub mod plan;
@@ -18,6 +20,7 @@ pub mod resolve;
 pub mod split;
 pub mod status;
 mod strong;
+pub mod target;
 pub mod up;
 
 use std::time::Duration;
@@ -46,6 +49,8 @@ pub struct Session {
     pub connect_timeout: Duration,
     /// How long a busy lock is waited for.
     pub wait_lock: Duration,
+    /// The gateway version that boots next, as the operator named it.
+    pub target: Option<String>,
 }
 
 impl Session {
@@ -56,6 +61,7 @@ impl Session {
             tracks: Vec::new(),
             connect_timeout: Duration::from_secs(10),
             wait_lock: Duration::from_secs(60),
+            target: None,
         }
     }
 
@@ -234,6 +240,12 @@ pub(crate) fn pending(track: Track, history: &History) -> Vec<&'static Migration
         .iter()
         .copied()
         .filter(|migration| !history.entries.contains_key(migration.version))
+        .filter(|migration| {
+            history
+                .target
+                .as_ref()
+                .is_none_or(|target| target.reaches(track, migration.slug()))
+        })
         .collect()
 }
 

@@ -113,6 +113,7 @@ pub(crate) async fn live(
         history = adopt::recognised_history(track, &live)?;
         live.history = history.created();
     }
+    session.aim(track, &live, &mut history)?;
     Ok((live, history))
 }
 

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use tollgate_service::runner::{adopt, down, plan, resolve, status, up};
-use tollgate_service::{GarbledModes, NameConflicts, Outcome, SharedBudgets, Stop};
+use tollgate_service::runner::{adopt, down, handover, plan, resolve, status, up};
+use tollgate_service::prepare;
+use tollgate_service::{
+    GarbledModes, NameConflicts, OrphanedModels, Outcome, SharedBudgets, Stop,
+};
 
 use crate::arguments::{
     Arguments, Choice, ConflictWord, GarbledWord, Migrate, SharedWord, StateWord,
@@ -17,8 +20,10 @@ pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &Stop) -
     let name = arguments.command.name();
     let wait = match command {
         Migrate::Up(up) => up.wait.duration(),
+        Migrate::Prepare(prepare) => prepare.wait.duration(),
         Migrate::Down { wait, .. }
         | Migrate::Adopt { wait, .. }
+        | Migrate::Handover { wait }
         | Migrate::Resolve { wait, .. } => wait.duration(),
         Migrate::Status { .. } | Migrate::Plan { .. } => Duration::ZERO,
     };
@@ -28,7 +33,7 @@ pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &Stop) -
     };
     let progress = Progress::new(arguments);
     let (outcome, view, check) = match command {
-        Migrate::Status { check } => (
+        Migrate::Status { check, .. } => (
             Outcome::from(status::status(&session).await),
             View::Status,
             *check,
@@ -81,6 +86,25 @@ pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &Stop) -
                 false,
             )
         }
+        Migrate::Prepare(chosen) => {
+            let options = prepare::Options {
+                finish: chosen.finish,
+                shared_budgets: shared(chosen.shared_budgets),
+                name_conflicts: conflicts(chosen.name_conflicts),
+                orphaned_models: orphans(chosen.orphaned_models),
+                accept_policy_change: chosen.accept_policy_change,
+            };
+            (
+                prepare::prepare(&session, options, stop).await,
+                View::Prepared,
+                false,
+            )
+        }
+        Migrate::Handover { .. } => (
+            Outcome::from(handover::handover(&session, stop).await),
+            View::HandedOver,
+            false,
+        ),
         Migrate::Adopt { dry_run, .. } => (
             Outcome::from(adopt::adopt(&session, *dry_run, stop).await),
             View::Adopted,
@@ -99,20 +123,32 @@ pub(super) fn conflicts(word: Option<ConflictWord>) -> NameConflicts {
     }
 }
 
+fn shared(word: Option<SharedWord>) -> SharedBudgets {
+    match word {
+        Some(SharedWord::Clone) => SharedBudgets::Clone,
+        None => SharedBudgets::Refuse,
+    }
+}
+
+fn orphans(word: Option<ConflictWord>) -> OrphanedModels {
+    match word {
+        Some(ConflictWord::Retire) => OrphanedModels::Retire,
+        None => OrphanedModels::Refuse,
+    }
+}
+
 pub(super) fn options(choice: &Choice) -> up::Options {
     up::Options {
         phase: choice.phase.map(Into::into),
         to: choice.to.clone(),
         adopt: choice.adopt,
-        shared_budgets: match choice.shared_budgets {
-            Some(SharedWord::Clone) => SharedBudgets::Clone,
-            None => SharedBudgets::Refuse,
-        },
+        shared_budgets: shared(choice.shared_budgets),
         garbled_modes: match choice.garbled_modes {
             Some(GarbledWord::Clear) => GarbledModes::Clear,
             None => GarbledModes::Refuse,
         },
         name_conflicts: conflicts(choice.name_conflicts),
+        orphaned_models: orphans(choice.orphaned_models),
         accept_policy_change: choice.accept_policy_change,
         ..up::Options::default()
     }

@@ -14,6 +14,7 @@ pub(super) fn render(report: &Report, view: &View, failed: bool) -> String {
     if matches!(view, View::Status | View::Plan { .. } | View::Moved) {
         place(&mut out, report);
     }
+    gateways(&mut out, report);
     match view {
         View::Plain(text) => return text.clone(),
         View::Raw(_) => return String::new(),
@@ -33,6 +34,8 @@ pub(super) fn render(report: &Report, view: &View, failed: bool) -> String {
         }
         View::Adopted => adopted(&mut out, report),
         View::Settled => settled(&mut out, report),
+        View::Prepared => prepared(&mut out, report),
+        View::HandedOver => handed_over(&mut out, report),
         View::Examined => {
             for track in &report.tracks {
                 let _ = writeln!(
@@ -63,6 +66,7 @@ pub(super) fn render(report: &Report, view: &View, failed: bool) -> String {
         View::History => history(&mut out, report),
         View::Seeded | View::Repaired => {}
     }
+    waiting(&mut out, report);
     for change in &report.changes {
         line(
             &mut out,
@@ -99,9 +103,73 @@ fn place(out: &mut String, report: &Report) {
     }
 }
 
+/// The entries of a list in the result.
+fn listed<'a>(report: &'a Report, key: &str) -> impl Iterator<Item = &'a serde_json::Value> {
+    report
+        .result
+        .as_ref()
+        .and_then(|result| result[key].as_array())
+        .into_iter()
+        .flatten()
+}
+
+/// What each gateway has recorded of its own migrations.
+fn gateways(out: &mut String, report: &Report) {
+    for found in listed(report, "gateways") {
+        let text = |key: &str| found[key].as_str().unwrap_or_default();
+        let _ = writeln!(
+            out,
+            "{}: {} {}, says its ledger {}",
+            text("track"),
+            text("gateway"),
+            text("version"),
+            text("ledger"),
+        );
+    }
+}
+
+/// Steps that are past the gateway that boots next.
+fn waiting(out: &mut String, report: &Report) {
+    for step in listed(report, "waiting") {
+        let text = |key: &str| step[key].as_str().unwrap_or_default();
+        let _ = writeln!(
+            out,
+            "  waits for {}: {}",
+            text("waits_for"),
+            text("version"),
+        );
+    }
+}
+
 fn heading(out: &mut String, track: &TrackReport) {
     let at = track.to.as_deref().unwrap_or("nothing applied");
     let _ = writeln!(out, "{}: {at}", track.track);
+}
+
+fn prepared(out: &mut String, report: &Report) {
+    let states = report
+        .result
+        .as_ref()
+        .and_then(|result| result["state"].as_object());
+    for (track, state) in states.into_iter().flatten() {
+        let _ = writeln!(out, "{track}: {}", state.as_str().unwrap_or_default());
+    }
+}
+
+fn handed_over(out: &mut String, report: &Report) {
+    let Some(result) = &report.result else { return };
+    match (result["from"].as_i64(), result["to"].as_i64()) {
+        (Some(from), Some(to)) if result["moved"] == true => {
+            let _ = writeln!(
+                out,
+                "Coder's ledger: {from} -> {to}; no server of before can restart from now on"
+            );
+        }
+        (Some(number), _) => {
+            let _ = writeln!(out, "Coder's ledger is at {number}, nothing to move");
+        }
+        _ => line(out, "there is no ledger of Coder's, nothing to move"),
+    }
 }
 
 fn settled(out: &mut String, report: &Report) {
@@ -355,12 +423,12 @@ fn findings(out: &mut String, findings: &[Finding]) {
         };
         let _ = writeln!(
             out,
-            "{:<8} {}  {}: {} rows of {}{}{}",
+            "{:<8} {}  {}: {} of {}{}{}",
             word,
             finding.code,
             finding.title,
-            finding.rows,
-            finding.table,
+            counted(&finding.code, finding.rows),
+            if finding.table.is_empty() { "the database" } else { &finding.table },
             finding
                 .column
                 .as_ref()
@@ -372,11 +440,32 @@ fn findings(out: &mut String, findings: &[Finding]) {
     }
 }
 
+/// Findings about the schema and the server count objects, all others rows.
+fn counted(code: &str, number: u64) -> String {
+    let schema = ["tolerated", "handover", "G016", "G018", "V001", "V002", "V003", "V007", "V013", "P013", "P014", "B003"];
+    let word = if code.starts_with('E') || schema.contains(&code) {
+        "object"
+    } else {
+        "row"
+    };
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {word}{plural}")
+}
+
+/// How many ids a line shows; JSON has all that were asked for.
+const SHOWN: usize = 10;
+
 fn samples(ids: &[String], rows: u64) -> String {
     if ids.is_empty() {
         return String::new();
     }
-    let more = if rows > ids.len() as u64 { ", …" } else { "" };
+    let hidden = rows.max(ids.len() as u64) - ids.len().min(SHOWN) as u64;
+    let more = if hidden > 0 {
+        format!(", … {hidden} more")
+    } else {
+        String::new()
+    };
+    let ids = &ids[..ids.len().min(SHOWN)];
     // Ids are data: a control character in one must not reach a terminal.
     let shown: Vec<String> = ids
         .iter()

@@ -209,6 +209,11 @@ pub fn foreign_claims(context: &Context) -> Option<String> {
     (!arms.is_empty()).then(|| arms.join(" UNION "))
 }
 
+/// The same, one row for each claim.
+pub fn every_foreign_claim(context: &Context) -> Option<String> {
+    foreign_claims(context).map(|claims| claims.replace(" UNION SELECT", " UNION ALL SELECT"))
+}
+
 /// Budgets that a virtual key or provider config refers to and somebody else claims as well: `id`.
 pub fn claimed_elsewhere(context: &Context) -> Option<String> {
     let references = references(context)?;

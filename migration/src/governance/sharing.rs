@@ -128,6 +128,20 @@ fn further_owners(context: &Context) -> Option<String> {
 /// anew; an owner that came back to a budget it has a copy of gets that copy back.
 fn stage(further: &str) -> Vec<String> {
     let table = Split::TABLE;
+    let mut statements = list();
+    statements.extend([
+        format!("DELETE FROM {table} WHERE copy IS NULL"),
+        format!(
+            "INSERT INTO {table} (original, kind, owner) SELECT budget, kind, owner FROM ({further}) further \
+             WHERE 1 = 1 ON CONFLICT (original, kind, owner) DO UPDATE SET copy = NULL, settled = 0"
+        ),
+    ]);
+    statements
+}
+
+/// Makes the list of copies where there is none.
+pub fn list() -> Vec<String> {
+    let table = Split::TABLE;
     vec![
         format!(
             "CREATE TABLE IF NOT EXISTS {table} (original varchar(255) NOT NULL, kind integer NOT NULL, \
@@ -137,11 +151,6 @@ fn stage(further: &str) -> Vec<String> {
         format!("CREATE INDEX IF NOT EXISTS {table}_copy ON {table} (copy)"),
         format!(
             "CREATE INDEX IF NOT EXISTS {table}_due ON {table} (original, kind, owner) WHERE copy IS NULL"
-        ),
-        format!("DELETE FROM {table} WHERE copy IS NULL"),
-        format!(
-            "INSERT INTO {table} (original, kind, owner) SELECT budget, kind, owner FROM ({further}) further \
-             WHERE 1 = 1 ON CONFLICT (original, kind, owner) DO UPDATE SET copy = NULL, settled = 0"
         ),
     ]
 }
@@ -189,7 +198,7 @@ pub(super) fn split_owned_twice(context: &Context) -> Option<Split> {
 }
 
 /// The columns that a copy takes over: their names, and the same as `b.name`.
-fn copied_columns(context: &Context) -> Option<(String, String)> {
+pub fn copied_columns(context: &Context) -> Option<(String, String)> {
     let dialect = context.catalog.dialect;
     let columns: Vec<String> = context
         .catalog

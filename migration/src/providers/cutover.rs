@@ -391,6 +391,26 @@ pub fn without_provider(catalog: &Catalog) -> Option<String> {
     ))
 }
 
+/// Soft-deletes the same.
+pub fn retire_lonely(catalog: &Catalog) -> Option<String> {
+    let dialect = catalog.dialect;
+    let lonely = without_provider(catalog)?;
+    let at = if catalog.has_column(MODEL_CONFIGS, "deleted_at") {
+        format!(", deleted_at = {}", dialect.now())
+    } else {
+        String::new()
+    };
+    let default = if catalog.has_column(MODEL_CONFIGS, "is_default") {
+        format!(", is_default = {}", dialect.falsehood())
+    } else {
+        String::new()
+    };
+    Some(format!(
+        "UPDATE {MODEL_CONFIGS} SET deleted = {}{at}{default} WHERE id IN ({lonely})",
+        dialect.truth()
+    ))
+}
+
 /// Copies that differ from their legacy row although neither is newer, so that nobody can say which is meant:
 /// `(table, column, query of ids)`.
 pub fn unlike(catalog: &Catalog) -> Vec<(&'static str, &'static str, String)> {

@@ -1,13 +1,16 @@
 //! The new tables and the model configs' link (`reference/coder.md` §A2, §A3); old code keeps working.
 
+use super::m20260510_000005_provider_key_contract::undo_number;
 use crate::ddl::{Type, column, foreign_key, index};
+use crate::ledger::coder;
 use crate::migration::{Context, Migration, Phase};
 use crate::plan::{Created, Loss};
 use crate::schema::Difference;
 use crate::script::Script;
 use crate::script::objects::TriggerSpec;
+use crate::track::Track;
 
-use super::{FAMILIES, MODEL_CONFIGS, PROVIDERS, TYPE, USERS, legacy, tables};
+use super::{FAMILIES, MODEL_CONFIGS, PROVIDERS, TYPE, USER_KEYS, USERS, legacy, tables};
 
 pub(super) const MIGRATION: Migration = Migration {
     version: "m20260510_000003_provider_key_expand",
@@ -28,13 +31,20 @@ const TRIGGER: TriggerSpec = TriggerSpec {
 
 fn up(context: &Context, script: &mut Script) {
     let dialect = script.dialect();
-    if context.catalog.enums.contains_key(TYPE.0) {
+    let owned = context.ledger(Track::Providers).owns();
+    if owned {
+        // The enum and the tables of providers are Coder's own 495 and 499; this step stands for 503.
+    } else if context.catalog.enums.contains_key(TYPE.0) {
         // An early version had two labels, and the copy needs all families.
         script.widen_enum(TYPE.0, &FAMILIES);
     } else {
         script.create_enum(TYPE.0, &TYPE.1);
     }
-    script.ensure_tables(MIGRATION.version, &tables::new(dialect), |_, _, _| {});
+    let mut new = tables::new(dialect);
+    if owned {
+        new.retain(|table| table.name == USER_KEYS);
+    }
+    script.ensure_tables(MIGRATION.version, &new, |_, _, _| {});
     let link = foreign_key(
         "chat_model_configs_ai_provider_id_fkey",
         "ai_provider_id",
@@ -64,8 +74,9 @@ fn up(context: &Context, script: &mut Script) {
     );
 }
 
-fn down(_context: &Context, created: &Created, script: &mut Script) {
+fn down(context: &Context, created: &Created, script: &mut Script) {
     script.undo(created);
+    undo_number(context, coder::EXPANDED, script);
 }
 
 fn losses(context: &Context, created: &Created) -> Vec<Loss> {

@@ -2,11 +2,14 @@
 //! Ciphertext and key ids are moved as the bytes they are. The legacy rows stay, and stay the truth.
 
 use crate::dialect::Dialect;
+use crate::ledger::coder;
 use crate::migration::{Context, Migration, NameConflicts, Phase};
 use crate::plan::{Backfill, Blocks, Created, Loss};
 use crate::script::{Script, remembered};
+use crate::track::Track;
 
 use super::cutover::{self, Close};
+use super::m20260510_000005_provider_key_contract::undo_number;
 use super::{
     CHAT_PROVIDERS, CHAT_USER_KEYS, FAMILIES, MODEL_CONFIGS, PROVIDER_KEYS, PROVIDERS, TYPE,
     USER_KEYS, has_legacy, legacy, text,
@@ -28,7 +31,9 @@ fn up(context: &Context, script: &mut Script) {
     let dialect = script.dialect();
     let conflicts = context.name_conflicts;
     // Expand widens it, but not where the tables were there before and expand was adopted.
-    script.widen_enum(TYPE.0, &FAMILIES);
+    if !context.ledger(Track::Providers).owns() {
+        script.widen_enum(TYPE.0, &FAMILIES);
+    }
     remember(context, script);
     retire(context, script);
     for step in [
@@ -89,6 +94,9 @@ fn up(context: &Context, script: &mut Script) {
             "SELECT count(*) AS number FROM {MODEL_CONFIGS} c JOIN {CHAT_PROVIDERS} p ON p.provider = c.provider"
         ),
     });
+    if context.ledger(Track::Providers).owns() {
+        script.tell_coder();
+    }
 }
 
 /// What this step inserts and changes, noted before it does: a gateway may have copied some of it, and new code works beside.
@@ -241,6 +249,7 @@ fn down(context: &Context, _created: &Created, script: &mut Script) {
         );
     }
     script.forget(&legacy::NOTED);
+    undo_number(context, coder::COPIED, script);
 }
 
 fn losses(context: &Context, _created: &Created) -> Vec<Loss> {

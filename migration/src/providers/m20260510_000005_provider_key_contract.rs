@@ -1,9 +1,12 @@
 //! Catches up with what old code wrote since the copy, then drops the legacy tables (`reference/coder.md` §A3, 505).
 
-use crate::ddl::CheckSpec;
-use crate::migration::{Context, Migration, Phase};
+use crate::ddl::{CheckSpec, foreign_key};
+use crate::dialect::Dialect;
+use crate::ledger::coder;
+use crate::migration::{Context, Migration, OrphanedModels, Phase};
 use crate::plan::{Blocks, Created, Loss};
 use crate::script::Script;
+use crate::track::Track;
 
 use super::m20260510_000004_provider_key_backfill::{close, retire};
 use super::{
@@ -23,12 +26,14 @@ pub(super) const MIGRATION: Migration = Migration {
 fn check() -> CheckSpec {
     CheckSpec {
         name: "chat_model_configs_ai_provider_required_when_active".to_owned(),
-        expression: "deleted OR ai_provider_id IS NOT NULL".to_owned(),
+        expression: "deleted = true OR ai_provider_id IS NOT NULL".to_owned(),
     }
 }
 
 fn up(context: &Context, script: &mut Script) {
     let catalog = &context.catalog;
+    let number = context.ledger(Track::Providers).number();
+    let legacy = has_legacy(catalog);
     if has_legacy(catalog) {
         script.lock_tables(&[CHAT_PROVIDERS, CHAT_USER_KEYS, MODEL_CONFIGS]);
         script.lock_writers(&[PROVIDERS, PROVIDER_KEYS, USER_KEYS]);
@@ -45,6 +50,16 @@ fn up(context: &Context, script: &mut Script) {
             close(script, &step, Blocks::Everyone);
         }
     }
+    if context.orphaned_models == OrphanedModels::Retire
+        && let Some(retire) = cutover::retire_lonely(catalog)
+    {
+        script.execute(
+            MODEL_CONFIGS,
+            retire,
+            "active model configs without a provider are soft-deleted",
+            Blocks::Rows,
+        );
+    }
     if let Some(lonely) = cutover::without_provider(catalog) {
         script.guard("P003", MODEL_CONFIGS, lonely);
     }
@@ -53,6 +68,10 @@ fn up(context: &Context, script: &mut Script) {
     script.add_check_for_new_rows(MODEL_CONFIGS, &check());
     script.drop_table(CHAT_USER_KEYS);
     script.drop_table(CHAT_PROVIDERS);
+    if legacy && let Some(number) = number.filter(|number| *number < coder::FINISHED) {
+        script.move_ledger(number, coder::FINISHED);
+        script.tell_coder();
+    }
     script.add_check(MODEL_CONFIGS, &check());
 }
 
@@ -80,6 +99,41 @@ fn down(context: &Context, created: &Created, script: &mut Script) {
         "users' keys for these providers",
         Blocks::Writers,
     );
+    restore_cut_key(created, script);
+    undo_number(context, coder::FINISHED, script);
+}
+
+/// Before 474 a model config went with its provider, and had none without one: what has come since gets a disabled one, as
+/// upstream's own way back makes it.
+fn restore_cut_key(created: &Created, script: &mut Script) {
+    let name = "chat_model_configs_provider_fkey";
+    let cut = created
+        .cut_keys
+        .iter()
+        .any(|key| *key == format!("{MODEL_CONFIGS}.{name}"));
+    if !cut || script.dialect() != Dialect::Postgres {
+        return;
+    }
+    script.execute(
+        CHAT_PROVIDERS,
+        format!(
+            "INSERT INTO {CHAT_PROVIDERS} (provider, enabled) SELECT DISTINCT c.provider, false FROM {MODEL_CONFIGS} c \
+             WHERE NOT EXISTS (SELECT 1 FROM {CHAT_PROVIDERS} p WHERE p.provider = c.provider)"
+        ),
+        "model configs without a chat provider get a disabled one",
+        Blocks::Writers,
+    );
+    script.add_foreign_key(
+        MODEL_CONFIGS,
+        &foreign_key(name, "provider", CHAT_PROVIDERS, "provider").cascade(),
+    );
+}
+
+/// The ledger goes back with the step that its number stands for.
+pub(super) fn undo_number(context: &Context, stands_for: i64, script: &mut Script) {
+    if context.ledger(Track::Providers).number() == Some(stands_for) {
+        script.move_ledger(stands_for, stands_for - 1);
+    }
 }
 
 fn losses(context: &Context, _created: &Created) -> Vec<Loss> {

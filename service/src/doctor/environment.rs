@@ -1,6 +1,7 @@
 //! What around a database would stop a command half-way, or make it lose what it cannot see: policies that hide rows, rights,
 //! event triggers, publications, and tables that are somewhere else than where they are looked for.
 
+pub(crate) mod ledger;
 mod needs;
 mod own;
 mod place;
@@ -61,6 +62,48 @@ pub(super) const TROUBLES: &[Trouble] = &[
         effect: "a rebuild by rename left it; the rows have their parents, but nothing keeps them so, and their next write may fail",
         resolve: "`tollgate migrate up` repairs it where a step rebuilds the table, `tollgate schema repair` elsewhere; delete no row",
     },
+    Trouble {
+        code: "E006",
+        severity: Severity::Blocking,
+        title: "the gateway's ledger records a migration whose work is not there",
+        effect: "what the gateway believes and what the schema is are two things; nothing can be built on either",
+        resolve: "bring the schema to what the ledger says, with the gateway's own means or from a backup",
+    },
+    Trouble {
+        code: "E007",
+        severity: Severity::Blocking,
+        title: "the ledger that is here is not one of this track's gateway",
+        effect: "the tables would stand in another product's database, and its next migration may meet them",
+        resolve: "name the right database, schema or --track; an embedding program keeps its own ledger in a schema of its own",
+    },
+    Trouble {
+        code: "E008",
+        severity: Severity::Warning,
+        title: "an earlier Tollgate made what is the gateway's own to make",
+        effect: "the gateway's migration will find it in another shape, or fail on it at its next boot",
+        resolve: "`tollgate schema repair` drops it where it is empty",
+    },
+    Trouble {
+        code: "P013",
+        severity: Severity::Blocking,
+        title: "Coder stands before migration 502: the cutover cannot be done in its stead",
+        effect: "2.32 (462) and 2.33 (483) go through the whole cutover in one boot of 2.34 (509), and tables made before would stop that boot",
+        resolve: "before that boot: `tollgate snapshot`, then `tollgate migrate prepare` with every server stopped; after it: `tollgate migrate prepare --finish`, `tollgate verify --snapshot`",
+    },
+    Trouble {
+        code: "P014",
+        severity: Severity::Blocking,
+        title: "Coder's ledger is past what this Tollgate knows (532)",
+        effect: "what a later migration changed would be written as if it had not",
+        resolve: "use a newer Tollgate; reading works",
+    },
+    Trouble {
+        code: "B003",
+        severity: Severity::Blocking,
+        title: "Molecule is past the feature: its own migration has dropped the column of billing modes",
+        effect: "a column that nobody reads would only mislead",
+        resolve: "nothing to do: modes are derived from the provider now",
+    },
 ];
 
 pub(super) fn finding(code: &str, table: &str, what: Vec<String>) -> Finding {
@@ -112,6 +155,7 @@ pub(crate) fn tables(track: Track, dialect: Dialect) -> Vec<String> {
         .collect();
     names.extend(track.reads().iter().map(|&name| name.to_owned()));
     names.insert("migrations".to_owned());
+    names.insert("schema_migrations".to_owned());
     names.insert(track.history_table());
     names.into_iter().collect()
 }
@@ -149,7 +193,8 @@ pub(crate) async fn examine(
     live: &Context,
     plans: &[Plan],
 ) -> Result<Vec<Finding>> {
-    let mut found = own::squatters(track, &live.catalog);
+    let mut found = ledger::examine(track, live);
+    found.extend(own::squatters(track, &live.catalog));
     found.extend(lost_parents(track, &live.catalog));
     if connection.dialect() == Dialect::Sqlite {
         return Ok(found);
@@ -171,6 +216,39 @@ pub(crate) async fn examine(
             .map_err(Error::database("ask for publications"))?,
     );
     Ok(found)
+}
+
+/// Refuses where no row of a track's may be written: its ledger forbids it, or the database is past what is known.
+///
+/// # Errors
+/// [`Error::Refused`] with what forbids it.
+pub(crate) async fn refuse_unknown(connection: &Connection, track: Track) -> Result<()> {
+    let live = Context::read(connection)
+        .await
+        .map_err(Error::database("read the catalog"))?;
+    let mut found = ledger::examine(track, &live);
+    // What Coder does at its cutover does not concern rows that are as they were.
+    found.retain(|finding| finding.severity == Severity::Blocking && finding.code != "P013");
+    if found.is_empty() {
+        return Ok(());
+    }
+    if found.iter().any(|finding| finding.code == "G016") {
+        let sign: Vec<String> = found.iter().flat_map(|finding| finding.sample_ids.clone()).collect();
+        let version = live
+            .ledger(track)
+            .words()
+            .map_or_else(String::new, |version| format!(" ({} {version})", track.gateway()));
+        return Err(Error::Refused {
+            code: "past_known",
+            message: format!(
+                "the database is past what this version knows{version}: {} is there",
+                sign.join(", ")
+            ),
+            hint: "use a newer Tollgate; nothing was changed".to_owned(),
+            findings: found,
+        });
+    }
+    Err(super::refusal(found))
 }
 
 /// Foreign keys of the track's tables to tables that are gone.

@@ -4,9 +4,9 @@ use tollgate_migration::governance::adoption;
 use tollgate_migration::governance::mcp::{self, Kind};
 use tollgate_migration::governance::owners::{self, Legacy, Owner};
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
-use tollgate_migration::{Context, Dialect};
+use tollgate_migration::{Context, Dialect, Track};
 
-use super::{Facts, Hazard, Queries};
+use super::{Facts, Hazard, Queries, boots};
 use crate::reconcile::credentials::Present;
 use crate::report::Severity;
 
@@ -201,11 +201,60 @@ pub(super) const HAZARDS: &[Hazard] = &[
         resolve: "delete all but the newest of each binding",
         concerns: &["mcp_credentials"],
         queries: |context, _| {
+            // The gateway's own migrations build these indexes, or do not.
+            if context.ledger(Track::Governance).owns() {
+                return Vec::new();
+            }
             Kind::BOTH
                 .into_iter()
                 .filter_map(|kind| Some((kind.credentials(), mcp::doubled(context, kind)?)))
                 .collect()
         },
+    },
+    Hazard {
+        code: "G021",
+        severity: Severity::Warning,
+        title: "a budget that teams, customers, providers or model configs share",
+        effect: "the gateway's own migration stops on it (1.5.0 for two teams, 1.5.9 for the others), or leaves it two owners",
+        resolve: "`tollgate migrate prepare --shared-budgets clone`, with every gateway stopped",
+        concerns: DRIFT,
+        queries: boots::shared_without_a_key,
+    },
+    Hazard {
+        code: "G022",
+        severity: Severity::Warning,
+        title: "team names on which the gateway's boot stops when they become unique",
+        effect: "on SQLite the jump from 1.4 fails; on PostgreSQL the gateway renames by the first 8 characters of the id, and panics on a shorter one or collides on equal ones",
+        resolve: "rename the teams in the gateway before",
+        concerns: DRIFT,
+        queries: boots::team_names,
+    },
+    Hazard {
+        code: "G023",
+        severity: Severity::Warning,
+        title: "a virtual key with two configs of one provider",
+        effect: "at 1.5.9 they become one, their budgets add up and one rate limit is orphaned",
+        resolve: "merge them in the gateway before",
+        concerns: DRIFT,
+        queries: boots::twin_configs,
+    },
+    Hazard {
+        code: "G024",
+        severity: Severity::Warning,
+        title: "OAuth rows on which the merge of 2.0 stops",
+        effect: "two clients on one OAuth config, a second token of one binding, or a token without mode: that boot stops",
+        resolve: "give each client a config of its own, and delete the older token, before 2.0",
+        concerns: DRIFT,
+        queries: boots::unmergeable,
+    },
+    Hazard {
+        code: "G025",
+        severity: Severity::Warning,
+        title: "a column that the boots of 1.5.3 to 1.5.8 drop is gone already",
+        effect: "on PostgreSQL each of these boots fails; 1.5.9 and later pass",
+        resolve: "`tollgate schema repair` adds it again",
+        concerns: DRIFT,
+        queries: boots::missing_flags,
     },
 ];
 

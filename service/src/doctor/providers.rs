@@ -40,7 +40,7 @@ pub(super) const HAZARDS: &[Hazard] = &[
         severity: Severity::Blocking,
         title: "an active model config whose provider has no row",
         effect: "it can be linked to nothing, and the check on active model configs would fail",
-        resolve: "delete the model config in the gateway, or create its provider again",
+        resolve: "--orphaned-models retire soft-deletes it; or create its provider again in the gateway",
         concerns: &[CONTRACT],
         queries: lonely,
     },

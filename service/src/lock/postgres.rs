@@ -21,12 +21,28 @@ const WORK: i32 = 0x576f_726b;
 /// The key that every Bifrost takes before it migrates, in its own source.
 const BIFROST: i64 = 1_000_001;
 
+/// The key that every Coder takes before it migrates, in its own source.
+const CODER: i64 = 1_037_453_835_920_848_937;
+
+/// The keys of the gateways of tracks, with their names.
+fn gateways(tracks: &[Track]) -> Vec<(&'static str, i64)> {
+    tracks
+        .iter()
+        .filter_map(|track| match track {
+            Track::Governance => Some(("Bifrost", BIFROST)),
+            Track::Providers => Some(("Coder", CODER)),
+            // Molecule's runner takes no lock.
+            Track::Billing => None,
+        })
+        .collect()
+}
+
 /// A held lock.
 pub(crate) struct PostgresLock {
     work: Arc<Work>,
     wait: Duration,
-    /// The gateway's own key, where the run keeps gateways waiting.
-    gateway: Option<i64>,
+    /// The gateways' own keys, where the run keeps gateways waiting.
+    gateways: Vec<(&'static str, i64)>,
     tracks: Vec<Track>,
 }
 
@@ -130,8 +146,11 @@ impl PostgresLock {
         nothing_under_way(&server, &tracks, &keys, &mut poll, stop).await?;
         let lock = Self {
             wait: session.wait_lock,
-            gateway: (gateway == Gateway::Waits && tracks.contains(&Track::Governance))
-                .then_some(BIFROST),
+            gateways: if gateway == Gateway::Waits {
+                gateways(&tracks)
+            } else {
+                Vec::new()
+            },
             tracks,
             work: Arc::new(Work {
                 keys,
@@ -155,9 +174,9 @@ impl PostgresLock {
     }
 
     pub(super) async fn keep_gateway_out(&self, stop: &Stop) -> Result<()> {
-        let Some(gateway) = self.gateway else {
+        if self.gateways.is_empty() {
             return Ok(());
-        };
+        }
         let server = &self.work.lock;
         let mut poll = Poll::new(self.wait);
         loop {
@@ -165,17 +184,23 @@ impl PostgresLock {
             let tried = async {
                 crate::fault::statement()?;
                 server.simple("SAVEPOINT gateway").await?;
-                server
-                    .one(&query(format!(
-                        "SELECT pg_try_advisory_xact_lock({gateway}) AS held"
-                    )))
-                    .await?
-                    .map_or(Ok(false), |row| row.try_get("", "held"))
+                for &(name, key) in &self.gateways {
+                    let held: bool = server
+                        .one(&query(format!(
+                            "SELECT pg_try_advisory_xact_lock({key}) AS held"
+                        )))
+                        .await?
+                        .map_or(Ok(false), |row| row.try_get("", "held"))?;
+                    if !held {
+                        return Ok(Some((name, key)));
+                    }
+                }
+                Ok(None)
             };
-            if tried.await.map_err(|error| self.lost(&error))? {
+            let Some((name, key)) = tried.await.map_err(|error| self.lost(&error))? else {
                 return Ok(());
-            }
-            let holder = holder(server, (gateway >> 32, gateway & 0xffff_ffff), 1)
+            };
+            let holder = holder(server, (key >> 32, key & 0xffff_ffff), 1)
                 .await
                 .map_err(|error| self.lost(&error))?;
             self.let_gateway_in().await?;
@@ -183,7 +208,7 @@ impl PostgresLock {
                 return Err(Error::Locked {
                     track: self.tracks.first().copied().unwrap_or(Track::Governance),
                     holder: format!(
-                        "a Bifrost that is migrating the database itself ({})",
+                        "a {name} that is migrating the database itself ({})",
                         holder.unwrap_or_else(|| "it has just ended".to_owned())
                     ),
                 });
@@ -192,7 +217,7 @@ impl PostgresLock {
     }
 
     pub(super) async fn let_gateway_in(&self) -> Result<()> {
-        if self.gateway.is_none() {
+        if self.gateways.is_empty() {
             return Ok(());
         }
         self.work

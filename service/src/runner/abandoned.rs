@@ -2,7 +2,7 @@
 //! of the step is gone.
 
 use tollgate_migration::golden::golden;
-use tollgate_migration::{Catalog, Dialect, Track};
+use tollgate_migration::{Catalog, Dialect, Track, Ledger};
 
 use super::checkpoint::{Direction, InProgress};
 use crate::connection::Connection;
@@ -51,7 +51,7 @@ fn half_undone(catalog: &Catalog, track: Track, history: &History) -> Option<InP
         .take_while(|migration| migration.version != version)
         .last()?;
     let entry = history.entries.get(&version)?;
-    let drift: Vec<_> = drift::examine(catalog, track, history)
+    let drift: Vec<_> = drift::examine_under(catalog, &Ledger::None, track, history)
         .into_iter()
         .filter(|drift| !drift.tolerated)
         .collect();

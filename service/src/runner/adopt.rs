@@ -9,6 +9,7 @@ use tollgate_migration::adoption;
 use tollgate_migration::plan::Blocks;
 use tollgate_migration::{Catalog, Context, Created, Track};
 
+use super::target::gateway;
 use super::{Session, context, idle, prove_writable};
 use crate::database::Access;
 use crate::doctor;
@@ -31,6 +32,7 @@ pub async fn adopt(session: &Session, dry_run: bool, stop: &Stop) -> Result<Repo
     let mut report = Report::default();
     let mut recognised = Vec::new();
     let mut new = Vec::new();
+    let mut gateways = Vec::new();
     for (track, exists) in session.tracks(&connection).await? {
         crate::doctor::environment::refuse_hidden(&connection, track).await?;
         let history = session.history(&connection, track, exists).await?;
@@ -43,15 +45,22 @@ pub async fn adopt(session: &Session, dry_run: bool, stop: &Stop) -> Result<Repo
         recognised.push(serde_json::json!({
             "track": track, "shape": shape.shape, "applied": versions(track, &shape.applied),
         }));
-        let marks = marked(track, &shape, &context);
-        report.findings.extend(tolerated(&marks));
+        let mut marks = marked(track, &shape, &context);
+        session.aim(track, &context, &mut marks)?;
+        gateways.extend(gateway(track, &context, &marks));
+        // The gateway's own tables are as its version makes them.
+        if !context.ledger(track).owns() {
+            report.findings.extend(tolerated(&marks));
+        }
         if dry_run {
             report.tracks.push(mark_report(track, &marks));
         } else {
             new.push(track);
         }
     }
-    report.result = Some(serde_json::json!({ "dry_run": dry_run, "recognised": recognised }));
+    report.result = Some(serde_json::json!({
+        "dry_run": dry_run, "recognised": recognised, "gateways": gateways,
+    }));
     if !new.is_empty() {
         prove_writable(session, &connection).await?;
         let (lock, connection) =
@@ -120,6 +129,7 @@ fn marked(track: Track, shape: &adoption::Recognised, context: &Context) -> Hist
             .map(|version| (version.to_owned(), entry(version)))
             .collect(),
         in_progress: None,
+        target: None,
     };
     let current = history.current(track);
     if let Some(entry) = current.and_then(|version| history.entries.get_mut(&version)) {
@@ -227,7 +237,8 @@ pub(super) async fn mark(
     ensure_history(&transaction, &context, track)
         .await
         .map_err(doing())?;
-    let marks = marked(track, &shape, &context);
+    let mut marks = marked(track, &shape, &context);
+    session.aim(track, &context, &mut marks)?;
     for entry in marks.entries.values() {
         history::record(&transaction, session.dialect(), track, entry)
             .await

@@ -112,7 +112,14 @@ impl Applier<'_> {
     async fn plan<C: ConnectionTrait>(&self, connection: &C, course: &Course<'_>) -> Result<Plan> {
         let context = up::live(connection, course.history, self.options).await?;
         Ok(match course.direction {
-            Direction::Up => course.migration.plan_up(&context).0,
+            Direction::Up => {
+                let mut plan = course.migration.plan_up(&context).0;
+                // A hand-over says what the ledger will be; everything else leaves it as it is.
+                if plan.created.ledger.is_none() {
+                    plan.created.ledger = context.ledger(self.track).newest();
+                }
+                plan
+            }
             Direction::Down => course.migration.plan_down(&context, &course.created()).0,
         })
     }

@@ -10,7 +10,7 @@ use super::apply::{Applier, Course};
 use super::checkpoint::Direction;
 use super::patience::Patience;
 use super::up::{self, read_again};
-use super::{Session, context, find, idle, pending, pending_report, prove_writable};
+use super::{Session, context, moved, find, idle, pending, pending_report, prove_writable};
 use crate::database::Access;
 use crate::doctor::{self, Samples};
 use crate::error::{Error, Result};
@@ -176,6 +176,15 @@ async fn locked(
             ),
         ));
     }
+    let live = context(connection, &history).await?;
+    session.aim(track, &live, &mut history)?;
+    for step in &steps {
+        if let Some(entry) = history.entries.get(step.version)
+            && let Some(now) = moved::since(connection, track, &live, entry).await?
+        {
+            return Err(refusal(track, step, entry, &now));
+        }
+    }
     let losses = losses(connection, &history, &steps).await?;
     if !losses.is_empty() && !options.allow_data_loss {
         return Err(Error::Refused {
@@ -242,15 +251,48 @@ async fn locked(
         if outcome.is_err() {
             break;
         }
+        let target = history.target.take();
         history = History::read(connection, dialect, track)
             .await
             .map_err(Error::database("read the history"))?;
+        history.target = target;
     }
     entry.to = history.current(track);
     entry.pending = pending_report(&pending(track, &history));
     report.tracks.push(entry);
     report.changes.extend(super::up::updates(&changes));
     outcome
+}
+
+/// Going down behind a gateway's back would take away what it stands on.
+fn refusal(track: Track, step: &Migration, entry: &Entry, now: &str) -> Error {
+    let created = &entry.created;
+    let mut what: Vec<String> = [&created.tables, &created.columns, &created.indexes]
+        .into_iter()
+        .flatten()
+        .cloned()
+        .collect();
+    what.extend(
+        created
+            .dropped
+            .iter()
+            .map(|dropped| format!("{} (which is back then)", dropped.table)),
+    );
+    what.truncate(6);
+    let breaks = if what.is_empty() {
+        "what it has read since".to_owned()
+    } else {
+        what.join(", ")
+    };
+    Error::refused(
+        "ledger_moved",
+        format!(
+            "{} has migrated to {now} since {} was applied; undoing it would break what the gateway relies on: {breaks}",
+            track.gateway(),
+            step.version
+        ),
+        "go back to the gateway version of then first, with its own means or a backup; nothing was changed",
+    )
 }
 
 /// What the steps together would lose, each loss once.

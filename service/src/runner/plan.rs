@@ -7,6 +7,7 @@ use tollgate_migration::{Migration, Phase, Track};
 
 use super::adopt::recognised_history;
 use super::place::at;
+use super::target::{gateway, waiting};
 use super::up::{Options, live, selected, unadopted};
 use super::{Session, idle, pending_report};
 use crate::database::Access;
@@ -63,7 +64,10 @@ pub async fn plan(session: &Session, options: &Options) -> Result<Report> {
     let tracks = session.tracks(&connection).await?;
     let names: Vec<Track> = tracks.iter().map(|(track, _)| *track).collect();
     let mut report = Report::default();
+    session.check_target(&names)?;
     let mut planned = Vec::new();
+    let mut gateways = Vec::new();
+    let mut left = Vec::new();
     for (track, exists) in tracks {
         environment::refuse_hidden(&connection, track).await?;
         let mut history = session.history(&connection, track, exists).await?;
@@ -75,6 +79,9 @@ pub async fn plan(session: &Session, options: &Options) -> Result<Report> {
             history = recognised_history(track, &context)?;
             context.history = history.created();
         }
+        session.aim(track, &context, &mut history)?;
+        gateways.extend(gateway(track, &context, &history));
+        left.extend(waiting(track, &history));
         let mut stored = 0;
         for table in track
             .marks()
@@ -113,7 +120,7 @@ pub async fn plan(session: &Session, options: &Options) -> Result<Report> {
     }
     report.result = Some(at(
         session.place(&connection).await?,
-        serde_json::json!({ "migrations": planned }),
+        serde_json::json!({ "migrations": planned, "gateways": gateways, "waiting": left }),
     ));
     Ok(report)
 }

@@ -9,6 +9,7 @@ use tollgate_migration::migration::slug_of;
 
 use super::checkpoint::{Direction, InProgress};
 use super::place::at;
+use super::target::{gateway, waiting};
 use super::{Session, context, idle};
 
 /// A step that has begun and not ended. What the schema lacks or has beyond the step before is its work, and no drift.
@@ -55,17 +56,25 @@ pub async fn status(session: &Session) -> Result<Report> {
     let mut report = Report::default();
     let mut found = Vec::new();
     let mut begun = Vec::new();
-    for (track, exists) in session.tracks(&connection).await? {
-        let history = session.history(&connection, track, exists).await?;
+    let mut gateways = Vec::new();
+    let mut left = Vec::new();
+    let tracks = session.tracks(&connection).await?;
+    let names: Vec<Track> = tracks.iter().map(|(track, _)| *track).collect();
+    session.check_target(&names)?;
+    for (track, exists) in tracks {
+        let mut history = session.history(&connection, track, exists).await?;
+        let live = context(&connection, &history).await?;
+        session.aim(track, &live, &mut history)?;
+        gateways.extend(gateway(track, &live, &history));
+        left.extend(waiting(track, &history));
         if let Some(step) = &history.in_progress {
             report.findings.push(unfinished(track, step));
             begun.push(serde_json::json!({
                 "track": track, "version": step.version, "direction": step.direction,
             }));
         } else if exists {
-            let live = context(&connection, &history).await?;
             found.extend(
-                drift::examine(&live.catalog, track, &history)
+                drift::examine(&live, track, &history)
                     .into_iter()
                     .filter(|drift| !drift.tolerated),
             );
@@ -88,7 +97,9 @@ pub async fn status(session: &Session) -> Result<Report> {
     }
     report.result = Some(at(
         session.place(&connection).await?,
-        serde_json::json!({ "drift": found, "in_progress": begun }),
+        serde_json::json!({
+            "drift": found, "in_progress": begun, "gateways": gateways, "waiting": left,
+        }),
     ));
     Ok(report)
 }

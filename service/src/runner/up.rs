@@ -7,9 +7,11 @@ use crate::connection::Connection;
 use chrono::Utc;
 use sea_orm::ConnectionTrait;
 use tollgate_migration::governance::BUDGETS;
+use tollgate_migration::ledger::{MIGRATIONS, SCHEMA_MIGRATIONS};
 use tollgate_migration::plan::Split;
 use tollgate_migration::{
-    Context, Dialect, GarbledModes, Migration, NameConflicts, Phase, SharedBudgets, Track,
+    Context, Dialect, GarbledModes, Migration, NameConflicts, OrphanedModels, Phase, SharedBudgets,
+    Track,
 };
 
 use super::adopt::{ensure_history, mark, recognise, recognised_history};
@@ -17,16 +19,18 @@ use super::apply::{Applier, Changes, Course};
 use super::checkpoint::Direction;
 use super::patience::Patience;
 use super::place::at;
+use super::target::gateway;
 use super::{
     Session, abandoned, backup, context, find, idle, pending, pending_report, prove_writable,
 };
-use crate::database::Access;
+use crate::database::{Access, existing};
 use crate::doctor::{self, Samples, environment};
 use crate::error::{Error, Result};
 use crate::history::History;
 use crate::lock::{Gateway, Lock};
 use crate::observer::Observer;
-use crate::report::{Change, Finding, Outcome, Report, TrackReport};
+use crate::prepare::remembered;
+use crate::report::{Change, Finding, Outcome, Report, Severity, TrackReport};
 use crate::stop::Stop;
 
 /// What the operator chose.
@@ -44,6 +48,8 @@ pub struct Options {
     pub garbled_modes: GarbledModes,
     /// What happens to AI providers that hold the name of a migrated one.
     pub name_conflicts: NameConflicts,
+    /// What happens to active model configs whose provider has no row.
+    pub orphaned_models: OrphanedModels,
     /// Whether it is accepted that policy flags of chat providers go.
     pub accept_policy_change: bool,
     /// SQLite: write a copy of the database here before anything changes.
@@ -86,6 +92,65 @@ pub(super) fn selected(
         }
     }
     Ok(selected)
+}
+
+/// What `migrate prepare` remembered is put back by every `up`, also where no step is pending.
+async fn finish(
+    session: &Session,
+    connection: Connection,
+    live: &Context,
+    tracks: &[Track],
+    started: chrono::DateTime<Utc>,
+    stop: &Stop,
+    report: &mut Report,
+) -> Result<()> {
+    if !tracks.contains(&Track::Governance) || !live.catalog.has_table(remembered::TABLE) {
+        return Ok(());
+    }
+    prove_writable(session, &connection).await?;
+    let (lock, connection) =
+        Lock::take(session, connection, &[Track::Governance], Gateway::Boots, stop).await?;
+    let outcome = put_back(&connection, report).await;
+    if !report.changes.is_empty() {
+        session
+            .record_run(&connection, "migrate up", started, "done", report)
+            .await;
+    }
+    lock.release().await;
+    outcome
+}
+
+async fn put_back(connection: &Connection, report: &mut Report) -> Result<()> {
+    let live = context(connection, &History::default()).await?;
+    if crate::prepare::clones::is_legacy(&live) {
+        return Ok(());
+    }
+    let finished = remembered::finish(connection, &live)
+        .await
+        .map_err(Error::database("put back calendar flags"))?;
+    report.changes.extend(finished.changes);
+    report.findings.extend(finished.without_a_place);
+    Ok(())
+}
+
+/// Whether a table is there that a gateway keeps its record in.
+async fn has_ledger(connection: &Connection, dialect: Dialect) -> Result<bool> {
+    let names = [MIGRATIONS, SCHEMA_MIGRATIONS].map(str::to_owned);
+    existing(connection, dialect, &names)
+        .await
+        .map(|found| !found.is_empty())
+        .map_err(Error::database("look for the gateway's ledger"))
+}
+
+/// A ledger that forbids writing does so when nothing is pending, too.
+fn refuse(track: Track, live: &Context) -> Result<()> {
+    let mut found = environment::ledger::examine(track, live);
+    found.retain(|finding| finding.severity == Severity::Blocking);
+    if found.is_empty() {
+        Ok(())
+    } else {
+        Err(doctor::refusal(found))
+    }
 }
 
 /// A track that is about to change.
@@ -143,16 +208,41 @@ async fn run(
     let tracks = session.tracks(&connection).await?;
     report.result = Some(session.place(&connection).await?);
     let names: Vec<Track> = tracks.iter().map(|(track, _)| *track).collect();
+    session.check_target(&names)?;
     let mut waiting = Vec::new();
+    // A ledger may forbid what is pending, and what it says decides how far this goes; without one there is nothing to read.
+    let owned = has_ledger(&connection, session.dialect()).await?;
+    let live = if owned || session.target.is_some() {
+        Some(context(&connection, &History::default()).await?)
+    } else {
+        None
+    };
+    let mut gateways = Vec::new();
+    let mut left = Vec::new();
     for (track, exists) in tracks {
-        let history = session.history(&connection, track, exists).await?;
+        let mut history = session.history(&connection, track, exists).await?;
+        if let Some(live) = &live {
+            session.aim(track, live, &mut history)?;
+            refuse(track, live)?;
+            gateways.extend(gateway(track, live, &history));
+            left.extend(super::target::waiting(track, &history));
+        }
         if selected(&names, track, &history, options)?.is_empty() {
             report.tracks.push(idle(track, &history));
         } else {
             waiting.push(track);
         }
     }
+    if let Some(place) = report.result.take() {
+        report.result = Some(at(
+            place,
+            serde_json::json!({ "gateways": gateways, "waiting": left }),
+        ));
+    }
     if waiting.is_empty() {
+        if let Some(live) = &live {
+            finish(session, connection, live, &names, started, stop, report).await?;
+        }
         return Ok(());
     }
     prove_writable(session, &connection).await?;
@@ -168,7 +258,10 @@ async fn run(
         stop,
         lock: &lock,
     };
-    let outcome = locked.run(&waiting, report, &mut in_full).await;
+    let mut outcome = locked.run(&waiting, report, &mut in_full).await;
+    if outcome.is_ok() && names.contains(&Track::Governance) {
+        outcome = put_back(&connection, report).await;
+    }
     // A step of several transactions may have committed some before it failed.
     let wrote =
         !report.changes.is_empty() || report.tracks.iter().any(|track| !track.applied.is_empty());
@@ -245,6 +338,7 @@ impl Locked<'_> {
         let from = history.current(track);
         let mut adopt = false;
         let mut live = live(self.connection, &history, self.options).await?;
+        refuse(track, &live)?;
         if history.entries.is_empty() && track.is_carried_by(&live.catalog) {
             if !self.options.adopt {
                 return Err(unadopted(track, &live));
@@ -254,6 +348,7 @@ impl Locked<'_> {
             live.history = history.created();
             adopt = true;
         }
+        self.session.aim(track, &live, &mut history)?;
         let selected = selected(self.names, track, &history, self.options)?;
         let found =
             doctor::examine(self.connection, &live, track, &selected, Samples::default()).await?;
@@ -299,7 +394,9 @@ impl Locked<'_> {
         };
         if item.adopt {
             mark(self.session, self.connection, item.track).await?;
+            let target = item.history.target.take();
             item.history = read_again(self.session, self.connection, item.track).await?;
+            item.history.target = target;
         }
         let outcome = apply_all(&applier, item, &mut entry).await;
         entry.to = item.history.current(item.track);
@@ -322,9 +419,11 @@ async fn apply_all(applier: &Applier<'_>, item: &mut Work, entry: &mut TrackRepo
         applier.stop.check()?;
         let course = Course::new(Direction::Up, migration, &item.history);
         entry.applied.push(applier.run(course).await?);
+        let target = item.history.target.take();
         item.history = History::read(applier.connection, applier.dialect, item.track)
             .await
             .map_err(Error::database("read the history"))?;
+        item.history.target = target;
     }
     Ok(())
 }
@@ -354,7 +453,7 @@ async fn clones(
             let kind = row.try_get::<i32>("", "kind").unwrap_or_default();
             serde_json::json!({
                 "original": text(row, "original"), "owner": text(row, "owner"), "copy": text(row, "copy"),
-                "kind": if kind == 0 { "virtual_key" } else { "provider_config" },
+                "kind": crate::prepare::clones::word(kind),
             })
         })
         .collect()
@@ -404,6 +503,7 @@ pub(super) async fn live<C: ConnectionTrait>(
     context.shared_budgets = options.shared_budgets;
     context.garbled_modes = options.garbled_modes;
     context.name_conflicts = options.name_conflicts;
+    context.orphaned_models = options.orphaned_models;
     context.accept_policy_change = options.accept_policy_change;
     Ok(context)
 }

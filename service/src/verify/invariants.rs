@@ -126,7 +126,7 @@ fn schema(track: Track, live: &Context, history: &History, names: &[String]) -> 
             }
         }
     }
-    for drift in drift::examine(&live.catalog, track, history) {
+    for drift in drift::examine(live, track, history) {
         if drift.tolerated {
             continue;
         }

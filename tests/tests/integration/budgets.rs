@@ -609,8 +609,8 @@ async fn concurrent_writers_add_up_exactly(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
 ) {
     let (writers, costs) = match backend {
-        Backend::Sqlite => (8, 10_000),
-        Backend::Postgres => (64, 10_000),
+        Backend::Sqlite => (8, 2_000 * crate::scale() as usize),
+        Backend::Postgres => (64, 2_000 * crate::scale() as usize),
     };
     let database = migrated(backend).await;
     let mut rows = String::new();

@@ -102,7 +102,7 @@ async fn every_command_refuses(track: Track, table: &str, rule: &str) {
     for command in commands(track, file.to_str().unwrap()) {
         let words = [&["--track", track.name()], &command[..]].concat();
         let (code, json) = tollgate().on(&role.url).json(&words);
-        if track == Track::Billing && command[..2] == ["migrate", "up"] {
+        if track == Track::Billing && command.starts_with(&["migrate", "up"]) {
             // Nothing is pending, and nothing is read.
             assert_eq!(code, 0, "{words:?}: {json:#}");
             continue;

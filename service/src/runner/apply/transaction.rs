@@ -287,7 +287,11 @@ impl Applier<'_> {
                 let entry = Entry {
                     version: version.to_owned(),
                     applied_at: Utc::now().timestamp(),
-                    origin: Origin::Tollgate,
+                    origin: if ending.created.gateway {
+                        Origin::Gateway
+                    } else {
+                        Origin::Tollgate
+                    },
                     created: ending.created.clone(),
                     duration_ms: millis(ending.begun.elapsed()),
                     rows: i64::try_from(ending.rows_before + rows).unwrap_or(i64::MAX),

@@ -1,0 +1,34 @@
+//! Molecule's files (`reference/molecule.md` B6, B7).
+
+/// The file that drops the column again.
+pub const DROPPED: &str = "20260630120000";
+
+/// Files that every ledger has: it exists since 2026-04-18, and the first boot with it runs all files.
+const KNOWN: [&str; 4] = [
+    "001_workspaces.sql",
+    "004_secrets.sql",
+    "009_activity_logs.sql",
+    "012_global_secrets.sql",
+];
+
+/// Whether a file name is one of Molecule's.
+pub fn is_known(name: &str) -> bool {
+    KNOWN.contains(&name) || name.contains("llm_billing_mode") || number(name) == DROPPED
+}
+
+/// The number before a file's words.
+pub fn number(name: &str) -> &str {
+    name.split('_').next().unwrap_or(name)
+}
+
+/// The newest file.
+pub fn words(name: &str) -> String {
+    name.trim_end_matches(".sql")
+        .trim_end_matches(".up")
+        .to_owned()
+}
+
+/// Whether the ledger is past the column: the file that drops it, or a later one, has run.
+pub fn is_past(files: &[String]) -> bool {
+    files.iter().any(|name| number(name).len() == DROPPED.len() && number(name) >= DROPPED)
+}

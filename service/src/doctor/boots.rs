@@ -1,0 +1,143 @@
+//! What would stop a later boot of Bifrost's, or make it lose something, although this track's own migrations pass
+//! (`reference/bifrost.md` §2.2, §9.3, §11.2, §12). Asked only where a gateway owns the database.
+
+use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, mcp, owners};
+use tollgate_migration::ledger::bifrost;
+use tollgate_migration::{Context, Dialect, Ledger, Track};
+
+use super::{Facts, Queries};
+
+const TEAMS: &str = "governance_teams";
+const RATE_LIMITS: &str = "governance_rate_limits";
+
+fn ledger(context: &Context) -> &Ledger {
+    context.ledger(Track::Governance)
+}
+
+/// Whether one of the gateway's migrations is still before it.
+fn is_to_come(context: &Context, id: &str) -> bool {
+    ledger(context).owns() && !ledger(context).has(id)
+}
+
+/// A budget of two teams, or of two of customer, team, provider and model config (G021).
+pub(super) fn shared_without_a_key(context: &Context, _facts: &Facts) -> Queries {
+    if !is_to_come(context, "add_customer_budgets_to_budgets_table") {
+        return Vec::new();
+    }
+    owners::every_foreign_claim(context)
+        .map(|claims| {
+            format!(
+                "SELECT b.id AS id FROM {BUDGETS} b JOIN ({claims}) c ON c.budget = b.id GROUP BY b.id HAVING count(*) > 1"
+            )
+        })
+        .map(|sql| (BUDGETS, sql))
+        .into_iter()
+        .collect()
+}
+
+/// Team names on which making them unique stops (G022).
+pub(super) fn team_names(context: &Context, _facts: &Facts) -> Queries {
+    let there = ["id", "name"]
+        .iter()
+        .all(|column| context.catalog.has_column(TEAMS, column));
+    if !there || !is_to_come(context, "gov_unique_team_names") {
+        return Vec::new();
+    }
+    let twice = format!("SELECT name FROM {TEAMS} GROUP BY name HAVING count(*) > 1");
+    let sql = match context.catalog.dialect {
+        // The recreated table already has the unique index when the rows come back.
+        Dialect::Sqlite => format!("SELECT t.id AS id FROM {TEAMS} t WHERE t.name IN ({twice})"),
+        // Renamed by the first eight characters of the id: a shorter one panics, equal ones collide.
+        Dialect::Postgres => format!(
+            "SELECT t.id AS id FROM {TEAMS} t WHERE t.name IN ({twice}) AND (length(t.id) < 8 OR EXISTS \
+             (SELECT 1 FROM {TEAMS} o WHERE o.name = t.name AND o.id <> t.id AND left(o.id, 8) = left(t.id, 8)))"
+        ),
+    };
+    vec![(TEAMS, sql)]
+}
+
+/// Virtual keys with two configs of one provider (G023).
+pub(super) fn twin_configs(context: &Context, _facts: &Facts) -> Queries {
+    let there = ["virtual_key_id", "provider"]
+        .iter()
+        .all(|column| context.catalog.has_column(PROVIDER_CONFIGS, column));
+    if !there || !is_to_come(context, "migrate_virtual_key_governance_to_model_configs") {
+        return Vec::new();
+    }
+    vec![(
+        PROVIDER_CONFIGS,
+        format!(
+            "SELECT DISTINCT virtual_key_id AS id FROM {PROVIDER_CONFIGS} GROUP BY virtual_key_id, provider HAVING count(*) > 1"
+        ),
+    )]
+}
+
+/// What stops the merge of OAuth tokens (G024).
+pub(super) fn unmergeable(context: &Context, _facts: &Facts) -> Queries {
+    let catalog = &context.catalog;
+    if !is_to_come(context, "merge_oauth_token_tables") {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    if ["id", "oauth_config_id"]
+        .iter()
+        .all(|column| catalog.has_column(mcp::CLIENTS, column))
+    {
+        found.push((
+            mcp::CLIENTS,
+            format!(
+                "SELECT c.id AS id FROM {clients} c WHERE c.oauth_config_id IN (SELECT oauth_config_id FROM {clients} \
+                 WHERE oauth_config_id IS NOT NULL AND oauth_config_id <> '' GROUP BY oauth_config_id HAVING count(*) > 1)",
+                clients = mcp::CLIENTS
+            ),
+        ));
+    }
+    if catalog.has_column(mcp::TOKENS, "auth_mode") {
+        let mut arms = vec![format!(
+            "SELECT id FROM {} WHERE auth_mode IS NULL OR auth_mode = ''",
+            mcp::TOKENS
+        )];
+        arms.extend(mcp::doubled(context, mcp::Kind::OAuth));
+        found.push((mcp::TOKENS, arms.join(" UNION ")));
+    }
+    found
+}
+
+/// A column that the boots of 1.5.3 to 1.5.8 drop, and stop where it is missing (G025).
+pub(crate) fn dropped_flags(context: &Context) -> Vec<&'static str> {
+    let ledger = ledger(context);
+    if context.catalog.dialect == Dialect::Sqlite
+        || !ledger.has("migrate_calendar_aligned")
+        || ledger.has("drop_legacy_calendar_aligned_columns")
+    {
+        return Vec::new();
+    }
+    [BUDGETS, RATE_LIMITS]
+        .into_iter()
+        .filter(|table| {
+            context.catalog.has_table(table)
+                && !context.catalog.has_column(table, "calendar_aligned")
+        })
+        .collect()
+}
+
+/// The same as queries: one object per table.
+pub(super) fn missing_flags(context: &Context, _facts: &Facts) -> Queries {
+    dropped_flags(context)
+        .into_iter()
+        .map(|table| (table, format!("SELECT '{table}.calendar_aligned' AS id")))
+        .collect()
+}
+
+/// Whether a boot up to a version stops on a hazard.
+pub(super) fn stops(code: &str, context: &Context, target: i64) -> bool {
+    let from = |release: &str| {
+        bifrost::parse(release).is_some_and(|stage| i64::try_from(stage).is_ok_and(|at| at <= target))
+    };
+    match code {
+        "G021" => from("1.5.0-prerelease4"),
+        "G022" => from("1.5.0"),
+        "G025" => from("1.5.3") && !dropped_flags(context).is_empty(),
+        _ => false,
+    }
+}

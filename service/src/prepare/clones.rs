@@ -1,0 +1,240 @@
+//! Copies of shared budgets on the legacy schema, whoever shares them: virtual keys, provider configs, teams, customers,
+//! providers and model configs (`reference/bifrost.md` §2.2).
+
+use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
+use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS, sharing};
+use tollgate_migration::plan::Split;
+use tollgate_migration::{Context, Dialect};
+
+use crate::connection::Connection;
+use crate::database::existing;
+use crate::runner::split::copy_id;
+
+/// A kind of owner on the legacy schema: its number in the list of copies, its table and its name in derived ids. Who comes
+/// first here keeps the original.
+struct Kind {
+    number: i32,
+    table: &'static str,
+    name: &'static str,
+}
+
+const KINDS: [Kind; 6] = [
+    Kind { number: 2, table: "governance_teams", name: "team" },
+    Kind { number: 3, table: "governance_customers", name: "customer" },
+    Kind { number: 4, table: "config_providers", name: "provider" },
+    Kind { number: 5, table: "governance_model_configs", name: "model_config" },
+    Kind { number: 0, table: VIRTUAL_KEYS, name: "virtual_key" },
+    Kind { number: 1, table: PROVIDER_CONFIGS, name: "provider_config" },
+];
+
+/// The word for a kind of owner, as the list of copies numbers it.
+pub(crate) fn word(number: i32) -> &'static str {
+    KINDS
+        .iter()
+        .find(|kind| kind.number == number)
+        .map_or("owner", |kind| kind.name)
+}
+
+/// How many copies are made in one transaction.
+const PAGE: usize = 200;
+
+/// Whether the gateway's migration is still to come.
+pub(crate) fn is_legacy(live: &Context) -> bool {
+    live.catalog.has_column(VIRTUAL_KEYS, "budget_id")
+        && !live.catalog.has_column(BUDGETS, "virtual_key_id")
+}
+
+fn present(live: &Context) -> impl Iterator<Item = (usize, &'static Kind)> {
+    KINDS
+        .iter()
+        .enumerate()
+        .filter(|(_, kind)| live.catalog.has_column(kind.table, "budget_id"))
+}
+
+/// Every claim on a budget: `place`, `kind`, `owner` as text, `budget`.
+fn claims(live: &Context) -> String {
+    let arms: Vec<String> = present(live)
+        .map(|(place, kind)| {
+            format!(
+                "SELECT {place} AS place, {} AS kind, CAST(t.id AS text) AS owner, t.budget_id AS budget FROM {} t \
+                 WHERE t.budget_id IS NOT NULL AND t.budget_id <> ''",
+                kind.number, kind.table
+            )
+        })
+        .collect();
+    arms.join(" UNION ALL ")
+}
+
+/// Every claim that cannot keep the original: `budget`, `kind`, `owner`.
+fn further(live: &Context) -> String {
+    // The same order on both backends: numbers by their value, texts byte by byte.
+    let order = match live.catalog.dialect {
+        Dialect::Postgres => {
+            "CASE WHEN c.kind IN (1, 4) THEN lpad(c.owner, 20, '0') ELSE c.owner END COLLATE \"C\""
+        }
+        Dialect::Sqlite => {
+            "CASE WHEN c.kind IN (1, 4) THEN printf('%020d', c.owner) ELSE c.owner END"
+        }
+    };
+    format!(
+        "SELECT budget, kind, owner FROM (SELECT c.budget, c.kind, c.owner, \
+         row_number() OVER (PARTITION BY c.budget ORDER BY c.place, {order}) AS rank \
+         FROM ({}) c JOIN {BUDGETS} b ON b.id = c.budget) ranked WHERE rank > 1",
+        claims(live)
+    )
+}
+
+/// Budgets with more than one owner: `id`.
+pub(crate) fn shared(live: &Context) -> Option<String> {
+    is_legacy(live).then(|| {
+        format!(
+            "SELECT budget AS id FROM ({}) c JOIN {BUDGETS} b ON b.id = c.budget GROUP BY budget HAVING count(*) > 1",
+            claims(live)
+        )
+    })
+}
+
+/// What was copied.
+#[derive(Debug, Default)]
+pub(super) struct Made {
+    /// The copies.
+    pub copies: Vec<String>,
+    /// The budgets that were shared.
+    pub originals: Vec<String>,
+    /// Copies of earlier runs whose usage was raised to the original's.
+    pub raised: Vec<String>,
+}
+
+/// Gives every further owner a copy of its own, same limit, window and usage, and re-points it. The number of transactions
+/// is that of the copies by pages.
+pub(super) async fn make(connection: &Connection, live: &Context) -> Result<Made, DbErr> {
+    let dialect = live.catalog.dialect;
+    let mut made = Made {
+        raised: raise(connection, live).await?,
+        ..Made::default()
+    };
+    let Some((columns, copied)) = sharing::copied_columns(live) else {
+        return Ok(made);
+    };
+    let sql = format!(
+        "SELECT budget, kind, owner FROM ({}) further ORDER BY budget, kind, owner LIMIT {PAGE}",
+        further(live)
+    );
+    loop {
+        let rows = connection
+            .query_all_raw(Statement::from_string(dialect.backend(), sql.clone()))
+            .await?;
+        if rows.is_empty() {
+            made.originals.sort();
+            made.originals.dedup();
+            return Ok(made);
+        }
+        let transaction = connection.begin().await?;
+        ensure(&transaction, dialect).await?;
+        let mut values: Vec<Value> = Vec::new();
+        let mut given: Vec<String> = Vec::new();
+        let mut page = Vec::new();
+        for row in &rows {
+            let budget: String = row.try_get("", "budget")?;
+            let kind: i32 = row.try_get("", "kind")?;
+            let owner: String = row.try_get("", "owner")?;
+            let copy = copy_id(&budget, word(kind), &owner).to_string();
+            let at = values.len();
+            let [budget_at, owner_at, copy_at] = [1, 2, 3].map(|n| dialect.parameter(at + n));
+            given.push(match dialect {
+                Dialect::Postgres => format!("({budget_at}::text, {kind}, {owner_at}::text, {copy_at}::text)"),
+                Dialect::Sqlite => format!("({budget_at}, {kind}, {owner_at}, {copy_at})"),
+            });
+            values.extend([budget.clone().into(), owner.into(), copy.clone().into()]);
+            page.push((budget, copy));
+        }
+        let given = format!(
+            "WITH given (original, kind, owner, copy) AS (VALUES {})",
+            given.join(", ")
+        );
+        let run = async |sql: String| {
+            transaction
+                .execute_raw(Statement::from_sql_and_values(
+                    dialect.backend(),
+                    sql,
+                    values.clone(),
+                ))
+                .await
+                .map(|done| done.rows_affected())
+        };
+        run(format!(
+            "{given} INSERT INTO {BUDGETS} (id, {columns}) SELECT given.copy, {copied} FROM given \
+             JOIN {BUDGETS} b ON b.id = given.original \
+             WHERE NOT EXISTS (SELECT 1 FROM {BUDGETS} there WHERE there.id = given.copy)"
+        ))
+        .await?;
+        let mut pointed = 0;
+        for (_, kind) in present(live) {
+            pointed += run(format!(
+                "{given} UPDATE {table} SET budget_id = given.copy FROM given WHERE given.kind = {number} \
+                 AND CAST({table}.id AS text) = given.owner AND {table}.budget_id = given.original",
+                table = kind.table,
+                number = kind.number,
+            ))
+            .await?;
+        }
+        run(format!(
+            "{given} INSERT INTO {} (original, kind, owner, copy, settled) \
+             SELECT original, kind, owner, copy, 0 FROM given WHERE 1 = 1 \
+             ON CONFLICT (original, kind, owner) DO UPDATE SET copy = excluded.copy, settled = 0",
+            Split::TABLE
+        ))
+        .await?;
+        if pointed == 0 {
+            return Err(DbErr::Custom(
+                "a page of copies re-pointed nobody; nothing of it was kept".to_owned(),
+            ));
+        }
+        transaction.commit().await?;
+        for (budget, copy) in page {
+            made.originals.push(budget);
+            made.copies.push(copy);
+        }
+    }
+}
+
+/// A gateway that ran in between spent on the original: its copies in the same window have spent as much.
+async fn raise(connection: &Connection, live: &Context) -> Result<Vec<String>, DbErr> {
+    let dialect = live.catalog.dialect;
+    if !live.catalog.has_table(Split::TABLE) {
+        return Ok(Vec::new());
+    }
+    let same = match dialect {
+        Dialect::Postgres => "o.last_reset IS NOT DISTINCT FROM b.last_reset",
+        Dialect::Sqlite => "julianday(o.last_reset) IS julianday(b.last_reset)",
+    };
+    let transaction = connection.begin().await?;
+    let rows = transaction
+        .query_all_raw(Statement::from_string(
+            dialect.backend(),
+            format!(
+                "UPDATE {BUDGETS} AS b SET current_usage = o.current_usage FROM {} c JOIN {BUDGETS} o ON o.id = c.original \
+                 WHERE c.copy = b.id AND {same} AND COALESCE(b.current_usage, 0) < o.current_usage RETURNING b.id AS id",
+                Split::TABLE
+            )
+            .replace(
+                "RETURNING b.id AS id",
+                if dialect == Dialect::Sqlite { "RETURNING id AS id" } else { "RETURNING b.id AS id" },
+            ),
+        ))
+        .await?;
+    transaction.commit().await?;
+    rows.iter().map(|row| row.try_get("", "id")).collect()
+}
+
+async fn ensure<C: ConnectionTrait>(connection: &C, dialect: Dialect) -> Result<(), DbErr> {
+    if existing(connection, dialect, &[Split::TABLE.to_owned()])
+        .await?
+        .is_empty()
+    {
+        for statement in sharing::list() {
+            connection.execute_unprepared(&statement).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,315 @@
+//! `migrate handover`: tells Coder's ledger which of its migrations Tollgate has done (`reference/coder.md` A10). Coder believes
+//! its ledger and checks nothing, so everything that the number promises is proven first.
+
+use chrono::Utc;
+use sea_orm::{ConnectionTrait, Statement};
+use tollgate_migration::golden::golden;
+use tollgate_migration::ledger::{SCHEMA_MIGRATIONS, coder};
+use tollgate_migration::providers::cutover;
+use tollgate_migration::providers::{
+    CHAT_PROVIDERS, CHAT_USER_KEYS, MODEL_CONFIGS, PROVIDERS, TYPE, USER_KEYS, USERS, has_legacy,
+};
+use tollgate_migration::schema::canonical;
+use tollgate_migration::{Context, Dialect, Track};
+
+use super::up::read_again;
+use super::{Session, context, idle, prove_writable};
+use crate::connection::Connection;
+use crate::database::Access;
+use crate::doctor::{self, Samples, environment};
+use crate::error::{Error, Result};
+use crate::history::{self, History};
+use crate::lock::{Gateway, Lock};
+use crate::report::{Finding, Report, Severity};
+use crate::stop::Stop;
+
+/// Moves the ledger to the number that the applied steps stand for: 503 after expand, 504 after backfill, 505 after contract.
+///
+/// # Errors
+/// [`Error::Usage`] for another track; [`Error::Refused`] with each difference where the state is not proven;
+/// [`Error::Locked`].
+pub async fn handover(session: &Session, stop: &Stop) -> Result<Report> {
+    let started = Utc::now();
+    if session
+        .tracks
+        .iter()
+        .any(|track| *track != Track::Providers)
+    {
+        return Err(Error::usage(
+            "only Coder's ledger is handed over: Bifrost's and Molecule's migrations find their work done",
+            "leave --track out, or name --track providers",
+        ));
+    }
+    let connection = session.connect(Access::Write).await?;
+    let exists = session
+        .tracks(&connection)
+        .await?
+        .into_iter()
+        .find(|(track, _)| *track == Track::Providers);
+    let Some((track, exists)) = exists else {
+        return Err(Error::usage(
+            format!("{} has no tables of track providers", session.location.display),
+            "only Coder's ledger is handed over",
+        ));
+    };
+    let history = session.history(&connection, track, exists).await?;
+    let live = context(&connection, &history).await?;
+    let mut report = Report::default();
+    if due(&live, &history)?.is_none() {
+        told(&mut report, &live, &history, None);
+        return Ok(report);
+    }
+    prove_writable(session, &connection).await?;
+    let (lock, connection) =
+        Lock::take(session, connection, &[track], Gateway::Waits, stop).await?;
+    let outcome = locked(session, &connection, &mut report).await;
+    if outcome.is_ok() {
+        session
+            .record_run(&connection, "migrate handover", started, "done", &report)
+            .await;
+    }
+    lock.release().await;
+    outcome.map(|()| report)
+}
+
+/// From which number to which the ledger is to move.
+fn due(live: &Context, history: &History) -> Result<Option<(i64, i64)>> {
+    let blocking: Vec<Finding> = environment::ledger::examine(Track::Providers, live)
+        .into_iter()
+        .filter(|finding| finding.severity == Severity::Blocking)
+        .collect();
+    if !blocking.is_empty() {
+        return Err(doctor::refusal(blocking));
+    }
+    let Some(number) = live.ledger(Track::Providers).number() else {
+        return Ok(None);
+    };
+    let applied = |slug: &str| {
+        Track::Providers
+            .find(slug)
+            .is_some_and(|migration| history.entries.contains_key(migration.version))
+    };
+    let stands_for = [
+        ("provider_key_contract", coder::FINISHED),
+        ("provider_key_backfill", coder::COPIED),
+        ("provider_key_expand", coder::EXPANDED),
+    ]
+    .into_iter()
+    .find(|(slug, _)| applied(slug))
+    .map(|(_, number)| number);
+    Ok(stands_for
+        .filter(|stands_for| *stands_for > number)
+        .map(|stands_for| (number, stands_for)))
+}
+
+fn told(report: &mut Report, live: &Context, history: &History, moved: Option<(i64, i64)>) {
+    let number = live.ledger(Track::Providers).number();
+    report.result = Some(serde_json::json!({
+        "from": moved.map(|(from, _)| from).or(number),
+        "to": moved.map(|(_, to)| to).or(number),
+        "moved": moved.is_some(),
+    }));
+    report.tracks = vec![idle(Track::Providers, history)];
+}
+
+async fn locked(session: &Session, connection: &Connection, report: &mut Report) -> Result<()> {
+    let track = Track::Providers;
+    let history = read_again(session, connection, track).await?;
+    let live = context(connection, &history).await?;
+    let Some((from, to)) = due(&live, &history)? else {
+        told(report, &live, &history, None);
+        return Ok(());
+    };
+    if let Some(step) = &history.in_progress {
+        return Err(Error::refused(
+            "in_progress",
+            format!("{} has begun and not ended", step.version),
+            "finish it with `tollgate migrate up` first; nothing was changed",
+        ));
+    }
+    let differences = differences(connection, &live, to).await?;
+    if !differences.is_empty() {
+        return Err(Error::Refused {
+            code: "not_proven",
+            message: format!(
+                "the database is not what Coder means by {to}: {} differences",
+                differences.len()
+            ),
+            hint: "mend each, then run the command again; the ledger stays as it is".to_owned(),
+            findings: differences,
+        });
+    }
+    let failed = || Error::database("move Coder's ledger");
+    let transaction = connection.begin().await.map_err(failed())?;
+    let moved = transaction
+        .execute_raw(Statement::from_sql_and_values(
+            session.dialect().backend(),
+            format!(
+                "UPDATE {SCHEMA_MIGRATIONS} SET version = {to} WHERE version = {from} AND NOT dirty"
+            ),
+            [],
+        ))
+        .await
+        .map_err(failed())?
+        .rows_affected();
+    if moved != 1 {
+        return Err(Error::refused(
+            "ledger_moved",
+            format!("Coder's ledger is not at {from} any more"),
+            "run the command again; nothing was changed",
+        ));
+    }
+    // What stood at the number of then stands at this one.
+    for entry in history.entries.values() {
+        let mut entry = entry.clone();
+        entry.created.ledger = Some(to.to_string());
+        entry.created.moved_from.get_or_insert(from);
+        history::rewrite_created(&transaction, session.dialect(), track, &entry)
+            .await
+            .map_err(failed())?;
+    }
+    transaction.commit().await.map_err(failed())?;
+    told(report, &live, &history, Some((from, to)));
+    Ok(())
+}
+
+fn difference(table: &str, what: Vec<String>, rows: u64, why: &str) -> Finding {
+    Finding {
+        code: "handover".to_owned(),
+        severity: Severity::Blocking,
+        title: "differs from what the number promises".to_owned(),
+        table: table.to_owned(),
+        column: None,
+        rows,
+        sample_ids: what,
+        effect: why.to_owned(),
+        resolve: "mend it, or leave the ledger where it is".to_owned(),
+    }
+}
+
+/// How the database differs from the state that a number stands for.
+async fn differences(connection: &Connection, live: &Context, number: i64) -> Result<Vec<Finding>> {
+    let catalog = &live.catalog;
+    let mut found = objects(live, number);
+    let labels = catalog.enums.get(TYPE.0).map_or(0, Vec::len);
+    if labels < 8 {
+        found.push(difference(
+            PROVIDERS,
+            vec![format!("{} has {labels} labels", TYPE.0)],
+            1,
+            "the copy needs a label for each family",
+        ));
+    }
+    if !deletes_keys(connection).await? {
+        found.push(difference(
+            USERS,
+            vec!["no trigger deletes the keys of a user who is soft-deleted".to_owned()],
+            1,
+            "no later migration of Coder's makes one",
+        ));
+    }
+    let legacy = has_legacy(catalog);
+    if (number == coder::FINISHED) == legacy {
+        found.push(difference(
+            CHAT_PROVIDERS,
+            vec![if legacy { "it is there" } else { "it is not there" }.to_owned()],
+            1,
+            "the legacy tables stand until 505, and no longer",
+        ));
+    }
+    let mut rows: Vec<(&str, String, &str)> = Vec::new();
+    if legacy && number == coder::EXPANDED {
+        rows.push((
+            PROVIDERS,
+            format!("SELECT a.id AS id FROM {PROVIDERS} a JOIN {CHAT_PROVIDERS} p ON p.id = a.id"),
+            "504 inserts these rows and would fail on them",
+        ));
+        rows.push((
+            USER_KEYS,
+            format!(
+                "SELECT k.id AS id FROM {USER_KEYS} k JOIN {CHAT_USER_KEYS} r ON r.user_id = k.user_id \
+                 AND r.chat_provider_id = k.ai_provider_id"
+            ),
+            "504 inserts these rows and would fail on them",
+        ));
+    }
+    if legacy && number == coder::COPIED {
+        rows.push((
+            PROVIDERS,
+            cutover::name_holders(catalog.dialect),
+            "505 stops where another row holds the name of a migrated provider",
+        ));
+    }
+    if let Some(lonely) = cutover::without_provider(catalog)
+        && number >= coder::COPIED
+    {
+        rows.push((
+            MODEL_CONFIGS,
+            lonely,
+            "505's check refuses an active model config without a provider",
+        ));
+    }
+    for (table, sql, why) in rows {
+        let (rows, ids) = doctor::ids(connection, live, &sql, Samples::default())
+            .await
+            .map_err(Error::database("prove the state for Coder"))?;
+        if rows > 0 {
+            found.push(difference(table, ids, rows, why));
+        }
+    }
+    Ok(found)
+}
+
+/// Objects of 503, and the check of 505, against what a fresh run makes.
+fn objects(live: &Context, number: i64) -> Vec<Finding> {
+    let check = "chat_model_configs check chat_model_configs_ai_provider_required_when_active";
+    let is_ours = |object: &str| {
+        object.starts_with(&format!("{USER_KEYS} "))
+            || object.starts_with(&format!("{MODEL_CONFIGS} ")) && object.contains("ai_provider")
+    };
+    let slug = if number == coder::FINISHED {
+        "provider_key_contract"
+    } else {
+        "provider_key_expand"
+    };
+    let expected = Track::Providers
+        .find(slug)
+        .and_then(|migration| golden(Dialect::Postgres, migration.version))
+        .unwrap_or_default();
+    let is = canonical(&live.catalog, [USER_KEYS, MODEL_CONFIGS].into_iter());
+    let mut found = Vec::new();
+    for (object, definition) in expected.iter().filter(|(object, _)| is_ours(object)) {
+        let there = is.get(object).map(|is| is.trim_end_matches(", not valid"));
+        if there != Some(definition.as_str()) {
+            let table = object.split(' ').next().unwrap_or_default();
+            let line = match there {
+                None => format!("no {object}"),
+                Some(there) => format!("{object}: is {there}, should be {definition}"),
+            };
+            found.push(difference(table, vec![line], 1, "Coder's later migrations build on it"));
+        }
+    }
+    if number < coder::FINISHED && is.contains_key(check) {
+        found.push(difference(
+            MODEL_CONFIGS,
+            vec![check.to_owned()],
+            1,
+            "505 adds this check and fails where it is there",
+        ));
+    }
+    found
+}
+
+/// Whether a soft delete of a user takes the user's keys along, by Coder's own function or by Tollgate's trigger.
+async fn deletes_keys(connection: &Connection) -> Result<bool> {
+    let sql = format!(
+        "SELECT 1 AS one FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_class c ON c.oid = t.tgrelid \
+         WHERE c.relname = '{USERS}' AND c.relnamespace = quote_ident(current_schema())::regnamespace \
+         AND t.tgenabled <> 'D' AND p.prosrc LIKE '%{USER_KEYS}%' LIMIT 1"
+    );
+    Ok(connection
+        .query_one_raw(Statement::from_string(Dialect::Postgres.backend(), sql))
+        .await
+        .map_err(Error::database("look for the trigger on users"))?
+        .is_some())
+}
