@@ -62,7 +62,9 @@ async fn answer(arguments: &Arguments, stop: &Stop) -> Answer {
         Command::Migrate(command) => migrate::run(arguments, command, stop).await,
         Command::Doctor(options) => doctor::run(arguments, options).await,
         Command::Snapshot { file } => proof::snapshot(arguments, file, stop).await,
-        Command::Verify { snapshot, .. } => proof::verify(arguments, snapshot.as_deref(), stop).await,
+        Command::Verify { snapshot, .. } => {
+            proof::verify(arguments, snapshot.as_deref(), stop).await
+        }
         Command::Rehearse(options) => proof::rehearse(arguments, options, stop).await,
         Command::Schema(Schema::Diff { check }) => schema::diff(arguments, *check).await,
         Command::Schema(Schema::Repair { dry_run, wait }) => {

@@ -142,12 +142,19 @@ pub async fn doctor(session: &Session, options: &Options) -> Result<Report> {
         environment::refuse_hidden(&connection, track).await?;
         let mut history = session.history(&connection, track, exists).await?;
         let mut live = context(&connection, &history).await?;
-        if history.entries.is_empty() && track.is_carried_by(&live.catalog) {
+        let contradictory = !environment::ledger::contradictions(track, &live).is_empty();
+        if history.entries.is_empty() && track.is_carried_by(&live.catalog) && !contradictory {
             history = adopt::recognised_history(track, &live)?;
             live.history = history.created();
         }
         session.aim(track, &live, &mut history)?;
         gateways.extend(gateway(track, &live, &history));
+        let contradictions = environment::ledger::contradictions(track, &live);
+        if !contradictions.is_empty() {
+            report.findings.extend(contradictions);
+            report.tracks.push(idle(track, &history));
+            continue;
+        }
         let pending = pending(track, &history);
         let wanted = |code: &str| {
             options.codes.is_empty() || options.codes.iter().any(|named| named == code)

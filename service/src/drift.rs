@@ -72,6 +72,19 @@ pub(crate) fn examine_under(
     history: &History,
 ) -> Vec<Drift> {
     let owned = ledger.owns();
+    // A release that wrote down no ledger leaves it open, and the gateway has the benefit of the doubt.
+    let moved = owned
+        && history
+            .current(track)
+            .and_then(|current| history.entries.get(&current))
+            .is_some_and(|entry| {
+                entry.created.ledger.is_none() || has_moved(ledger, &entry.created)
+            });
+    let left = if owned {
+        left_to_gateway(catalog, track, history)
+    } else {
+        Vec::new()
+    };
     let Some(current) = history.current(track) else {
         return Vec::new();
     };
@@ -107,7 +120,7 @@ pub(crate) fn examine_under(
                         })
                     });
         }
-        if owned {
+        if moved || left.iter().any(|table| *table == difference.table()) {
             return true;
         }
         let adopted = history
@@ -135,6 +148,51 @@ pub(crate) fn examine_under(
             live: difference.live,
         })
         .collect()
+}
+
+/// How the tables that a step would have made differ from that, where they are left to the gateway.
+pub(crate) fn as_left(catalog: &Catalog, track: Track, version: &str) -> Vec<Difference> {
+    let history = History {
+        entries: track
+            .migrations()
+            .iter()
+            .filter(|migration| migration.version != version)
+            .map(|migration| {
+                (
+                    migration.version.to_owned(),
+                    adopt::entry(migration.version),
+                )
+            })
+            .collect(),
+        ..History::default()
+    };
+    let left = left_to_gateway(catalog, track, &history);
+    against(catalog, version)
+        .into_iter()
+        .filter(|difference| left.iter().any(|table| table == difference.table()))
+        .collect()
+}
+
+/// Tables of steps that are not recorded: they wait, and whatever is there of them is the gateway's.
+fn left_to_gateway(catalog: &Catalog, track: Track, history: &History) -> Vec<String> {
+    let tables = |version: &str| -> std::collections::BTreeSet<String> {
+        golden(catalog.dialect, version)
+            .unwrap_or_default()
+            .keys()
+            .filter_map(|object| object.strip_suffix(" table"))
+            .map(str::to_owned)
+            .collect()
+    };
+    let mut before = std::collections::BTreeSet::new();
+    let mut left = Vec::new();
+    for migration in track.migrations() {
+        let after = tables(migration.version);
+        if !history.entries.contains_key(migration.version) {
+            left.extend(after.difference(&before).cloned());
+        }
+        before = after;
+    }
+    left
 }
 
 /// Whether the gateway has migrated since a step was recorded.

@@ -315,12 +315,17 @@ pub(crate) async fn rewrite_created<C: ConnectionTrait>(
         .execute_raw(Statement::from_sql_and_values(
             dialect.backend(),
             format!(
-                "UPDATE {} SET created = {} WHERE version = {}",
+                "UPDATE {} SET created = {}, origin = {} WHERE version = {}",
                 dialect.quote(&track.history_table()),
                 dialect.parameter(1),
-                dialect.parameter(2)
+                dialect.parameter(2),
+                dialect.parameter(3)
             ),
-            [created.into(), entry.version.clone().into()],
+            [
+                created.into(),
+                entry.origin.word().into(),
+                entry.version.clone().into(),
+            ],
         ))
         .await?;
     Ok(())

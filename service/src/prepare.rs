@@ -54,12 +54,7 @@ pub async fn prepare(session: &Session, options: Options, stop: &Stop) -> Outcom
     Outcome { report, error }
 }
 
-async fn run(
-    session: &Session,
-    options: Options,
-    stop: &Stop,
-    report: &mut Report,
-) -> Result<()> {
+async fn run(session: &Session, options: Options, stop: &Stop, report: &mut Report) -> Result<()> {
     let started = Utc::now();
     let connection = session.connect(Access::Write).await?;
     let tracks = session.tracks(&connection).await?;
@@ -84,8 +79,7 @@ async fn run(
         environment::refuse_hidden(&connection, track).await?;
     }
     prove_writable(session, &connection).await?;
-    let (lock, connection) =
-        Lock::take(session, connection, &owned, Gateway::Waits, stop).await?;
+    let (lock, connection) = Lock::take(session, connection, &owned, Gateway::Waits, stop).await?;
     let work = Work {
         session,
         connection: &connection,
@@ -125,10 +119,9 @@ impl Work<'_> {
         let mut left = Vec::new();
         let mut states = BTreeMap::new();
         for &track in tracks {
-            let mut history =
-                History::read(self.connection, self.session.dialect(), track)
-                    .await
-                    .map_err(Error::database("read the history"))?;
+            let mut history = History::read(self.connection, self.session.dialect(), track)
+                .await
+                .map_err(Error::database("read the history"))?;
             let mut live = context(self.connection, &history).await?;
             live.shared_budgets = self.options.shared_budgets;
             live.name_conflicts = self.options.name_conflicts;
@@ -139,9 +132,7 @@ impl Work<'_> {
             report.tracks.push(idle(track, &history));
             let refused: Vec<Finding> = environment::ledger::examine(track, &live)
                 .into_iter()
-                .filter(|found| {
-                    found.severity == Severity::Blocking && found.code != "P013"
-                })
+                .filter(|found| found.severity == Severity::Blocking && found.code != "P013")
                 .collect();
             if !refused.is_empty() {
                 left.extend(refused);
@@ -161,7 +152,10 @@ impl Work<'_> {
         report.result = Some(serde_json::json!({
             "gateways": gateways, "state": states, "finish": self.options.finish,
         }));
-        if left.iter().any(|found| found.severity == Severity::Blocking) {
+        if left
+            .iter()
+            .any(|found| found.severity == Severity::Blocking)
+        {
             return Err(Error::Refused {
                 code: "not_prepared",
                 message: format!(
@@ -184,14 +178,18 @@ impl Work<'_> {
         left: &mut Vec<Finding>,
     ) -> Result<&'static str> {
         if !clones::is_legacy(live) {
-            return Ok("the gateway has done its migration; `--finish` puts back what was remembered");
+            return Ok(
+                "the gateway has done its migration; `--finish` puts back what was remembered",
+            );
         }
-        left.extend(environment::lost_parents(Track::Governance, &live.catalog).into_iter().map(
-            |found| Finding {
-                severity: Severity::Blocking,
-                ..found
-            },
-        ));
+        left.extend(
+            environment::lost_parents(Track::Governance, &live.catalog)
+                .into_iter()
+                .map(|found| Finding {
+                    severity: Severity::Blocking,
+                    ..found
+                }),
+        );
         left.extend(
             doctor::examine_only(
                 self.connection,
@@ -286,8 +284,15 @@ impl Work<'_> {
         if self.options.orphaned_models == OrphanedModels::Retire
             && let Some(retire) = cutover::retire_lonely(&live.catalog)
         {
-            self.write(live, cutover::without_provider(&live.catalog), &retire, MODEL_CONFIGS, "retire", report)
-                .await?;
+            self.write(
+                live,
+                cutover::without_provider(&live.catalog),
+                &retire,
+                MODEL_CONFIGS,
+                "retire",
+                report,
+            )
+            .await?;
         }
         if self.options.name_conflicts == NameConflicts::Retire && has_providers {
             self.write(
@@ -304,9 +309,14 @@ impl Work<'_> {
         if has_providers {
             asked.push("P002");
         }
-        let found =
-            doctor::examine_only(self.connection, live, Track::Providers, &asked, Samples::default())
-                .await?;
+        let found = doctor::examine_only(
+            self.connection,
+            live,
+            Track::Providers,
+            &asked,
+            Samples::default(),
+        )
+        .await?;
         left.extend(found);
         let number = live.ledger(Track::Providers).number().unwrap_or_default();
         Ok(if number < coder::BEFORE {

@@ -17,7 +17,8 @@ use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
 use serde::Serialize;
 use tollgate_migration::Dialect;
 use tollgate_migration::providers::{
-    MODEL_CONFIGS, PROVIDER_KEYS, PROVIDERS, USER_KEYS, USERS, by_time, text,
+    CHAT_PROVIDERS, MODEL_CONFIGS, PROVIDER_KEYS, PROVIDERS, USER_KEYS, USERS, by_time,
+    policy::FLAGS, text,
 };
 use uuid::Uuid;
 
@@ -28,7 +29,7 @@ pub use unusable::Unusable;
 use crate::database::{Access, columns_of};
 use crate::error::{Error, Result};
 use crate::runner::Session;
-use found::{Found, told_apart};
+use found::{Found, Policy, told_apart};
 
 /// The one type that may do without a key: the credentials are those of the machine.
 const AMBIENT_TYPE: &str = "bedrock";
@@ -89,7 +90,7 @@ pub struct Resolved {
     /// Where the provider is reached; may be empty, and may hold credentials.
     #[serde(skip)]
     pub base_url: String,
-    /// The key; `None` exactly where the source is [`Source::Ambient`].
+    /// The key; `None` where the source is [`Source::Ambient`], or where the provider's settings hold it.
     #[serde(skip)]
     pub key: Option<KeyMaterial>,
 }
@@ -115,6 +116,12 @@ pub struct Resolver {
     has_deleted_users: bool,
     /// The database takes texts of every script.
     unicode: bool,
+    /// The legacy tables are there: between the copy and contract, or before the copy.
+    has_legacy: bool,
+    /// Their policy flags are there, which a gateway that still serves them heeds.
+    has_policy: bool,
+    /// Providers have settings of their own.
+    has_settings: bool,
 }
 
 impl Resolver {
@@ -126,7 +133,14 @@ impl Resolver {
         let columns = columns_of(
             connection,
             dialect,
-            &[MODEL_CONFIGS, PROVIDERS, PROVIDER_KEYS, USER_KEYS, USERS],
+            &[
+                MODEL_CONFIGS,
+                PROVIDERS,
+                PROVIDER_KEYS,
+                USER_KEYS,
+                USERS,
+                CHAT_PROVIDERS,
+            ],
         )
         .await
         .map_err(Error::database("read the tables of AI providers"))?;
@@ -163,6 +177,9 @@ impl Resolver {
             has_family: has(MODEL_CONFIGS, "provider"),
             has_deleted_users: has(USERS, "deleted"),
             unicode,
+            has_legacy: has(CHAT_PROVIDERS, "id") && has(CHAT_PROVIDERS, "provider"),
+            has_policy: FLAGS.iter().all(|flag| has(CHAT_PROVIDERS, flag)),
+            has_settings: has(PROVIDERS, "settings") && has(PROVIDERS, "settings_key_id"),
         })
     }
 
@@ -321,14 +338,55 @@ impl Resolver {
             ),
             _ => "n.id = a.linked".to_owned(),
         };
+        // A provider that waits for its copy is not the one that happens to be of its family.
+        let waits = if self.has_legacy {
+            flag(&format!(
+                "EXISTS (SELECT 1 FROM {CHAT_PROVIDERS} p WHERE p.provider = a.family AND NOT EXISTS \
+                 (SELECT 1 FROM {PROVIDERS} q WHERE q.id = p.id))"
+            ))
+        } else {
+            "0".to_owned()
+        };
+        let (policy, legacy) = if self.has_legacy && self.has_policy {
+            (
+                FLAGS
+                    .iter()
+                    .map(|name| {
+                        format!(
+                            "CASE WHEN l.id IS NULL THEN NULL WHEN {} THEN 1 ELSE 0 END AS {name}",
+                            dialect.is_true(&format!("l.{name}"))
+                        )
+                    })
+                    .collect::<Vec<_>>()
+                    .join(", "),
+                format!(" LEFT JOIN {CHAT_PROVIDERS} l ON l.id = n.id"),
+            )
+        } else {
+            (
+                FLAGS
+                    .iter()
+                    .map(|name| format!("CAST(NULL AS integer) AS {name}"))
+                    .collect::<Vec<_>>()
+                    .join(", "),
+                String::new(),
+            )
+        };
+        // Encrypted settings say nothing of themselves but that they are there.
+        let settled = if self.has_settings {
+            flag(
+                "n.settings LIKE '%access_key%' OR COALESCE(n.settings, '') <> '' AND n.settings_key_id IS NOT NULL",
+            )
+        } else {
+            "0".to_owned()
+        };
         let sql = format!(
             "WITH asked AS ({asked}) SELECT a.config, a.enabled AS config_enabled, a.deleted AS config_deleted, \
              CASE WHEN a.linked IS NULL THEN 0 ELSE 1 END AS linked, a.family, {id} AS provider, {kind} AS type, \
              n.base_url, {enabled} AS enabled, {deleted} AS deleted, {key_id} AS key_id, k.api_key AS key, \
-             k.api_key_key_id AS key_lock, {user_columns} \
+             k.api_key_key_id AS key_lock, {user_columns}, {waits} AS waits, {settled} AS settled, {policy} \
              FROM asked a LEFT JOIN {PROVIDERS} n ON {meant} \
              LEFT JOIN {PROVIDER_KEYS} k ON k.id = (SELECT o.id FROM {PROVIDER_KEYS} o WHERE o.provider_id = n.id \
-             AND o.id IS NOT NULL AND {not_blank} ORDER BY {oldest}, o.id LIMIT 1){user_key} ORDER BY 6",
+             AND o.id IS NOT NULL AND {not_blank} ORDER BY {oldest}, o.id LIMIT 1){user_key}{legacy} ORDER BY 6",
             id = text(dialect, "n.id"),
             enabled = flag(&dialect.is_true("n.enabled")),
             deleted = flag(&dialect.is_true("n.deleted")),
@@ -435,6 +493,11 @@ fn decide(request: &Request<'_>, found: Vec<Found>) -> std::result::Result<Resol
         }
     }
     let family = row.family.unwrap_or_default();
+    if row.waits && !row.linked {
+        return Err(Unusable::NotCopied {
+            provider_type: family,
+        });
+    }
     if several {
         let apart: BTreeSet<&String> = ids.iter().collect();
         return Err(if apart.len() < ids.len() {
@@ -468,14 +531,28 @@ fn decide(request: &Request<'_>, found: Vec<Found>) -> std::result::Result<Resol
     let fallback = request
         .fallback
         .and_then(|fallback| fallback.key(&provider.kind));
-    let (source, key_id, key) = if let Some((id, key)) = provider.users {
+    // Without legacy flags (behind contract) users' keys go by the deployment, and a central key always steps in.
+    let policy = provider.policy.unwrap_or(Policy {
+        central: true,
+        users: true,
+        fallback: true,
+    });
+    let steps_in = policy.central && (!policy.users || policy.fallback);
+    let (source, key_id, key) = if let Some((id, key)) = provider.users.filter(|_| policy.users) {
         (Source::User, Some(id), Some(key))
-    } else if let Some((id, key)) = provider.central {
+    } else if let Some((id, key)) = provider.central.filter(|_| steps_in) {
         (Source::Provider, Some(id), Some(key))
-    } else if let Some(key) = fallback {
+    } else if let Some(key) = fallback.filter(|_| steps_in) {
         (Source::Fallback, None, Some(key.clone()))
-    } else if provider.kind == AMBIENT_TYPE {
+    } else if provider.kind == AMBIENT_TYPE && provider.settled && steps_in {
+        // The provider's own settings hold the keys.
+        (Source::Provider, None, None)
+    } else if provider.kind == AMBIENT_TYPE && steps_in {
         (Source::Ambient, None, None)
+    } else if provider.policy.is_some_and(|policy| policy.users) {
+        return Err(Unusable::UserKeyRequired { id: provider.id });
+    } else if provider.policy.is_some() {
+        return Err(Unusable::MissingKey { id: provider.id });
     } else if request.byok && request.user.is_some() {
         return Err(Unusable::UserKeyRequired { id: provider.id });
     } else {

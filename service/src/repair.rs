@@ -1,7 +1,10 @@
-//! `schema repair`: foreign keys that name a table which does not exist, as a rebuild by rename leaves them on SQLite.
+//! `schema repair`: foreign keys that name a table which does not exist, as a rebuild by rename leaves them on SQLite; and
+//! what [`objects`] names.
 //!
 //! SQLite documents editing the stored text for changes of constraints, which no row depends on. The edit is one transaction
 //! with a check of the whole file before it is kept.
+
+mod objects;
 
 use chrono::Utc;
 use sea_orm::{ConnectionTrait, DbErr, Statement};
@@ -11,9 +14,10 @@ use crate::connection::Connection;
 use crate::database::Access;
 use crate::doctor::environment;
 use crate::error::{Error, Result};
+use crate::history::History;
 use crate::lock::{Gateway, Lock};
 use crate::report::{Change, Outcome, Report};
-use crate::runner::{Session, idle, prove_writable};
+use crate::runner::{Session, context, idle, prove_writable};
 use crate::stop::Stop;
 
 /// A table whose text is to be corrected.
@@ -44,23 +48,65 @@ async fn run(session: &Session, dry_run: bool, stop: &Stop, report: &mut Report)
     }
     let catalog = read(&connection).await?;
     let mendings = mendings(&catalog, &tracks);
-    if mendings.is_empty() || dry_run {
+    let seen = look(session, &connection, &tracks).await?;
+    if mendings.is_empty() && seen.iter().all(|seen| seen.repairs.is_empty()) || dry_run {
         told(report, &mendings);
-        return leftovers(&catalog, &tracks, &mendings);
+        for seen in &seen {
+            report.changes.extend(objects::told(&seen.repairs));
+        }
+        return leftovers(&catalog, &tracks, &mendings, &seen);
     }
     prove_writable(session, &connection).await?;
     let (lock, connection) = Lock::take(session, connection, &tracks, Gateway::Boots, stop).await?;
     let catalog = read(&connection).await?;
     let mendings = self::mendings(&catalog, &tracks);
-    mend(&connection, &mendings)
-        .await
-        .map_err(Error::database("repair foreign keys"))?;
+    if !mendings.is_empty() {
+        mend(&connection, &mendings)
+            .await
+            .map_err(Error::database("repair foreign keys"))?;
+    }
     told(report, &mendings);
+    let seen = look(session, &connection, &tracks).await?;
+    for seen in &seen {
+        objects::apply(&connection, seen.track, &seen.repairs, &seen.history)
+            .await
+            .map_err(Error::database("repair the schema"))?;
+        report.changes.extend(objects::told(&seen.repairs));
+    }
     session
         .record_run(&connection, "schema repair", started, "done", report)
         .await;
     lock.release().await;
-    leftovers(&catalog, &tracks, &mendings)
+    leftovers(&catalog, &tracks, &mendings, &seen)
+}
+
+/// What a look at one track found.
+struct Seen {
+    track: Track,
+    history: History,
+    repairs: Vec<objects::Repair>,
+    left: Vec<String>,
+}
+
+async fn look(session: &Session, connection: &Connection, tracks: &[Track]) -> Result<Vec<Seen>> {
+    let mut seen = Vec::new();
+    for &track in tracks {
+        let history = History::read(connection, session.dialect(), track)
+            .await
+            .map_err(Error::database("read the history"))?;
+        let mut live = context(connection, &history).await?;
+        live.history = history.created();
+        let (repairs, left) = objects::find(connection, track, &live)
+            .await
+            .map_err(Error::database("look for what can be repaired"))?;
+        seen.push(Seen {
+            track,
+            history,
+            repairs,
+            left,
+        });
+    }
+    Ok(seen)
 }
 
 async fn read(connection: &Connection) -> Result<Catalog> {
@@ -101,8 +147,13 @@ fn told(report: &mut Report, mendings: &[Mending]) {
 }
 
 /// The refusal for keys that are left.
-fn leftovers(catalog: &Catalog, tracks: &[Track], mendings: &[Mending]) -> Result<()> {
-    let findings: Vec<_> = tracks
+fn leftovers(
+    catalog: &Catalog,
+    tracks: &[Track],
+    mendings: &[Mending],
+    seen: &[Seen],
+) -> Result<()> {
+    let mut findings: Vec<_> = tracks
         .iter()
         .flat_map(|&track| environment::lost_parents(track, catalog))
         .filter(|found| {
@@ -111,12 +162,20 @@ fn leftovers(catalog: &Catalog, tracks: &[Track], mendings: &[Mending]) -> Resul
                 || !mendings.iter().any(|mending| mending.table == found.table)
         })
         .collect();
+    let left: Vec<String> = seen.iter().flat_map(|seen| seen.left.clone()).collect();
+    if !left.is_empty() {
+        let mut found = environment::finding("E008", "", left);
+        found.title = "objects are left that cannot be repaired without a loss".to_owned();
+        found.effect = "nothing was done to them".to_owned();
+        found.resolve = "see to each by hand, then run the command again".to_owned();
+        findings.push(found);
+    }
     if findings.is_empty() {
         return Ok(());
     }
     Err(Error::Refused {
         code: "unrepaired",
-        message: "foreign keys are left whose table cannot be guessed".to_owned(),
+        message: "something is left that cannot be repaired".to_owned(),
         hint: "create the table that they name, or rebuild theirs; delete no row".to_owned(),
         findings,
     })

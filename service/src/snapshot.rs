@@ -25,7 +25,7 @@ use crate::observer::{Event, Observer};
 use crate::report::Report;
 use crate::runner::{Session, adopt, context, idle};
 use crate::stop::Stop;
-use crate::verify::invariants;
+use crate::verify::{explained, invariants};
 use file::{Broken, Section, Snapshot, TrackSnapshot};
 use sketch::Salted;
 
@@ -161,6 +161,7 @@ async fn track_snapshot(
         tables: Default::default(),
         facts: Default::default(),
         copies: copies(connection, live).await?,
+        ledger: explained::entries(live.ledger(track)),
     };
     for name in moved::sections(track, names) {
         let Some(walk) = moved::walk(track, live, &name) else {

@@ -1,5 +1,6 @@
 //! `verify`: what must hold of a database, and with a snapshot, that nothing of what it held was lost.
 
+pub(crate) mod explained;
 pub(crate) mod invariants;
 mod preservation;
 
@@ -257,7 +258,7 @@ pub async fn verify(
                     .map_err(Error::database(format!("read {}", runs::TABLE)))?,
                 None => false,
             };
-            let (lost, sections) = preservation::examine(
+            let (mut lost, sections) = preservation::examine(
                 &connection,
                 &preservation::Comparison {
                     before,
@@ -271,6 +272,10 @@ pub async fn verify(
                 &found,
             )
             .await?;
+            if let Some(then) = &before.ledger {
+                let gained = explained::gained(then, live.ledger(track));
+                explained::explain(&connection, track, &live, &gained, &mut lost).await?;
+            }
             found.extend(lost);
             compared.extend(sections);
         }

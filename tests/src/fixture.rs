@@ -63,6 +63,13 @@ pub async fn legacy(backend: Backend, shape: Shape, calendar: Calendar) -> TestD
     database
 }
 
+/// The same without the gateway's ledger: an embedding program's own database, on which Tollgate makes everything.
+pub async fn own(backend: Backend, shape: Shape, calendar: Calendar) -> TestDatabase {
+    let database = legacy(backend, shape, calendar).await;
+    database.execute("DROP TABLE migrations").await;
+    database
+}
+
 /// A database as the track's upstream left it before the track's first own migration, every table filled.
 pub async fn populated(backend: Backend, track: Track) -> TestDatabase {
     match track {
@@ -127,4 +134,23 @@ pub async fn coder(backend: Backend) -> TestDatabase {
         .execute(include_str!("../fixtures/coder/full.rows.sql"))
         .await;
     database
+}
+
+/// What Coder's own migrations up to 502 have besides the legacy tables, as far as the cutover touches it: the tables of AI
+/// providers with the eight labels, one provider that is nobody's copy, and the ledger. PostgreSQL.
+pub async fn coder_at_502() -> TestDatabase {
+    let database = coder(Backend::Postgres).await;
+    database
+        .execute(include_str!("../fixtures/coder/at-502.postgres.sql"))
+        .await;
+    database
+}
+
+/// Adds entries to a Bifrost's ledger.
+pub async fn recorded(database: &TestDatabase, ids: &[&str]) {
+    for id in ids {
+        database
+            .execute(&format!("INSERT INTO migrations (id) VALUES ('{id}')"))
+            .await;
+    }
 }

@@ -57,6 +57,7 @@ async fn resolve(
     let from = match (resolved.source, &resolved.key_id) {
         (Source::User, Some(id)) => format!("the user's own key {id}"),
         (_, Some(id)) => format!("central key {id}"),
+        (Source::Provider, None) => "the keys in the provider's settings".to_owned(),
         (Source::Fallback, None) => "the key of the environment".to_owned(),
         (_, None) => "no key, but the machine's own credentials".to_owned(),
     };

@@ -428,7 +428,11 @@ fn findings(out: &mut String, findings: &[Finding]) {
             finding.code,
             finding.title,
             counted(&finding.code, finding.rows),
-            if finding.table.is_empty() { "the database" } else { &finding.table },
+            if finding.table.is_empty() {
+                "the database"
+            } else {
+                &finding.table
+            },
             finding
                 .column
                 .as_ref()
@@ -442,7 +446,20 @@ fn findings(out: &mut String, findings: &[Finding]) {
 
 /// Findings about the schema and the server count objects, all others rows.
 fn counted(code: &str, number: u64) -> String {
-    let schema = ["tolerated", "handover", "G016", "G018", "V001", "V002", "V003", "V007", "V013", "P013", "P014", "B003"];
+    let schema = [
+        "tolerated",
+        "handover",
+        "G016",
+        "G018",
+        "V001",
+        "V002",
+        "V003",
+        "V007",
+        "V013",
+        "P013",
+        "P014",
+        "B003",
+    ];
     let word = if code.starts_with('E') || schema.contains(&code) {
         "object"
     } else {

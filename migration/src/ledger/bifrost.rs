@@ -31,9 +31,14 @@ pub const STAGES: &[Stage] = &[
     stage("add_key_blacklisted_models_json_column", &["1.4.17"]),
     stage(
         "add_budget_calendar_aligned_column",
-        &["1.4.18", "1.4.19", "1.4.20", "1.4.21", "1.4.22", "1.4.23", "1.4.24"],
+        &[
+            "1.4.18", "1.4.19", "1.4.20", "1.4.21", "1.4.22", "1.4.23", "1.4.24",
+        ],
     ),
-    stage("add_allow_all_keys_to_provider_config", &["1.5.0-prerelease1"]),
+    stage(
+        "add_allow_all_keys_to_provider_config",
+        &["1.5.0-prerelease1"],
+    ),
     stage("add_multi_budget_tables", &["1.5.0-prerelease2"]),
     stage("add_model_pricing_unique_index", &["1.5.0-prerelease3"]),
     stage(
@@ -63,14 +68,21 @@ pub const STAGES: &[Stage] = &[
         &["1.5.12", "1.5.13"],
     ),
     stage("add_skills_repo_tables", &["1.5.14", "1.5.15", "1.5.16"]),
-    stage("add_bedrock_mantle_key_columns", &["1.6.0", "1.6.1", "1.6.2"]),
+    stage(
+        "add_bedrock_mantle_key_columns",
+        &["1.6.0", "1.6.1", "1.6.2"],
+    ),
     stage("add_virtual_key_expires_at_column", &["1.6.3", "1.6.4"]),
     stage("add_oauth_config_resource_column", &["1.6.5", "1.6.6"]),
     stage("add_budget_override_columns", &["1.6.7", "1.6.8", "1.6.9"]),
     stage("add_budget_reset_config_column", &["1.6.10"]),
     stage(
         "merge_oauth_token_tables",
-        &["2.0.0-prerelease1", "2.0.0-prerelease2", "2.0.0-prerelease3"],
+        &[
+            "2.0.0-prerelease1",
+            "2.0.0-prerelease2",
+            "2.0.0-prerelease3",
+        ],
     ),
     stage("add_vk_rotation_cooldown_columns", &["2.1.0"]),
 ];
@@ -158,7 +170,10 @@ mod tests {
             at(&["many2manyjoin", "add_budget_calendar_aligned_column"]),
             Some("1.4.18 to 1.4.24".to_owned())
         );
-        assert_eq!(at(&["add_multi_budget_tables"]), Some("1.5.0-prerelease2".to_owned()));
+        assert_eq!(
+            at(&["add_multi_budget_tables"]),
+            Some("1.5.0-prerelease2".to_owned())
+        );
         assert_eq!(at(&["somebody_elses"]), None);
     }
 }

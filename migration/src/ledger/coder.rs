@@ -16,12 +16,7 @@ pub const GATEWAY_KEYS: i64 = 514;
 pub const NEWEST: i64 = 532;
 
 /// Releases and the newest migration of each.
-const RELEASES: [(&str, i64); 4] = [
-    ("2.31", 421),
-    ("2.32", 462),
-    ("2.33", 483),
-    ("2.34", 509),
-];
+const RELEASES: [(&str, i64); 4] = [("2.31", 421), ("2.32", 462), ("2.33", 483), ("2.34", 509)];
 
 /// Whether a number can be Coder's. A database with its tables is at 422 at least; what counts higher than Coder ever has
 /// (timestamps) is another product of the same library.

@@ -30,5 +30,7 @@ pub fn words(name: &str) -> String {
 
 /// Whether the ledger is past the column: the file that drops it, or a later one, has run.
 pub fn is_past(files: &[String]) -> bool {
-    files.iter().any(|name| number(name).len() == DROPPED.len() && number(name) >= DROPPED)
+    files
+        .iter()
+        .any(|name| number(name).len() == DROPPED.len() && number(name) >= DROPPED)
 }

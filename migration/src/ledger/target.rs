@@ -49,7 +49,8 @@ impl Target {
     pub fn of(track: Track, ledger: &Ledger) -> Self {
         match (track, ledger) {
             (Track::Governance, Ledger::Ids(ids)) => {
-                let shown = bifrost::stage_of(ids).map_or(0, |stage| i64::try_from(stage).unwrap_or(0));
+                let shown =
+                    bifrost::stage_of(ids).map_or(0, |stage| i64::try_from(stage).unwrap_or(0));
                 at_stage(if shown < stage("1.5.0-prerelease2") {
                     stage(BIFROST)
                 } else {
@@ -73,7 +74,12 @@ impl Target {
                 words: coder::words(coder::NEWEST),
             },
             (Track::Billing, Ledger::Files(files)) => Self {
-                at: files.iter().map(|name| file(name)).max().unwrap_or_default().max(COLUMN),
+                at: files
+                    .iter()
+                    .map(|name| file(name))
+                    .max()
+                    .unwrap_or_default()
+                    .max(COLUMN),
                 words: "llm_billing_mode".to_owned(),
             },
             (Track::Billing, _) => Self {
@@ -141,7 +147,9 @@ fn since(track: Track, slug: &str) -> i64 {
     match (track, slug) {
         (
             Track::Governance,
-            "multi_budget_expand" | "multi_budget_backfill" | "multi_budget_constraints"
+            "multi_budget_expand"
+            | "multi_budget_backfill"
+            | "multi_budget_constraints"
             | "multi_budget_contract",
         ) => stage("1.5.0-prerelease2"),
         (Track::Governance, "mcp_credentials" | "canonical_header_keys") => stage("1.5.6"),
@@ -173,12 +181,28 @@ mod tests {
         let ids = |ids: &[&str]| Ledger::Ids(ids.iter().map(|id| (*id).to_owned()).collect());
         let governance = |ledger: &Ledger| Target::of(Track::Governance, ledger).words;
         assert_eq!(governance(&Ledger::None), "1.5.6 to 1.5.8");
-        assert_eq!(governance(&ids(&["add_budget_calendar_aligned_column"])), "1.5.6 to 1.5.8");
-        assert_eq!(governance(&ids(&["drop_allow_direct_keys_column_ddl"])), "1.5.1 to 1.5.2");
+        assert_eq!(
+            governance(&ids(&["add_budget_calendar_aligned_column"])),
+            "1.5.6 to 1.5.8"
+        );
+        assert_eq!(
+            governance(&ids(&["drop_allow_direct_keys_column_ddl"])),
+            "1.5.1 to 1.5.2"
+        );
         let providers = |version| {
-            Target::of(Track::Providers, &Ledger::Number { version, dirty: false }).at
+            Target::of(
+                Track::Providers,
+                &Ledger::Number {
+                    version,
+                    dirty: false,
+                },
+            )
+            .at
         };
-        assert_eq!([459, 502, 504, 505, 532].map(providers), [459, 505, 505, 505, 532]);
+        assert_eq!(
+            [459, 502, 504, 505, 532].map(providers),
+            [459, 505, 505, 505, 532]
+        );
     }
 
     #[test]

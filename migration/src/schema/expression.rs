@@ -272,7 +272,10 @@ mod tests {
     fn spellings_of_one_condition_are_one() {
         for (one, other) in [
             ("a != ''", "a <> ''"),
-            ("(deleted = true) OR (x IS NOT NULL)", "deleted OR x IS NOT NULL"),
+            (
+                "(deleted = true) OR (x IS NOT NULL)",
+                "deleted OR x IS NOT NULL",
+            ),
             ("deleted = false", "NOT deleted"),
             ("a AND b AND c", "(c AND (a AND b))"),
             ("a OR b", "b OR a"),

@@ -132,7 +132,8 @@ pub(super) fn missing_flags(context: &Context, _facts: &Facts) -> Queries {
 /// Whether a boot up to a version stops on a hazard.
 pub(super) fn stops(code: &str, context: &Context, target: i64) -> bool {
     let from = |release: &str| {
-        bifrost::parse(release).is_some_and(|stage| i64::try_from(stage).is_ok_and(|at| at <= target))
+        bifrost::parse(release)
+            .is_some_and(|stage| i64::try_from(stage).is_ok_and(|at| at <= target))
     };
     match code {
         "G021" => from("1.5.0-prerelease4"),

@@ -106,7 +106,7 @@ pub(super) const TROUBLES: &[Trouble] = &[
     },
 ];
 
-pub(super) fn finding(code: &str, table: &str, what: Vec<String>) -> Finding {
+pub(crate) fn finding(code: &str, table: &str, what: Vec<String>) -> Finding {
     let trouble = TROUBLES.iter().find(|trouble| trouble.code == code);
     let text =
         |pick: fn(&Trouble) -> &'static str| trouble.map(pick).unwrap_or_default().to_owned();
@@ -233,11 +233,16 @@ pub(crate) async fn refuse_unknown(connection: &Connection, track: Track) -> Res
         return Ok(());
     }
     if found.iter().any(|finding| finding.code == "G016") {
-        let sign: Vec<String> = found.iter().flat_map(|finding| finding.sample_ids.clone()).collect();
+        let sign: Vec<String> = found
+            .iter()
+            .flat_map(|finding| finding.sample_ids.clone())
+            .collect();
         let version = live
             .ledger(track)
             .words()
-            .map_or_else(String::new, |version| format!(" ({} {version})", track.gateway()));
+            .map_or_else(String::new, |version| {
+                format!(" ({} {version})", track.gateway())
+            });
         return Err(Error::Refused {
             code: "past_known",
             message: format!(

@@ -19,12 +19,36 @@ struct Kind {
 }
 
 const KINDS: [Kind; 6] = [
-    Kind { number: 2, table: "governance_teams", name: "team" },
-    Kind { number: 3, table: "governance_customers", name: "customer" },
-    Kind { number: 4, table: "config_providers", name: "provider" },
-    Kind { number: 5, table: "governance_model_configs", name: "model_config" },
-    Kind { number: 0, table: VIRTUAL_KEYS, name: "virtual_key" },
-    Kind { number: 1, table: PROVIDER_CONFIGS, name: "provider_config" },
+    Kind {
+        number: 2,
+        table: "governance_teams",
+        name: "team",
+    },
+    Kind {
+        number: 3,
+        table: "governance_customers",
+        name: "customer",
+    },
+    Kind {
+        number: 4,
+        table: "config_providers",
+        name: "provider",
+    },
+    Kind {
+        number: 5,
+        table: "governance_model_configs",
+        name: "model_config",
+    },
+    Kind {
+        number: 0,
+        table: VIRTUAL_KEYS,
+        name: "virtual_key",
+    },
+    Kind {
+        number: 1,
+        table: PROVIDER_CONFIGS,
+        name: "provider_config",
+    },
 ];
 
 /// The word for a kind of owner, as the list of copies numbers it.
@@ -142,7 +166,9 @@ pub(super) async fn make(connection: &Connection, live: &Context) -> Result<Made
             let at = values.len();
             let [budget_at, owner_at, copy_at] = [1, 2, 3].map(|n| dialect.parameter(at + n));
             given.push(match dialect {
-                Dialect::Postgres => format!("({budget_at}::text, {kind}, {owner_at}::text, {copy_at}::text)"),
+                Dialect::Postgres => {
+                    format!("({budget_at}::text, {kind}, {owner_at}::text, {copy_at}::text)")
+                }
                 Dialect::Sqlite => format!("({budget_at}, {kind}, {owner_at}, {copy_at})"),
             });
             values.extend([budget.clone().into(), owner.into(), copy.clone().into()]);

@@ -3,8 +3,8 @@
 //! No secret is remembered.
 
 use sea_orm::{ConnectionTrait, DbErr, Statement};
-use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 use tollgate_migration::Context;
+use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 
 use crate::connection::Connection;
 use crate::database::existing;
@@ -102,7 +102,7 @@ fn place(live: &Context, kind: &str) -> Option<(&'static str, String)> {
         && !live.upstream_ran("drop_legacy_calendar_aligned_columns");
     let flagged = |table: &str| catalog.has_column(table, "calendar_aligned");
     match kind {
-        "provider_config" if flagged(VIRTUAL_KEYS) && !on_budgets => {
+        "provider_config" if flagged(VIRTUAL_KEYS) => {
             Some((VIRTUAL_KEYS, "t.id = r.virtual_key".to_owned()))
         }
         "team" if flagged(TEAMS) => Some((TEAMS, "t.id = r.owner".to_owned())),

@@ -2,6 +2,8 @@
 
 use sea_orm::{DbErr, QueryResult};
 
+use tollgate_migration::providers::policy::FLAGS;
+
 use super::{KeyMaterial, Target};
 
 /// One row of the answer.
@@ -11,6 +13,8 @@ pub(super) struct Found {
     pub(super) config_deleted: bool,
     pub(super) linked: bool,
     pub(super) family: Option<String>,
+    /// A chat provider of the family has not been copied yet.
+    pub(super) waits: bool,
     pub(super) provider: Option<Provider>,
 }
 
@@ -22,6 +26,18 @@ pub(super) struct Provider {
     pub(super) deleted: bool,
     pub(super) central: Option<(String, KeyMaterial)>,
     pub(super) users: Option<(String, KeyMaterial)>,
+    /// What the chat provider that it is the copy of allows, while that is there.
+    pub(super) policy: Option<Policy>,
+    /// Its settings hold keys.
+    pub(super) settled: bool,
+}
+
+/// The legacy flags of a chat provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Policy {
+    pub(super) central: bool,
+    pub(super) users: bool,
+    pub(super) fallback: bool,
 }
 
 impl Found {
@@ -61,6 +77,8 @@ impl Found {
                 deleted: flag("deleted")?,
                 central: key("key_id", "key", "key_lock")?,
                 users: key("user_key_id", "user_key", "user_key_lock")?,
+                policy: policy(row)?,
+                settled: flag("settled")?,
             }),
         };
         Ok(Self {
@@ -69,9 +87,22 @@ impl Found {
             config_deleted: flag("config_deleted")?,
             linked: flag("linked")?,
             family: row.try_get("", "family")?,
+            waits: flag("waits")?,
             provider,
         })
     }
+}
+
+fn policy(row: &QueryResult) -> std::result::Result<Option<Policy>, DbErr> {
+    let [central, users, fallback] = FLAGS.map(|name| row.try_get::<Option<i32>>("", name));
+    Ok(match (central?, users?, fallback?) {
+        (Some(central), Some(users), Some(fallback)) => Some(Policy {
+            central: central == 1,
+            users: users == 1,
+            fallback: fallback == 1,
+        }),
+        _ => None,
+    })
 }
 
 /// The rows that are meant. SQLite tells spellings of one UUID apart, and the one that was asked for counts; a table that lost its

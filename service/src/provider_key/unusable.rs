@@ -61,6 +61,12 @@ pub enum Unusable {
         /// The type; empty where a model config has neither a link nor a type.
         provider_type: String,
     },
+    /// The chat provider that is meant has not been copied yet; another provider of its family is another door.
+    #[error("the chat provider {provider_type:?} has not been copied yet")]
+    NotCopied {
+        /// The family.
+        provider_type: String,
+    },
     /// No provider is linked, and several could be meant.
     #[error("multiple enabled AI providers use provider type {provider_type:?}: {}", ids.join(", "))]
     Ambiguous {
@@ -102,6 +108,7 @@ impl Unusable {
             Self::ProviderDeleted { .. } => "provider_deleted",
             Self::ProviderDisabled { .. } => "provider_disabled",
             Self::NoProviderOfType { .. } => "no_provider",
+            Self::NotCopied { .. } => "provider_not_copied",
             Self::Ambiguous { .. } => "ambiguous_provider",
             Self::SeveralRows { .. } => "several_rows",
             Self::UserKeyRequired { .. } => "user_api_key_required",
@@ -123,6 +130,7 @@ impl Unusable {
             Self::NoProviderOfType { .. } => {
                 "enable one in the gateway, or link the model config to one"
             }
+            Self::NotCopied { .. } => "`tollgate migrate up --phase backfill` copies it",
             Self::Ambiguous { .. } => "link the model config to the one that is meant",
             Self::SeveralRows { .. } => "leave one of them; the table has lost its primary key",
             Self::UserKeyRequired { .. } => {

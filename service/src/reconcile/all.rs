@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use tollgate_migration::providers::{CHAT_PROVIDERS, PROVIDERS};
 use tollgate_migration::{NameConflicts, Track};
 
 use super::credentials::{Scope, credentials};
@@ -14,8 +15,9 @@ use super::header_keys::fold_header_keys;
 use super::provider_keys::provider_keys;
 use super::resets::resets;
 use super::{Options, billing, count};
+use crate::database::{Access, existing};
 use crate::error::Error;
-use crate::report::{Outcome, Report};
+use crate::report::{Finding, Outcome, Report, Severity};
 use crate::runner::Session;
 use crate::stop::Stop;
 
@@ -139,15 +141,44 @@ async fn each(session: &Session, options: Options, now: DateTime<Utc>, stop: &St
     }
     let all_skipped = told.iter().all(|one| one["outcome"] == "skipped");
     if failed.is_none() && all_skipped {
-        failed = Some(Error::NotFound {
-            what: "table of any routine here".to_owned(),
-        });
+        match over(session).await {
+            Ok(Some(finding)) => report.findings.push(finding),
+            Ok(None) => {
+                failed = Some(Error::NotFound {
+                    what: "table of any routine here".to_owned(),
+                });
+            }
+            Err(error) => failed = Some(error),
+        }
     }
     report.result = Some(serde_json::json!({ "routines": told }));
     Outcome {
         report,
         error: failed,
     }
+}
+
+/// That every routine's work is over: a database behind the provider-key cutover has nothing left to be copied.
+async fn over(session: &Session) -> crate::error::Result<Option<Finding>> {
+    let connection = session.connect(Access::Read).await?;
+    let names = [PROVIDERS, CHAT_PROVIDERS].map(str::to_owned);
+    let found = existing(&connection, session.dialect(), &names)
+        .await
+        .map_err(Error::database("look for the tables of the tracks"))?;
+    let over = found.iter().any(|name| name == PROVIDERS)
+        && !found.iter().any(|name| name == CHAT_PROVIDERS)
+        && (session.tracks.is_empty() || session.tracks.contains(&Track::Providers));
+    Ok(over.then(|| Finding {
+        code: "R020".to_owned(),
+        severity: Severity::Info,
+        title: "the routines of this database are over".to_owned(),
+        table: PROVIDERS.to_owned(),
+        column: None,
+        rows: 0,
+        sample_ids: Vec::new(),
+        effect: "the cutover is done: there are no legacy rows to follow any more".to_owned(),
+        resolve: "take the job out of cron".to_owned(),
+    }))
 }
 
 /// Whether another routine may fare better: not where the database is out of reach or somebody has said stop.

@@ -2,7 +2,7 @@
 //! of the step is gone.
 
 use tollgate_migration::golden::golden;
-use tollgate_migration::{Catalog, Dialect, Track, Ledger};
+use tollgate_migration::{Catalog, Dialect, Ledger, Track};
 
 use super::checkpoint::{Direction, InProgress};
 use crate::connection::Connection;

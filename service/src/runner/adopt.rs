@@ -141,6 +141,9 @@ fn marked(track: Track, shape: &adoption::Recognised, context: &Context) -> Hist
     {
         entry.created.merge(created);
     }
+    for entry in history.entries.values_mut() {
+        entry.created.ledger = context.ledger(track).newest();
+    }
     history
 }
 
@@ -206,7 +209,7 @@ pub(super) fn recognised_entry(version: &str, catalog: &Catalog) -> Entry {
     entry
 }
 
-fn entry(version: &str) -> Entry {
+pub(crate) fn entry(version: &str) -> Entry {
     Entry {
         version: version.to_owned(),
         applied_at: Utc::now().timestamp(),

@@ -16,6 +16,7 @@ use super::held::Held;
 use super::patience::Patience;
 use super::{split, up};
 use crate::connection::{Connection, Transaction};
+use crate::drift;
 use crate::error::{Error, Result};
 use crate::history::History;
 use crate::lock::Lock;
@@ -117,6 +118,14 @@ impl Applier<'_> {
                 // A hand-over says what the ledger will be; everything else leaves it as it is.
                 if plan.created.ledger.is_none() {
                     plan.created.ledger = context.ledger(self.track).newest();
+                }
+                if plan.created.gateway {
+                    // As the gateway has them now; what a hand does to them later is drift all the same.
+                    plan.created.tolerated =
+                        drift::as_left(&context.catalog, self.track, course.migration.version)
+                            .into_iter()
+                            .map(|difference| (difference.object, difference.live))
+                            .collect();
                 }
                 plan
             }

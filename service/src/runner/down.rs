@@ -10,7 +10,7 @@ use super::apply::{Applier, Course};
 use super::checkpoint::Direction;
 use super::patience::Patience;
 use super::up::{self, read_again};
-use super::{Session, context, moved, find, idle, pending, pending_report, prove_writable};
+use super::{Session, context, find, idle, moved, pending, pending_report, prove_writable};
 use crate::database::Access;
 use crate::doctor::{self, Samples};
 use crate::error::{Error, Result};

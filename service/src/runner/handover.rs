@@ -48,7 +48,10 @@ pub async fn handover(session: &Session, stop: &Stop) -> Result<Report> {
         .find(|(track, _)| *track == Track::Providers);
     let Some((track, exists)) = exists else {
         return Err(Error::usage(
-            format!("{} has no tables of track providers", session.location.display),
+            format!(
+                "{} has no tables of track providers",
+                session.location.display
+            ),
             "only Coder's ledger is handed over",
         ));
     };
@@ -212,7 +215,14 @@ async fn differences(connection: &Connection, live: &Context, number: i64) -> Re
     if (number == coder::FINISHED) == legacy {
         found.push(difference(
             CHAT_PROVIDERS,
-            vec![if legacy { "it is there" } else { "it is not there" }.to_owned()],
+            vec![
+                if legacy {
+                    "it is there"
+                } else {
+                    "it is not there"
+                }
+                .to_owned(),
+            ],
             1,
             "the legacy tables stand until 505, and no longer",
         ));
@@ -286,7 +296,12 @@ fn objects(live: &Context, number: i64) -> Vec<Finding> {
                 None => format!("no {object}"),
                 Some(there) => format!("{object}: is {there}, should be {definition}"),
             };
-            found.push(difference(table, vec![line], 1, "Coder's later migrations build on it"));
+            found.push(difference(
+                table,
+                vec![line],
+                1,
+                "Coder's later migrations build on it",
+            ));
         }
     }
     if number < coder::FINISHED && is.contains_key(check) {

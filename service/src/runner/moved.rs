@@ -38,11 +38,9 @@ pub(super) async fn since(
     let moved = match &entry.created.ledger {
         Some(then) => ledger.newest().as_ref() != Some(then),
         // An earlier release wrote down when it ran, and nothing of the ledger.
-        None if track == Track::Governance => {
-            newer(connection, live, entry.applied_at)
-                .await
-                .map_err(Error::database("read the gateway's ledger"))?
-        }
+        None if track == Track::Governance => newer(connection, live, entry.applied_at)
+            .await
+            .map_err(Error::database("read the gateway's ledger"))?,
         None => false,
     };
     Ok(moved.then_some(words).flatten())

@@ -72,6 +72,10 @@ pub async fn plan(session: &Session, options: &Options) -> Result<Report> {
         environment::refuse_hidden(&connection, track).await?;
         let mut history = session.history(&connection, track, exists).await?;
         let mut context = live(&connection, &history, options).await?;
+        let contradictions = environment::ledger::contradictions(track, &context);
+        if !contradictions.is_empty() {
+            return Err(doctor::refusal(contradictions));
+        }
         if history.entries.is_empty() && track.is_carried_by(&context.catalog) {
             if !options.adopt {
                 return Err(unadopted(track, &context));

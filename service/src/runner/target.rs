@@ -41,7 +41,10 @@ impl Session {
 fn named(track: Track, word: &str) -> Result<Target> {
     Target::parse(track, word).map_err(|unknown| {
         Error::usage(
-            format!("--for {word} is no version of {} that this Tollgate knows", track.gateway()),
+            format!(
+                "--for {word} is no version of {} that this Tollgate knows",
+                track.gateway()
+            ),
             format!("it knows {}", unknown.known),
         )
     })

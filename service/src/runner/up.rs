@@ -108,8 +108,14 @@ async fn finish(
         return Ok(());
     }
     prove_writable(session, &connection).await?;
-    let (lock, connection) =
-        Lock::take(session, connection, &[Track::Governance], Gateway::Boots, stop).await?;
+    let (lock, connection) = Lock::take(
+        session,
+        connection,
+        &[Track::Governance],
+        Gateway::Boots,
+        stop,
+    )
+    .await?;
     let outcome = put_back(&connection, report).await;
     if !report.changes.is_empty() {
         session

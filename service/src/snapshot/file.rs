@@ -50,6 +50,9 @@ pub(crate) struct TrackSnapshot {
     pub facts: BTreeMap<String, Section>,
     /// Copies of shared budgets that were there already.
     pub copies: u64,
+    /// What the gateway had recorded of its own migrations; absent where there was no ledger, and in files of 0.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<Vec<String>>,
 }
 
 /// An invariant that was broken already.

@@ -2,7 +2,7 @@
 
 use rstest::rstest;
 use tollgate_migration::{Track, schema};
-use tollgate_tests::fixture::{Calendar, Shape, legacy};
+use tollgate_tests::fixture::{Calendar, Shape, own};
 use tollgate_tests::{Backend, TestDatabase};
 
 use crate::tollgate;
@@ -83,7 +83,7 @@ async fn an_upgraded_database_has_all_of_a_fresh_one(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
     #[values(Calendar::Flag, Calendar::None)] calendar: Calendar,
 ) {
-    let database = legacy(backend, Shape::Full, calendar).await;
+    let database = own(backend, Shape::Full, calendar).await;
     let tollgate = tollgate().on(&database.url);
     tollgate.succeed(&["migrate", "up", "--adopt"]);
     let (_, diff) = tollgate.json(&["schema", "diff", "--check"]);

@@ -20,6 +20,7 @@ mod entities;
 mod environment;
 mod files;
 mod gateway_key;
+mod gateways;
 mod golden;
 mod multi_budget;
 mod online;

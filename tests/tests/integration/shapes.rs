@@ -1,7 +1,7 @@
 //! Whatever a gateway's database has been through, it is recognised or refused with the difference.
 
 use rstest::rstest;
-use tollgate_tests::fixture::{Calendar, Shape, SilentKeys, legacy, with_credentials};
+use tollgate_tests::fixture::{Calendar, Shape, SilentKeys, legacy, own, with_credentials};
 use tollgate_tests::{Backend, TestDatabase};
 
 use crate::tollgate;
@@ -327,7 +327,7 @@ const EARLY: [&str; 4] = [
 ];
 
 async fn early(backend: Backend) -> TestDatabase {
-    let database = legacy(backend, Shape::Full, Calendar::None).await;
+    let database = own(backend, Shape::Full, Calendar::None).await;
     let time = match backend {
         Backend::Sqlite => "datetime",
         Backend::Postgres => "timestamptz",
@@ -427,7 +427,7 @@ async fn two_credentials_of_one_binding_stop_before_the_first_write(
 async fn what_is_tolerated_is_listed_and_is_no_drift(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
 ) {
-    let database = legacy(backend, Shape::Full, Calendar::Flag).await;
+    let database = own(backend, Shape::Full, Calendar::Flag).await;
     run(
         &database,
         &[

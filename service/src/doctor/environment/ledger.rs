@@ -38,7 +38,10 @@ pub(crate) fn examine(track: Track, live: &Context) -> Vec<Finding> {
         Ledger::None => return found,
         Ledger::Anothers(table) => {
             let mut told = finding("E007", table, vec![(*table).to_owned()]);
-            told.title = format!("a table {table} is there, and it is not {}'s", track.gateway());
+            told.title = format!(
+                "a table {table} is there, and it is not {}'s",
+                track.gateway()
+            );
             found.push(told);
             return found;
         }
@@ -70,6 +73,17 @@ pub(crate) fn examine(track: Track, live: &Context) -> Vec<Finding> {
     }
     found.extend(versions(track, live));
     found.extend(made_early(track, live));
+    found
+}
+
+/// Those after which nothing else can be asked: what the gateway believes and what is there are two things, or it is a version
+/// that nobody here knows.
+pub(crate) fn contradictions(track: Track, live: &Context) -> Vec<Finding> {
+    let mut found = examine(track, live);
+    found.retain(|finding| {
+        ["E006", "E007", "G016", "P014"].contains(&finding.code.as_str())
+            && finding.severity == crate::report::Severity::Blocking
+    });
     found
 }
 
@@ -113,7 +127,10 @@ fn relied_upon(track: Track, live: &Context) -> Vec<(&'static str, bool, &'stati
             ),
             (
                 "499",
-                catalog.enums.get(TYPE.0).is_none_or(|labels| labels.len() >= 8),
+                catalog
+                    .enums
+                    .get(TYPE.0)
+                    .is_none_or(|labels| labels.len() >= 8),
                 "eight labels of ai_provider_type",
             ),
             (
@@ -121,7 +138,11 @@ fn relied_upon(track: Track, live: &Context) -> Vec<(&'static str, bool, &'stati
                 catalog.has_table(USER_KEYS) && column(MODEL_CONFIGS, "ai_provider_id"),
                 "table user_ai_provider_keys with the model configs' link",
             ),
-            ("514", catalog.has_table(GATEWAY_KEYS), "table ai_gateway_keys"),
+            (
+                "514",
+                catalog.has_table(GATEWAY_KEYS),
+                "table ai_gateway_keys",
+            ),
         ],
         Track::Billing => Vec::new(),
     }
@@ -131,10 +152,18 @@ fn relied_upon(track: Track, live: &Context) -> Vec<(&'static str, bool, &'stati
 fn versions(track: Track, live: &Context) -> Vec<Finding> {
     match (track, live.ledger(track)) {
         (Track::Providers, Ledger::Number { version, .. }) if *version > coder::NEWEST => {
-            vec![finding("P014", SCHEMA_MIGRATIONS, vec![version.to_string()])]
+            vec![finding(
+                "P014",
+                SCHEMA_MIGRATIONS,
+                vec![version.to_string()],
+            )]
         }
         (Track::Providers, Ledger::Number { version, .. }) if *version < coder::BEFORE => {
-            vec![finding("P013", SCHEMA_MIGRATIONS, vec![coder::words(*version)])]
+            vec![finding(
+                "P013",
+                SCHEMA_MIGRATIONS,
+                vec![coder::words(*version)],
+            )]
         }
         (Track::Billing, Ledger::Files(files)) if molecule::is_past(files) => {
             let newest = files.last().cloned().unwrap_or_default();

@@ -1,0 +1,896 @@
+//! Beside a gateway that migrates itself: its ledger, what is left to it, hand-over, preparing, and what it does afterwards.
+
+use rstest::rstest;
+use serde_json::{Value, json};
+use tollgate_migration::Track;
+use tollgate_tests::fixture::{
+    Calendar, Shape, SilentKeys, coder_at_502, legacy, populated, recorded, with_credentials,
+};
+use tollgate_tests::{Backend, TestDatabase};
+
+use crate::tollgate;
+
+fn said<'a>(json: &'a Value, code: &str) -> Vec<&'a Value> {
+    json["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|found| found["code"] == code)
+        .collect()
+}
+
+fn ask(database: &TestDatabase, words: &[&str]) -> (i32, Value) {
+    tollgate().on(&database.url).json(words)
+}
+
+fn pending(json: &Value) -> Vec<String> {
+    json["tracks"][0]["pending"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|step| {
+            tollgate_migration::migration::slug_of(step["version"].as_str().unwrap()).to_owned()
+        })
+        .collect()
+}
+
+fn waiting(json: &Value) -> Vec<String> {
+    json["result"]["waiting"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|step| {
+            tollgate_migration::migration::slug_of(step["version"].as_str().unwrap()).to_owned()
+        })
+        .collect()
+}
+
+async fn number(database: &TestDatabase) -> String {
+    database
+        .one("SELECT version::text || CASE WHEN dirty THEN ' dirty' ELSE '' END FROM schema_migrations")
+        .await
+}
+
+const PASS: &[&str] = &["--shared-budgets", "clone", "--accept-policy-change"];
+
+#[rstest]
+#[case(&["add_budget_calendar_aligned_column"], "1.5.0-prerelease1")]
+#[case(&["add_multi_budget_tables"], "1.5.0-prerelease2")]
+#[tokio::test]
+async fn a_bifrosts_version_is_read_off_its_ledger(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[case] ids: &[&str],
+    #[case] words: &str,
+) {
+    let database = legacy(backend, Shape::Full, Calendar::Flag).await;
+    if ids == ["add_multi_budget_tables"] {
+        database
+            .execute("ALTER TABLE governance_budgets ADD COLUMN virtual_key_id varchar(255)")
+            .await;
+        database
+            .execute("ALTER TABLE governance_budgets ADD COLUMN provider_config_id bigint")
+            .await;
+        database.execute("ALTER TABLE governance_virtual_keys ADD COLUMN calendar_aligned boolean DEFAULT false").await;
+    }
+    recorded(&database, ids).await;
+    for command in [
+        &["migrate", "status"][..],
+        &["migrate", "adopt", "--dry-run"],
+        &["migrate", "plan", "--adopt"],
+        &["doctor"],
+    ] {
+        let (_, json) = ask(&database, command);
+        let gateway = &json["result"]["gateways"][0];
+        assert_eq!(gateway["version"], words, "{command:?}: {json:#}");
+        assert_eq!(gateway["gateway"], "Bifrost", "{command:?}: {json:#}");
+        assert_eq!(gateway["ledger"], "migrations", "{command:?}: {json:#}");
+    }
+}
+
+#[rstest]
+#[tokio::test]
+async fn what_is_the_gateways_own_is_not_made_in_its_place(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = legacy(backend, Shape::Full, Calendar::Flag).await;
+    let before = database.catalog().await;
+    let (code, json) = ask(&database, &["migrate", "up", "--adopt"]);
+    assert_eq!(code, 0, "{json:#}");
+    let after = database.catalog().await;
+    let made: Vec<&String> = after
+        .tables
+        .keys()
+        .filter(|name| !before.tables.contains_key(*name) && !name.starts_with("tollgate_"))
+        .collect();
+    assert_eq!(made, [] as [&String; 0], "no table of the gateway's");
+    let clients = "config_mcp_clients";
+    assert_eq!(
+        before.table(clients).unwrap().columns.len(),
+        after.table(clients).unwrap().columns.len()
+    );
+    let origin = database
+        .one("SELECT origin FROM tollgate_governance_migrations WHERE version LIKE '%mcp_credentials'")
+        .await;
+    assert_eq!(origin, "gateway");
+    for command in [&["verify"][..], &["migrate", "status", "--check"]] {
+        let (code, json) = ask(&database, command);
+        assert_eq!(code, 0, "{command:?}: {json:#}");
+    }
+    // The routines say so.
+    let (code, json) = ask(&database, &["reconcile", "credentials"]);
+    assert_eq!(code, 1, "{json:#}");
+    let (code, json) = ask(
+        &database,
+        &["migrate", "down", "--to", "multi_budget_expand"],
+    );
+    assert_eq!(code, 0, "{json:#}");
+    assert_eq!(
+        before.table(clients).unwrap().columns.len(),
+        database
+            .catalog()
+            .await
+            .table(clients)
+            .unwrap()
+            .columns
+            .len()
+    );
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_gateway_that_goes_on_is_no_drift_and_stops_down(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = legacy(backend, Shape::Full, Calendar::Flag).await;
+    ask(&database, &["migrate", "up", "--adopt"]);
+    // A hand's work, first.
+    database
+        .execute("ALTER TABLE governance_teams ADD COLUMN cost_centre varchar(20)")
+        .await;
+    let (code, json) = ask(&database, &["migrate", "status", "--check"]);
+    assert_eq!(code, 3, "{json:#}");
+    database
+        .execute("ALTER TABLE governance_teams DROP COLUMN cost_centre")
+        .await;
+    // The gateway's: columns that no golden schema has, and one that it takes away.
+    for sql in [
+        "ALTER TABLE governance_teams ADD COLUMN something_new varchar(20)",
+        "ALTER TABLE config_keys DROP COLUMN bedrock_region",
+    ] {
+        database.execute(sql).await;
+    }
+    recorded(
+        &database,
+        &["add_something_new", "add_mcp_client_disabled_column"],
+    )
+    .await;
+    for command in [&["verify"][..], &["migrate", "status", "--check"]] {
+        let (code, json) = ask(&database, command);
+        assert_eq!(code, 0, "{command:?}: {json:#}");
+    }
+    let (schema, rows) = (
+        database.schema().await,
+        database.everything(|_, _| true).await,
+    );
+    let (code, json) = ask(&database, &["migrate", "down", "--allow-data-loss"]);
+    assert_eq!(code, 4, "{json:#}");
+    assert_eq!(json["error"]["code"], "ledger_moved", "{json:#}");
+    assert_eq!(schema, database.schema().await);
+    assert_eq!(rows, database.everything(|_, _| true).await);
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_ledger_that_says_what_is_not_there_stops_the_run(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = legacy(backend, Shape::Full, Calendar::Flag).await;
+    recorded(&database, &["add_multi_budget_tables"]).await;
+    let (code, json) = ask(&database, &["doctor"]);
+    assert_eq!(code, 4, "{json:#}");
+    assert_eq!(said(&json, "E006").len(), 1, "{json:#}");
+    let (code, json) = ask(&database, &["migrate", "up", "--adopt"]);
+    assert_eq!(code, 4, "{json:#}");
+    assert!(
+        !database
+            .catalog()
+            .await
+            .has_table("tollgate_governance_migrations")
+    );
+}
+
+#[rstest]
+#[case("CREATE TABLE migrations (id integer PRIMARY KEY, migration varchar(255))")]
+#[case(
+    "CREATE TABLE migrations (id varchar(64) PRIMARY KEY); INSERT INTO migrations VALUES ('2014_10_12_create_users')"
+)]
+#[tokio::test]
+async fn another_products_ledger_is_none_of_bifrosts(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[case] sql: &str,
+) {
+    let database = TestDatabase::new(backend).await;
+    database.execute(sql).await;
+    let (code, json) = ask(&database, &["--track", "governance", "migrate", "up"]);
+    assert_eq!(code, 4, "{json:#}");
+    assert_eq!(said(&json, "E007").len(), 1, "{json:#}");
+    assert_eq!(database.catalog().await.tables.len(), 1);
+}
+
+#[rstest]
+#[case("1.4.24", &[])]
+#[case("1.5.3", &["multi_budget_expand", "multi_budget_backfill", "multi_budget_constraints", "multi_budget_contract"])]
+#[tokio::test]
+async fn up_goes_as_far_as_the_gateway_that_boots_next_can_live_with(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[case] version: &str,
+    #[case] steps: &[&str],
+) {
+    let database = legacy(backend, Shape::Full, Calendar::Flag).await;
+    ask(&database, &["migrate", "adopt"]);
+    let (code, json) = ask(&database, &["migrate", "status", "--for", version]);
+    assert_eq!(code, 0, "{json:#}");
+    assert_eq!(pending(&json), steps, "{json:#}");
+    assert_eq!(pending(&json).len() + waiting(&json).len(), 6, "{json:#}");
+    let (code, json) = ask(&database, &["migrate", "up", "--for", version]);
+    assert_eq!(code, 0, "{json:#}");
+    assert_eq!(
+        json["tracks"][0]["applied"].as_array().unwrap().len(),
+        steps.len(),
+        "{json:#}"
+    );
+    let (code, json) = ask(
+        &database,
+        &["migrate", "status", "--check", "--for", version],
+    );
+    assert_eq!(code, 0, "{json:#}");
+    let (code, json) = ask(&database, &["verify", "--for", version]);
+    assert_eq!(code, 0, "{json:#}");
+}
+
+#[rstest]
+#[case("1.5.9")]
+#[case("1.4.99")]
+#[case("next")]
+#[tokio::test]
+async fn a_version_that_nobody_knows_is_a_usage_error(#[case] version: &str) {
+    let database = legacy(Backend::Sqlite, Shape::Full, Calendar::Flag).await;
+    for command in [
+        &["migrate", "up", "--adopt"][..],
+        &["migrate", "plan", "--adopt"],
+        &["migrate", "status"],
+        &["doctor"],
+        &["verify"],
+    ] {
+        let words = [command, &["--for", version]].concat();
+        let (code, json) = ask(&database, &words);
+        assert_eq!(code, 2, "{words:?}: {json:#}");
+        let hint = json["error"]["hint"].as_str().unwrap();
+        assert!(hint.contains("1.5.8"), "{words:?}: {json:#}");
+    }
+    assert!(
+        !database
+            .catalog()
+            .await
+            .has_table("tollgate_governance_migrations")
+    );
+}
+
+#[tokio::test]
+async fn coders_number_follows_handover_and_contract_and_goes_back() {
+    let database = coder_at_502().await;
+    let (code, json) = ask(&database, &["migrate", "handover"]);
+    assert_eq!(code, 0, "nothing is applied, so nothing moves: {json:#}");
+    assert_eq!(number(&database).await, "502");
+    let (code, json) = ask(
+        &database,
+        &["migrate", "up", "--adopt", "--phase", "expand"],
+    );
+    assert_eq!(code, 0, "{json:#}");
+    assert_eq!(
+        number(&database).await,
+        "502",
+        "up leaves it alone before contract"
+    );
+    assert!(!database.catalog().await.has_table("ai_gateway_keys"));
+    let (code, json) = ask(&database, &["migrate", "handover"]);
+    assert_eq!((code, &json["result"]["to"]), (0, &json!(503)), "{json:#}");
+    let (code, json) = ask(&database, &["migrate", "up", "--phase", "backfill"]);
+    assert_eq!(code, 0, "{json:#}");
+    let (code, json) = ask(&database, &["migrate", "handover"]);
+    assert_eq!((code, &json["result"]["to"]), (0, &json!(504)), "{json:#}");
+    assert_eq!(number(&database).await, "504");
+    let (code, json) = ask(&database, &["migrate", "status"]);
+    assert_eq!(code, 0, "{json:#}");
+    assert_eq!(json["result"]["drift"], json!([]), "{json:#}");
+    assert_eq!(waiting(&json), ["gateway_keys"], "{json:#}");
+    let (code, json) = ask(&database, &[&["migrate", "up"], PASS].concat());
+    assert_eq!(code, 0, "{json:#}");
+    assert_eq!(number(&database).await, "505");
+    let (code, json) = ask(&database, &["verify"]);
+    assert_eq!(code, 0, "{json:#}");
+    let (code, json) = ask(&database, &["migrate", "handover"]);
+    assert_eq!(
+        (code, &json["result"]["moved"]),
+        (0, &json!(false)),
+        "{json:#}"
+    );
+    // And back, step by step.
+    for expected in ["504", "503", "502"] {
+        let (code, json) = ask(&database, &["migrate", "down", "--allow-data-loss"]);
+        assert_eq!(code, 0, "{json:#}");
+        assert_eq!(number(&database).await, expected);
+    }
+    let bridge = database.one("SELECT name FROM ai_providers").await;
+    assert_eq!(bridge, "openai", "what is nobody's copy stays");
+}
+
+#[tokio::test]
+async fn what_a_number_promises_is_proven_before_it_moves() {
+    let database = coder_at_502().await;
+    ask(
+        &database,
+        &["migrate", "up", "--adopt", "--phase", "backfill"],
+    );
+    for (damage, repair, table) in [
+        (
+            "DROP INDEX idx_user_ai_provider_keys_ai_provider_id",
+            "CREATE INDEX idx_user_ai_provider_keys_ai_provider_id ON user_ai_provider_keys (ai_provider_id)",
+            "user_ai_provider_keys",
+        ),
+        (
+            "ALTER TABLE users DISABLE TRIGGER tollgate_delete_keys_of_deleted_users",
+            "ALTER TABLE users ENABLE TRIGGER tollgate_delete_keys_of_deleted_users",
+            "users",
+        ),
+        (
+            "ALTER TABLE chat_model_configs ADD CONSTRAINT chat_model_configs_ai_provider_required_when_active \
+             CHECK (deleted = true OR ai_provider_id IS NOT NULL)",
+            "ALTER TABLE chat_model_configs DROP CONSTRAINT chat_model_configs_ai_provider_required_when_active",
+            "chat_model_configs",
+        ),
+    ] {
+        database.execute(damage).await;
+        let (code, json) = ask(&database, &["migrate", "handover"]);
+        assert_eq!(code, 4, "{damage}: {json:#}");
+        assert_eq!(json["error"]["code"], "not_proven", "{damage}: {json:#}");
+        assert_eq!(json["findings"][0]["table"], table, "{damage}: {json:#}");
+        assert_eq!(number(&database).await, "502");
+        database.execute(repair).await;
+    }
+    let (code, json) = ask(&database, &["--track", "governance", "migrate", "handover"]);
+    assert_eq!(code, 2, "{json:#}");
+    let (code, json) = ask(&database, &["migrate", "handover"]);
+    assert_eq!(code, 0, "{json:#}");
+}
+
+#[rstest]
+#[case(459, "P013")]
+#[case(533, "P014")]
+#[tokio::test]
+async fn a_coder_too_old_or_too_new_is_named_and_left_alone(
+    #[case] version: i64,
+    #[case] named: &str,
+) {
+    let database = coder_at_502().await;
+    database
+        .execute(&format!("UPDATE schema_migrations SET version = {version}"))
+        .await;
+    if version < 495 {
+        database
+            .execute("DROP TABLE ai_provider_keys, ai_providers; DROP TYPE ai_provider_type")
+            .await;
+    } else {
+        database
+            .execute(
+                "CREATE TABLE user_ai_provider_keys (id uuid PRIMARY KEY, user_id uuid, ai_provider_id uuid, api_key text, \
+                 api_key_key_id text, created_at timestamptz, updated_at timestamptz); \
+                 CREATE TABLE ai_gateway_keys (id uuid); ALTER TABLE chat_model_configs ADD COLUMN ai_provider_id uuid",
+            )
+            .await;
+    }
+    let schema = database.schema().await;
+    for command in [&["doctor"][..], &["migrate", "up", "--adopt"]] {
+        let (code, json) = ask(&database, command);
+        assert_eq!(code, 4, "{command:?}: {json:#}");
+        assert_eq!(said(&json, named).len(), 1, "{command:?}: {json:#}");
+    }
+    assert_eq!(schema, database.schema().await);
+}
+
+#[tokio::test]
+async fn a_dirty_ledger_refuses_also_when_nothing_is_pending() {
+    let database = coder_at_502().await;
+    let (code, json) = ask(&database, &[&["migrate", "up", "--adopt"], PASS].concat());
+    assert_eq!(code, 0, "{json:#}");
+    database
+        .execute("UPDATE schema_migrations SET dirty = true")
+        .await;
+    for command in [
+        &["migrate", "up"][..],
+        &["doctor"],
+        &["migrate", "handover"],
+    ] {
+        let (code, json) = ask(&database, command);
+        assert_eq!(code, 4, "{command:?}: {json:#}");
+        assert_eq!(said(&json, "E006").len(), 1, "{command:?}: {json:#}");
+    }
+}
+
+/// The key that a Coder takes before it migrates.
+#[tokio::test]
+async fn a_coder_that_migrates_keeps_tollgate_out() {
+    use sea_orm::ConnectionTrait;
+    let database = coder_at_502().await;
+    let coder = database.another().await;
+    coder
+        .execute_unprepared(
+            "SET application_name = 'coderd'; BEGIN; SELECT pg_advisory_xact_lock(1037453835920848937)",
+        )
+        .await
+        .unwrap();
+    let run = tollgate().on(&database.url).run(&[
+        "migrate",
+        "up",
+        "--adopt",
+        "--phase",
+        "backfill",
+        "--wait-lock",
+        "1",
+    ]);
+    assert_eq!(run.code, 5, "{run:#?}");
+    assert!(run.stderr.contains("coderd"), "{run:#?}");
+    coder.execute_unprepared("ROLLBACK").await.unwrap();
+}
+
+/// Every kind of owner that can share a budget, and every flag that the gateway's migration loses.
+#[rstest]
+#[tokio::test]
+async fn a_database_is_prepared_for_the_gateways_own_migration(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = legacy(backend, Shape::Full, Calendar::Flag).await;
+    for sql in [
+        // A key beside a team, two teams, a customer beside a provider.
+        "UPDATE governance_virtual_keys SET budget_id = 'b-team' WHERE id = 'vk-carol'",
+        "INSERT INTO governance_teams (id, name, budget_id, created_at, updated_at) VALUES ('t-2', 'Team Two', 'b-team', '2026-01-01 00:00:00+00:00', '2026-01-01 00:00:00+00:00')",
+        "UPDATE config_providers SET budget_id = 'b-customer' WHERE id = 2",
+    ] {
+        database.execute(sql).await;
+    }
+    let (_, doctor) = ask(&database, &["doctor"]);
+    let shared: Vec<&Value> = said(&doctor, "G021");
+    assert_eq!(
+        shared[0]["sample_ids"],
+        json!(["b-customer", "b-team"]),
+        "{doctor:#}"
+    );
+    let (code, json) = ask(&database, &["migrate", "prepare"]);
+    assert_eq!(code, 4, "{json:#}");
+    assert_eq!(
+        said(&json, "G001")[0]["sample_ids"],
+        json!(["b-customer", "b-team"]),
+        "{json:#}"
+    );
+    let (code, json) = ask(
+        &database,
+        &["migrate", "prepare", "--shared-budgets", "clone"],
+    );
+    assert_eq!(code, 0, "{json:#}");
+    let again = ask(
+        &database,
+        &["migrate", "prepare", "--shared-budgets", "clone"],
+    );
+    assert_eq!(
+        (again.0, &again.1["changes"]),
+        (0, &json!([])),
+        "{:#}",
+        again.1
+    );
+    // The first team keeps its budget; everybody else has one with the same usage.
+    assert_eq!(
+        database
+            .one("SELECT budget_id FROM governance_teams WHERE id = 't-1'")
+            .await,
+        "b-team"
+    );
+    let copies = database
+        .column(
+            "SELECT CAST(current_usage AS text) || ' ' || COALESCE(config_hash, 'none') FROM governance_budgets WHERE id IN \
+             (SELECT budget_id FROM governance_teams WHERE id = 't-2' UNION SELECT budget_id FROM governance_virtual_keys \
+             WHERE id = 'vk-carol')",
+        )
+        .await;
+    let usage = match backend {
+        Backend::Sqlite => "17.0 none",
+        Backend::Postgres => "17 none",
+    };
+    assert_eq!(copies, [usage, usage]);
+    assert_ne!(
+        database
+            .one("SELECT budget_id FROM config_providers WHERE id = 2")
+            .await,
+        "b-customer"
+    );
+    let (_, doctor) = ask(&database, &["doctor"]);
+    for code in ["G001", "G002", "G021"] {
+        assert_eq!(said(&doctor, code), [] as [&Value; 0], "{doctor:#}");
+    }
+    let (code, json) = ask(&database, &["migrate", "prepare", "--finish"]);
+    assert_eq!(
+        (code, &json["error"]["code"]),
+        (4, &json!("not_moved")),
+        "{json:#}"
+    );
+    // Carol's config is flagged, both teams' budgets are.
+    let remembered = database
+        .column("SELECT kind || ' ' || owner FROM tollgate_remembered ORDER BY 1")
+        .await;
+    assert_eq!(remembered, ["provider_config 2", "team t-1", "team t-2"]);
+}
+
+/// What the gateway's boot to 1.5.3 leaves, as far as flags are concerned.
+#[rstest]
+#[tokio::test]
+async fn what_was_remembered_is_put_back_behind_the_boot(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[values(&["migrate", "prepare", "--finish"], &["migrate", "up", "--adopt"])]
+    command: &[&str],
+) {
+    let database = legacy(backend, Shape::Full, Calendar::Flag).await;
+    let (code, json) = ask(&database, &["migrate", "prepare"]);
+    assert_eq!(code, 0, "{json:#}");
+    // Owners are where upstream's migration puts them, and the columns that it drops are gone.
+    for sql in [
+        "ALTER TABLE governance_budgets ADD COLUMN virtual_key_id varchar(255)",
+        "ALTER TABLE governance_budgets ADD COLUMN provider_config_id bigint",
+        "ALTER TABLE governance_budgets ADD COLUMN team_id varchar(255)",
+        "ALTER TABLE governance_virtual_keys ADD COLUMN calendar_aligned boolean DEFAULT false",
+        "ALTER TABLE governance_teams ADD COLUMN calendar_aligned boolean DEFAULT false",
+        "UPDATE governance_budgets SET virtual_key_id = (SELECT v.id FROM governance_virtual_keys v WHERE v.budget_id = governance_budgets.id)",
+        "UPDATE governance_budgets SET provider_config_id = (SELECT c.id FROM governance_virtual_key_provider_configs c WHERE c.budget_id = governance_budgets.id)",
+        "UPDATE governance_budgets SET team_id = (SELECT t.id FROM governance_teams t WHERE t.budget_id = governance_budgets.id)",
+    ] {
+        database.execute(sql).await;
+    }
+    recorded(
+        &database,
+        &[
+            "add_multi_budget_tables",
+            "migrate_calendar_aligned",
+            "add_team_budgets_to_budgets_table",
+            "add_oauth_auth_mode_columns",
+            "add_team_calendar_aligned_column",
+            "drop_legacy_calendar_aligned_columns",
+        ],
+    )
+    .await;
+    for (table, column) in [
+        ("governance_virtual_keys", "budget_id"),
+        ("governance_virtual_key_provider_configs", "budget_id"),
+        ("governance_teams", "budget_id"),
+        ("governance_budgets", "calendar_aligned"),
+    ] {
+        drop_column(&database, table, column).await;
+    }
+    let (code, json) = ask(&database, command);
+    assert_eq!(code, 0, "{json:#}");
+    let (yes, no) = match backend {
+        Backend::Sqlite => ("1", "0"),
+        Backend::Postgres => ("true", "false"),
+    };
+    let flag = async |table: &str, id: &str| {
+        database
+            .one(&format!(
+                "SELECT CAST(calendar_aligned AS text) FROM {table} WHERE id = '{id}'"
+            ))
+            .await
+    };
+    assert_eq!(
+        flag("governance_virtual_keys", "vk-carol").await,
+        yes,
+        "{json:#}"
+    );
+    assert_eq!(flag("governance_teams", "t-1").await, yes, "{json:#}");
+    assert_eq!(
+        flag("governance_virtual_keys", "vk-dave").await,
+        no,
+        "{json:#}"
+    );
+    assert_eq!(database.count("tollgate_remembered").await, 0);
+}
+
+/// Drops a column with all that hangs on it.
+async fn drop_column(database: &TestDatabase, table: &str, column: &str) {
+    if database.backend == Backend::Postgres {
+        database
+            .execute(&format!("ALTER TABLE {table} DROP COLUMN {column} CASCADE"))
+            .await;
+        return;
+    }
+    let catalog = database.catalog().await;
+    for index in &catalog.table(table).unwrap().indexes {
+        if index.columns.iter().any(|name| name == column) && !index.definition.is_empty() {
+            database
+                .execute(&format!("DROP INDEX \"{}\"", index.name))
+                .await;
+        }
+    }
+    let text = database
+        .one(&format!(
+            "SELECT sql FROM sqlite_schema WHERE name = '{table}'"
+        ))
+        .await;
+    let kept: Vec<&str> = text
+        .lines()
+        .filter(|line| !(line.contains("FOREIGN KEY") && line.contains(column)))
+        .collect();
+    let mended = kept.join("\n").replace(",\n)", "\n)");
+    database
+        .execute(&format!(
+            "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = '{}' WHERE name = '{table}'; PRAGMA writable_schema = RESET; \
+             ALTER TABLE {table} DROP COLUMN {column}",
+            mended.replace('\'', "''")
+        ))
+        .await;
+}
+
+/// A gateway that migrates between snapshot and verify rewrites what its ids say, and nothing else.
+#[rstest]
+#[tokio::test]
+async fn what_the_gateway_rewrites_is_held_against_its_rule(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = legacy(backend, Shape::Full, Calendar::Flag).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("before.json").display().to_string();
+    let (code, json) = ask(&database, &["snapshot", "-o", &file]);
+    assert_eq!(code, 0, "{json:#}");
+    recorded(&database, &["backfill_allowed_models_wildcard"]).await;
+    database
+        .execute("UPDATE governance_virtual_key_provider_configs SET allowed_models = '[\"*\"]' WHERE allowed_models = '[]'")
+        .await;
+    database
+        .execute("UPDATE governance_virtual_keys SET config_hash = 'new' WHERE id = 'vk-dave'")
+        .await;
+    let (code, json) = ask(&database, &["verify", "--snapshot", &file]);
+    assert_eq!(code, 0, "{json:#}");
+    let told = said(&json, "V104");
+    assert_eq!(told.len(), 2, "{json:#}");
+    assert!(
+        told.iter().all(|found| found["severity"] == "info"),
+        "{json:#}"
+    );
+    // A value that the rule does not write is a loss.
+    database
+        .execute("UPDATE governance_virtual_key_provider_configs SET allowed_models = '[\"gpt-4\"]' WHERE id = 4")
+        .await;
+    let (code, json) = ask(&database, &["verify", "--snapshot", &file]);
+    assert_eq!(code, 4, "{json:#}");
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_database_past_what_is_known_is_said_to_be_so_and_nothing_else(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = with_credentials(backend, SilentKeys::There).await;
+    ask(&database, &[&["migrate", "up", "--adopt"], PASS].concat());
+    for sql in [
+        "ALTER TABLE governance_budgets ADD COLUMN model_config_id varchar(255)",
+        "ALTER TABLE governance_budgets ADD COLUMN customer_id varchar(255)",
+    ] {
+        database.execute(sql).await;
+    }
+    recorded(
+        &database,
+        &["migrate_virtual_key_governance_to_model_configs"],
+    )
+    .await;
+    for command in [
+        &["doctor"][..],
+        &["verify"],
+        &["migrate", "up"],
+        &["reconcile", "credentials", "--check"],
+        &["reconcile", "resets", "--dry-run"],
+        &["reconcile", "all"],
+        &["migrate", "prepare", "--finish"],
+    ] {
+        let (code, json) = ask(&database, command);
+        assert_eq!(code, 4, "{command:?}: {json:#}");
+        let codes: std::collections::BTreeSet<&str> = json["findings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|found| found["severity"] == "blocking")
+            .map(|found| found["code"].as_str().unwrap())
+            .collect();
+        assert_eq!(codes, ["G016"].into(), "{command:?}: {json:#}");
+    }
+    let (code, json) = ask(
+        &database,
+        &[
+            "budget",
+            "check",
+            "--virtual-key",
+            "vk-alice",
+            "--provider",
+            "openai",
+        ],
+    );
+    assert_eq!(code, 4, "{json:#}");
+}
+
+/// During the cutover the key is the one that the gateway would use.
+#[tokio::test]
+async fn a_key_is_resolved_as_the_gateway_does_between_copy_and_contract() {
+    let database = coder_at_502().await;
+    let openai = "f1000000-0000-4000-8000-000000000001";
+    let anthropic = "f1000000-0000-4000-8000-000000000002";
+    ask(
+        &database,
+        &["migrate", "up", "--adopt", "--phase", "expand"],
+    );
+    let (code, json) = ask(
+        &database,
+        &["provider-key", "resolve", "--model-config", openai],
+    );
+    assert_eq!(
+        (code, &json["error"]["code"]),
+        (1, &json!("provider_not_copied")),
+        "{json:#}"
+    );
+    ask(&database, &["migrate", "up", "--phase", "backfill"]);
+    let (code, json) = ask(
+        &database,
+        &["provider-key", "resolve", "--model-config", openai],
+    );
+    assert_eq!(
+        (code, &json["result"]["source"]),
+        (0, &json!("provider")),
+        "{json:#}"
+    );
+    // Old code heeds the flags: a central key that is switched off opens nothing.
+    database
+        .execute(
+            "UPDATE chat_providers SET central_api_key_enabled = false, allow_user_api_key = true WHERE provider = 'anthropic'",
+        )
+        .await;
+    let (code, json) = ask(
+        &database,
+        &["provider-key", "resolve", "--model-config", anthropic],
+    );
+    assert_eq!(
+        (code, &json["error"]["code"]),
+        (1, &json!("user_api_key_required")),
+        "{json:#}"
+    );
+    ask(&database, &[&["migrate", "up"], PASS].concat());
+    let (code, json) = ask(
+        &database,
+        &["provider-key", "resolve", "--model-config", anthropic],
+    );
+    assert_eq!(
+        (code, &json["result"]["source"]),
+        (0, &json!("provider")),
+        "{json:#}"
+    );
+    let (code, json) = ask(&database, &["reconcile", "all"]);
+    assert_eq!(code, 0, "{json:#}");
+    assert_eq!(said(&json, "R020").len(), 1, "{json:#}");
+}
+
+#[tokio::test]
+async fn indexes_that_a_rebuild_has_lost_are_brought_back() {
+    let database = legacy(Backend::Sqlite, Shape::Full, Calendar::Flag).await;
+    database
+        .execute("DROP INDEX idx_governance_budgets_last_reset; DROP INDEX idx_virtual_key_value")
+        .await;
+    let (code, json) = ask(&database, &["schema", "repair"]);
+    assert_eq!(code, 0, "{json:#}");
+    let catalog = database.catalog().await;
+    assert!(
+        catalog
+            .table("governance_budgets")
+            .unwrap()
+            .index("idx_governance_budgets_last_reset")
+            .is_some()
+    );
+    assert!(
+        catalog
+            .table("governance_virtual_keys")
+            .unwrap()
+            .index("idx_virtual_key_value")
+            .is_some()
+    );
+    let (code, json) = ask(&database, &["schema", "repair"]);
+    assert_eq!((code, &json["changes"]), (0, &json!([])), "{json:#}");
+}
+
+#[tokio::test]
+async fn a_column_that_a_boot_drops_is_there_for_it() {
+    let database = legacy(Backend::Postgres, Shape::Full, Calendar::Flag).await;
+    ask(&database, &["migrate", "up", "--adopt"]);
+    database
+        .execute("ALTER TABLE governance_budgets ADD COLUMN team_id varchar(255)")
+        .await;
+    recorded(
+        &database,
+        &[
+            "add_multi_budget_tables",
+            "migrate_calendar_aligned",
+            "add_team_budgets_to_budgets_table",
+        ],
+    )
+    .await;
+    let (code, json) = ask(&database, &["doctor"]);
+    assert_eq!(code, 0, "{json:#}");
+    assert_eq!(said(&json, "G025").len(), 2, "{json:#}");
+    let (code, json) = ask(&database, &["doctor", "--for", "1.5.3"]);
+    assert_eq!(code, 4, "{json:#}");
+    let (code, json) = ask(&database, &["schema", "repair"]);
+    assert_eq!(code, 0, "{json:#}");
+    let (code, json) = ask(&database, &["doctor", "--for", "1.5.3"]);
+    assert_eq!(code, 0, "{json:#}");
+}
+
+/// What the release before made in the gateway's place.
+#[rstest]
+#[tokio::test]
+async fn tables_that_were_made_too_early_are_named_and_dropped_where_they_are_empty(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = legacy(backend, Shape::Full, Calendar::Flag).await;
+    // Without a ledger everything is made, as the release before did with one.
+    let ids = database.column("SELECT id FROM migrations").await;
+    database.execute("DELETE FROM migrations").await;
+    let (code, json) = ask(&database, &["migrate", "up", "--adopt"]);
+    assert_eq!(code, 0, "{json:#}");
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    recorded(&database, &ids).await;
+    let (_, json) = ask(&database, &["doctor"]);
+    assert_eq!(said(&json, "E008").len(), 4, "{json:#}");
+    let (code, json) = ask(&database, &["schema", "repair"]);
+    assert_eq!(code, 0, "{json:#}");
+    let catalog = database.catalog().await;
+    for table in [
+        "oauth_user_tokens",
+        "oauth_user_sessions",
+        "mcp_per_user_header_credentials",
+        "mcp_per_user_header_flows",
+    ] {
+        assert!(!catalog.has_table(table), "{table}");
+    }
+    let (_, json) = ask(&database, &["doctor"]);
+    assert_eq!(said(&json, "E008").len(), 0, "{json:#}");
+    let (code, json) = ask(&database, &["verify"]);
+    assert_eq!(code, 0, "{json:#}");
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_molecule_past_the_feature_is_named(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = populated(backend, Track::Billing).await;
+    database
+        .execute(
+            "CREATE TABLE schema_migrations (filename text PRIMARY KEY); \
+             INSERT INTO schema_migrations VALUES ('001_workspaces.sql'), ('043_workspace_status_enum.up.sql')",
+        )
+        .await;
+    let (code, json) = ask(&database, &["migrate", "status"]);
+    assert_eq!(code, 0, "{json:#}");
+    assert_eq!(
+        json["result"]["gateways"][0]["version"], "043_workspace_status_enum",
+        "{json:#}"
+    );
+    database
+        .execute("INSERT INTO schema_migrations VALUES ('20260630120000_drop_workspaces_llm_billing_mode.up.sql')")
+        .await;
+    for command in [&["doctor"][..], &["migrate", "up", "--adopt"]] {
+        let (code, json) = ask(&database, command);
+        assert_eq!(code, 4, "{command:?}: {json:#}");
+        assert_eq!(said(&json, "B003").len(), 1, "{command:?}: {json:#}");
+    }
+}
