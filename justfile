@@ -38,3 +38,12 @@ golden:
 # Every migration and routine, made to fail and killed at every statement, with the table of outcomes
 torture:
     TOLLGATE_TORTURE=all cargo test -p tollgate-tests --test integration -- --nocapture torture
+
+# What a release must pass besides CI: other servers, PgBouncer in both modes, every fault; an hour or more
+release-check *PARTS:
+    scripts/release-check.sh {{PARTS}}
+
+# Every real database of a folder, with a release build: DIR holds `try` (see its own usage)
+real DIR SERVER="":
+    cargo build --release
+    python3 {{DIR}}/try target/release/tollgate {{SERVER}}

@@ -358,7 +358,7 @@ pub(crate) fn unnoticed(table: &str, rows: u64) -> Finding {
 /// # Errors
 /// Those of [`Budgets::look`]; what connecting says.
 pub async fn open(session: &Session, access: Access) -> Result<(Connection, Budgets)> {
-    let connection = session.connect(access).await?;
+    let connection = session.connect_at_once(access).await?;
     let budgets = Budgets::look(&connection, session.dialect()).await?;
     Ok((connection, budgets))
 }

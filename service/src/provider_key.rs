@@ -585,7 +585,7 @@ pub async fn resolve_in(session: &Session, request: &Request<'_>) -> Result<Reso
     if let Some(user) = request.user {
         ids(dialect, user, "user", &mut Vec::new())?;
     }
-    let connection = session.connect(Access::Read).await?;
+    let connection = session.connect_at_once(Access::Read).await?;
     Resolver::look(&connection, session.dialect())
         .await?
         .resolve(&connection, request)

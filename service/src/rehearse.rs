@@ -8,7 +8,7 @@ use std::time::Instant;
 use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, Statement};
 use serde_json::json;
-use tollgate_migration::Dialect;
+use tollgate_migration::{Dialect, Track};
 
 use crate::connection::Connection;
 use crate::database::{Access, Location};
@@ -124,7 +124,14 @@ impl Rehearsal<'_> {
         let target = location
             .connect(Access::Write, self.session.connect_timeout)
             .await?;
-        let copied = copy::tables(source, &target, self.observer, self.stop).await?;
+        let tracks: Vec<Track> = self
+            .session
+            .tracks(source)
+            .await?
+            .into_iter()
+            .map(|(track, _)| track)
+            .collect();
+        let copied = copy::tables(source, &target, &tracks, self.observer, self.stop).await?;
         target
             .close()
             .await

@@ -34,6 +34,7 @@ use tollgate_migration::{Context, Dialect, Migration, Track, billing};
 use crate::database::{Access, Location, columns, existing};
 use crate::error::{Error, Result};
 use crate::history::History;
+use crate::lock::{Poll, postgres::migrating};
 use crate::report::{Pending, Report, TrackReport};
 use crate::retry::{backoff, is_transient};
 use crate::runs::{self, Run};
@@ -69,8 +70,32 @@ impl Session {
         self.location.dialect()
     }
 
-    pub(crate) async fn connect(&self, access: Access) -> Result<Connection> {
+    /// Connects and asks for no gateway's key: for what a gateway's own process asks at run time, and for Tollgate's own record.
+    pub(crate) async fn connect_at_once(&self, access: Access) -> Result<Connection> {
         self.location.connect(access, self.connect_timeout).await
+    }
+
+    /// Connects. Whoever only reads waits, as long as for a lock, for a gateway that is migrating the database: it keeps its
+    /// ledger locked, and what it has half done is no state to be reported on. Tollgate's own runs are read past.
+    ///
+    /// # Errors
+    /// What connecting may answer, and [`Error::Locked`].
+    pub(crate) async fn connect(&self, access: Access) -> Result<Connection> {
+        let mut poll = Poll::new(self.location.lock_timeout);
+        loop {
+            let connection = self.location.connect(access, self.connect_timeout).await?;
+            if access != Access::Read || self.dialect() == Dialect::Sqlite {
+                return Ok(connection);
+            }
+            // The look is the transaction's first statement, so that all that follows is of a later moment than the key.
+            let Some((track, holder)) = migrating(&connection).await? else {
+                return Ok(connection);
+            };
+            connection.close().await.ok();
+            if !poll.again(&crate::stop::Stop::default()).await? {
+                return Err(Error::Locked { track, holder });
+            }
+        }
     }
 
     /// The tracks this command works on, and which of them have a history table. One statement.

@@ -194,7 +194,7 @@ pub struct Recorded {
 /// # Errors
 /// [`Error::NotFound`] for a number that no run has; what connecting and reading may answer.
 pub async fn history(session: &Session, run: Option<i64>, limit: u32) -> Result<Report> {
-    let connection = session.connect(Access::Read).await?;
+    let connection = session.connect_at_once(Access::Read).await?;
     let doing = || Error::database(format!("read {TABLE}"));
     let dialect = session.dialect();
     let there = !existing(&connection, dialect, &[TABLE.to_owned()])

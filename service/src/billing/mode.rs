@@ -178,7 +178,7 @@ pub async fn resolve_in(
     if workspace.is_empty() {
         return (decide(workspace, org_default, None), None);
     }
-    match session.connect(Access::Read).await {
+    match session.connect_at_once(Access::Read).await {
         Ok(connection) => resolve(&connection, session.dialect(), workspace, org_default).await,
         Err(error) => (closed(workspace, org_default), Some(error)),
     }
@@ -303,7 +303,7 @@ pub async fn runtime(session: &Session, workspace: &str) -> String {
     let dialect = session.dialect();
     let (Ok(condition), Ok(connection)) = (
         row_condition(dialect, workspace),
-        session.connect(Access::Read).await,
+        session.connect_at_once(Access::Read).await,
     ) else {
         return String::new();
     };

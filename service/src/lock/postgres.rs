@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sea_orm::{DbErr, Statement};
+use sea_orm::{ConnectionTrait, DbErr, Statement};
 use sha2::{Digest, Sha256};
 use tollgate_migration::{Dialect, Track};
 
 use super::{Gateway, Poll};
-use crate::connection::{Opening, Server, Work};
+use crate::connection::{Connection, Opening, Server, Work};
 use crate::error::{Error, Result};
 use crate::runner::Session;
 use crate::stop::Stop;
@@ -84,6 +84,11 @@ async fn try_all(
     Ok(None)
 }
 
+/// A session `a`, in words.
+const HOLDER: &str = "format('server pid %s, application %s, client %s, for %s s', a.pid, \
+    COALESCE(NULLIF(a.application_name, ''), 'unknown'), COALESCE(host(a.client_addr), 'local'), \
+    COALESCE(EXTRACT(epoch FROM clock_timestamp() - a.xact_start)::int, 0)) AS holder";
+
 /// Who holds an advisory lock: `halves` as the server keeps the key, `kind` 1 for a bigint and 2 for two integers.
 async fn holder(
     server: &Server,
@@ -92,10 +97,7 @@ async fn holder(
 ) -> std::result::Result<Option<String>, DbErr> {
     server
         .one(&query(format!(
-            "SELECT format('server pid %s, application %s, client %s, for %s s', a.pid, \
-             COALESCE(NULLIF(a.application_name, ''), 'unknown'), COALESCE(host(a.client_addr), 'local'), \
-             COALESCE(EXTRACT(epoch FROM clock_timestamp() - a.xact_start)::int, 0)) AS holder \
-             FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
+            "SELECT {HOLDER} FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
              WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = {kind} \
              AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
              AND l.classid::bigint = {} AND l.objid::bigint = {} LIMIT 1",
@@ -268,4 +270,71 @@ async fn nothing_under_way(
             return Err(Error::StillCommitting { track, holder });
         }
     }
+}
+
+/// A gateway that is migrating the database: whose, and who it is. The keys are tried in the shared form and let go at once.
+///
+/// # Errors
+/// [`Error::Database`].
+pub(crate) async fn migrating(connection: &Connection) -> Result<Option<(Track, String)>> {
+    let doing = || Error::database("ask whether a gateway is migrating");
+    connection
+        .execute_unprepared("SAVEPOINT gateway")
+        .await
+        .map_err(doing())?;
+    let mut found = None;
+    for (track, (name, key)) in [Track::Governance, Track::Providers]
+        .into_iter()
+        .zip(gateways(&[Track::Governance, Track::Providers]))
+    {
+        let free: bool = connection
+            .query_one_raw(query(format!(
+                "SELECT pg_try_advisory_xact_lock_shared({key}) AS held"
+            )))
+            .await
+            .and_then(|row| row.map_or(Ok(true), |row| row.try_get("", "held")))
+            .map_err(doing())?;
+        if free {
+            continue;
+        }
+        let row = connection
+            .query_one_raw(query(format!(
+                "SELECT a.application_name AS application, {HOLDER} FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
+                 WHERE l.locktype = 'advisory' AND l.granted AND l.mode = 'ExclusiveLock' AND l.objsubid = 1 \
+                 AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+                 AND l.classid::bigint = {} AND l.objid::bigint = {} LIMIT 1",
+                key >> 32,
+                key & 0xffff_ffff
+            )))
+            .await
+            .map_err(doing())?;
+        let (application, holder): (Option<String>, Option<String>) = match row {
+            Some(row) => (
+                row.try_get("", "application").map_err(doing())?,
+                row.try_get("", "holder").map_err(doing())?,
+            ),
+            // It ended between the two questions; the next look says.
+            None => (None, None),
+        };
+        if application.as_deref().is_some_and(crate::runs::is_ours) {
+            tracing::info!(
+                holder = holder.as_deref(),
+                "a run of Tollgate's is migrating; reading past it"
+            );
+            continue;
+        }
+        found = Some((
+            track,
+            format!(
+                "a {name} that is migrating the database itself ({})",
+                holder.unwrap_or_else(|| "it has just ended".to_owned())
+            ),
+        ));
+        break;
+    }
+    connection
+        .execute_unprepared("ROLLBACK TO SAVEPOINT gateway; RELEASE SAVEPOINT gateway")
+        .await
+        .map_err(doing())?;
+    Ok(found)
 }

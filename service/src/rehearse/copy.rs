@@ -7,6 +7,7 @@ use futures_util::TryStreamExt;
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::catalog::Table;
 use tollgate_migration::golden::golden;
+use tollgate_migration::ledger::{MIGRATIONS, SCHEMA_MIGRATIONS};
 use tollgate_migration::{Catalog, Dialect, Track};
 
 use crate::connection::{Connection, Driver, query_failed};
@@ -49,13 +50,14 @@ pub(super) async fn file(source: &Connection, file: &Path) -> Result<()> {
 pub(super) async fn tables(
     source: &Connection,
     target: &Connection,
+    tracks: &[Track],
     observer: &dyn Observer,
     stop: &Stop,
 ) -> Result<Copied> {
     let catalog = Catalog::read(source)
         .await
         .map_err(Error::database("read the catalog"))?;
-    let names = wanted(&catalog);
+    let names = wanted(&catalog, tracks);
     let mut copied = Copied {
         tables: names.len(),
         ..Copied::default()
@@ -135,10 +137,18 @@ async fn run(target: &Connection, sql: &str) -> std::result::Result<(), DbErr> {
     target.execute_unprepared(sql).await.map(|_| ())
 }
 
-/// The tracks' tables, Tollgate's own, upstream's record of its migrations, and all that they refer to.
-fn wanted(catalog: &Catalog) -> BTreeSet<String> {
+/// The tables of the chosen tracks, Tollgate's own, the gateway's ledger, and all that they refer to.
+fn wanted(catalog: &Catalog, tracks: &[Track]) -> BTreeSet<String> {
     let mut names: BTreeSet<String> = BTreeSet::new();
-    for track in Track::ALL {
+    for track in tracks {
+        names.insert(
+            if *track == Track::Governance {
+                MIGRATIONS
+            } else {
+                SCHEMA_MIGRATIONS
+            }
+            .to_owned(),
+        );
         for migration in track.migrations() {
             let golden = golden(catalog.dialect, migration.version).unwrap_or_default();
             names.extend(
@@ -157,7 +167,6 @@ fn wanted(catalog: &Catalog) -> BTreeSet<String> {
             .filter(|name| name.starts_with("tollgate_"))
             .cloned(),
     );
-    names.insert("migrations".to_owned());
     names.retain(|name| catalog.has_table(name));
     loop {
         let parents: BTreeSet<String> = names

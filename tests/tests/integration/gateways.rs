@@ -440,6 +440,14 @@ async fn a_coder_that_migrates_keeps_tollgate_out() {
     ]);
     assert_eq!(run.code, 5, "{run:#?}");
     assert!(run.stderr.contains("coderd"), "{run:#?}");
+    // Who only reads waits as long as for a lock, and reads past what asks for no key.
+    for command in [&["migrate", "status"][..], &["doctor"], &["verify"]] {
+        let words = [command, &["--lock-timeout", "1"]].concat();
+        let run = tollgate().on(&database.url).run(&words);
+        assert_eq!(run.code, 5, "{words:?}: {run:#?}");
+        assert!(run.stderr.contains("coderd"), "{words:?}: {run:#?}");
+    }
+    tollgate().on(&database.url).succeed(&["history"]);
     coder.execute_unprepared("ROLLBACK").await.unwrap();
 }
 
