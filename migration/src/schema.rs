@@ -280,7 +280,13 @@ fn default(spelt: &str) -> Option<String> {
 
 /// A definition as an earlier release wrote it down, in today's spelling.
 pub fn respelt(definition: &str) -> String {
-    expression(definition)
+    let (definition, valid) = definition
+        .strip_suffix(", not valid")
+        .map_or((definition, ""), |definition| (definition, ", not valid"));
+    match definition.split_once(" where ") {
+        Some((index, condition)) => format!("{index} where {}{valid}", expression(condition)),
+        None => format!("{}{valid}", expression(definition)),
+    }
 }
 
 /// The form in which a schema stands in a file.

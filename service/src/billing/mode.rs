@@ -154,10 +154,9 @@ pub async fn resolve<C: ConnectionTrait>(
         ),
         Ok(Err(source)) => (
             closed(workspace, org_default),
-            Some(Error::Database {
-                doing: format!("read the billing mode of {workspace}"),
-                source,
-            }),
+            Some(Error::database(format!(
+                "read the billing mode of {workspace}"
+            ))(source)),
         ),
         Err(_) => (
             closed(workspace, org_default),

@@ -3,6 +3,7 @@
 //! Reads and closes `workspaces.llm_billing_mode`; touches no other column and no other row.
 
 use crate::connection::Connection;
+use crate::doctor::environment;
 use chrono::Utc;
 use sea_orm::{ConnectionTrait, Statement};
 use tollgate_migration::billing::{MODE, WORKSPACES, is_garbled};
@@ -29,6 +30,7 @@ pub async fn billing(session: &Session, options: Options, stop: &Stop) -> Result
         Access::Write
     };
     let connection = session.connect(access).await?;
+    environment::refuse_hidden(&connection, Track::Billing).await?;
     let present = columns(&connection, session.dialect(), WORKSPACES)
         .await
         .map_err(Error::database("look for the billing mode"))?;

@@ -19,6 +19,7 @@ use super::apply::{Applier, Changes, Course};
 use super::checkpoint::Direction;
 use super::patience::Patience;
 use super::place::at;
+use super::strong::was_busy;
 use super::target::gateway;
 use super::{
     Session, abandoned, backup, context, find, idle, pending, pending_report, prove_writable,
@@ -159,6 +160,9 @@ fn refuse(track: Track, live: &Context) -> Result<()> {
     }
 }
 
+/// How long a read waits for somebody's lock before the run has its own.
+const BEFORE_THE_LOCK: Duration = Duration::from_secs(1);
+
 /// A track that is about to change.
 struct Work {
     track: Track,
@@ -210,7 +214,11 @@ async fn run(
         };
         find(tracks, to)?;
     }
-    let connection = session.connect(access).await?;
+    // Before the lock nothing is waited for: a table that somebody has locked is waited for under it, where a signal ends
+    // the wait and gateways are let in.
+    let mut quick = session.clone();
+    quick.location.lock_timeout = quick.location.lock_timeout.min(BEFORE_THE_LOCK);
+    let connection = quick.connect(access).await?;
     let tracks = session.tracks(&connection).await?;
     report.result = Some(session.place(&connection).await?);
     let names: Vec<Track> = tracks.iter().map(|(track, _)| *track).collect();
@@ -218,10 +226,14 @@ async fn run(
     let mut waiting = Vec::new();
     // A ledger may forbid what is pending, and what it says decides how far this goes; without one there is nothing to read.
     let owned = has_ledger(&connection, session.dialect()).await?;
-    let live = if owned || session.target.is_some() {
-        Some(context(&connection, &History::default()).await?)
+    let (live, busy) = if owned || session.target.is_some() {
+        match context(&connection, &History::default()).await {
+            Ok(live) => (Some(live), false),
+            Err(Error::Database { source, .. }) if was_busy(&source) => (None, true),
+            Err(error) => return Err(error),
+        }
     } else {
-        None
+        (None, false)
     };
     let mut gateways = Vec::new();
     let mut left = Vec::new();
@@ -233,7 +245,7 @@ async fn run(
             gateways.extend(gateway(track, live, &history));
             left.extend(super::target::waiting(track, &history));
         }
-        if selected(&names, track, &history, options)?.is_empty() {
+        if !busy && selected(&names, track, &history, options)?.is_empty() {
             report.tracks.push(idle(track, &history));
         } else {
             waiting.push(track);

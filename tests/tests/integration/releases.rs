@@ -10,7 +10,18 @@ use tollgate_migration::Track;
 use tollgate_tests::{Backend, TestDatabase};
 
 use crate::tollgate;
-use crate::torture::{State, difference, state, up, without_headers};
+use crate::torture::{State, difference, up, without_headers};
+
+/// Rows and schema. A check that this release writes as upstream does reads as the earlier one's.
+async fn state(database: &TestDatabase) -> State {
+    let mut state = crate::torture::state(database).await;
+    for line in &mut state.1 {
+        *line = line
+            .replace("(((deleted = true) OR ", "((deleted OR ")
+            .replace("(deleted = true OR ", "(deleted OR ");
+    }
+    state
+}
 
 /// A dump's file name, taken apart.
 struct Dump {
@@ -49,7 +60,18 @@ fn dumps(backend: Backend) -> Vec<Dump> {
     found
 }
 
+/// The database without the gateway's ledger. That release made everything, whoever owned the database; today that is so where
+/// there is no ledger, and the ends can be compared.
 async fn load(backend: Backend, dump: &Dump) -> TestDatabase {
+    let database = load_owned(backend, dump).await;
+    if dump.track == Track::Governance {
+        database.execute("DELETE FROM migrations").await;
+    }
+    database
+}
+
+/// The database as it was.
+async fn load_owned(backend: Backend, dump: &Dump) -> TestDatabase {
     let database = TestDatabase::new(backend).await;
     let sql = std::fs::read_to_string(&dump.path).unwrap();
     match backend {
@@ -115,6 +137,16 @@ async fn whole_databases_of_a_release_verify_go_up_and_go_down(
     let states = whole(backend).await;
     for dump in dumps(backend).iter().filter(|dump| dump.half.is_none()) {
         let name = dump.path.display();
+        let owned = load_owned(backend, dump).await;
+        let last = dump.track.migrations().last().unwrap().slug();
+        for command in [
+            vec!["verify".to_owned()],
+            up(dump.track, last),
+            vec!["verify".to_owned()],
+        ] {
+            let (code, json) = run(&owned, &command);
+            assert_eq!(code, 0, "{name}, with its ledger: {command:?}: {json:#}");
+        }
         let database = load(backend, dump).await;
         let (code, json) = run(&database, &["verify".to_owned()]);
         assert_eq!(code, 0, "{name}: {json:#}");
