@@ -286,7 +286,7 @@ fn objects(live: &Context, number: i64) -> Vec<Finding> {
         .find(slug)
         .and_then(|migration| golden(Dialect::Postgres, migration.version))
         .unwrap_or_default();
-    let is = canonical(&live.catalog, [USER_KEYS, MODEL_CONFIGS].into_iter());
+    let is = canonical(&live.catalog, [USER_KEYS, MODEL_CONFIGS]);
     let mut found = Vec::new();
     for (object, definition) in expected.iter().filter(|(object, _)| is_ours(object)) {
         let there = is.get(object).map(|is| is.trim_end_matches(", not valid"));
