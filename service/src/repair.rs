@@ -1,5 +1,5 @@
 //! `schema repair`: foreign keys that name a table which does not exist, as a rebuild by rename leaves them on SQLite; and
-//! what [`objects`] names.
+//! lost indexes, a column that a boot drops, and tables that were made too early.
 //!
 //! SQLite documents editing the stored text for changes of constraints, which no row depends on. The edit is one transaction
 //! with a check of the whole file before it is kept.
