@@ -236,13 +236,16 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
             .map_err(doing("the database"))?;
     }
     let transaction = connection.begin().await.map_err(doing("the database"))?;
-    if options.profile == Profile::Molecule {
-        for statement in molecule::types(dialect) {
-            transaction
-                .execute_unprepared(&statement)
-                .await
-                .map_err(doing("the types"))?;
-        }
+    let types = match options.profile {
+        Profile::Molecule => molecule::types(dialect),
+        Profile::CoderLegacy => coder_legacy::types(dialect),
+        Profile::BifrostLegacy | Profile::BifrostCredentials => Vec::new(),
+    };
+    for statement in types {
+        transaction
+            .execute_unprepared(&statement)
+            .await
+            .map_err(doing("the types"))?;
     }
     for table in &tables {
         transaction

@@ -4,7 +4,8 @@
 use tollgate_migration::Dialect;
 use tollgate_migration::ddl::TableSpec;
 use tollgate_migration::providers::{
-    CHAT_PROVIDERS, CHAT_USER_KEYS, CRYPT_KEYS, MODEL_CONFIGS, PROVIDERS, TYPE, USERS, tables,
+    CHAT_PROVIDERS, CHAT_USER_KEYS, CRYPT_KEYS, FAMILIES, MODEL_CONFIGS, PROVIDER_KEYS, PROVIDERS,
+    TYPE, USERS, tables,
 };
 
 use super::{Fill, Maker, Planted};
@@ -41,7 +42,28 @@ const MADE: [Made; 5] = [
 const CONFIGS: u32 = 100;
 
 pub(super) fn tables(dialect: Dialect) -> Vec<TableSpec> {
-    tables::baseline(dialect)
+    let mut all = tables::baseline(dialect);
+    if dialect == Dialect::Postgres {
+        // Coder's own 495, which stands before the cutover; it has no SQLite.
+        all.extend(
+            tables::new(dialect)
+                .into_iter()
+                .filter(|table| table.name == PROVIDERS || table.name == PROVIDER_KEYS),
+        );
+    }
+    all
+}
+
+/// The enum of 499, which comes before the tables.
+pub(super) fn types(dialect: Dialect) -> Vec<String> {
+    match dialect {
+        Dialect::Postgres => vec![format!(
+            "CREATE TYPE {} AS ENUM ('{}')",
+            TYPE.0,
+            FAMILIES.join("', '")
+        )],
+        Dialect::Sqlite => Vec::new(),
+    }
 }
 
 pub(super) fn fills(maker: &Maker, users: u32) -> Vec<Fill> {
@@ -225,15 +247,10 @@ pub(super) const PLANTED: &[Planted] = &[
         together: true,
         plant: |dialect| {
             let mut statements = Vec::new();
-            if dialect == Dialect::Postgres {
-                statements.push(format!(
-                    "CREATE TYPE {} AS ENUM ('{}')",
-                    TYPE.0,
-                    TYPE.1.join("', '")
-                ));
-            }
             let tables = tables::new(dialect);
-            if let Some(table) = tables.iter().find(|table| table.name == PROVIDERS) {
+            if dialect == Dialect::Sqlite
+                && let Some(table) = tables.iter().find(|table| table.name == PROVIDERS)
+            {
                 statements.push(table.sql(dialect));
                 statements.extend(
                     table
