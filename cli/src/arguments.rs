@@ -329,25 +329,12 @@ pub(crate) struct Next {
     pub next_version: Option<String>,
 }
 
+/// What is done with rows that stand in the way, by `up` and `prepare` alike.
 #[derive(Debug, Args)]
-pub(crate) struct Choice {
-    #[command(flatten)]
-    pub next: Next,
-    /// Stop before the first migration of a later phase
-    #[arg(long, value_enum, env = "TOLLGATE_PHASE")]
-    pub phase: Option<PhaseWord>,
-    /// The last migration to apply, by name or slug
-    #[arg(long, value_name = "MIGRATION")]
-    pub to: Option<String>,
-    /// Adopt first where there is no history; goes on where there is
-    #[arg(long)]
-    pub adopt: bool,
+pub(crate) struct Resolutions {
     /// What happens to budgets with several owners: `clone` gives each further owner a copy with the same usage
     #[arg(long, value_enum, value_name = "HOW", env = "TOLLGATE_SHARED_BUDGETS")]
     pub shared_budgets: Option<SharedWord>,
-    /// What happens to stored billing modes that are none: `clear` sets them NULL and replaces another check
-    #[arg(long, value_enum, value_name = "HOW", env = "TOLLGATE_GARBLED_MODES")]
-    pub garbled_modes: Option<GarbledWord>,
     /// What happens to AI providers that hold the name of a migrated one: `retire` soft-deletes them
     #[arg(long, value_enum, value_name = "HOW", env = "TOLLGATE_NAME_CONFLICTS")]
     pub name_conflicts: Option<ConflictWord>,
@@ -364,28 +351,34 @@ pub(crate) struct Choice {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Choice {
+    #[command(flatten)]
+    pub next: Next,
+    /// Stop before the first migration of a later phase
+    #[arg(long, value_enum, env = "TOLLGATE_PHASE")]
+    pub phase: Option<PhaseWord>,
+    /// The last migration to apply, by name or slug
+    #[arg(long, value_name = "MIGRATION")]
+    pub to: Option<String>,
+    /// Adopt first where there is no history; goes on where there is
+    #[arg(long)]
+    pub adopt: bool,
+    #[command(flatten)]
+    pub resolutions: Resolutions,
+    /// What happens to stored billing modes that are none: `clear` sets them NULL and replaces another check
+    #[arg(long, value_enum, value_name = "HOW", env = "TOLLGATE_GARBLED_MODES")]
+    pub garbled_modes: Option<GarbledWord>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Prepare {
     /// Behind the gateway's own migration: put back what was remembered
     #[arg(long)]
     pub finish: bool,
     #[command(flatten)]
     pub next: Next,
-    /// What happens to budgets with several owners: `clone` gives each further owner a copy with the same usage
-    #[arg(long, value_enum, value_name = "HOW", env = "TOLLGATE_SHARED_BUDGETS")]
-    pub shared_budgets: Option<SharedWord>,
-    /// What happens to AI providers that hold the name of a migrated one: `retire` soft-deletes them
-    #[arg(long, value_enum, value_name = "HOW", env = "TOLLGATE_NAME_CONFLICTS")]
-    pub name_conflicts: Option<ConflictWord>,
-    /// What happens to active model configs whose provider has no row: `retire` soft-deletes them
-    #[arg(long, value_enum, value_name = "HOW", env = "TOLLGATE_ORPHANED_MODELS")]
-    pub orphaned_models: Option<ConflictWord>,
-    /// Go on although policy flags of chat providers go; `doctor` says what changes for whom
-    #[arg(
-        long,
-        env = "TOLLGATE_ACCEPT_POLICY_CHANGE",
-        value_parser = clap::builder::BoolishValueParser::new()
-    )]
-    pub accept_policy_change: bool,
+    #[command(flatten)]
+    pub resolutions: Resolutions,
     #[command(flatten)]
     pub wait: Wait,
 }

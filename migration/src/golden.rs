@@ -3,8 +3,11 @@
 //! They are generated from live databases (`just golden`), and a test fails where they differ from what the migrations
 //! make.
 
+use std::collections::BTreeSet;
+
 use crate::dialect::Dialect;
 use crate::schema::{self, Schema};
+use crate::track::Track;
 
 macro_rules! goldens {
     ($($track:literal: [$($version:literal),* $(,)?]),* $(,)?) => {
@@ -56,10 +59,26 @@ pub fn golden(dialect: Dialect, version: &str) -> Option<Schema> {
         })
 }
 
+/// The tables that a canonical schema names.
+pub fn tables(schema: &Schema) -> impl Iterator<Item = &str> {
+    schema
+        .keys()
+        .filter_map(|object| object.strip_suffix(" table"))
+}
+
+/// The tables that a fresh database has after any of a track's migrations.
+pub fn tables_of(dialect: Dialect, track: Track) -> BTreeSet<String> {
+    track
+        .migrations()
+        .iter()
+        .filter_map(|migration| golden(dialect, migration.version))
+        .flat_map(|golden| tables(&golden).map(str::to_owned).collect::<Vec<_>>())
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::track::Track;
 
     #[test]
     fn every_migration_has_a_golden_schema_on_both_backends() {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::adoption::{Recognised, Unknown};
 use crate::catalog::Catalog;
 use crate::migration::{Context, Migration};
-use crate::{billing, governance, providers};
+use crate::{billing, governance, ledger, providers};
 
 /// One independent lineage of migrations over one upstream's tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -41,6 +41,14 @@ impl Track {
             Self::Governance => "Bifrost",
             Self::Providers => "Coder",
             Self::Billing => "Molecule",
+        }
+    }
+
+    /// The table in which that product records its own migrations.
+    pub fn ledger_table(self) -> &'static str {
+        match self {
+            Self::Governance => ledger::MIGRATIONS,
+            Self::Providers | Self::Billing => ledger::SCHEMA_MIGRATIONS,
         }
     }
 

@@ -176,7 +176,7 @@ pub async fn doctor(session: &Session, options: &Options) -> Result<Report> {
         // With a version that boots next, what stops that boot blocks.
         if let (Some(_), Some(target)) = (&session.target, &history.target) {
             for finding in &mut found {
-                if boots::stops(&finding.code, &live, target.at) || finding.code == "E008" {
+                if boots::stops(&finding.code, target.at) || finding.code == "E008" {
                     finding.severity = Severity::Blocking;
                 }
             }

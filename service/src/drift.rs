@@ -3,10 +3,12 @@
 //! Expected is the golden schema of the last applied migration. What a database lacked or had beyond it when it was
 //! adopted is no drift, nor is what a later upstream adds; what a Tollgate migration created is required, exactly.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
-use tollgate_migration::golden::golden;
+use tollgate_migration::golden::{golden, tables};
 use tollgate_migration::plan::Created;
-use tollgate_migration::schema::{Difference, Schema, canonical, differences, kind};
+use tollgate_migration::schema::{Difference, canonical, differences, kind};
 use tollgate_migration::{Catalog, Context, Ledger, Track};
 
 use crate::database::Access;
@@ -47,12 +49,7 @@ pub(crate) fn against(catalog: &Catalog, version: &str) -> Vec<Difference> {
             live: None,
         }];
     };
-    let expected: Schema = expected;
-    let tables: std::collections::BTreeSet<&str> = expected
-        .keys()
-        .filter_map(|object| object.strip_suffix(" table"))
-        .collect();
-    let live = canonical(catalog, tables.iter().copied());
+    let live = canonical(catalog, tables(&expected));
     differences(&expected, &live)
 }
 
@@ -83,7 +80,7 @@ pub(crate) fn examine_under(
     let left = if owned {
         left_to_gateway(catalog, track, history)
     } else {
-        Vec::new()
+        BTreeSet::new()
     };
     let Some(current) = history.current(track) else {
         return Vec::new();
@@ -120,7 +117,7 @@ pub(crate) fn examine_under(
                         })
                     });
         }
-        if moved || left.iter().any(|table| *table == difference.table()) {
+        if moved || left.contains(difference.table()) {
             return true;
         }
         let adopted = history
@@ -152,47 +149,38 @@ pub(crate) fn examine_under(
 
 /// How the tables that a step would have made differ from that, where they are left to the gateway.
 pub(crate) fn as_left(catalog: &Catalog, track: Track, version: &str) -> Vec<Difference> {
-    let history = History {
-        entries: track
-            .migrations()
-            .iter()
-            .filter(|migration| migration.version != version)
-            .map(|migration| {
-                (
-                    migration.version.to_owned(),
-                    adopt::entry(migration.version),
-                )
-            })
-            .collect(),
-        ..History::default()
-    };
-    let left = left_to_gateway(catalog, track, &history);
+    let left = tables_made_by(catalog, track, version);
     against(catalog, version)
         .into_iter()
-        .filter(|difference| left.iter().any(|table| table == difference.table()))
+        .filter(|difference| left.contains(difference.table()))
         .collect()
 }
 
 /// Tables of steps that are not recorded: they wait, and whatever is there of them is the gateway's.
-fn left_to_gateway(catalog: &Catalog, track: Track, history: &History) -> Vec<String> {
-    let tables = |version: &str| -> std::collections::BTreeSet<String> {
-        golden(catalog.dialect, version)
-            .unwrap_or_default()
-            .keys()
-            .filter_map(|object| object.strip_suffix(" table"))
-            .map(str::to_owned)
-            .collect()
-    };
-    let mut before = std::collections::BTreeSet::new();
-    let mut left = Vec::new();
-    for migration in track.migrations() {
-        let after = tables(migration.version);
-        if !history.entries.contains_key(migration.version) {
-            left.extend(after.difference(&before).cloned());
-        }
-        before = after;
-    }
-    left
+fn left_to_gateway(catalog: &Catalog, track: Track, history: &History) -> BTreeSet<String> {
+    track
+        .migrations()
+        .iter()
+        .filter(|migration| !history.entries.contains_key(migration.version))
+        .flat_map(|migration| tables_made_by(catalog, track, migration.version))
+        .collect()
+}
+
+/// The tables that a step makes on a fresh database.
+fn tables_made_by(catalog: &Catalog, track: Track, version: &str) -> BTreeSet<String> {
+    let after = |version: &str| golden(catalog.dialect, version).unwrap_or_default();
+    let before = track
+        .migrations()
+        .iter()
+        .take_while(|migration| migration.version != version)
+        .last()
+        .map(|migration| after(migration.version))
+        .unwrap_or_default();
+    let before: BTreeSet<&str> = tables(&before).collect();
+    tables(&after(version))
+        .filter(|table| !before.contains(table))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Whether the gateway has migrated since a step was recorded.

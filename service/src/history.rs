@@ -132,6 +132,19 @@ impl History {
         Self::read_existing(connection, dialect, track).await
     }
 
+    /// Reads it again, as a step has left it; the target stays.
+    pub(crate) async fn refresh<C: ConnectionTrait>(
+        &mut self,
+        connection: &C,
+        dialect: Dialect,
+        track: Track,
+    ) -> Result<(), DbErr> {
+        let target = self.target.take();
+        *self = Self::read(connection, dialect, track).await?;
+        self.target = target;
+        Ok(())
+    }
+
     /// Reads the history of a track whose table exists.
     pub(crate) async fn read_existing<C: ConnectionTrait>(
         connection: &C,
@@ -302,7 +315,7 @@ pub(crate) async fn forget<C: ConnectionTrait>(
     Ok(deleted.rows_affected())
 }
 
-/// Writes what a migration created, and the ledger of then, anew.
+/// Writes over what is recorded of a migration: what it created, the ledger of then, and whose work it is.
 pub(crate) async fn rewrite_created<C: ConnectionTrait>(
     connection: &C,
     dialect: Dialect,

@@ -18,6 +18,7 @@ mod lock;
 pub mod mcp_client;
 mod nearest;
 pub mod observer;
+mod parameters;
 pub mod prepare;
 pub mod provider_key;
 pub mod reconcile;

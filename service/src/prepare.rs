@@ -130,10 +130,8 @@ impl Work<'_> {
             self.session.aim(track, &live, &mut history)?;
             gateways.extend(gateway(track, &live, &history));
             report.tracks.push(idle(track, &history));
-            let refused: Vec<Finding> = environment::ledger::examine(track, &live)
-                .into_iter()
-                .filter(|found| found.severity == Severity::Blocking && found.code != "P013")
-                .collect();
+            let mut refused = environment::ledger::blocking(track, &live);
+            refused.retain(|found| found.code != "P013");
             if !refused.is_empty() {
                 left.extend(refused);
                 continue;
@@ -182,15 +180,8 @@ impl Work<'_> {
                 "the gateway has done its migration; `--finish` puts back what was remembered",
             );
         }
-        left.extend(
-            environment::lost_parents(Track::Governance, &live.catalog)
-                .into_iter()
-                .map(|found| Finding {
-                    severity: Severity::Blocking,
-                    ..found
-                }),
-        );
-        left.extend(
+        let mut stops = environment::lost_parents(Track::Governance, &live.catalog);
+        stops.extend(
             doctor::examine_only(
                 self.connection,
                 live,
@@ -198,13 +189,12 @@ impl Work<'_> {
                 &["G015", "G018", "G022"],
                 Samples::default(),
             )
-            .await?
-            .into_iter()
-            .map(|found| Finding {
-                severity: Severity::Blocking,
-                ..found
-            }),
+            .await?,
         );
+        left.extend(stops.into_iter().map(|found| Finding {
+            severity: Severity::Blocking,
+            ..found
+        }));
         if !left.is_empty() {
             return Ok("something is left that rows cannot mend");
         }

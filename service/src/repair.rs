@@ -94,8 +94,7 @@ async fn look(session: &Session, connection: &Connection, tracks: &[Track]) -> R
         let history = History::read(connection, session.dialect(), track)
             .await
             .map_err(Error::database("read the history"))?;
-        let mut live = context(connection, &history).await?;
-        live.history = history.created();
+        let live = context(connection, &history).await?;
         let (repairs, left) = objects::find(connection, track, &live)
             .await
             .map_err(Error::database("look for what can be repaired"))?;

@@ -7,11 +7,10 @@ pub(crate) mod moved;
 pub(crate) mod scan;
 pub(crate) mod sketch;
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use sea_orm::{ConnectionTrait, Statement};
-use tollgate_migration::golden::golden;
+use tollgate_migration::golden::tables_of;
 use tollgate_migration::plan::Split;
 use tollgate_migration::schema::canonical;
 use tollgate_migration::{Context, Dialect, Track};
@@ -119,17 +118,8 @@ pub(crate) async fn live(
 
 /// Every table that any version of the track names and the database has.
 pub(crate) fn tables(track: Track, context: &Context) -> Vec<String> {
-    let mut names = BTreeSet::new();
-    for migration in track.migrations() {
-        let golden = golden(context.catalog.dialect, migration.version).unwrap_or_default();
-        names.extend(
-            golden
-                .keys()
-                .filter_map(|object| object.strip_suffix(" table"))
-                .filter(|table| context.catalog.has_table(table))
-                .map(str::to_owned),
-        );
-    }
+    let mut names = tables_of(context.catalog.dialect, track);
+    names.retain(|table| context.catalog.has_table(table));
     names.into_iter().collect()
 }
 

@@ -20,6 +20,7 @@ use crate::connection::Connection;
 use crate::database::Access;
 use crate::error::{Error, Result};
 use crate::lock::{Gateway, Lock};
+use crate::parameters::Parameters;
 use crate::reconcile::credentials::{count_rows_of_virtual_key, delete_rows_of_virtual_key};
 use crate::reconcile::{SAMPLES, count};
 use crate::report::{Change, Finding, Report, Severity};
@@ -201,23 +202,29 @@ fn kept(owned: &Owned) -> Vec<Finding> {
     .collect()
 }
 
-fn list(dialect: Dialect, ids: &[String]) -> String {
-    let ids: Vec<String> = ids.iter().map(|id| dialect.text(id)).collect();
-    ids.join(", ")
+/// Who of an owner column's values is deleted: the key, or its provider configs.
+#[derive(Clone, Copy, Debug)]
+enum Mine {
+    Key,
+    Configs,
 }
 
-fn numbers(ids: &[i64]) -> String {
-    let ids: Vec<String> = ids.iter().map(i64::to_string).collect();
-    ids.join(", ")
+impl Mine {
+    /// The ids, bound; `None` where there is none of the kind.
+    fn bind(self, doomed: &Doomed, configs: &[i64], parameters: &mut Parameters) -> Option<String> {
+        match self {
+            Self::Key => doomed.key().map(|id| parameters.bind(id)),
+            Self::Configs => (!configs.is_empty()).then(|| parameters.list(configs)),
+        }
+    }
 }
 
 async fn texts<C: ConnectionTrait>(
     connection: &C,
-    dialect: Dialect,
-    sql: String,
+    statement: Statement,
 ) -> std::result::Result<Vec<(String, String)>, DbErr> {
     connection
-        .query_all_raw(Statement::from_string(dialect.backend(), sql))
+        .query_all_raw(statement)
         .await?
         .iter()
         .map(|row| Ok((row.try_get("", "id")?, row.try_get("", "whose")?)))
@@ -238,31 +245,29 @@ async fn plan<C: ConnectionTrait>(
         ""
     };
     let mut owned = Owned::default();
+    let mut parameters = Parameters::new(dialect);
     let condition = match doomed {
         Doomed::VirtualKey(id) => {
-            let there = connection
-                .query_one_raw(Statement::from_string(
-                    dialect.backend(),
-                    format!(
-                        "SELECT id FROM {VIRTUAL_KEYS} WHERE id = {} {lock}",
-                        dialect.text(id)
-                    ),
-                ))
-                .await?;
-            if there.is_none() {
+            let mut key = Parameters::new(dialect);
+            let sql = format!(
+                "SELECT id FROM {VIRTUAL_KEYS} WHERE id = {} {lock}",
+                key.bind(id.as_str())
+            );
+            if connection
+                .query_one_raw(key.statement(sql))
+                .await?
+                .is_none()
+            {
                 return Ok(None);
             }
-            format!("virtual_key_id = {}", dialect.text(id))
+            format!("virtual_key_id = {}", parameters.bind(id.as_str()))
         }
-        Doomed::ProviderConfig(id) => format!("id = {id}"),
+        Doomed::ProviderConfig(id) => format!("id = {}", parameters.bind(*id)),
     };
     for row in connection
-        .query_all_raw(Statement::from_string(
-            dialect.backend(),
-            format!(
-                "SELECT CAST(id AS bigint) AS id FROM {PROVIDER_CONFIGS} WHERE {condition} ORDER BY id {lock}"
-            ),
-        ))
+        .query_all_raw(parameters.statement(format!(
+            "SELECT CAST(id AS bigint) AS id FROM {PROVIDER_CONFIGS} WHERE {condition} ORDER BY id {lock}"
+        )))
         .await?
     {
         owned.configs.push(row.try_get("", "id")?);
@@ -304,65 +309,58 @@ async fn goods<C: ConnectionTrait>(
     if !catalog.has_table(table) {
         return Ok(Goods::default());
     }
-    let configs = if configs.is_empty() {
-        "NULL".to_owned()
-    } else {
-        numbers(configs)
-    };
-    let key = doomed.key().map(|id| dialect.text(id));
     // Theirs, and the same rows as seen from others: a reference by whoever is not being deleted.
+    let mut mine = Parameters::new(dialect);
+    let mut not_mine = Parameters::new(dialect);
     let mut theirs = Vec::new();
     let mut others = Vec::new();
-    let mut column = |name: &str, mine: Option<String>, whose: &str| {
-        if !catalog.has_column(table, name) {
-            return;
-        }
-        let not_mine = match &mine {
-            Some(mine) => {
-                theirs.push(format!("b.{name} IN ({mine})"));
-                // Of nobody's configs none is mine.
-                format!(
-                    "NOT COALESCE(b.{name} IN ({mine}), {})",
-                    dialect.falsehood()
-                )
-            }
-            None => "1 = 1".to_owned(),
-        };
-        others.push(format!(
-            "SELECT b.id AS id, '{whose} ' || CAST(b.{name} AS text) AS whose FROM {table} b \
-             WHERE b.{name} IS NOT NULL AND {not_mine}"
-        ));
+    // Of nobody's ids none is theirs.
+    let is_not = |column: &str, ids: Option<String>| {
+        ids.map_or_else(
+            || "1 = 1".to_owned(),
+            |ids| format!("NOT COALESCE({column} IN ({ids}), {})", dialect.falsehood()),
+        )
     };
-    column("virtual_key_id", key.clone(), "virtual key");
-    column(
-        "provider_config_id",
-        Some(configs.clone()),
-        "provider config",
-    );
-    column("team_id", None, "team");
-    column("customer_id", None, "customer");
+    for (name, kind, whose) in [
+        ("virtual_key_id", Some(Mine::Key), "virtual key"),
+        ("provider_config_id", Some(Mine::Configs), "provider config"),
+        ("team_id", None, "team"),
+        ("customer_id", None, "customer"),
+    ] {
+        if !catalog.has_column(table, name) {
+            continue;
+        }
+        let column = format!("b.{name}");
+        if let Some(ids) = kind.and_then(|kind| kind.bind(doomed, configs, &mut mine)) {
+            theirs.push(format!("{column} IN ({ids})"));
+        }
+        let ids = kind.and_then(|kind| kind.bind(doomed, configs, &mut not_mine));
+        others.push(format!(
+            "SELECT b.id AS id, '{whose} ' || CAST({column} AS text) AS whose FROM {table} b \
+             WHERE {column} IS NOT NULL AND {}",
+            is_not(&column, ids)
+        ));
+    }
     for (name, column) in referrers(catalog, table, reference) {
         let id = if catalog.has_column(name, "id") {
             "CAST(x.id AS text)"
         } else {
             "''"
         };
-        let mine = match name {
-            VIRTUAL_KEYS => key.as_ref().map(|key| format!("x.id IN ({key})")),
-            PROVIDER_CONFIGS => Some(format!("x.id IN ({configs})")),
+        let kind = match name {
+            VIRTUAL_KEYS => Some(Mine::Key),
+            PROVIDER_CONFIGS => Some(Mine::Configs),
             _ => None,
         };
-        let not_mine = mine.as_ref().map_or_else(
-            || "1 = 1".to_owned(),
-            |mine| format!("NOT COALESCE({mine}, {})", dialect.falsehood()),
-        );
-        if let Some(mine) = mine {
+        if let Some(ids) = kind.and_then(|kind| kind.bind(doomed, configs, &mut mine)) {
             theirs.push(format!(
-                "b.id IN (SELECT x.{column} FROM {name} x WHERE {mine} AND x.{column} IS NOT NULL)"
+                "b.id IN (SELECT x.{column} FROM {name} x WHERE x.id IN ({ids}) AND x.{column} IS NOT NULL)"
             ));
         }
+        let ids = kind.and_then(|kind| kind.bind(doomed, configs, &mut not_mine));
         others.push(format!(
-            "SELECT x.{column} AS id, '{name} ' || {id} AS whose FROM {name} x WHERE x.{column} IS NOT NULL AND {not_mine}"
+            "SELECT x.{column} AS id, '{name} ' || {id} AS whose FROM {name} x WHERE x.{column} IS NOT NULL AND {}",
+            is_not("x.id", ids)
         ));
     }
     if theirs.is_empty() {
@@ -372,8 +370,9 @@ async fn goods<C: ConnectionTrait>(
     let mut goods = Goods {
         go: texts(
             connection,
-            dialect,
-            format!("SELECT b.id AS id, '' AS whose FROM {table} b WHERE {theirs} ORDER BY b.id"),
+            mine.statement(format!(
+                "SELECT b.id AS id, '' AS whose FROM {table} b WHERE {theirs} ORDER BY b.id"
+            )),
         )
         .await?
         .into_iter()
@@ -384,17 +383,12 @@ async fn goods<C: ConnectionTrait>(
     if goods.go.is_empty() || others.is_empty() {
         return Ok(goods);
     }
-    for (id, whose) in texts(
-        connection,
-        dialect,
-        format!(
-            "SELECT o.id AS id, o.whose AS whose FROM ({}) o WHERE o.id IN ({}) ORDER BY 1, 2",
-            others.join(" UNION ALL "),
-            list(dialect, &goods.go)
-        ),
-    )
-    .await?
-    {
+    let needed = format!(
+        "SELECT o.id AS id, o.whose AS whose FROM ({}) o WHERE o.id IN ({}) ORDER BY 1, 2",
+        others.join(" UNION ALL "),
+        not_mine.list(&goods.go)
+    );
+    for (id, whose) in texts(connection, not_mine.statement(needed)).await? {
         goods.stay.entry(id).or_default().insert(whose);
     }
     goods.go.retain(|id| !goods.stay.contains_key(id));
@@ -435,17 +429,13 @@ async fn foretell(
     owned: &Owned,
 ) -> std::result::Result<Vec<Change>, DbErr> {
     let mut changes = Vec::new();
-    let dialect = catalog.dialect;
     if catalog.has_table(JOIN) && !owned.configs.is_empty() {
-        let row = connection
-            .query_one_raw(Statement::from_string(
-                dialect.backend(),
-                format!(
-                    "SELECT count(*) AS number FROM {JOIN} WHERE {JOIN_COLUMN} IN ({})",
-                    numbers(&owned.configs)
-                ),
-            ))
-            .await?;
+        let mut parameters = Parameters::new(catalog.dialect);
+        let sql = format!(
+            "SELECT count(*) AS number FROM {JOIN} WHERE {JOIN_COLUMN} IN ({})",
+            parameters.list(&owned.configs)
+        );
+        let row = connection.query_one_raw(parameters.statement(sql)).await?;
         let rows: i64 = row.map_or(Ok(0), |row| row.try_get("", "number"))?;
         count(&mut changes, JOIN, "delete", rows.unsigned_abs(), None);
     }
@@ -494,12 +484,14 @@ async fn transaction(
         return Ok(None);
     };
     let mut changes = Vec::new();
-    let configs = numbers(&owned.configs);
     if catalog.has_table(JOIN) && !owned.configs.is_empty() {
+        let mut parameters = Parameters::new(dialect);
+        let sql = format!(
+            "DELETE FROM {JOIN} WHERE {JOIN_COLUMN} IN ({})",
+            parameters.list(&owned.configs)
+        );
         let rows = transaction
-            .execute_unprepared(&format!(
-                "DELETE FROM {JOIN} WHERE {JOIN_COLUMN} IN ({configs})"
-            ))
+            .execute_raw(parameters.statement(sql))
             .await?
             .rows_affected();
         count(&mut changes, JOIN, "delete", rows, None);
@@ -508,8 +500,9 @@ async fn transaction(
         changes.extend(delete_rows_of_virtual_key(&transaction, key).await?);
     }
     let detached = owned_and_needed(&transaction, catalog, doomed, &owned).await?;
-    for sql in statements(catalog, doomed, &owned) {
-        transaction.execute_unprepared(&sql).await?;
+    // As many statements as tables and columns.
+    for statement in statements(catalog, doomed, &owned) {
+        transaction.execute_raw(statement).await?;
     }
     transaction.commit().await?;
     told(&mut changes, doomed, &owned, detached);
@@ -523,75 +516,93 @@ async fn owned_and_needed<C: ConnectionTrait>(
     doomed: &Doomed,
     owned: &Owned,
 ) -> std::result::Result<Vec<String>, DbErr> {
-    let dialect = catalog.dialect;
     let stay: Vec<String> = owned.budgets.stay.keys().cloned().collect();
-    let arms: Vec<String> = owner_columns(catalog, doomed, owned)
+    let mut parameters = Parameters::new(catalog.dialect);
+    let arms: Vec<String> = OWNER_COLUMNS
         .into_iter()
-        .map(|(column, mine)| format!("b.{column} IN ({mine})"))
+        .filter(|(column, _)| catalog.has_column(BUDGETS, column))
+        .filter_map(|(column, mine)| {
+            let ids = mine.bind(doomed, &owned.configs, &mut parameters)?;
+            Some(format!("b.{column} IN ({ids})"))
+        })
         .collect();
     if stay.is_empty() || arms.is_empty() {
         return Ok(Vec::new());
     }
-    let found = texts(
-        connection,
-        dialect,
-        format!(
-            "SELECT b.id AS id, '' AS whose FROM {BUDGETS} b WHERE b.id IN ({}) AND ({}) ORDER BY b.id",
-            list(dialect, &stay),
-            arms.join(" OR ")
-        ),
-    )
-    .await?;
+    let sql = format!(
+        "SELECT b.id AS id, '' AS whose FROM {BUDGETS} b WHERE b.id IN ({}) AND ({}) ORDER BY b.id",
+        parameters.list(&stay),
+        arms.join(" OR ")
+    );
+    let found = texts(connection, parameters.statement(sql)).await?;
     Ok(found.into_iter().map(|(id, _)| id).collect())
 }
 
-/// The owner columns of budgets that are there, each with whom of them is deleted.
-fn owner_columns(catalog: &Catalog, doomed: &Doomed, owned: &Owned) -> Vec<(&'static str, String)> {
-    let key = doomed.key().map(|id| catalog.dialect.text(id));
-    let configs = (!owned.configs.is_empty()).then(|| numbers(&owned.configs));
-    [("virtual_key_id", key), ("provider_config_id", configs)]
-        .into_iter()
-        .filter(|(column, _)| catalog.has_column(BUDGETS, column))
-        .filter_map(|(column, mine)| Some((column, mine?)))
-        .collect()
-}
+/// The owner columns of budgets, each with whom of them is deleted.
+const OWNER_COLUMNS: [(&str, Mine); 2] = [
+    ("virtual_key_id", Mine::Key),
+    ("provider_config_id", Mine::Configs),
+];
 
 /// What goes by name, in the order that foreign keys of every version allow: references before what they refer to, and
 /// what stays loses its owner before a cascade could take it along. Rows go in the order of their ids.
-fn statements(catalog: &Catalog, doomed: &Doomed, owned: &Owned) -> Vec<String> {
+fn statements(catalog: &Catalog, doomed: &Doomed, owned: &Owned) -> Vec<Statement> {
     let dialect = catalog.dialect;
-    let configs = (!owned.configs.is_empty()).then(|| numbers(&owned.configs));
-    let key = doomed.key().map(|id| dialect.text(id));
     let mut statements = Vec::new();
     let stay: Vec<String> = owned.budgets.stay.keys().cloned().collect();
-    for (column, mine) in owner_columns(catalog, doomed, owned) {
-        if !stay.is_empty() {
-            statements.push(format!(
-                "UPDATE {BUDGETS} SET {column} = NULL WHERE id IN ({}) AND {column} IN ({mine})",
-                list(dialect, &stay)
-            ));
+    for (column, mine) in OWNER_COLUMNS {
+        let mut parameters = Parameters::new(dialect);
+        if !stay.is_empty()
+            && catalog.has_column(BUDGETS, column)
+            && let Some(ids) = mine.bind(doomed, &owned.configs, &mut parameters)
+        {
+            let sql = format!(
+                "UPDATE {BUDGETS} SET {column} = NULL WHERE {column} IN ({ids}) AND id IN ({})",
+                parameters.list(&stay)
+            );
+            statements.push(parameters.statement(sql));
         }
     }
-    for (table, mine) in [(PROVIDER_CONFIGS, &configs), (VIRTUAL_KEYS, &key)] {
+    for (table, mine) in [(PROVIDER_CONFIGS, Mine::Configs), (VIRTUAL_KEYS, Mine::Key)] {
         for column in ["budget_id", "rate_limit_id"] {
-            if let Some(mine) = mine
-                && catalog.has_column(table, column)
+            let mut parameters = Parameters::new(dialect);
+            if catalog.has_column(table, column)
+                && let Some(ids) = mine.bind(doomed, &owned.configs, &mut parameters)
             {
-                statements.push(format!(
-                    "UPDATE {table} SET {column} = NULL WHERE id IN ({mine}) AND {column} IS NOT NULL"
-                ));
+                statements.push(parameters.statement(format!(
+                    "UPDATE {table} SET {column} = NULL WHERE id IN ({ids}) AND {column} IS NOT NULL"
+                )));
             }
         }
     }
-    let mut delete = |table: &str, ids: Option<String>| {
+    let mut delete = |table: &str, ids: Option<String>, parameters: Parameters| {
         if let Some(ids) = ids {
-            statements.push(format!("DELETE FROM {table} WHERE id IN ({ids})"));
+            statements
+                .push(parameters.statement(format!("DELETE FROM {table} WHERE id IN ({ids})")));
         }
     };
-    let named = |ids: &[String]| (!ids.is_empty()).then(|| list(dialect, ids));
-    delete(BUDGETS, named(&owned.budgets.go));
-    delete(PROVIDER_CONFIGS, configs);
-    delete(VIRTUAL_KEYS, key);
-    delete(RATE_LIMITS, named(&owned.rate_limits.go));
+    let named = |ids: &[String], parameters: &mut Parameters| {
+        (!ids.is_empty()).then(|| parameters.list(ids))
+    };
+    let mut parameters = Parameters::new(dialect);
+    delete(
+        BUDGETS,
+        named(&owned.budgets.go, &mut parameters),
+        parameters,
+    );
+    for (table, mine) in [(PROVIDER_CONFIGS, Mine::Configs), (VIRTUAL_KEYS, Mine::Key)] {
+        let mut parameters = Parameters::new(dialect);
+        delete(
+            table,
+            mine.bind(doomed, &owned.configs, &mut parameters),
+            parameters,
+        );
+    }
+    let mut parameters = Parameters::new(dialect);
+    delete(
+        RATE_LIMITS,
+        named(&owned.rate_limits.go, &mut parameters),
+        parameters,
+    );
     statements
 }

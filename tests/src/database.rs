@@ -202,6 +202,26 @@ impl TestDatabase {
         Catalog::read(&self.connection).await.expect("the catalog")
     }
 
+    /// Whether a table is there.
+    pub async fn has_table(&self, name: &str) -> bool {
+        self.catalog().await.has_table(name)
+    }
+
+    /// A transaction of somebody else's that has run some statements, and holds what they locked until it is ended.
+    ///
+    /// # Panics
+    /// When a statement fails.
+    pub async fn somebody(&self, application: &str, sql: &str) -> Connection {
+        let other = self.another().await;
+        other
+            .execute_unprepared(&format!(
+                "SET application_name = '{application}'; BEGIN; {sql}"
+            ))
+            .await
+            .unwrap_or_else(|error| panic!("{error}\nin {sql}"));
+        other
+    }
+
     /// Every row of a table over the given columns, each as the exact bytes that the database holds, sorted.
     pub async fn rows(&self, table: &str, columns: &[&str]) -> Vec<String> {
         let dialect = self.dialect();

@@ -87,10 +87,10 @@ pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &Stop) -
         Migrate::Prepare(chosen) => {
             let options = prepare::Options {
                 finish: chosen.finish,
-                shared_budgets: shared(chosen.shared_budgets),
-                name_conflicts: conflicts(chosen.name_conflicts),
-                orphaned_models: orphans(chosen.orphaned_models),
-                accept_policy_change: chosen.accept_policy_change,
+                shared_budgets: shared(chosen.resolutions.shared_budgets),
+                name_conflicts: conflicts(chosen.resolutions.name_conflicts),
+                orphaned_models: orphans(chosen.resolutions.orphaned_models),
+                accept_policy_change: chosen.resolutions.accept_policy_change,
             };
             (
                 prepare::prepare(&session, options, stop).await,
@@ -140,14 +140,14 @@ pub(super) fn options(choice: &Choice) -> up::Options {
         phase: choice.phase.map(Into::into),
         to: choice.to.clone(),
         adopt: choice.adopt,
-        shared_budgets: shared(choice.shared_budgets),
+        shared_budgets: shared(choice.resolutions.shared_budgets),
         garbled_modes: match choice.garbled_modes {
             Some(GarbledWord::Clear) => GarbledModes::Clear,
             None => GarbledModes::Refuse,
         },
-        name_conflicts: conflicts(choice.name_conflicts),
-        orphaned_models: orphans(choice.orphaned_models),
-        accept_policy_change: choice.accept_policy_change,
+        name_conflicts: conflicts(choice.resolutions.name_conflicts),
+        orphaned_models: orphans(choice.resolutions.orphaned_models),
+        accept_policy_change: choice.resolutions.accept_policy_change,
         ..up::Options::default()
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::dialect::Dialect;
 use crate::migration::{Context, Migration, Phase};
-use crate::plan::{Backfill, Blocks, Created, Loss};
+use crate::plan::{Backfill, Blocks, Created, Loss, Split};
 use crate::script::{Script, remembered};
 
 use super::owners::{self, Legacy, Owner};
@@ -212,6 +212,13 @@ fn down(context: &Context, _created: &Created, script: &mut Script) {
         }
     }
     script.forget(&[OWNERS, FLAGS]);
+    // Copies that were made stay, and their list with them; what a run that was cut off had listed is no copy.
+    if catalog.has_table(Split::TABLE) {
+        script.keep_books(
+            format!("DELETE FROM {} WHERE copy IS NULL", Split::TABLE),
+            "copies that a run had listed and not made",
+        );
+    }
 }
 
 /// Every budget below an aligned virtual key is aligned: that is what the key's flag means.

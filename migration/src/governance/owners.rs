@@ -189,8 +189,19 @@ const OTHER_OWNERS: [&str; 4] = [
 /// Columns on budgets that name another kind of owner in later versions.
 const OTHER_OWNER_COLUMNS: [&str; 3] = ["team_id", "customer_id", "model_config_id"];
 
-/// Every claim on a budget by a team, customer, provider or model config, as `budget`.
+/// Budgets that a team, customer, provider or model config claims, each once, as `budget`.
 pub fn foreign_claims(context: &Context) -> Option<String> {
+    let arms = foreign_arms(context);
+    (!arms.is_empty()).then(|| arms.join(" UNION "))
+}
+
+/// The same, one row for each claim.
+pub fn every_foreign_claim(context: &Context) -> Option<String> {
+    let arms = foreign_arms(context);
+    (!arms.is_empty()).then(|| arms.join(" UNION ALL "))
+}
+
+fn foreign_arms(context: &Context) -> Vec<String> {
     let mut arms: Vec<String> = OTHER_OWNERS
         .into_iter()
         .filter(|table| context.catalog.has_column(table, "budget_id"))
@@ -206,12 +217,7 @@ pub fn foreign_claims(context: &Context) -> Option<String> {
                 format!("SELECT id AS budget FROM {BUDGETS} WHERE {column} IS NOT NULL AND CAST({column} AS text) <> ''")
             }),
     );
-    (!arms.is_empty()).then(|| arms.join(" UNION "))
-}
-
-/// The same, one row for each claim.
-pub fn every_foreign_claim(context: &Context) -> Option<String> {
-    foreign_claims(context).map(|claims| claims.replace(" UNION SELECT", " UNION ALL SELECT"))
+    arms
 }
 
 /// Budgets that a virtual key or provider config refers to and somebody else claims as well: `id`.

@@ -57,22 +57,30 @@ impl Move {
         )
     }
 
-    /// The statement for one page, or for all.
-    pub fn statement(&self, dialect: Dialect, ids: Option<&[String]>) -> Option<String> {
+    /// The statement for all due rows.
+    pub fn all(&self) -> Option<String> {
+        match &self.close {
+            Close::Run(sql) => Some(sql.replace(Self::PAGE, "")),
+            Close::Mint(_) => None,
+        }
+    }
+
+    /// The statement for one page of ids, which are bound.
+    pub fn of(&self, dialect: Dialect, ids: &[String]) -> Option<sea_orm::Statement> {
         let Close::Run(sql) = &self.close else {
             return None;
         };
-        let page = ids.map_or_else(String::new, |ids| {
-            let ids: Vec<String> = ids
-                .iter()
-                .map(|id| match dialect {
-                    Dialect::Postgres => format!("CAST({} AS uuid)", dialect.text(id)),
-                    Dialect::Sqlite => dialect.text(id),
-                })
-                .collect();
-            format!("AND r.id IN ({})", ids.join(", "))
-        });
-        Some(sql.replace(Self::PAGE, &page))
+        let places: Vec<String> = (1..=ids.len())
+            .map(|position| match dialect {
+                Dialect::Postgres => format!("CAST({} AS uuid)", dialect.parameter(position)),
+                Dialect::Sqlite => dialect.parameter(position),
+            })
+            .collect();
+        Some(sea_orm::Statement::from_sql_and_values(
+            dialect.backend(),
+            sql.replace(Self::PAGE, &format!("AND r.id IN ({})", places.join(", "))),
+            ids.iter().map(|id| id.as_str().into()),
+        ))
     }
 }
 

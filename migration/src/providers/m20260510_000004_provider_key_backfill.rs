@@ -164,7 +164,7 @@ pub(super) fn close(script: &mut Script, step: &cutover::Move, blocks: Blocks) {
     match &step.close {
         Close::Mint(mint) => script.mint(mint.clone()),
         Close::Run(_) => {
-            if let Some(sql) = step.statement(script.dialect(), None) {
+            if let Some(sql) = step.all() {
                 script.execute(step.table, sql, step.purpose, blocks);
             }
         }

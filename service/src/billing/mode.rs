@@ -137,10 +137,8 @@ pub async fn resolve<C: ConnectionTrait>(
     if workspace.is_empty() {
         return (decide(workspace, org_default, None), None);
     }
-    let asked = match row_condition(dialect, workspace) {
-        Ok(condition) => {
-            tokio::time::timeout(PATIENCE, stored(connection, dialect, &condition)).await
-        }
+    let asked = match Row::of(dialect, workspace) {
+        Ok(row) => tokio::time::timeout(PATIENCE, stored(connection, dialect, &row)).await,
         Err(error) => return (closed(workspace, org_default), Some(error)),
     };
     match asked {
@@ -183,26 +181,43 @@ pub async fn resolve_in(
     }
 }
 
-/// The condition that picks a workspace. Ids are UUIDs on PostgreSQL; a text that is none names no workspace there, and
-/// asking the database would be an error of its own.
-pub(crate) fn row_condition(dialect: Dialect, workspace: &str) -> Result<String> {
-    match dialect {
-        Dialect::Sqlite => Ok(format!("id = {}", dialect.text(workspace))),
-        Dialect::Postgres => Uuid::parse_str(workspace)
-            .map(|id| format!("id = '{id}'::uuid"))
-            .map_err(|_| {
-                Error::usage(
-                    format!("{workspace:?} is no workspace id"),
-                    "ids are UUIDs, such as 00000000-0000-4000-8000-000000000000",
-                )
-            }),
+/// What picks a workspace: its id is the first parameter.
+struct Row<'a> {
+    dialect: Dialect,
+    id: &'a str,
+}
+
+impl<'a> Row<'a> {
+    /// Ids are UUIDs on PostgreSQL; a text that is none names no workspace there, and asking the database would be an
+    /// error of its own.
+    fn of(dialect: Dialect, id: &'a str) -> Result<Self> {
+        if dialect == Dialect::Postgres && Uuid::parse_str(id).is_err() {
+            return Err(Error::usage(
+                format!("{id:?} is no workspace id"),
+                "ids are UUIDs, such as 00000000-0000-4000-8000-000000000000",
+            ));
+        }
+        Ok(Self { dialect, id })
+    }
+
+    /// The statement, `sql` and its condition.
+    fn statement(&self, sql: &str) -> Statement {
+        let condition = match self.dialect {
+            Dialect::Sqlite => "id = ?1",
+            Dialect::Postgres => "id = CAST($1 AS uuid)",
+        };
+        Statement::from_sql_and_values(
+            self.dialect.backend(),
+            format!("{sql} WHERE {condition}"),
+            [self.id.into()],
+        )
     }
 }
 
 async fn stored<C: ConnectionTrait>(
     connection: &C,
     dialect: Dialect,
-    condition: &str,
+    row: &Row<'_>,
 ) -> std::result::Result<Option<Option<String>>, DbErr> {
     // SQLite's text may hold any bytes, which no String can; hexadecimal can be read whatever they are.
     let mode = match dialect {
@@ -216,10 +231,7 @@ async fn stored<C: ConnectionTrait>(
     };
     refuse_anothers(connection, dialect).await?;
     let row = connection
-        .query_one_raw(Statement::from_string(
-            dialect.backend(),
-            format!("SELECT {mode} AS mode FROM {WORKSPACES} WHERE {condition}"),
-        ))
+        .query_one_raw(row.statement(&format!("SELECT {mode} AS mode FROM {WORKSPACES}")))
         .await?;
     let Some(row) = row else {
         return Ok(None);
@@ -274,16 +286,14 @@ pub async fn set(session: &Session, workspace: &str, mode: Option<&str>) -> Resu
         ));
     }
     let dialect = session.dialect();
-    let condition = row_condition(dialect, workspace)?;
+    let row = Row::of(dialect, workspace)?;
     let connection = session.connect(Access::Write).await?;
     refuse_anothers(&connection, dialect)
         .await
         .map_err(Error::database("set the billing mode"))?;
     let value = mode.map_or_else(|| "NULL".to_owned(), |mode| dialect.text(mode.name()));
     let changed = connection
-        .execute_unprepared(&format!(
-            "UPDATE {WORKSPACES} SET {MODE} = {value} WHERE {condition}"
-        ))
+        .execute_raw(row.statement(&format!("UPDATE {WORKSPACES} SET {MODE} = {value}")))
         .await
         .map_err(Error::database(format!(
             "set the billing mode of {workspace}"
@@ -300,16 +310,14 @@ pub async fn set(session: &Session, workspace: &str, mode: Option<&str>) -> Resu
 /// What runs in a workspace; blank where the database does not say, which is no reason to fail.
 pub async fn runtime(session: &Session, workspace: &str) -> String {
     let dialect = session.dialect();
-    let (Ok(condition), Ok(connection)) = (
-        row_condition(dialect, workspace),
+    let (Ok(row), Ok(connection)) = (
+        Row::of(dialect, workspace),
         session.connect_at_once(Access::Read).await,
     ) else {
         return String::new();
     };
-    let asked = connection.query_one_raw(Statement::from_string(
-        dialect.backend(),
-        format!("SELECT runtime FROM {WORKSPACES} WHERE {condition}"),
-    ));
+    let asked =
+        connection.query_one_raw(row.statement(&format!("SELECT runtime FROM {WORKSPACES}")));
     match tokio::time::timeout(PATIENCE, asked).await {
         Ok(Ok(Some(row))) => row
             .try_get::<Option<String>>("", "runtime")

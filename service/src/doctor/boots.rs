@@ -26,11 +26,11 @@ pub(super) fn shared_without_a_key(context: &Context, _facts: &Facts) -> Queries
     }
     owners::every_foreign_claim(context)
         .map(|claims| {
-            format!(
+            let sql = format!(
                 "SELECT b.id AS id FROM {BUDGETS} b JOIN ({claims}) c ON c.budget = b.id GROUP BY b.id HAVING count(*) > 1"
-            )
+            );
+            (BUDGETS, sql)
         })
-        .map(|sql| (BUDGETS, sql))
         .into_iter()
         .collect()
 }
@@ -129,8 +129,8 @@ pub(super) fn missing_flags(context: &Context, _facts: &Facts) -> Queries {
         .collect()
 }
 
-/// Whether a boot up to a version stops on a hazard.
-pub(super) fn stops(code: &str, context: &Context, target: i64) -> bool {
+/// Whether a boot up to a version stops on a hazard that was found.
+pub(super) fn stops(code: &str, target: i64) -> bool {
     let from = |release: &str| {
         bifrost::parse(release)
             .is_some_and(|stage| i64::try_from(stage).is_ok_and(|at| at <= target))
@@ -138,7 +138,7 @@ pub(super) fn stops(code: &str, context: &Context, target: i64) -> bool {
     match code {
         "G021" => from("1.5.0-prerelease4"),
         "G022" => from("1.5.0"),
-        "G025" => from("1.5.3") && !dropped_flags(context).is_empty(),
+        "G025" => from("1.5.3"),
         _ => false,
     }
 }

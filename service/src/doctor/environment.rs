@@ -7,7 +7,8 @@ mod own;
 mod place;
 mod server;
 
-use tollgate_migration::golden::golden;
+use tollgate_migration::golden::tables_of;
+use tollgate_migration::ledger::{MIGRATIONS, SCHEMA_MIGRATIONS};
 use tollgate_migration::{Catalog, Context, Dialect, Plan, Track};
 
 use crate::connection::Connection;
@@ -142,20 +143,9 @@ fn row_security(findings: Vec<Finding>) -> Error {
 
 /// The tables that a track's commands look into: its own, those of others that its migrations read, and Tollgate's.
 pub(crate) fn tables(track: Track, dialect: Dialect) -> Vec<String> {
-    let mut names: std::collections::BTreeSet<String> = track
-        .migrations()
-        .iter()
-        .filter_map(|migration| golden(dialect, migration.version))
-        .flat_map(|golden| {
-            golden
-                .keys()
-                .filter_map(|object| object.strip_suffix(" table").map(str::to_owned))
-                .collect::<Vec<_>>()
-        })
-        .collect();
+    let mut names = tables_of(dialect, track);
     names.extend(track.reads().iter().map(|&name| name.to_owned()));
-    names.insert("migrations".to_owned());
-    names.insert("schema_migrations".to_owned());
+    names.extend([MIGRATIONS, SCHEMA_MIGRATIONS].map(str::to_owned));
     names.insert(track.history_table());
     names.into_iter().collect()
 }
@@ -226,9 +216,9 @@ pub(crate) async fn refuse_unknown(connection: &Connection, track: Track) -> Res
     let live = Context::read(connection)
         .await
         .map_err(Error::database("read the catalog"))?;
-    let mut found = ledger::examine(track, &live);
+    let mut found = ledger::blocking(track, &live);
     // What Coder does at its cutover does not concern rows that are as they were.
-    found.retain(|finding| finding.severity == Severity::Blocking && finding.code != "P013");
+    found.retain(|finding| finding.code != "P013");
     if found.is_empty() {
         return Ok(());
     }

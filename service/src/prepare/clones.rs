@@ -230,9 +230,10 @@ async fn raise(connection: &Connection, live: &Context) -> Result<Vec<String>, D
     if !live.catalog.has_table(Split::TABLE) {
         return Ok(Vec::new());
     }
-    let same = match dialect {
-        Dialect::Postgres => "o.last_reset IS NOT DISTINCT FROM b.last_reset",
-        Dialect::Sqlite => "julianday(o.last_reset) IS julianday(b.last_reset)",
+    // SQLite knows no alias behind RETURNING, and PostgreSQL two columns of that name.
+    let (same, id) = match dialect {
+        Dialect::Postgres => ("o.last_reset IS NOT DISTINCT FROM b.last_reset", "b.id"),
+        Dialect::Sqlite => ("julianday(o.last_reset) IS julianday(b.last_reset)", "id"),
     };
     let transaction = connection.begin().await?;
     let rows = transaction
@@ -240,12 +241,8 @@ async fn raise(connection: &Connection, live: &Context) -> Result<Vec<String>, D
             dialect.backend(),
             format!(
                 "UPDATE {BUDGETS} AS b SET current_usage = o.current_usage FROM {} c JOIN {BUDGETS} o ON o.id = c.original \
-                 WHERE c.copy = b.id AND {same} AND COALESCE(b.current_usage, 0) < o.current_usage RETURNING b.id AS id",
+                 WHERE c.copy = b.id AND {same} AND COALESCE(b.current_usage, 0) < o.current_usage RETURNING {id} AS id",
                 Split::TABLE
-            )
-            .replace(
-                "RETURNING b.id AS id",
-                if dialect == Dialect::Sqlite { "RETURNING id AS id" } else { "RETURNING b.id AS id" },
             ),
         ))
         .await?;

@@ -88,17 +88,17 @@ impl ProviderKeys<'_> {
             if ids.is_empty() {
                 continue;
             }
-            let sql = match &step.close {
+            let statement = match &step.close {
                 Close::Run(_) => step
-                    .statement(dialect, None)
+                    .all()
                     .map(|sql| Statement::from_string(dialect.backend(), sql)),
                 Close::Mint(mint) => {
                     let found = mint.made_for(&transaction, dialect).await?;
                     (!found.is_empty()).then(|| mint.statement(dialect, &found))
                 }
             };
-            if let Some(sql) = sql {
-                let rows = transaction.execute_raw(sql).await?.rows_affected();
+            if let Some(statement) = statement {
+                let rows = transaction.execute_raw(statement).await?.rows_affected();
                 count(&mut changes, step.table, step.action, rows, ids);
             }
         }
@@ -150,11 +150,11 @@ impl ProviderKeys<'_> {
         step: &Move,
         ids: &[String],
     ) -> std::result::Result<u64, DbErr> {
-        let Some(sql) = step.statement(connection.dialect(), Some(ids)) else {
+        let Some(statement) = step.of(connection.dialect(), ids) else {
             return Ok(0);
         };
         let transaction = begin(connection).await?;
-        let rows = transaction.execute_unprepared(&sql).await?.rows_affected();
+        let rows = transaction.execute_raw(statement).await?.rows_affected();
         transaction.commit().await?;
         Ok(rows)
     }

@@ -114,7 +114,10 @@ impl Resets<'_> {
         run(format!("CREATE INDEX {FOUND}_place ON {FOUND} (place)")).await?;
         let total = ids(
             connection,
-            &format!("SELECT '' AS id, count(*) AS number FROM {FOUND}"),
+            Statement::from_string(
+                dialect.backend(),
+                format!("SELECT '' AS id, count(*) AS number FROM {FOUND}"),
+            ),
         )
         .await
         .map_err(doing())?
@@ -269,7 +272,8 @@ impl Routine for Resets<'_> {
                      ORDER BY d.id LIMIT {SAMPLES}",
                     found.due
                 );
-                let (rows, ids) = ids(connection, &sql).await.map_err(doing())?;
+                let due = Statement::from_string(connection.dialect().backend(), sql);
+                let (rows, ids) = ids(connection, due).await.map_err(doing())?;
                 count(&mut report.changes, found.table, action, rows, ids);
             }
         }

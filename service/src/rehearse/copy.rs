@@ -6,8 +6,7 @@ use std::path::Path;
 use futures_util::TryStreamExt;
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::catalog::Table;
-use tollgate_migration::golden::golden;
-use tollgate_migration::ledger::{MIGRATIONS, SCHEMA_MIGRATIONS};
+use tollgate_migration::golden::tables_of;
 use tollgate_migration::{Catalog, Dialect, Track};
 
 use crate::connection::{Connection, Driver, query_failed};
@@ -141,23 +140,8 @@ async fn run(target: &Connection, sql: &str) -> std::result::Result<(), DbErr> {
 fn wanted(catalog: &Catalog, tracks: &[Track]) -> BTreeSet<String> {
     let mut names: BTreeSet<String> = BTreeSet::new();
     for track in tracks {
-        names.insert(
-            if *track == Track::Governance {
-                MIGRATIONS
-            } else {
-                SCHEMA_MIGRATIONS
-            }
-            .to_owned(),
-        );
-        for migration in track.migrations() {
-            let golden = golden(catalog.dialect, migration.version).unwrap_or_default();
-            names.extend(
-                golden
-                    .keys()
-                    .filter_map(|object| object.strip_suffix(" table"))
-                    .map(str::to_owned),
-            );
-        }
+        names.insert(track.ledger_table().to_owned());
+        names.extend(tables_of(catalog.dialect, *track));
         names.extend(track.reads().iter().map(|&name| name.to_owned()));
     }
     names.extend(

@@ -209,7 +209,7 @@ pub(super) fn recognised_entry(version: &str, catalog: &Catalog) -> Entry {
     entry
 }
 
-pub(crate) fn entry(version: &str) -> Entry {
+fn entry(version: &str) -> Entry {
     Entry {
         version: version.to_owned(),
         applied_at: Utc::now().timestamp(),

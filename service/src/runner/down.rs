@@ -251,11 +251,10 @@ async fn locked(
         if outcome.is_err() {
             break;
         }
-        let target = history.target.take();
-        history = History::read(connection, dialect, track)
+        history
+            .refresh(connection, dialect, track)
             .await
             .map_err(Error::database("read the history"))?;
-        history.target = target;
     }
     entry.to = history.current(track);
     entry.pending = pending_report(&pending(track, &history));

@@ -77,10 +77,7 @@ pub async fn handover(session: &Session, stop: &Stop) -> Result<Report> {
 
 /// From which number to which the ledger is to move.
 fn due(live: &Context, history: &History) -> Result<Option<(i64, i64)>> {
-    let blocking: Vec<Finding> = environment::ledger::examine(Track::Providers, live)
-        .into_iter()
-        .filter(|finding| finding.severity == Severity::Blocking)
-        .collect();
+    let blocking = environment::ledger::blocking(Track::Providers, live);
     if !blocking.is_empty() {
         return Err(doctor::refusal(blocking));
     }

@@ -1,8 +1,8 @@
 //! The gateway version that boots next: `up` goes as far as it can live with, and what is past it waits.
 
 use serde_json::{Value, json};
+use tollgate_migration::ledger::Target;
 use tollgate_migration::ledger::target::waits_for;
-use tollgate_migration::ledger::{MIGRATIONS, SCHEMA_MIGRATIONS, Target};
 use tollgate_migration::{Context, Track};
 
 use super::Session;
@@ -78,7 +78,7 @@ pub(crate) fn gateway(track: Track, context: &Context, history: &History) -> Opt
     Some(json!({
         "track": track,
         "gateway": track.gateway(),
-        "ledger": if track == Track::Governance { MIGRATIONS } else { SCHEMA_MIGRATIONS },
+        "ledger": track.ledger_table(),
         "version": version,
         "newest": ledger.newest(),
         "target": history.target.as_ref().map(|target| target.words.clone()),

@@ -31,7 +31,7 @@ use crate::history::History;
 use crate::lock::{Gateway, Lock};
 use crate::observer::Observer;
 use crate::prepare::remembered;
-use crate::report::{Change, Finding, Outcome, Report, Severity, TrackReport};
+use crate::report::{Change, Finding, Outcome, Report, TrackReport};
 use crate::stop::Stop;
 
 /// What the operator chose.
@@ -128,6 +128,17 @@ async fn finish(
 }
 
 async fn put_back(connection: &Connection, report: &mut Report) -> Result<()> {
+    // Most databases have nothing to be put back, and the catalog is long.
+    let remembers = existing(
+        connection,
+        connection.dialect(),
+        &[remembered::TABLE.to_owned()],
+    )
+    .await
+    .map_err(Error::database("look for what is remembered"))?;
+    if remembers.is_empty() {
+        return Ok(());
+    }
     let live = context(connection, &History::default()).await?;
     if crate::prepare::clones::is_legacy(&live) {
         return Ok(());
@@ -151,8 +162,7 @@ async fn has_ledger(connection: &Connection, dialect: Dialect) -> Result<bool> {
 
 /// A ledger that forbids writing does so when nothing is pending, too.
 fn refuse(track: Track, live: &Context) -> Result<()> {
-    let mut found = environment::ledger::examine(track, live);
-    found.retain(|finding| finding.severity == Severity::Blocking);
+    let found = environment::ledger::blocking(track, live);
     if found.is_empty() {
         Ok(())
     } else {
@@ -412,9 +422,10 @@ impl Locked<'_> {
         };
         if item.adopt {
             mark(self.session, self.connection, item.track).await?;
-            let target = item.history.target.take();
-            item.history = read_again(self.session, self.connection, item.track).await?;
-            item.history.target = target;
+            item.history = History {
+                target: item.history.target.take(),
+                ..read_again(self.session, self.connection, item.track).await?
+            };
         }
         let outcome = apply_all(&applier, item, &mut entry).await;
         entry.to = item.history.current(item.track);
@@ -437,11 +448,10 @@ async fn apply_all(applier: &Applier<'_>, item: &mut Work, entry: &mut TrackRepo
         applier.stop.check()?;
         let course = Course::new(Direction::Up, migration, &item.history);
         entry.applied.push(applier.run(course).await?);
-        let target = item.history.target.take();
-        item.history = History::read(applier.connection, applier.dialect, item.track)
+        item.history
+            .refresh(applier.connection, applier.dialect, item.track)
             .await
             .map_err(Error::database("read the history"))?;
-        item.history.target = target;
     }
     Ok(())
 }

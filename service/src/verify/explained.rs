@@ -17,7 +17,7 @@ struct Rewrite {
     value: Option<&'static str>,
 }
 
-/// Migrations that compute hashes of configurations anew; gorm writes `updated_at` with them.
+/// Migrations that compute hashes of configurations again; gorm writes `updated_at` with them.
 const REHASH: &[&str] = &[
     "add_allow_all_keys_to_provider_config",
     "backfill_empty_virtual_key_configs",

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sea_orm::{ConnectionTrait, Statement};
 use tollgate_migration::Context;
-use tollgate_migration::golden::golden;
+use tollgate_migration::golden::{golden, tables};
 use tollgate_migration::governance::BUDGETS;
 use tollgate_migration::schema::{Difference, canonical, differences};
 
@@ -127,12 +127,7 @@ async fn copies(connection: &Connection, comparison: &Comparison<'_>) -> Result<
 /// What was there and is not, or is another, without a migration that says so.
 fn schema(comparison: &Comparison<'_>, known: &[Finding]) -> Vec<Finding> {
     let catalog = &comparison.live.catalog;
-    let names = comparison
-        .before
-        .schema
-        .keys()
-        .filter_map(|object| object.strip_suffix(" table"));
-    let live = canonical(catalog, names);
+    let live = canonical(catalog, tables(&comparison.before.schema));
     let version = |at: Option<&String>| {
         at.and_then(|version| golden(catalog.dialect, version))
             .unwrap_or_default()

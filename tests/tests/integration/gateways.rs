@@ -23,8 +23,8 @@ fn ask(database: &TestDatabase, words: &[&str]) -> (i32, Value) {
     tollgate().on(&database.url).json(words)
 }
 
-fn pending(json: &Value) -> Vec<String> {
-    json["tracks"][0]["pending"]
+fn slugs(steps: &Value) -> Vec<String> {
+    steps
         .as_array()
         .unwrap()
         .iter()
@@ -34,15 +34,12 @@ fn pending(json: &Value) -> Vec<String> {
         .collect()
 }
 
+fn pending(json: &Value) -> Vec<String> {
+    slugs(&json["tracks"][0]["pending"])
+}
+
 fn waiting(json: &Value) -> Vec<String> {
-    json["result"]["waiting"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|step| {
-            tollgate_migration::migration::slug_of(step["version"].as_str().unwrap()).to_owned()
-        })
-        .collect()
+    slugs(&json["result"]["waiting"])
 }
 
 async fn number(database: &TestDatabase) -> String {
@@ -191,12 +188,7 @@ async fn a_ledger_that_says_what_is_not_there_stops_the_run(
     assert_eq!(said(&json, "E006").len(), 1, "{json:#}");
     let (code, json) = ask(&database, &["migrate", "up", "--adopt"]);
     assert_eq!(code, 4, "{json:#}");
-    assert!(
-        !database
-            .catalog()
-            .await
-            .has_table("tollgate_governance_migrations")
-    );
+    assert!(!database.has_table("tollgate_governance_migrations").await);
 }
 
 #[rstest]
@@ -268,12 +260,7 @@ async fn a_version_that_nobody_knows_is_a_usage_error(#[case] version: &str) {
         let hint = json["error"]["hint"].as_str().unwrap();
         assert!(hint.contains("1.5.8"), "{words:?}: {json:#}");
     }
-    assert!(
-        !database
-            .catalog()
-            .await
-            .has_table("tollgate_governance_migrations")
-    );
+    assert!(!database.has_table("tollgate_governance_migrations").await);
 }
 
 #[tokio::test]
@@ -292,7 +279,7 @@ async fn coders_number_follows_handover_and_contract_and_goes_back() {
         "502",
         "up leaves it alone before contract"
     );
-    assert!(!database.catalog().await.has_table("ai_gateway_keys"));
+    assert!(!database.has_table("ai_gateway_keys").await);
     let (code, json) = ask(&database, &["migrate", "handover"]);
     assert_eq!((code, &json["result"]["to"]), (0, &json!(503)), "{json:#}");
     let (code, json) = ask(&database, &["migrate", "up", "--phase", "backfill"]);
@@ -422,13 +409,12 @@ async fn a_dirty_ledger_refuses_also_when_nothing_is_pending() {
 async fn a_coder_that_migrates_keeps_tollgate_out() {
     use sea_orm::ConnectionTrait;
     let database = coder_at_502().await;
-    let coder = database.another().await;
-    coder
-        .execute_unprepared(
-            "SET application_name = 'coderd'; BEGIN; SELECT pg_advisory_xact_lock(1037453835920848937)",
+    let coder = database
+        .somebody(
+            "coderd",
+            "SELECT pg_advisory_xact_lock(1037453835920848937)",
         )
-        .await
-        .unwrap();
+        .await;
     let run = tollgate().on(&database.url).run(&[
         "migrate",
         "up",

@@ -246,6 +246,50 @@ async fn many_owners_of_one_budget_are_split_in_pages(
     );
 }
 
+#[rstest]
+#[tokio::test]
+async fn what_a_cut_off_run_had_only_listed_goes_with_a_down(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = legacy(backend, Shape::Full, Calendar::Flag).await;
+    share(&database).await;
+    let tollgate = tollgate().on(&database.url);
+    tollgate.succeed(&[
+        "migrate",
+        "up",
+        "--adopt",
+        "--phase",
+        "backfill",
+        "--shared-budgets",
+        "clone",
+    ]);
+    let copies = database
+        .count("tollgate_clones WHERE copy IS NOT NULL")
+        .await;
+    assert!(copies > 0, "the fixture shares a budget");
+    database
+        .execute("INSERT INTO tollgate_clones (original, kind, owner) VALUES ('b-alice', 0, 'vk-nobody')")
+        .await;
+    tollgate.succeed(&[
+        "migrate",
+        "down",
+        "--to",
+        "mcp_credentials",
+        "--allow-data-loss",
+    ]);
+    assert_eq!(
+        database.count("tollgate_clones WHERE copy IS NULL").await,
+        0
+    );
+    assert_eq!(
+        database
+            .count("tollgate_clones WHERE copy IS NOT NULL")
+            .await,
+        copies,
+        "copies stay, and what says whose they are"
+    );
+}
+
 #[tokio::test]
 async fn a_backup_is_written_before_anything_changes() {
     let database = legacy(Backend::Sqlite, Shape::Full, Calendar::Flag).await;

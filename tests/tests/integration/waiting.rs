@@ -25,14 +25,21 @@ fn signal(child: &Child, name: &str) {
     assert!(sent.success());
 }
 
-/// Waits until a condition holds on the server.
-async fn until(database: &TestDatabase, what: &str, from: &str) {
+/// Waits until the server has such rows, or none any more.
+async fn poll(database: &TestDatabase, what: &str, from: &str, there: bool, most: Duration) {
     let begun = Instant::now();
-    while database.count(from).await == 0 {
-        assert!(begun.elapsed() < Duration::from_secs(60), "never: {what}");
+    while (database.count(from).await > 0) != there {
+        assert!(begun.elapsed() < most, "never: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+async fn until(database: &TestDatabase, what: &str, from: &str) {
+    poll(database, what, from, true, Duration::from_secs(60)).await;
+}
+
+/// Nobody else reads or writes budgets.
+const LOCKED: &str = "LOCK TABLE governance_budgets IN ACCESS EXCLUSIVE MODE";
 
 /// Somebody waits for a lock on a table of this database.
 const SOMEBODY_WAITS: &str = "pg_locks WHERE NOT granted AND locktype = 'relation' \
@@ -56,14 +63,12 @@ async fn a_locked_table_is_waited_for_as_long_as_told(#[case] command: &[&str]) 
         .on(&database.url)
         .succeed(&["migrate", "up", "--adopt", "--phase", "backfill"]);
     for (application, code) in [("psql", 1), ("tollgate (pid 1)", 5)] {
-        let other = database.another().await;
-        other
-            .execute_unprepared(&format!(
-                "SET application_name = '{application}'; BEGIN; \
-                 LOCK TABLE governance_budgets, governance_virtual_keys IN ACCESS EXCLUSIVE MODE"
-            ))
-            .await
-            .unwrap();
+        let other = database
+            .somebody(
+                application,
+                "LOCK TABLE governance_budgets, governance_virtual_keys IN ACCESS EXCLUSIVE MODE",
+            )
+            .await;
         let begun = Instant::now();
         let words = [command, &["--lock-timeout", "1"]].concat();
         let run = tollgate().on(&database.url).run(&words);
@@ -90,13 +95,12 @@ async fn a_locked_table_is_waited_for_as_long_as_told(#[case] command: &[&str]) 
 #[tokio::test]
 async fn up_backs_off_until_wait_lock_and_lets_the_gateway_in_meanwhile() {
     let database = postgres().await;
-    let other = database.another().await;
-    other
-        .execute_unprepared(
-            "SET application_name = 'gateway'; BEGIN; LOCK TABLE governance_budgets IN ACCESS SHARE MODE",
+    let other = database
+        .somebody(
+            "gateway",
+            "LOCK TABLE governance_budgets IN ACCESS SHARE MODE",
         )
-        .await
-        .unwrap();
+        .await;
     let begun = Instant::now();
     let up = tollgate()
         .on(&database.url)
@@ -134,24 +138,15 @@ async fn up_backs_off_until_wait_lock_and_lets_the_gateway_in_meanwhile() {
 #[tokio::test]
 async fn the_lock_key_in_anybodys_hands_is_exit_5() {
     let database = postgres().await;
-    let other = database.another().await;
-    other
-        .execute_unprepared(
-            "SET application_name = 'bifrost'; BEGIN; SELECT pg_advisory_xact_lock(1000001)",
-        )
-        .await
-        .unwrap();
+    let _bifrost = database
+        .somebody("bifrost", "SELECT pg_advisory_xact_lock(1000001)")
+        .await;
     let run = tollgate()
         .on(&database.url)
         .run(&["migrate", "up", "--adopt", "--wait-lock", "1"]);
     assert_eq!(run.code, 5, "{run:#?}");
     assert!(run.stderr.contains("bifrost"), "{run:#?}");
-    assert!(
-        !database
-            .catalog()
-            .await
-            .has_table("tollgate_governance_migrations")
-    );
+    assert!(!database.has_table("tollgate_governance_migrations").await);
 }
 
 #[tokio::test]
@@ -192,11 +187,7 @@ async fn the_first_signal_ends_a_wait(
             .on(&database.url)
             .succeed(&["migrate", "up", "--adopt"]);
     }
-    let other = database.another().await;
-    other
-        .execute_unprepared("BEGIN; LOCK TABLE governance_budgets IN ACCESS EXCLUSIVE MODE")
-        .await
-        .unwrap();
+    let other = database.somebody("gateway", LOCKED).await;
     let child = tollgate()
         .on(&database.url)
         .command(command)
@@ -218,11 +209,7 @@ async fn the_first_signal_ends_a_wait(
 async fn a_server_that_falls_silent_is_noticed_within_a_minute() {
     let database = postgres().await;
     let proxy = Proxy::to(&database.url).await;
-    let other = database.another().await;
-    other
-        .execute_unprepared("BEGIN; LOCK TABLE governance_budgets IN ACCESS EXCLUSIVE MODE")
-        .await
-        .unwrap();
+    let other = database.somebody("gateway", LOCKED).await;
     let child = tollgate()
         .on(&proxy.url)
         .command(&["doctor", "--lock-timeout", "600"])
@@ -243,11 +230,7 @@ async fn a_server_that_falls_silent_is_noticed_within_a_minute() {
 #[tokio::test]
 async fn a_client_that_is_killed_stops_waiting_on_the_server() {
     let database = postgres().await;
-    let other = database.another().await;
-    other
-        .execute_unprepared("BEGIN; LOCK TABLE governance_budgets IN ACCESS EXCLUSIVE MODE")
-        .await
-        .unwrap();
+    let other = database.somebody("gateway", LOCKED).await;
     let mut child = tollgate()
         .on(&database.url)
         .command(&["doctor", "--lock-timeout", "600"])
@@ -256,11 +239,8 @@ async fn a_client_that_is_killed_stops_waiting_on_the_server() {
     until(&database, "it waits", SOMEBODY_WAITS).await;
     child.kill().unwrap();
     child.wait().unwrap();
-    let begun = Instant::now();
-    while database.count(SOMEBODY_WAITS).await > 0 {
-        assert!(begun.elapsed() < Duration::from_secs(10), "it still waits");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let most = Duration::from_secs(10);
+    poll(&database, "it still waits", SOMEBODY_WAITS, false, most).await;
     other.execute_unprepared("ROLLBACK").await.unwrap();
 }
 
@@ -283,10 +263,9 @@ async fn a_dead_runs_commit_is_waited_for() {
              DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()",
         )
         .await;
-    let disk = database.another().await;
-    disk.execute_unprepared("BEGIN; SELECT pg_advisory_xact_lock(42)")
-        .await
-        .unwrap();
+    let disk = database
+        .somebody("disk", "SELECT pg_advisory_xact_lock(42)")
+        .await;
     let proxy = Proxy::to(&database.url).await;
     let mut killed = crate::tollgate()
         .on(&proxy.url)
@@ -318,9 +297,8 @@ async fn a_dead_runs_commit_is_waited_for() {
     assert_eq!(refused.code, 5, "{refused:#?}");
     assert!(refused.stderr.contains("still committing"), "{refused:#?}");
     disk.execute_unprepared("ROLLBACK").await.unwrap();
-    while database.count(committing).await > 0 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let most = Duration::from_secs(60);
+    poll(&database, "it is committed", committing, false, most).await;
     // What it committed is known to the next run: down undoes the contract first, and no owner is gone.
     assert_eq!(database.count(owned).await, owners);
     let catalog = database.catalog().await;

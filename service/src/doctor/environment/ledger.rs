@@ -2,14 +2,14 @@
 //! product's, and versions that are too old or too new.
 
 use tollgate_migration::governance::{BUDGETS, mcp};
-use tollgate_migration::ledger::{MIGRATIONS, SCHEMA_MIGRATIONS, coder, molecule};
+use tollgate_migration::ledger::{SCHEMA_MIGRATIONS, coder, molecule};
 use tollgate_migration::providers::{
     GATEWAY_KEYS, MODEL_CONFIGS, PROVIDER_KEYS, PROVIDERS, TYPE, USER_KEYS,
 };
 use tollgate_migration::{Context, Ledger, Track};
 
 use super::finding;
-use crate::report::Finding;
+use crate::report::{Finding, Severity};
 
 /// Every finding of the ledger's. They do not depend on what is planned.
 pub(crate) fn examine(track: Track, live: &Context) -> Vec<Finding> {
@@ -28,11 +28,7 @@ pub(crate) fn examine(track: Track, live: &Context) -> Vec<Finding> {
             })
             .collect();
     }
-    let table = if track == Track::Governance {
-        MIGRATIONS
-    } else {
-        SCHEMA_MIGRATIONS
-    };
+    let table = track.ledger_table();
     let mut found = Vec::new();
     match ledger {
         Ledger::None => return found,
@@ -76,14 +72,18 @@ pub(crate) fn examine(track: Track, live: &Context) -> Vec<Finding> {
     found
 }
 
+/// Those that forbid writing.
+pub(crate) fn blocking(track: Track, live: &Context) -> Vec<Finding> {
+    let mut found = examine(track, live);
+    found.retain(|finding| finding.severity == Severity::Blocking);
+    found
+}
+
 /// Those after which nothing else can be asked: what the gateway believes and what is there are two things, or it is a version
 /// that nobody here knows.
 pub(crate) fn contradictions(track: Track, live: &Context) -> Vec<Finding> {
-    let mut found = examine(track, live);
-    found.retain(|finding| {
-        ["E006", "E007", "G016", "P014"].contains(&finding.code.as_str())
-            && finding.severity == crate::report::Severity::Blocking
-    });
+    let mut found = blocking(track, live);
+    found.retain(|finding| ["E006", "E007", "G016", "P014"].contains(&finding.code.as_str()));
     found
 }
 
@@ -194,21 +194,21 @@ pub(crate) fn early(track: Track, live: &Context) -> Vec<String> {
         ],
         Track::Billing => &[],
     };
-    let made = |table: &str| {
-        live.history
-            .values()
-            .any(|created| created.tables.iter().any(|made| made == table))
+    let made = |object: &str| {
+        live.history.values().any(|created| {
+            created
+                .tables
+                .iter()
+                .chain(&created.enums)
+                .any(|made| made == object)
+        })
     };
     let mut early: Vec<String> = theirs
         .iter()
         .filter(|(table, id)| live.catalog.has_table(table) && !ledger.has(id) && made(table))
         .map(|(table, _)| (*table).to_owned())
         .collect();
-    let has_enum = live
-        .history
-        .values()
-        .any(|created| created.enums.iter().any(|made| made == TYPE.0));
-    if track == Track::Providers && has_enum && !ledger.has("495") {
+    if track == Track::Providers && made(TYPE.0) && !ledger.has("495") {
         early.push(TYPE.0.to_owned());
     }
     early

@@ -11,6 +11,7 @@ use crate::budget::window::Window;
 use crate::connection::Connection;
 use crate::error::Result;
 use crate::instant;
+use crate::parameters::Parameters;
 use crate::reconcile::SAMPLES;
 use crate::report::{Finding, Severity};
 
@@ -222,7 +223,7 @@ impl Kind {
         let mut words: Words = Vec::new();
         let mut findings = Vec::new();
         for counter in counters {
-            let mut unknown = Vec::new();
+            let mut unknown: Vec<String> = Vec::new();
             let word = counter.word;
             let sql = format!(
                 "SELECT DISTINCT {word} AS word FROM {} WHERE {word} IS NOT NULL ORDER BY 1",
@@ -234,12 +235,16 @@ impl Kind {
                         words.push((word, window));
                     }
                     Some(_) => {}
-                    None => unknown.push(dialect.text(&word)),
+                    None => unknown.push(word),
                 }
             }
             if !unknown.is_empty() {
-                let condition = format!("{word} IN ({})", unknown.join(", "));
-                findings.extend(self.finding(connection, &condition, word, &UNKNOWN).await?);
+                let mut parameters = Parameters::new(dialect);
+                let condition = format!("{word} IN ({})", parameters.list(&unknown));
+                findings.extend(
+                    self.finding(connection, &condition, parameters, word, &UNKNOWN)
+                        .await?,
+                );
             }
             if dialect == Dialect::Sqlite {
                 spell(connection, self.table, counter.last)
@@ -251,8 +256,9 @@ impl Kind {
                     last = counter.last,
                     plain = is_plain(counter.last)
                 );
+                let none = Parameters::new(dialect);
                 findings.extend(
-                    self.finding(connection, &condition, counter.last, &UNREAD)
+                    self.finding(connection, &condition, none, counter.last, &UNREAD)
                         .await?,
                 );
             }
@@ -264,6 +270,7 @@ impl Kind {
         &self,
         connection: &Connection,
         condition: &str,
+        parameters: Parameters,
         column: &str,
         what: &What,
     ) -> Result<Option<Finding>> {
@@ -271,7 +278,9 @@ impl Kind {
             "SELECT id AS id, count(*) OVER () AS number FROM {} WHERE {condition} ORDER BY id LIMIT {SAMPLES}",
             self.table
         );
-        let (rows, sample_ids) = ids(connection, &sql).await.map_err(doing())?;
+        let (rows, sample_ids) = ids(connection, parameters.statement(sql))
+            .await
+            .map_err(doing())?;
         Ok((rows > 0).then(|| Finding {
             code: what.code.to_owned(),
             severity: Severity::Warning,
@@ -361,14 +370,9 @@ async fn spell(connection: &Connection, table: &str, last: &str) -> std::result:
 /// How many rows a query has, by its column `number`, and their ids.
 pub(super) async fn ids(
     connection: &Connection,
-    sql: &str,
+    statement: Statement,
 ) -> std::result::Result<(u64, Vec<String>), DbErr> {
-    let rows = connection
-        .query_all_raw(Statement::from_string(
-            connection.dialect().backend(),
-            sql.to_owned(),
-        ))
-        .await?;
+    let rows = connection.query_all_raw(statement).await?;
     let number: i64 = rows
         .first()
         .map_or(Ok(0), |row| row.try_get("", "number"))?;
