@@ -852,13 +852,15 @@ pub(crate) struct Seed {
 /// A gateway, as a word of the command line.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum ProfileWord {
-    /// Bifrost before multi-budget
+    /// Bifrost 1.4.24, before multi-budget, with its ledger
     BifrostLegacy,
-    /// Bifrost with per-user MCP credentials, ten to a virtual key, some of which have strayed from their grants
+    /// A program of its own, without ledger: the same budgets, and per-user MCP credentials, ten to a virtual key, some of
+    /// which have strayed from their grants
     BifrostCredentials,
-    /// Coder before the provider-key cutover; --virtual-keys counts its users, each with a key of their own
+    /// Coder at 502, before the provider-key cutover, with its ledger on PostgreSQL; --virtual-keys counts its users, each
+    /// with a key of their own
     CoderLegacy,
-    /// Molecule with billing modes; --virtual-keys counts its workspaces
+    /// Molecule with billing modes, with its ledger on PostgreSQL; --virtual-keys counts its workspaces
     Molecule,
 }
 

@@ -11,6 +11,8 @@ use tollgate_service::{Change, Error, Finding, Outcome, Report, TrackReport};
 
 use crate::arguments::{Arguments, Output};
 
+pub(crate) use text::gateways;
+
 /// How an answer is shown as text.
 #[derive(Clone, Debug)]
 pub(crate) enum View {

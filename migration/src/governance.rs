@@ -13,7 +13,7 @@ pub mod owners;
 pub mod sharing;
 mod tables;
 
-pub use tables::legacy as legacy_tables;
+pub use tables::{KEYS, OF_PROVIDERS, legacy as legacy_tables};
 
 use crate::migration::Migration;
 use crate::track::Track;

@@ -8,6 +8,7 @@ mod providers;
 
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::governance::BUDGETS;
+use tollgate_migration::ledger::Target;
 use tollgate_migration::{
     Context, GarbledModes, Migration, NameConflicts, OrphanedModels, SharedBudgets, Track,
 };
@@ -191,6 +192,30 @@ pub async fn doctor(session: &Session, options: &Options) -> Result<Report> {
         return Err(refusal(report.findings));
     }
     Ok(report)
+}
+
+/// What would stop the boot of the version that the operator named, as blocking findings: once the steps are done, nothing
+/// here can mend it. Nothing where no version was named.
+pub(crate) async fn boot_stoppers(
+    session: &Session,
+    connection: &Connection,
+    context: &Context,
+    track: Track,
+    target: Option<&Target>,
+) -> Result<Vec<Finding>> {
+    let (Some(_), Some(target)) = (&session.target, target) else {
+        return Ok(Vec::new());
+    };
+    let codes: Vec<&str> = hazards(track)
+        .iter()
+        .map(|hazard| hazard.code)
+        .filter(|code| boots::stops(code, target.at))
+        .collect();
+    let mut found = examine_only(connection, context, track, &codes, Samples::default()).await?;
+    for finding in &mut found {
+        finding.severity = Severity::Blocking;
+    }
+    Ok(found)
 }
 
 /// Looks for the hazards of the migrations that are to run. One statement per hazard and table; nothing is written.

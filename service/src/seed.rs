@@ -5,11 +5,14 @@
 mod bifrost_credentials;
 mod bifrost_hazards;
 mod bifrost_legacy;
+mod boot;
 mod coder_legacy;
 mod grant;
+mod ledgers;
 mod molecule;
 
 use sea_orm::ConnectionTrait;
+use tollgate_migration::ledger::{MIGRATIONS, SCHEMA_MIGRATIONS};
 use tollgate_migration::{Catalog, Dialect};
 
 use crate::database::Access;
@@ -17,18 +20,20 @@ use crate::error::{Error, Result};
 use crate::report::{Change, Report};
 use crate::runner::Session;
 
+pub use boot::boot;
 pub use grant::{give, granted_token, take};
 
 /// Which gateway is imitated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
-    /// Bifrost before multi-budget, with the calendar flag on budgets (v1.5.0-prerelease1).
+    /// Bifrost 1.4.24, before multi-budget, with its ledger.
     BifrostLegacy,
-    /// The same with per-user MCP credentials, some of which have strayed from their grants.
+    /// The same budgets beside per-user MCP credentials, some of which have strayed from their grants. No release of the
+    /// gateway has both, so it stands for a program of its own and carries no ledger.
     BifrostCredentials,
-    /// Coder before the provider-key cutover, a key of each user's own.
+    /// Coder before the provider-key cutover, at 502, with its ledger on PostgreSQL; a key of each user's own.
     CoderLegacy,
-    /// Molecule, with billing modes set, unset and inherited.
+    /// Molecule with billing modes set, unset and inherited; with its ledger on PostgreSQL.
     Molecule,
 }
 
@@ -219,10 +224,19 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
         Profile::CoderLegacy => coder_legacy::tables(session.dialect()),
         Profile::Molecule => molecule::tables(session.dialect()),
     };
-    if let Some(table) = tables.iter().find(|table| catalog.has_table(&table.name)) {
+    let ledger = match options.profile {
+        Profile::BifrostLegacy | Profile::BifrostCredentials => MIGRATIONS,
+        Profile::CoderLegacy | Profile::Molecule => SCHEMA_MIGRATIONS,
+    };
+    if let Some(table) = tables
+        .iter()
+        .map(|table| table.name.as_str())
+        .chain([ledger])
+        .find(|table| catalog.has_table(table))
+    {
         return Err(Error::refused(
             "not_empty",
-            format!("the database has a table {} already", table.name),
+            format!("the database has a table {table} already"),
             "seed an empty database; nothing was changed",
         ));
     }
@@ -236,6 +250,12 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
             .map_err(doing("the database"))?;
     }
     let transaction = connection.begin().await.map_err(doing("the database"))?;
+    for statement in ledgers::of(options.profile, dialect) {
+        transaction
+            .execute_unprepared(&statement)
+            .await
+            .map_err(doing("the ledger"))?;
+    }
     let types = match options.profile {
         Profile::Molecule => molecule::types(dialect),
         Profile::CoderLegacy => coder_legacy::types(dialect),

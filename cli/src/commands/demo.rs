@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use comfy_table::{CellAlignment, Table, presets};
 use tollgate_service::reconcile::Options;
 use tollgate_service::reconcile::credentials::{Scope, credentials};
+use tollgate_service::runner::status::status;
 use tollgate_service::runner::{Session, up};
 use tollgate_service::seed::{self, Profile};
 use tollgate_service::survey::{Survey, survey};
@@ -15,7 +16,7 @@ use tollgate_service::{
 };
 
 use crate::arguments::{Arguments, Demo};
-use crate::output::{Answer, View};
+use crate::output::{Answer, View, gateways};
 use crate::progress::Progress;
 
 pub(super) async fn run(arguments: &Arguments, options: &Demo, stop: &Stop) -> Answer {
@@ -74,7 +75,7 @@ async fn show(
     seed::seed(
         &session,
         &seed::Options {
-            profile: Profile::BifrostCredentials,
+            profile: Profile::BifrostLegacy,
             virtual_keys: options.virtual_keys,
             rng_seed: 1,
             hazards: vec!["all".to_owned()],
@@ -85,7 +86,7 @@ async fn show(
     say(
         &mut out,
         &format!(
-            "A gateway database from before multi-budget, with a hazard of every kind: {} virtual keys,\n\
+            "A database of Bifrost 1.4.24, from before multi-budget, with a hazard of every kind: {} virtual keys,\n\
              {} provider configs, {} budgets ({} ms)\n",
             before.virtual_keys,
             before.provider_configs,
@@ -210,6 +211,14 @@ async fn show(
         "Nothing lost: every owner has its budget, every flag its key. The 3 copies have the usage of their\n\
          originals, so that nobody may spend more than before. A second `up` finds nothing to do.\n",
     );
+    seed::boot(&session, options.virtual_keys, 1).await?;
+    say(
+        &mut out,
+        "Bifrost 1.5.8 boots, finds the work done, makes its tables of per-user credentials, and users consent:",
+    );
+    say(&mut out, "$ tollgate migrate status");
+    gateways(&mut out, &status(&session).await?);
+    out.push('\n');
     grants(&session, &mut out, stop).await?;
     let url = if options.keep {
         format!("sqlite://{}", file.display())

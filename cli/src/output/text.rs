@@ -114,7 +114,7 @@ fn listed<'a>(report: &'a Report, key: &str) -> impl Iterator<Item = &'a serde_j
 }
 
 /// What each gateway has recorded of its own migrations.
-fn gateways(out: &mut String, report: &Report) {
+pub(crate) fn gateways(out: &mut String, report: &Report) {
     for found in listed(report, "gateways") {
         let text = |key: &str| found[key].as_str().unwrap_or_default();
         let _ = writeln!(

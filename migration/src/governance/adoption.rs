@@ -7,6 +7,7 @@ use crate::migration::Context;
 use crate::plan::Created;
 
 use super::owners::{self, Owner};
+use super::tables::OF_PROVIDERS;
 use super::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 use crate::dialect::Dialect;
 use crate::schema::kind;
@@ -85,9 +86,9 @@ fn legacy(catalog: &Catalog) -> Result<Recognised, Unknown> {
     }
     Ok(Recognised {
         shape: if catalog.has_column(BUDGETS, "calendar_aligned") {
-            "legacy, with the calendar flag on budgets (v1.5.0-prerelease1)"
+            "legacy, with the calendar flag on budgets (v1.4.18 to v1.5.0-prerelease1)"
         } else {
-            "legacy, without a calendar flag on budgets (v1.4.x)"
+            "legacy, without a calendar flag on budgets (v1.4.0 to v1.4.17)"
         },
         applied: vec!["governance_baseline"],
         created: None,
@@ -138,7 +139,7 @@ fn migrated(context: &Context) -> Result<Recognised, Unknown> {
     }
     Ok(Recognised {
         shape: if again {
-            "migrated by upstream, with the calendar flag on budgets added again (v1.5.0-prerelease4)"
+            "migrated by upstream, with the calendar flag on budgets added again (v1.5.0-prerelease4 and later)"
         } else if catalog.has_column(BUDGETS, "team_id") {
             "migrated by upstream, with budgets owned by teams (v1.5.x)"
         } else {
@@ -271,7 +272,11 @@ fn missing(catalog: &Catalog) -> Vec<String> {
 
 /// What upstream's later migrations add to the track's tables (`reference/bifrost.md` §2.4, §2.5), by the objects of a
 /// canonical schema and the start of their definition. None of it is a hand's work.
-const LATER: [(&str, &str); 21] = [
+const LATER: [(&str, &str); 22] = [
+    (
+        "config_keys column replicate_use_deployments_endpoint",
+        "text",
+    ),
     ("governance_budgets column team_id", "varchar(255)"),
     ("governance_budgets column customer_id", "varchar(255)"),
     ("governance_budgets column calendar_aligned", FLAG),
@@ -343,7 +348,11 @@ const TAKEN: [&str; 3] = [
 /// Whether a difference is the work of a later upstream. The definition is the one that is there or was expected.
 pub fn is_later_upstream(object: &str, definition: &str, expected: bool) -> bool {
     if expected {
-        return TAKEN.contains(&object);
+        // An earlier release made the table without what each provider's keys carry; `schema repair` adds it.
+        return TAKEN.contains(&object)
+            || object
+                .strip_prefix("config_keys column ")
+                .is_some_and(|column| OF_PROVIDERS.iter().any(|(name, _)| *name == column));
     }
     LATER.iter().any(|(known, start)| {
         *known == object

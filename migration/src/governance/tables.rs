@@ -1,6 +1,6 @@
 //! The legacy tables of `reference/bifrost.md` §1, as a fresh install of that time has them.
 
-use crate::ddl::Type::{Amount, BigInt, Bool, Serial, Text, Time, Varchar};
+use crate::ddl::Type::{self, Amount, BigInt, Bool, Serial, Text, Time, Varchar};
 use crate::ddl::{
     ColumnSpec, ForeignKeySpec, IndexSpec, TableSpec, column, foreign_key, index, unique_index,
 };
@@ -10,7 +10,8 @@ use super::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 const RATE_LIMITS: &str = "governance_rate_limits";
 const TEAMS: &str = "governance_teams";
 const CUSTOMERS: &str = "governance_customers";
-const KEYS: &str = "config_keys";
+/// Providers' keys, which virtual keys may use.
+pub const KEYS: &str = "config_keys";
 const PROVIDERS: &str = "config_providers";
 const JOIN: &str = "governance_virtual_key_provider_config_keys";
 
@@ -320,36 +321,63 @@ fn join() -> TableSpec {
     )
 }
 
+/// What each provider's keys carry beside the value; all of it may be NULL. Every migration of the gateway's that reads a
+/// key reads them all, so its boot on PostgreSQL stops where one is not there.
+pub const OF_PROVIDERS: [(&str, Type); 22] = [
+    ("azure_endpoint", Text),
+    ("azure_client_id", Text),
+    ("azure_client_secret", Text),
+    ("azure_tenant_id", Text),
+    ("azure_scopes", Text),
+    ("vertex_project_id", Text),
+    ("vertex_project_number", Text),
+    ("vertex_region", Text),
+    ("vertex_auth_credentials", Text),
+    ("bedrock_access_key", Text),
+    ("bedrock_secret_key", Text),
+    ("bedrock_session_token", Text),
+    ("bedrock_region", Text),
+    ("bedrock_arn", Text),
+    ("bedrock_role_arn", Text),
+    ("bedrock_external_id", Text),
+    ("bedrock_role_session_name", Text),
+    ("bedrock_batch_s3_config_json", Text),
+    ("vllm_url", Text),
+    ("vllm_model_name", Varchar(255)),
+    ("ollama_url", Text),
+    ("sgl_url", Text),
+];
+
 fn keys() -> TableSpec {
     let mut indexes = vec![
         unique_index("idx_key_name", &["name"]),
         unique_index("idx_key_id", &["key_id"]),
     ];
     indexes.extend(plain(KEYS, &["provider_id", "provider"]));
+    let mut columns = vec![
+        column("id", Serial),
+        name(),
+        column("provider_id", BigInt).not_null(),
+        column("provider", Varchar(50)),
+        column("key_id", Varchar(255)).not_null(),
+        column("value", Text).not_null(),
+        column("models_json", Text),
+        column("blacklisted_models_json", Text),
+        column("weight", Amount),
+        flag("enabled", "true"),
+        flag("use_for_batch_api", "false"),
+        column("aliases_json", Text),
+        column("status", Varchar(50)).default("'unknown'"),
+        column("description", Text),
+        column("replicate_use_deployments_endpoint", Bool),
+        hash(),
+        encryption(),
+    ];
+    columns.extend(OF_PROVIDERS.map(|(name, kind)| column(name, kind)));
     table(
         KEYS,
         &[],
-        stamped(vec![
-            column("id", Serial),
-            name(),
-            column("provider_id", BigInt).not_null(),
-            column("provider", Varchar(50)),
-            column("key_id", Varchar(255)).not_null(),
-            column("value", Text).not_null(),
-            column("models_json", Text),
-            column("blacklisted_models_json", Text),
-            column("weight", Amount),
-            flag("enabled", "true"),
-            flag("use_for_batch_api", "false"),
-            column("aliases_json", Text),
-            column("status", Varchar(50)).default("'unknown'"),
-            column("description", Text),
-            column("ollama_url", Text),
-            column("sgl_url", Text),
-            column("replicate_use_deployments_endpoint", Text),
-            hash(),
-            encryption(),
-        ]),
+        stamped(columns),
         vec![foreign_key("fk_config_providers_keys", "provider_id", PROVIDERS, "id").cascade()],
         indexes,
     )

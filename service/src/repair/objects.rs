@@ -1,9 +1,13 @@
 //! What else `schema repair` puts right: indexes that a gateway's rebuild has lost (SQLite), a column that a boot drops and
-//! stops without (G025), and empty tables that an earlier Tollgate made in the gateway's place (E008).
+//! stops without (G025), empty tables that an earlier Tollgate made in the gateway's place (E008), and columns of providers'
+//! keys that it did not make at all.
 
 use sea_orm::{ConnectionTrait, DbErr, Statement};
-use tollgate_migration::ddl::{IndexSpec, TableSpec};
-use tollgate_migration::governance::{BUDGETS, legacy_tables, mcp, owners::Owner};
+use tollgate_migration::ddl::{IndexSpec, TableSpec, column};
+use tollgate_migration::governance::{
+    BUDGETS, KEYS, OF_PROVIDERS, legacy_tables, mcp, owners::Owner,
+};
+use tollgate_migration::plan::Created;
 use tollgate_migration::{Catalog, Context, Dialect, Track};
 
 use crate::connection::Connection;
@@ -11,6 +15,9 @@ use crate::doctor::boots;
 use crate::doctor::environment::ledger;
 use crate::history::{self, History, Origin};
 use crate::report::Change;
+
+/// Whether a replicate key calls its deployments: a flag, which an earlier release made as text.
+const ENDPOINT: &str = "replicate_use_deployments_endpoint";
 
 /// One repair.
 #[derive(Debug)]
@@ -68,6 +75,42 @@ fn lost_indexes(live: &Context) -> Vec<(String, IndexSpec)> {
         }
     }
     lost
+}
+
+/// What an earlier release left out of the table of providers' keys where it made it: a gateway that boots on PostgreSQL
+/// reads every column of it, and stops at the first that is not there.
+fn bare_keys(live: &Context) -> Vec<Repair> {
+    let catalog = &live.catalog;
+    let ours = |created: &Created| created.tables.iter().any(|table| table == KEYS);
+    if !catalog.has_table(KEYS) || !live.history.values().any(ours) {
+        return Vec::new();
+    }
+    let repair = |action, column: &str, change: String| Repair {
+        table: KEYS.to_owned(),
+        action,
+        object: column.to_owned(),
+        sql: format!("ALTER TABLE {KEYS} {change}"),
+        drops: false,
+    };
+    let mut repairs: Vec<Repair> = OF_PROVIDERS
+        .into_iter()
+        .filter(|(name, _)| !catalog.has_column(KEYS, name))
+        .map(|(name, kind)| {
+            let column = column(name, kind).sql(catalog.dialect);
+            repair("add column", name, format!("ADD COLUMN {column}"))
+        })
+        .collect();
+    let texts = catalog
+        .column(KEYS, ENDPOINT)
+        .is_some_and(|live| live.kind == "text");
+    if texts && catalog.dialect == Dialect::Postgres {
+        repairs.push(repair(
+            "change type",
+            ENDPOINT,
+            format!("ALTER COLUMN {ENDPOINT} TYPE boolean USING CAST({ENDPOINT} AS boolean)"),
+        ));
+    }
+    repairs
 }
 
 /// A query that finds a row where a unique index cannot be built.
@@ -135,6 +178,9 @@ pub(super) async fn find(
             sql: format!("ALTER TABLE {table} ADD COLUMN calendar_aligned boolean DEFAULT false"),
             drops: false,
         }));
+    }
+    if track == Track::Governance && !live.ledger(track).owns() {
+        repairs.extend(bare_keys(live));
     }
     for object in ledger::early(track, live) {
         let alone = live

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::connection::Connection;
 use chrono::Utc;
-use tollgate_migration::{Migration, Track};
+use tollgate_migration::plan::{Created, Plan};
+use tollgate_migration::{Context, Migration, Track};
 
 use super::apply::{Applier, Course};
 use super::checkpoint::Direction;
@@ -12,7 +13,7 @@ use super::patience::Patience;
 use super::up::{self, read_again};
 use super::{Session, context, find, idle, moved, pending, pending_report, prove_writable};
 use crate::database::Access;
-use crate::doctor::{self, Samples};
+use crate::doctor::{self, Samples, environment};
 use crate::error::{Error, Result};
 use crate::history::{Entry, History};
 use crate::lock::{Gateway, Lock};
@@ -178,12 +179,23 @@ async fn locked(
     }
     let live = context(connection, &history).await?;
     session.aim(track, &live, &mut history)?;
+    let mut number = live.ledger(track).number();
     for step in &steps {
         if let Some(entry) = history.entries.get(step.version)
-            && let Some(now) = moved::since(connection, track, &live, entry).await?
+            && let Some(now) = moved::since(connection, track, &live, entry, &mut number).await?
         {
             return Err(refusal(track, step, entry, &now));
         }
+    }
+    let plans = plans(&live, &history, &steps);
+    let mut stops = environment::examine(connection, track, &live, &plans).await?;
+    // What would stop a step half-way; the ledger has been asked already.
+    stops.retain(|finding| {
+        finding.severity == Severity::Blocking
+            && ["E002", "E003", "E004"].contains(&finding.code.as_str())
+    });
+    if !stops.is_empty() {
+        return Err(doctor::refusal(stops));
     }
     let losses = losses(connection, &history, &steps).await?;
     if !losses.is_empty() && !options.allow_data_loss {
@@ -294,6 +306,33 @@ fn refusal(track: Track, step: &Migration, entry: &Entry, now: &str) -> Error {
     )
 }
 
+/// What a step is recorded to have created: what it has begun with counts before what an earlier run ended with.
+fn created<'a>(history: &'a History, step: &Migration) -> Option<&'a Created> {
+    let begun = history
+        .in_progress
+        .as_ref()
+        .filter(|begun| begun.version == step.version)
+        .map(|begun| &begun.created);
+    let recorded = history
+        .entries
+        .get(step.version)
+        .map(|entry| &entry.created);
+    begun.or(recorded)
+}
+
+/// The plans of the steps, each on what the one before leaves.
+fn plans(live: &Context, history: &History, steps: &[&'static Migration]) -> Vec<Plan> {
+    let mut context = live.clone();
+    steps
+        .iter()
+        .filter_map(|step| {
+            let (plan, after) = step.plan_down(&context, created(history, step)?);
+            context = after;
+            Some(plan)
+        })
+        .collect()
+}
+
 /// What the steps together would lose, each loss once.
 async fn losses(
     connection: &Connection,
@@ -304,16 +343,7 @@ async fn losses(
     let mut asked: Vec<String> = Vec::new();
     let mut found = Vec::new();
     for step in steps {
-        let begun = history
-            .in_progress
-            .as_ref()
-            .filter(|begun| begun.version == step.version)
-            .map(|begun| &begun.created);
-        let recorded = history
-            .entries
-            .get(step.version)
-            .map(|entry| &entry.created);
-        let Some(created) = begun.or(recorded) else {
+        let Some(created) = created(history, step) else {
             continue;
         };
         for loss in (step.losses)(&context, created) {

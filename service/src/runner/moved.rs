@@ -3,7 +3,7 @@
 use sea_orm::{ConnectionTrait, Statement};
 use tollgate_migration::ledger::{MIGRATIONS, coder};
 use tollgate_migration::migration::slug_of;
-use tollgate_migration::{Context, Dialect, Ledger, Track};
+use tollgate_migration::{Context, Dialect, Track};
 
 use crate::connection::Connection;
 use crate::error::{Error, Result};
@@ -12,6 +12,8 @@ use crate::history::{Entry, Origin};
 /// The gateway's version now, where its ledger is another one than when the step was recorded. A step of which nothing was
 /// made has nothing that the gateway could stand on.
 ///
+/// `number` is the ledger's where it is one, as the steps leave it that are undone before this one.
+///
 /// # Errors
 /// [`Error::Database`].
 pub(super) async fn since(
@@ -19,13 +21,14 @@ pub(super) async fn since(
     track: Track,
     live: &Context,
     entry: &Entry,
+    number: &mut Option<i64>,
 ) -> Result<Option<String>> {
     let ledger = live.ledger(track);
     if entry.origin != Origin::Tollgate || !ledger.owns() {
         return Ok(None);
     }
     let words = ledger.words();
-    if let Ledger::Number { version, .. } = ledger {
+    if let Some(version) = number {
         // Coder's number is moved by hand-over too, and goes back with the step.
         let stands_for = match slug_of(&entry.version) {
             "provider_key_expand" => coder::EXPANDED,
@@ -33,7 +36,15 @@ pub(super) async fn since(
             "provider_key_contract" => coder::FINISHED,
             _ => i64::MAX,
         };
-        return Ok((*version > stands_for).then_some(words).flatten());
+        // What was Coder's own contract is not undone here: its next boot would do it again, on rows that were made up.
+        let theirs = *version == coder::FINISHED
+            && stands_for == coder::FINISHED
+            && entry.created.moved_from.is_none();
+        let moved = *version > stands_for || theirs;
+        if *version == stands_for {
+            *version -= 1;
+        }
+        return Ok(moved.then_some(words).flatten());
     }
     let moved = match &entry.created.ledger {
         Some(then) => ledger.newest().as_ref() != Some(then),

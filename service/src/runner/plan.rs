@@ -103,13 +103,15 @@ pub async fn plan(session: &Session, options: &Options) -> Result<Report> {
         report
             .findings
             .extend(doctor::examine(&connection, &context, track, &run, Samples::default()).await?);
+        // Nothing is there yet whose rows could be counted.
+        let fresh = !track.is_carried_by(&context.catalog);
         let mut entry = idle(track, &history);
         entry.pending = pending_report(&run);
         report.tracks.push(entry);
         for migration in run {
             let (plan, after) = migration.plan_up(&context);
             let mut described = describe(track, migration, &plan);
-            for unit in &plan.units {
+            for unit in plan.units.iter().filter(|_| !fresh) {
                 let estimate = match unit {
                     Unit::Backfill(pass) => &pass.estimate,
                     Unit::Split(split) => &split.estimate,

@@ -378,8 +378,14 @@ impl Locked<'_> {
         }
         self.session.aim(track, &live, &mut history)?;
         let selected = selected(self.names, track, &history, self.options)?;
-        let found =
+        let mut found =
             doctor::examine(self.connection, &live, track, &selected, Samples::default()).await?;
+        if !selected.is_empty() {
+            let target = history.target.as_ref();
+            found.extend(
+                doctor::boot_stoppers(self.session, self.connection, &live, track, target).await?,
+            );
+        }
         in_full.extend(doctor::dropped(self.connection, &live, track, &found).await?);
         report.findings.extend(found);
         Ok(Work {

@@ -1,6 +1,8 @@
-//! A Bifrost with per-user MCP credentials: ten to a virtual key, one in twenty of which has strayed from its grant.
+//! Per-user MCP credentials: ten to a virtual key, one in twenty of which has strayed from its grant. With the tables of
+//! before multi-budget beside them, which no release of the gateway has at once: a program of its own may.
 
 use tollgate_migration::ddl::TableSpec;
+use tollgate_migration::governance::legacy_tables;
 use tollgate_migration::governance::mcp::{
     self, CLIENTS, GRANTS, HEADER_FLOWS, HEADERS, SESSIONS, TOKENS,
 };
@@ -12,7 +14,7 @@ const COUNT: u32 = 12;
 const PER_KEY: u32 = 10;
 
 pub(super) fn tables() -> Vec<TableSpec> {
-    let mut tables = bifrost_legacy::tables();
+    let mut tables = legacy_tables();
     tables.extend(mcp::all());
     tables
 }
@@ -26,6 +28,13 @@ const CASE: &str = "((i * 7 + (i - 1) / 10 * 3) % 40)";
 
 pub(super) fn fills(maker: &Maker, keys: u32) -> Vec<Fill> {
     let mut fills = bifrost_legacy::fills(maker, keys);
+    fills.extend(credentials(maker, keys));
+    fills
+}
+
+/// The servers, the grants, and the credentials and flows of users.
+pub(super) fn credentials(maker: &Maker, keys: u32) -> Vec<Fill> {
+    let mut fills = Vec::new();
     let stamps = || {
         [
             ("created_at", maker.before("i % 5000000")),

@@ -1,6 +1,7 @@
-//! A Bifrost before multi-budget: customers, teams, virtual keys with provider configs, each level with budgets.
+//! Bifrost 1.4.24, before multi-budget: customers, teams, virtual keys with provider configs, each level with budgets.
 
 use tollgate_migration::ddl::TableSpec;
+use tollgate_migration::governance::mcp::{self, CLIENTS, GRANTS};
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS, legacy_tables};
 
 use super::{Fill, Maker};
@@ -15,8 +16,33 @@ const PROVIDERS: [&str; 6] = [
     "groq",
 ];
 
+/// What that version has of the tables of MCP servers.
+pub(super) const HAS: [&str; 2] = [CLIENTS, GRANTS];
+
+/// Their columns that came with 1.5.
+pub(super) const LATER: [&str; 7] = [
+    "allowed_extra_headers_json",
+    "allow_on_all_virtual_keys",
+    "discovered_tools_json",
+    "tool_name_mapping_json",
+    "disabled",
+    "per_user_header_keys_json",
+    "tls_config_json",
+];
+
 pub(super) fn tables() -> Vec<TableSpec> {
-    legacy_tables()
+    let mut tables = legacy_tables();
+    tables.extend(
+        mcp::all()
+            .into_iter()
+            .filter(|spec| HAS.contains(&spec.name.as_str()))
+            .map(|mut spec| {
+                spec.columns
+                    .retain(|column| !LATER.contains(&column.name.as_str()));
+                spec
+            }),
+    );
+    tables
 }
 
 /// The columns of a budget. Amounts have cents, so that sums show what rounding would lose.

@@ -243,3 +243,24 @@ async fn hazards_that_come_back_are_asked_always(
         "{json:#}"
     );
 }
+
+#[tokio::test]
+async fn down_asks_before_the_first_write_what_would_stop_it_half_way() {
+    let database = legacy(Backend::Postgres, Shape::Full, Calendar::Flag).await;
+    let tollgate = tollgate().on(&database.url);
+    tollgate.succeed(&["migrate", "up", "--adopt"]);
+    database
+        .execute("ALTER TABLE governance_budgets REPLICA IDENTITY NOTHING; CREATE PUBLICATION pub FOR TABLE governance_budgets")
+        .await;
+    let (code, down) = tollgate.json(&["migrate", "down"]);
+    assert_eq!(code, 4, "{down:#}");
+    assert_eq!(down["findings"][0]["code"], "E003", "{down:#}");
+    let (_, status) = tollgate.json(&["migrate", "status"]);
+    assert_eq!(
+        status["result"]["in_progress"],
+        serde_json::json!([]),
+        "{status:#}"
+    );
+    database.execute("DROP PUBLICATION pub").await;
+    tollgate.succeed(&["migrate", "down"]);
+}

@@ -888,3 +888,164 @@ async fn a_molecule_past_the_feature_is_named(
         assert_eq!(said(&json, "B003").len(), 1, "{command:?}: {json:#}");
     }
 }
+
+#[rstest]
+#[tokio::test]
+async fn a_plan_can_be_made_for_a_fresh_database(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[values("governance", "providers", "billing")] track: &str,
+) {
+    let database = TestDatabase::new(backend).await;
+    database.execute("CREATE TABLE another (id integer)").await;
+    let (code, plan) = tollgate()
+        .on(&database.url)
+        .json(&["--track", track, "migrate", "plan"]);
+    assert_eq!(code, 0, "{plan:#}");
+    let planned = plan["result"]["migrations"].as_array().unwrap();
+    assert!(!planned.is_empty(), "{plan:#}");
+    assert!(planned.iter().all(|step| step["rows"] == 0), "{plan:#}");
+}
+
+/// What an earlier release made in place of a gateway's table of keys is completed: a boot reads all of its columns.
+#[rstest]
+#[tokio::test]
+async fn keys_of_an_earlier_release_get_what_a_boot_reads(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = TestDatabase::new(backend).await;
+    let tollgate = tollgate().on(&database.url);
+    tollgate.succeed(&["--track", "governance", "migrate", "up"]);
+    assert!(
+        database
+            .catalog()
+            .await
+            .has_column("config_keys", "vertex_project_id")
+    );
+    for column in ["vertex_project_id", "vllm_model_name"] {
+        database
+            .execute(&format!("ALTER TABLE config_keys DROP COLUMN {column}"))
+            .await;
+    }
+    tollgate.succeed(&["verify"]);
+    let (code, repair) = tollgate.json(&["schema", "repair"]);
+    assert_eq!(code, 0, "{repair:#}");
+    assert_eq!(repair["changes"][0]["rows"], 2, "{repair:#}");
+    assert!(
+        database
+            .catalog()
+            .await
+            .has_column("config_keys", "vertex_project_id")
+    );
+    let (_, diff) = tollgate.json(&["schema", "diff"]);
+    assert_eq!(
+        diff["result"]["differences"],
+        serde_json::json!([]),
+        "{diff:#}"
+    );
+}
+
+#[rstest]
+#[case("bifrost-legacy", Backend::Sqlite, "1.4.18 to 1.4.24")]
+#[case("bifrost-legacy", Backend::Postgres, "1.4.18 to 1.4.24")]
+#[case("coder-legacy", Backend::Postgres, "502")]
+#[case("molecule", Backend::Postgres, "20260417000000_workflow_checkpoints")]
+#[tokio::test]
+async fn seeds_carry_the_ledger_of_the_version_that_they_imitate(
+    #[case] profile: &str,
+    #[case] backend: Backend,
+    #[case] version: &str,
+) {
+    let database = TestDatabase::new(backend).await;
+    let tollgate = tollgate().on(&database.url);
+    tollgate.succeed(&["seed", "--profile", profile, "--virtual-keys", "50"]);
+    let (_, status) = tollgate.json(&["migrate", "status"]);
+    let said = status["result"]["gateways"][0]["version"].as_str().unwrap();
+    assert!(said.contains(version), "{status:#}");
+    tollgate.succeed(&[
+        "migrate",
+        "up",
+        "--adopt",
+        "--accept-policy-change",
+        "--name-conflicts",
+        "retire",
+    ]);
+    tollgate.succeed(&["verify"]);
+}
+
+#[tokio::test]
+async fn down_to_the_baseline_takes_its_own_number_back_and_never_coders() {
+    let database = coder_at_502().await;
+    ask(
+        &database,
+        &["migrate", "up", "--adopt", "--accept-policy-change"],
+    );
+    assert_eq!(number(&database).await, "505");
+    let down = ["migrate", "down", "--to", "providers_baseline"];
+    let (code, json) = ask(&database, &down);
+    assert_eq!(code, 0, "{json:#}");
+    assert_eq!(number(&database).await, "502");
+
+    let database = coder_at_502().await;
+    ask(
+        &database,
+        &[
+            "migrate",
+            "up",
+            "--adopt",
+            "--phase",
+            "backfill",
+            "--accept-policy-change",
+        ],
+    );
+    // Coder's own 505.
+    database
+        .execute(
+            "UPDATE schema_migrations SET version = 505; DROP TABLE user_chat_provider_keys; DROP TABLE chat_providers CASCADE",
+        )
+        .await;
+    let (code, json) = ask(&database, &["migrate", "up"]);
+    assert_eq!(code, 0, "{json:#}");
+    let (code, json) = ask(&database, &["migrate", "down"]);
+    assert_eq!(
+        (code, &json["error"]["code"]),
+        (4, &json!("ledger_moved")),
+        "{json:#}"
+    );
+    assert!(!database.has_table("chat_providers").await);
+}
+
+/// What stops the boot of the version that was named stops `up` too: once the steps are done, no row can mend it.
+#[rstest]
+#[tokio::test]
+async fn up_for_a_version_stops_where_its_boot_would(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = TestDatabase::new(backend).await;
+    let tollgate = tollgate().on(&database.url);
+    tollgate.succeed(&[
+        "seed",
+        "--profile",
+        "bifrost-legacy",
+        "--virtual-keys",
+        "100",
+    ]);
+    database
+        .execute(
+            "UPDATE governance_teams SET budget_id = (SELECT max(budget_id) FROM governance_teams) \
+             WHERE id = (SELECT min(id) FROM governance_teams WHERE budget_id IS NULL)",
+        )
+        .await;
+    let up = ["migrate", "up", "--adopt", "--for", "1.5.8"];
+    let (code, json) = tollgate.json(&up);
+    assert_eq!(code, 4, "{json:#}");
+    assert!(
+        json["findings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|found| found["code"] == "G021" && found["severity"] == "blocking"),
+        "{json:#}"
+    );
+    tollgate.succeed(&["migrate", "prepare", "--shared-budgets", "clone"]);
+    tollgate.succeed(&up);
+}

@@ -125,13 +125,13 @@ async fn both_legacy_shapes(
     let database = legacy(backend, shape, Calendar::None).await;
     ends_at_the_golden_schema(
         &database,
-        "legacy, without a calendar flag on budgets (v1.4.x)",
+        "legacy, without a calendar flag on budgets (v1.4.0 to v1.4.17)",
     )
     .await;
     let database = legacy(backend, shape, Calendar::Flag).await;
     ends_at_the_golden_schema(
         &database,
-        "legacy, with the calendar flag on budgets (v1.5.0-prerelease1)",
+        "legacy, with the calendar flag on budgets (v1.4.18 to v1.5.0-prerelease1)",
     )
     .await;
 }
@@ -232,7 +232,7 @@ async fn the_flag_that_prerelease4_added_again_is_live_and_stays(
         match backend {
             // SQLite had kept the column all along, and budget_id with it.
             Backend::Sqlite => "migrated by upstream, with columns left behind (SQLite, v1.5.0-prerelease2 and 3)",
-            Backend::Postgres => "migrated by upstream, with the calendar flag on budgets added again (v1.5.0-prerelease4)",
+            Backend::Postgres => "migrated by upstream, with the calendar flag on budgets added again (v1.5.0-prerelease4 and later)",
         },
     )
     .await;
@@ -302,7 +302,7 @@ async fn credential_tables_are_adopted_with_and_without_their_silent_keys(
     );
     ends_at_the_golden_schema(
         &database,
-        "legacy, with the calendar flag on budgets (v1.5.0-prerelease1)",
+        "legacy, with the calendar flag on budgets (v1.4.18 to v1.5.0-prerelease1)",
     )
     .await;
     assert_eq!(
@@ -346,7 +346,7 @@ async fn credential_tables_of_an_early_version_get_what_they_lack(
     let database = early(backend).await;
     ends_at_the_golden_schema(
         &database,
-        "legacy, without a calendar flag on budgets (v1.4.x)",
+        "legacy, without a calendar flag on budgets (v1.4.0 to v1.4.17)",
     )
     .await;
     assert_eq!(
