@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use tollgate_service::Stop;
 use tollgate_service::doctor::Samples;
 use tollgate_service::{Phase, Track};
 
@@ -94,6 +95,10 @@ pub(crate) struct Arguments {
 
     #[command(subcommand)]
     pub command: Command,
+
+    /// What a signal asks.
+    #[arg(skip)]
+    pub stop: Stop,
 }
 
 /// A way of printing.

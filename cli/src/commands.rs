@@ -121,6 +121,7 @@ pub(crate) fn session(arguments: &Arguments, wait_lock: Duration) -> Result<Sess
     };
     let mut location = Location::parse(url.trim())?;
     location.lock_timeout = arguments.lock_timeout;
+    location.stop = arguments.stop.clone();
     Ok(Session {
         location,
         tracks: arguments.tracks.clone(),

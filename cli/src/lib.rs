@@ -20,7 +20,7 @@ use output::Answer;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::read() {
+    let mut arguments = match Arguments::read() {
         Ok(arguments) => arguments,
         Err(error) => return usage(&error),
     };
@@ -39,6 +39,7 @@ pub fn main() -> ExitCode {
     let started = Instant::now();
     let code = runtime.block_on(async {
         let stop = signals::watch();
+        arguments.stop = stop.clone();
         let answer = if arguments.command.only_reads() {
             tokio::select! {
                 answer = commands::run(&arguments, &stop) => answer,
@@ -68,8 +69,11 @@ fn usage(error: &clap::Error) -> ExitCode {
         } else {
             help.to_string()
         };
-        output::stdout(text.trim_end());
-        return ExitCode::SUCCESS;
+        return if output::stdout(text.trim_end()) {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        };
     }
     let rendered = without_secrets(&without_passwords(&error.render().to_string()));
     // The contract holds for wrong calls too: whoever asked for JSON gets JSON.

@@ -258,9 +258,15 @@ fn write(bytes: &[u8]) -> std::io::Result<()> {
     out.write_all(bytes).and_then(|()| out.flush())
 }
 
-/// A line on stdout, where nothing depends on whether it is read.
-pub(crate) fn stdout(line: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
+/// A line on stdout; whether it was written.
+pub(crate) fn stdout(line: &str) -> bool {
+    match write(format!("{line}\n").as_bytes()) {
+        Ok(()) => true,
+        Err(error) => {
+            stderr(&format!("error: the answer could not be written: {error}"));
+            false
+        }
+    }
 }
 
 /// A line on stderr.

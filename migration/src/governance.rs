@@ -10,6 +10,7 @@ mod m20260330_000006_canonical_header_keys;
 mod m20260330_000007_multi_budget_contract;
 pub mod mcp;
 pub mod owners;
+pub mod remembered;
 pub mod sharing;
 mod tables;
 

@@ -8,7 +8,7 @@ pub mod objects;
 mod remember;
 mod undo;
 
-pub use remember::{CHANGED, remembered};
+pub use remember::{CHANGED, create as create_list, note, remembered};
 
 use crate::catalog::sqlite_ddl::CreateTable;
 use crate::catalog::{Catalog, Check, Column, ForeignKey, Index, Table};

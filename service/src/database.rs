@@ -13,6 +13,7 @@ use crate::connection::{Connection, Opening, Server, Settings};
 use crate::error::{Error, Result};
 use crate::file;
 use crate::retry::needs_recovery;
+use crate::stop::Stop;
 
 /// How long a statement waits for a lock unless the operator says otherwise.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,6 +26,8 @@ pub struct Location {
     pub display: String,
     /// How long a statement waits for somebody else's lock on a table or row.
     pub lock_timeout: Duration,
+    /// What ends a wait for the database: to connect, and for somebody else's lock.
+    pub stop: Stop,
 }
 
 #[derive(Clone)]
@@ -78,6 +81,7 @@ impl Location {
                     display: format!("sqlite://{}", options.get_filename().display()),
                     target: Target::Sqlite(Box::new(options.statement_cache_capacity(0))),
                     lock_timeout: LOCK_TIMEOUT,
+                    stop: Stop::default(),
                 })
             }
             _ if is_conninfo(url) => Self::postgres(url),
@@ -98,6 +102,7 @@ impl Location {
             display: address.display.clone(),
             target: Target::Postgres(Box::new(address)),
             lock_timeout: LOCK_TIMEOUT,
+            stop: Stop::default(),
         })
     }
 
@@ -134,8 +139,15 @@ impl Location {
     /// Opens one connection.
     ///
     /// # Errors
-    /// [`Error::Unreachable`], [`Error::NoFile`], [`Error::NotADatabase`] or [`Error::Database`].
+    /// [`Error::Unreachable`], [`Error::NoFile`], [`Error::NotADatabase`], [`Error::Database`] or [`Error::Stopped`].
     pub async fn connect(&self, access: Access, timeout: Duration) -> Result<Connection> {
+        tokio::select! {
+            connected = self.connected(access, timeout) => connected,
+            signal = self.stop.requested() => Err(Error::Stopped { signal }),
+        }
+    }
+
+    async fn connected(&self, access: Access, timeout: Duration) -> Result<Connection> {
         match &self.target {
             Target::Postgres(address) => {
                 let mut server = self.reach(address, timeout).await?;
@@ -209,6 +221,7 @@ impl Location {
             search_path: address.search_path.clone(),
             lock_timeout: self.lock_timeout,
             version: 0,
+            stop: self.stop.clone(),
         };
         let opening = async {
             let server = Server::connect(settings).await.map_err(|error| {

@@ -174,14 +174,7 @@ pub async fn doctor(session: &Session, options: &Options) -> Result<Report> {
         let mut found = environment::examine(&connection, track, &live, &plans).await?;
         found.retain(|finding| wanted(&finding.code));
         found.extend(examine_only(&connection, &live, track, &asked, options.samples).await?);
-        // With a version that boots next, what stops that boot blocks.
-        if let (Some(_), Some(target)) = (&session.target, &history.target) {
-            for finding in &mut found {
-                if boots::stops(&finding.code, target.at) || finding.code == "E008" {
-                    finding.severity = Severity::Blocking;
-                }
-            }
-        }
+        weigh(session, history.target.as_ref(), &mut found);
         report.findings.extend(found);
         let mut entry = idle(track, &history);
         entry.pending = pending_report(&pending);
@@ -194,26 +187,38 @@ pub async fn doctor(session: &Session, options: &Options) -> Result<Report> {
     Ok(report)
 }
 
-/// What would stop the boot of the version that the operator named, as blocking findings: once the steps are done, nothing
-/// here can mend it. Nothing where no version was named.
-pub(crate) async fn boot_stoppers(
+/// With a version that boots next, what stops that boot blocks. Nothing changes where the operator named none.
+fn weigh(session: &Session, target: Option<&Target>, found: &mut [Finding]) {
+    let (Some(_), Some(target)) = (&session.target, target) else {
+        return;
+    };
+    for finding in found {
+        if boots::stops(&finding.code, target.at) || finding.code == "E008" {
+            finding.severity = Severity::Blocking;
+        }
+    }
+}
+
+/// What the migrations that are to run would meet, and what would stop the boot of the version that the operator named: once
+/// the steps are done, nothing here can mend that.
+pub(crate) async fn before_up(
     session: &Session,
     connection: &Connection,
     context: &Context,
     track: Track,
+    migrations: &[&'static Migration],
     target: Option<&Target>,
 ) -> Result<Vec<Finding>> {
-    let (Some(_), Some(target)) = (&session.target, target) else {
-        return Ok(Vec::new());
-    };
-    let codes: Vec<&str> = hazards(track)
-        .iter()
-        .map(|hazard| hazard.code)
-        .filter(|code| boots::stops(code, target.at))
-        .collect();
-    let mut found = examine_only(connection, context, track, &codes, Samples::default()).await?;
-    for finding in &mut found {
-        finding.severity = Severity::Blocking;
+    let mut found = examine(connection, context, track, migrations, Samples::default()).await?;
+    if let (Some(_), Some(target), false) = (&session.target, target, migrations.is_empty()) {
+        let codes: Vec<&str> = hazards(track)
+            .iter()
+            .filter(|hazard| !concerns(hazard, migrations))
+            .map(|hazard| hazard.code)
+            .filter(|code| boots::stops(code, target.at))
+            .collect();
+        found.extend(examine_only(connection, context, track, &codes, Samples::default()).await?);
+        weigh(session, Some(target), &mut found);
     }
     Ok(found)
 }

@@ -7,6 +7,7 @@ use crate::connection::{self, Told, Trouble};
 use crate::doctor::environment;
 use crate::provider_key::Unusable;
 use crate::report::Finding;
+use crate::retry::is_busy;
 
 /// A failure of a command. The message says what happened and where; [`Error::hint`] says what to do next.
 #[derive(Debug, thiserror::Error)]
@@ -175,6 +176,14 @@ impl Error {
         connection::of(source).filter(|told| told.gave_up())
     }
 
+    /// Whether somebody else's lock was waited for in vain, on either backend.
+    pub(crate) fn is_busy(&self) -> bool {
+        let (Self::Database { source, .. } | Self::Migration { source, .. }) = self else {
+            return false;
+        };
+        self.gave_up().is_some() || is_busy(source)
+    }
+
     /// A usage error.
     pub fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Usage {
@@ -210,9 +219,7 @@ impl Error {
             Self::StillCommitting { .. } => "still_committing",
             Self::LockLost { .. } => "lock_lost",
             Self::Stopped { .. } => "stopped",
-            Self::Migration { .. } | Self::Database { .. } if self.gave_up().is_some() => {
-                "lock_timeout"
-            }
+            Self::Migration { .. } | Self::Database { .. } if self.is_busy() => "lock_timeout",
             Self::Moved { .. } => "schema_moved",
             Self::Migration { .. } => "migration_failed",
             Self::Database { .. } => "database",
@@ -269,6 +276,11 @@ impl Error {
             Self::Migration { .. } | Self::Database { .. } if self.gave_up().is_some() => {
                 "wait for that session or end it, then run the same command again; --lock-timeout waits longer; what was \
                  committed stays, and nothing is half-applied"
+                    .to_owned()
+            }
+            Self::Migration { .. } | Self::Database { .. } if self.is_busy() => {
+                "another program has a write under way in this database; wait for it or end it, then run the same command \
+                 again; --wait-lock waits longer; what was committed stays, and nothing is half-applied"
                     .to_owned()
             }
             Self::LockLost { .. } | Self::Stopped { .. } | Self::Moved { .. } => {

@@ -46,14 +46,17 @@ impl Poll {
     /// [`Error::Stopped`].
     pub(crate) async fn again(&mut self, stop: &Stop) -> Result<bool> {
         stop.check()?;
-        if Instant::now() + self.pause > self.deadline {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
             return Ok(false);
         }
         let jitter = self
             .pause
             .mul_f64(f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 512.0);
+        // The last try is at the end of the time, and not before.
+        let pause = (self.pause / 2 + jitter).min(left);
         tokio::select! {
-            () = tokio::time::sleep(self.pause / 2 + jitter) => {}
+            () = tokio::time::sleep(pause) => {}
             _ = stop.requested() => stop.check()?,
         }
         self.pause = (self.pause * 2).min(POLL_AT_MOST);

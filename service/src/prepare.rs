@@ -14,6 +14,7 @@ use sea_orm::ConnectionTrait;
 use tollgate_migration::governance::BUDGETS;
 use tollgate_migration::ledger::coder;
 use tollgate_migration::providers::{MODEL_CONFIGS, PROVIDERS, cutover, has_legacy};
+use tollgate_migration::script::{CHANGED, create_list, note as note_rows};
 use tollgate_migration::{
     Context, NameConflicts, OrphanedModels, SharedBudgets, Track, governance,
 };
@@ -274,10 +275,18 @@ impl Work<'_> {
         if self.options.orphaned_models == OrphanedModels::Retire
             && let Some(retire) = cutover::retire_lonely(&live.catalog)
         {
+            let mut statements = Vec::new();
+            if !live.catalog.has_table(CHANGED) {
+                statements.push(create_list());
+            }
+            for (list, rows) in cutover::noted(&live.catalog, cutover::PREPARED) {
+                statements.push(note_rows(dialect, list, &rows));
+            }
+            statements.push(retire);
             self.write(
                 live,
                 cutover::without_provider(&live.catalog),
-                &retire,
+                &statements,
                 MODEL_CONFIGS,
                 "retire",
                 report,
@@ -288,7 +297,7 @@ impl Work<'_> {
             self.write(
                 live,
                 Some(cutover::name_holders(dialect)),
-                &cutover::retire(dialect),
+                &[cutover::retire(dialect)],
                 PROVIDERS,
                 "retire",
                 report,
@@ -322,12 +331,12 @@ impl Work<'_> {
             .map_err(Error::database("look for what is left"))
     }
 
-    /// Runs a statement over the rows that a query names, in one transaction.
+    /// Runs statements over the rows that a query names, in one transaction. The last one changes them.
     async fn write(
         &self,
         live: &Context,
         due: Option<String>,
-        sql: &str,
+        statements: &[String],
         table: &str,
         action: &str,
         report: &mut Report,
@@ -339,11 +348,14 @@ impl Work<'_> {
         }
         let failed = || Error::database(format!("{action} rows of {table}"));
         let transaction = self.connection.begin().await.map_err(failed())?;
-        let written = transaction
-            .execute_unprepared(sql)
-            .await
-            .map_err(failed())?
-            .rows_affected();
+        let mut written = 0;
+        for statement in statements {
+            written = transaction
+                .execute_unprepared(statement)
+                .await
+                .map_err(failed())?
+                .rows_affected();
+        }
         transaction.commit().await.map_err(failed())?;
         report.changes.push(Change {
             table: table.to_owned(),

@@ -42,6 +42,7 @@ async fn run(session: &Session, dry_run: bool, stop: &Stop, report: &mut Report)
     let connection = session.connect(access).await?;
     let mut tracks: Vec<Track> = Vec::new();
     for (track, exists) in session.tracks(&connection).await? {
+        environment::refuse_unknown(&connection, track).await?;
         let history = session.history(&connection, track, exists).await?;
         report.tracks.push(idle(track, &history));
         tracks.push(track);
@@ -95,7 +96,7 @@ async fn look(session: &Session, connection: &Connection, tracks: &[Track]) -> R
             .await
             .map_err(Error::database("read the history"))?;
         let live = context(connection, &history).await?;
-        let (repairs, left) = objects::find(connection, track, &live)
+        let (repairs, left) = objects::find(connection, track, &live, &history)
             .await
             .map_err(Error::database("look for what can be repaired"))?;
         seen.push(Seen {

@@ -26,7 +26,6 @@ pub mod up;
 use std::time::Duration;
 
 use crate::connection::Connection;
-use backon::Retryable;
 use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, Statement};
 use tollgate_migration::{Context, Dialect, Migration, Track, billing};
@@ -36,7 +35,7 @@ use crate::error::{Error, Result};
 use crate::history::History;
 use crate::lock::{Poll, postgres::migrating};
 use crate::report::{Pending, Report, TrackReport};
-use crate::retry::{backoff, is_transient};
+use crate::retry::is_transient;
 use crate::runs::{self, Run};
 
 /// What every command of the runner needs to know.
@@ -66,6 +65,14 @@ impl Session {
         }
     }
 
+    /// The same, with connections whose statements give up waiting soon: whoever has them backs off and tries again.
+    pub(crate) fn briefly(&self) -> Self {
+        const BRIEFLY: Duration = Duration::from_secs(1);
+        let mut quick = self.clone();
+        quick.location.lock_timeout = quick.location.lock_timeout.min(BRIEFLY);
+        quick
+    }
+
     pub(crate) fn dialect(&self) -> Dialect {
         self.location.dialect()
     }
@@ -81,9 +88,25 @@ impl Session {
     /// # Errors
     /// What connecting may answer, and [`Error::Locked`].
     pub(crate) async fn connect(&self, access: Access) -> Result<Connection> {
-        let mut poll = Poll::new(self.location.lock_timeout);
+        let patience = if access == Access::Read {
+            self.location.lock_timeout
+        } else {
+            self.wait_lock
+        };
+        let mut poll = Poll::new(patience);
+        let stop = &self.location.stop;
         loop {
-            let connection = self.location.connect(access, self.connect_timeout).await?;
+            let connection = match self.location.connect(access, self.connect_timeout).await {
+                Ok(connection) => connection,
+                // A file that a writer keeps readers out of, too.
+                Err(error) if error.is_busy() && self.dialect() == Dialect::Sqlite => {
+                    if access == Access::Read || !poll.again(stop).await? {
+                        return Err(error);
+                    }
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             if access != Access::Read || self.dialect() == Dialect::Sqlite {
                 return Ok(connection);
             }
@@ -92,7 +115,7 @@ impl Session {
                 return Ok(connection);
             };
             connection.close().await.ok();
-            if !poll.again(&crate::stop::Stop::default()).await? {
+            if !poll.again(stop).await? {
                 return Err(Error::Locked { track, holder });
             }
         }
@@ -353,17 +376,23 @@ pub(crate) async fn prove_writable(session: &Session, connection: &Connection) -
                     "the file's permissions forbid writing".to_owned(),
                 ));
             }
-            let transaction = (|| connection.begin())
-                .retry(backoff())
-                .when(is_transient)
-                .await
-                .map_err(|error| {
-                    if error.to_string().contains("readonly") {
-                        read_only(error.to_string())
-                    } else {
-                        Error::database("open a write transaction")(error)
+            let stop = &session.location.stop;
+            let mut poll = Poll::new(session.wait_lock);
+            let transaction = loop {
+                // The driver's thread waits in the file; a signal does not wait for it.
+                let begun = tokio::select! {
+                    begun = connection.begin() => begun,
+                    signal = stop.requested() => return Err(Error::Stopped { signal }),
+                };
+                match begun {
+                    Ok(transaction) => break transaction,
+                    Err(error) if error.to_string().contains("readonly") => {
+                        return Err(read_only(error.to_string()));
                     }
-                })?;
+                    Err(error) if is_transient(&error) && poll.again(stop).await? => {}
+                    Err(error) => return Err(Error::database("open a write transaction")(error)),
+                }
+            };
             // BEGIN IMMEDIATE takes the lock but writes nothing: setting the version it has makes SQLite try.
             let version = transaction
                 .query_one_raw(Statement::from_string(

@@ -16,6 +16,7 @@ use tollgate_migration::ledger::{MIGRATIONS, SCHEMA_MIGRATIONS};
 use tollgate_migration::{Catalog, Dialect};
 
 use crate::database::Access;
+use crate::doctor::{self, environment};
 use crate::error::{Error, Result};
 use crate::report::{Change, Report};
 use crate::runner::Session;
@@ -239,6 +240,18 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
             format!("the database has a table {table} already"),
             "seed an empty database; nothing was changed",
         ));
+    }
+    let astray = environment::astray(
+        &connection,
+        tables
+            .iter()
+            .map(|table| table.name.as_str())
+            .chain([ledger]),
+    )
+    .await
+    .map_err(Error::database("look for the tables in other schemas"))?;
+    if !astray.is_empty() {
+        return Err(doctor::refusal(astray));
     }
     let dialect = session.dialect();
     let doing = |what: &str| Error::database(format!("seed {what}"));

@@ -97,10 +97,28 @@ fn place(out: &mut String, report: &Report) {
     let Some(address) = result["address"].as_str() else {
         return;
     };
+    let database = result["database"].as_str().unwrap_or_default();
     match result["schema"].as_str() {
+        // An address may leave the name to the server.
+        Some(schema) if !names(address, database) => line(
+            out,
+            &format!("{address}, database {database}, schema {schema}"),
+        ),
         Some(schema) => line(out, &format!("{address}, schema {schema}")),
         None => line(out, address),
     }
+}
+
+/// Whether an address says which database it means.
+fn names(address: &str, database: &str) -> bool {
+    let path = address
+        .split_once("://")
+        .and_then(|(_, rest)| rest.split_once('/'))
+        .map(|(_, path)| path);
+    path.map_or_else(
+        || address.contains("dbname="),
+        |path| path.starts_with(database),
+    )
 }
 
 /// The entries of a list in the result.

@@ -40,7 +40,8 @@ const INDEXES: &str = "SELECT t.relname AS table_name, i.relname AS name, x.indi
   WHERE t.relnamespace = quote_ident(current_schema())::regnamespace AND t.relkind IN ('r','p') ORDER BY t.relname, i.relname";
 
 const OTHERS: &str = "SELECT c.relname::text AS name FROM pg_class c WHERE c.relnamespace = quote_ident(current_schema())::regnamespace \
-  AND c.relkind NOT IN ('r', 'p', 'i', 'I', 'S', 't') AND starts_with(c.relname::text, 'tollgate_')";
+  AND c.relkind NOT IN ('r', 'p', 'i', 'I', 't') AND starts_with(c.relname::text, 'tollgate_') \
+  AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i'))";
 
 const ENUMS: &str = "SELECT t.typname AS name, e.enumlabel AS label FROM pg_type t JOIN pg_enum e ON e.enumtypid = t.oid \
   WHERE t.typnamespace = quote_ident(current_schema())::regnamespace ORDER BY t.typname, e.enumsortorder";

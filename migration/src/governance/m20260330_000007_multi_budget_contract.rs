@@ -12,8 +12,8 @@ use crate::script::Script;
 
 use super::m20260330_000004_multi_budget_backfill::{write_flags_back, write_owner_back};
 use super::owners::{self, Legacy, Owner};
-use super::sharing;
 use super::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
+use super::{remembered, sharing};
 
 pub(super) const MIGRATION: Migration = Migration {
     version: "m20260330_000007_multi_budget_contract",
@@ -61,6 +61,9 @@ fn up(context: &Context, script: &mut Script) {
         if flag {
             catch_up_flags(context, script);
         }
+    }
+    if flag {
+        remembered::remember(context, script);
     }
     for owner in referring {
         script.drop_column(owner.table(), "budget_id");
@@ -196,6 +199,22 @@ fn down(context: &Context, created: &Created, script: &mut Script) {
     }
     if restored(BUDGETS, "calendar_aligned") {
         write_flags_back(dialect, script);
+        remembered::put_back(&context.catalog, script);
+        let has_default = dropped
+            .iter()
+            .any(|column| column.name == "calendar_aligned" && column.default.is_some());
+        if dialect == Dialect::Sqlite && has_default {
+            // A column that a rebuild brings back is empty; PostgreSQL fills it as it adds it.
+            script.execute(
+                BUDGETS,
+                format!(
+                    "UPDATE {BUDGETS} SET calendar_aligned = {} WHERE calendar_aligned IS NULL",
+                    dialect.falsehood()
+                ),
+                "budgets without the flag say so",
+                Blocks::Rows,
+            );
+        }
     }
     for column in dropped {
         script.restore_constraints(column);

@@ -2,7 +2,7 @@
 //! (`reference/bifrost.md` §1, §4.1 to §4.4).
 
 use crate::ddl::Type::{BigInt, Serial, Text, Time, Varchar};
-use crate::ddl::{TableSpec, column, foreign_key, index, unique_index};
+use crate::ddl::{IndexSpec, TableSpec, column, foreign_key, index, unique_index};
 use crate::migration::Context;
 
 use super::VIRTUAL_KEYS;
@@ -71,6 +71,31 @@ pub fn all() -> Vec<TableSpec> {
         headers(),
         header_flows(),
     ]
+}
+
+/// Tokens of the gateway itself, which are its own to make.
+const SHARED_TOKENS: &str = "oauth_tokens";
+
+/// Indexes that the rebuild of `make_oauth_token_expiry_nullable` loses on SQLite, by table, in the shape of before 1.5.3
+/// (`reference/bifrost.md` §9.3). Those of the later shape are in [`all`].
+pub fn lost_by_rebuild(shaped: bool) -> Vec<(String, Vec<IndexSpec>)> {
+    let times = [
+        "expires_at",
+        "last_refreshed_at",
+        "created_at",
+        "updated_at",
+    ];
+    let mut lost = vec![(SHARED_TOKENS.to_owned(), plain(SHARED_TOKENS, &times))];
+    if !shaped {
+        let mut tokens = plain(TOKENS, &["oauth_config_id", "session_token_hash"]);
+        tokens.extend(plain(TOKENS, &times));
+        tokens.extend([
+            index("idx_vk_mcp", &["virtual_key_id", "mcp_client_id"]),
+            index("idx_user_mcp", &["user_id", "mcp_client_id"]),
+        ]);
+        lost.push((TOKENS.to_owned(), tokens));
+    }
+    lost
 }
 
 fn clients() -> TableSpec {

@@ -7,6 +7,7 @@ use crate::catalog::Catalog;
 use crate::dialect::Dialect;
 use crate::migration::NameConflicts;
 use crate::plan::Mint;
+use crate::script::CHANGED;
 
 use super::{
     CHAT_PROVIDERS, CHAT_USER_KEYS, MODEL_CONFIGS, NAME_PREFIX, PROVIDER_KEYS, PROVIDERS,
@@ -417,6 +418,63 @@ pub fn retire_lonely(catalog: &Catalog) -> Option<String> {
         "UPDATE {MODEL_CONFIGS} SET deleted = {}{at}{default} WHERE id IN ({lonely})",
         dialect.truth()
     ))
+}
+
+/// Model configs that contract has soft-deleted, and those of them that were the default.
+pub(super) const RETIRED: [&str; 2] = [
+    "provider_key_contract.retired_model",
+    "provider_key_contract.retired_default",
+];
+/// The same, of `migrate prepare`.
+pub const PREPARED: [&str; 2] = ["prepare.retired_model", "prepare.retired_default"];
+
+/// What is noted of them before: each list's name and the query of its ids.
+pub fn noted(catalog: &Catalog, lists: [&'static str; 2]) -> Vec<(&'static str, String)> {
+    let Some(lonely) = without_provider(catalog) else {
+        return Vec::new();
+    };
+    let [models, defaults] = lists;
+    let mut noted = vec![(models, lonely.clone())];
+    if catalog.has_column(MODEL_CONFIGS, "is_default") {
+        let default = catalog.dialect.is_true("d.is_default");
+        noted.push((
+            defaults,
+            format!(
+                "SELECT d.id AS id FROM {MODEL_CONFIGS} d WHERE {default} AND d.id IN ({lonely})"
+            ),
+        ));
+    }
+    noted
+}
+
+/// What columns of model configs said before anybody retired them: `(column, expression over t)`.
+pub fn before_retired(catalog: &Catalog) -> Vec<(&'static str, String)> {
+    if !catalog.has_table(CHANGED) {
+        return Vec::new();
+    }
+    let dialect = catalog.dialect;
+    let is_in = |list: usize| {
+        format!(
+            "{} IN (SELECT id FROM {CHANGED} WHERE what IN ('{}', '{}'))",
+            text(dialect, "t.id"),
+            RETIRED[list],
+            PREPARED[list]
+        )
+    };
+    [
+        ("deleted", is_in(0), dialect.falsehood()),
+        ("deleted_at", is_in(0), "NULL"),
+        ("is_default", is_in(1), dialect.truth()),
+    ]
+    .into_iter()
+    .filter(|(column, ..)| catalog.has_column(MODEL_CONFIGS, column))
+    .map(|(column, noted, was)| {
+        (
+            column,
+            format!("CASE WHEN {noted} THEN {was} ELSE t.{column} END"),
+        )
+    })
+    .collect()
 }
 
 /// Copies that differ from their legacy row although neither is newer, so that nobody can say which is meant:

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::migration::Context;
 use crate::plan::Loss;
-use crate::script::remembered;
+use crate::script::{Script, remembered};
 
 /// Chat providers that the backfill has copied: ids.
 pub(super) const COPIED: &str = "provider_key_backfill.provider";
@@ -24,8 +24,18 @@ pub(super) const LINKS: &str = "provider_key_backfill.link";
 /// Providers that it has retired for their name, and those of them that were enabled.
 pub(super) const RETIRED: &str = "provider_key_backfill.retired";
 pub(super) const RETIRED_ENABLED: &str = "provider_key_backfill.retired_enabled";
+/// Chat providers that were there when contract dropped them: what has their name and came later never was one.
+const DROPPED: &str = "provider_key_contract.chat_provider";
 /// All of it.
-pub(super) const NOTED: [&str; 6] = [COPIED, CENTRAL, USERS_KEYS, LINKS, RETIRED, RETIRED_ENABLED];
+pub(super) const NOTED: [&str; 7] = [
+    COPIED,
+    CENTRAL,
+    USERS_KEYS,
+    LINKS,
+    RETIRED,
+    RETIRED_ENABLED,
+    DROPPED,
+];
 
 /// The provider of each family that a legacy row can stand for: `id`, `provider`, and its other columns. It is the one that
 /// the copy named, `agents-<family>`; another provider of the family never was a chat provider.
@@ -86,7 +96,13 @@ pub(super) fn taken_away(context: &Context) -> String {
         .is_some_and(|created| created.tables.iter().any(|table| table == PROVIDERS));
     let legacy = providers_or_picks(catalog);
     if ours {
-        return format!("SELECT id FROM ({legacy}) legacy");
+        return match remembered(catalog, DROPPED) {
+            Some(noted) => format!(
+                "SELECT id FROM ({legacy}) legacy WHERE NOT EXISTS ({noted}) OR {} IN ({noted})",
+                text(catalog.dialect, "id")
+            ),
+            None => format!("SELECT id FROM ({legacy}) legacy"),
+        };
     }
     match remembered(catalog, COPIED) {
         Some(noted) => format!(
@@ -95,6 +111,15 @@ pub(super) fn taken_away(context: &Context) -> String {
         ),
         None => format!("SELECT id FROM ({legacy}) legacy WHERE 1 = 0"),
     }
+}
+
+/// Notes the chat providers that are about to be dropped; also that there was none.
+pub(super) fn note_dropped(script: &mut Script) {
+    let id = text(script.dialect(), "id");
+    script.remember(
+        DROPPED,
+        &format!("SELECT {id} AS id FROM {CHAT_PROVIDERS} UNION ALL SELECT '-' AS id"),
+    );
 }
 
 fn loss(table: &str, what: &str, sql: String) -> Loss {

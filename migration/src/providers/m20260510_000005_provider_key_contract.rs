@@ -5,13 +5,13 @@ use crate::dialect::Dialect;
 use crate::ledger::coder;
 use crate::migration::{Context, Migration, OrphanedModels, Phase};
 use crate::plan::{Blocks, Created, Loss};
-use crate::script::Script;
+use crate::script::{Script, remembered};
 use crate::track::Track;
 
 use super::m20260510_000004_provider_key_backfill::{close, retire};
 use super::{
     CHAT_PROVIDERS, CHAT_USER_KEYS, MODEL_CONFIGS, PROVIDER_KEYS, PROVIDERS, USER_KEYS, cutover,
-    has_legacy, legacy, policy, tables,
+    has_legacy, legacy, policy, tables, text,
 };
 
 pub(super) const MIGRATION: Migration = Migration {
@@ -33,8 +33,16 @@ fn check() -> CheckSpec {
 fn up(context: &Context, script: &mut Script) {
     let catalog = &context.catalog;
     let number = context.ledger(Track::Providers).number();
-    let legacy = has_legacy(catalog);
-    if has_legacy(catalog) {
+    let carries_legacy = has_legacy(catalog);
+    let checked = catalog
+        .table(MODEL_CONFIGS)
+        .and_then(|table| table.check(&check().name))
+        .is_some_and(|check| check.validated);
+    if !carries_legacy && checked && number.is_some_and(|number| number >= coder::FINISHED) {
+        script.leave_to_gateway();
+        return;
+    }
+    if carries_legacy {
         script.lock_tables(&[CHAT_PROVIDERS, CHAT_USER_KEYS, MODEL_CONFIGS]);
         script.lock_writers(&[PROVIDERS, PROVIDER_KEYS, USER_KEYS]);
         if !context.accept_policy_change
@@ -49,10 +57,14 @@ fn up(context: &Context, script: &mut Script) {
         for step in cutover::moves(&script.catalog, context.name_conflicts) {
             close(script, &step, Blocks::Everyone);
         }
+        legacy::note_dropped(script);
     }
     if context.orphaned_models == OrphanedModels::Retire
         && let Some(retire) = cutover::retire_lonely(catalog)
     {
+        for (list, rows) in cutover::noted(catalog, cutover::RETIRED) {
+            script.remember(list, &rows);
+        }
         script.execute(
             MODEL_CONFIGS,
             retire,
@@ -68,7 +80,7 @@ fn up(context: &Context, script: &mut Script) {
     script.add_check_for_new_rows(MODEL_CONFIGS, &check());
     script.drop_table(CHAT_USER_KEYS);
     script.drop_table(CHAT_PROVIDERS);
-    if legacy && let Some(number) = number.filter(|number| *number < coder::FINISHED) {
+    if carries_legacy && let Some(number) = number.filter(|number| *number < coder::FINISHED) {
         script.move_ledger(number, coder::FINISHED);
         script.tell_coder();
     }
@@ -99,8 +111,48 @@ fn down(context: &Context, created: &Created, script: &mut Script) {
         "users' keys for these providers",
         Blocks::Writers,
     );
+    revive(context, script);
     restore_cut_key(created, script);
     undo_number(context, coder::FINISHED, script);
+}
+
+/// Model configs that were retired for having no provider are live again, the default too where none has taken its place.
+fn revive(context: &Context, script: &mut Script) {
+    let catalog = &context.catalog;
+    let [models, defaults] = cutover::RETIRED.map(|list| remembered(catalog, list));
+    let (Some(models), Some(defaults)) = (models, defaults) else {
+        return;
+    };
+    let dialect = script.dialect();
+    let (yes, no, id) = (dialect.truth(), dialect.falsehood(), text(dialect, "id"));
+    let at = if catalog.has_column(MODEL_CONFIGS, "deleted_at") {
+        ", deleted_at = NULL"
+    } else {
+        ""
+    };
+    script.execute(
+        MODEL_CONFIGS,
+        format!(
+            "UPDATE {MODEL_CONFIGS} SET deleted = {no}{at} WHERE {id} IN ({models}) AND {}",
+            dialect.is_true("deleted")
+        ),
+        "model configs that were retired are live again",
+        Blocks::Writers,
+    );
+    if catalog.has_column(MODEL_CONFIGS, "is_default") {
+        script.execute(
+            MODEL_CONFIGS,
+            format!(
+                "UPDATE {MODEL_CONFIGS} SET is_default = {yes} WHERE {id} IN ({defaults}) AND NOT EXISTS \
+                 (SELECT 1 FROM {MODEL_CONFIGS} o WHERE {} AND NOT ({}))",
+                dialect.is_true("o.is_default"),
+                dialect.is_true("o.deleted"),
+            ),
+            "the default is the default again",
+            Blocks::Writers,
+        );
+    }
+    script.forget(&cutover::RETIRED);
 }
 
 /// Before 474 a model config went with its provider, and had none without one: what has come since gets a disabled one, as

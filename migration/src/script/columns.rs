@@ -276,6 +276,15 @@ impl Script {
                 .map_or(clause.as_str(), |at| &clause[at..]);
             definition.push_str(&format!(" {references}"));
         }
+        // With the column, so that rows have it too, as they had when a gateway added it; where a unique index may refuse
+        // equal values the rows have none, and the default comes behind.
+        if let Some(default) = dropped
+            .default
+            .as_ref()
+            .filter(|_| dialect == Dialect::Postgres && default_for_all(dropped))
+        {
+            definition.push_str(&format!(" DEFAULT {default}"));
+        }
         self.ddl(
             format!(
                 "ALTER TABLE {} ADD COLUMN {definition}",
@@ -312,7 +321,11 @@ impl Script {
         if dialect == Dialect::Sqlite {
             return;
         }
-        if let Some(default) = &dropped.default {
+        if let Some(default) = dropped
+            .default
+            .as_ref()
+            .filter(|_| !default_for_all(dropped))
+        {
             self.ddl(
                 format!(
                     "ALTER TABLE {} ALTER COLUMN {} SET DEFAULT {default}",
@@ -340,4 +353,9 @@ impl Script {
             );
         }
     }
+}
+
+/// Whether every row may have a column's default.
+fn default_for_all(dropped: &DroppedColumn) -> bool {
+    dropped.indexes.is_empty() && dropped.constraints.is_empty()
 }

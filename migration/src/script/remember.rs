@@ -3,6 +3,7 @@
 
 use super::Script;
 use crate::catalog::Catalog;
+use crate::dialect::Dialect;
 use crate::plan::Blocks;
 
 /// The table of rows that steps have changed: `what` (step and kind) and the row's id.
@@ -18,25 +19,35 @@ pub fn remembered(catalog: &Catalog, what: &str) -> Option<String> {
     })
 }
 
+/// Creates the list.
+pub fn create() -> String {
+    format!(
+        "CREATE TABLE {CHANGED} (what varchar(255) NOT NULL, id varchar(255) NOT NULL, PRIMARY KEY (what, id))"
+    )
+}
+
+/// Writes down the rows that a query names in its column `id`. A repeat adds what is new.
+pub fn note(dialect: Dialect, what: &str, rows: &str) -> String {
+    format!(
+        "INSERT INTO {CHANGED} (what, id) SELECT {}, CAST(due.id AS varchar(255)) FROM ({rows}) due \
+         WHERE due.id IS NOT NULL ON CONFLICT (what, id) DO NOTHING",
+        dialect.text(what)
+    )
+}
+
 impl Script {
     /// Writes down the rows that a query names in its column `id`. A repeat adds what is new.
     pub fn remember(&mut self, what: &str, rows: &str) {
         if !self.catalog.has_table(CHANGED) {
             self.ddl(
-                format!(
-                    "CREATE TABLE {CHANGED} (what varchar(255) NOT NULL, id varchar(255) NOT NULL, PRIMARY KEY (what, id))"
-                ),
+                create(),
                 "a list of the rows that are changed, so that they can be changed back".to_owned(),
                 Blocks::Nothing,
             );
             self.catalog.tables.entry(CHANGED.to_owned()).or_default();
         }
-        let what = self.dialect().text(what);
         self.keep_books(
-            format!(
-                "INSERT INTO {CHANGED} (what, id) SELECT {what}, CAST(due.id AS varchar(255)) FROM ({rows}) due \
-                 WHERE due.id IS NOT NULL ON CONFLICT (what, id) DO NOTHING"
-            ),
+            note(self.dialect(), what, rows),
             "the rows that are about to be changed are noted",
         );
     }

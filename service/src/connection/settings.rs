@@ -7,6 +7,8 @@ use std::time::Duration;
 use sqlx::postgres::PgConnectOptions;
 use tollgate_migration::Dialect;
 
+use crate::stop::Stop;
+
 /// What a transaction is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Opening {
@@ -29,6 +31,8 @@ pub(crate) struct Settings {
     pub lock_timeout: Duration,
     /// The server's version as a number, 150018 for 15.18.
     pub version: u32,
+    /// What ends a wait for somebody else's lock.
+    pub stop: Stop,
 }
 
 /// The keys of a run in each transaction of its work, as `(class, key)`.

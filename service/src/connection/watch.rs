@@ -28,6 +28,8 @@ const EARLY: Duration = Duration::from_millis(300);
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How soon a wait is looked at again once a signal has asked to stop.
 const AFTER_A_SIGNAL: Duration = Duration::from_millis(200);
+/// How long an answer that was sent may take to arrive.
+const ON_ITS_WAY: Duration = Duration::from_secs(2);
 /// How long a server, or a pooler with no server free, may take to begin a transaction.
 const TO_BEGIN: Duration = Duration::from_secs(60);
 /// How often a concurrent build is looked at.
@@ -220,6 +222,10 @@ impl Watch {
             };
             match found {
                 Ok(Seen::Gone(why)) => {
+                    // Its transaction may have ended just before the look, and the answer be on its way.
+                    if let Ok(done) = tokio::time::timeout(ON_ITS_WAY, &mut statement).await {
+                        return done.map_err(|error| self.name(error, blocker, stopped, cancelled));
+                    }
                     return Err(Told::new(
                         Trouble::Silent,
                         format!("the connection is dead: {why}"),
@@ -227,7 +233,7 @@ impl Watch {
                     .into());
                 }
                 Ok(Seen::Waiting(whom_for)) => {
-                    blocker = whom_for.or(blocker);
+                    blocker = whom_for.map(|whom| (whom, Instant::now())).or(blocker);
                     let since = *waiting.get_or_insert_with(Instant::now);
                     let too_long = most.is_some_and(|most| since.elapsed() >= most);
                     if (stopped.is_some() || too_long) && !cancelled {
@@ -247,10 +253,15 @@ impl Watch {
     fn name(
         &self,
         error: sqlx::Error,
-        blocker: Option<Blocker>,
+        blocker: Option<(Blocker, Instant)>,
         stopped: Option<u8>,
         cancelled: bool,
     ) -> sqlx::Error {
+        // Its transaction has grown older since it was seen.
+        let blocker = blocker.map(|(blocker, seen)| Blocker {
+            age: blocker.age + i64::try_from(seen.elapsed().as_secs()).unwrap_or_default(),
+            ..blocker
+        });
         let ended = error
             .as_database_error()
             .and_then(|said| said.code())
@@ -266,7 +277,7 @@ impl Watch {
     async fn signal(&self) -> u8 {
         match &self.work {
             Some(work) => work.stop.requested().await,
-            None => std::future::pending().await,
+            None => self.settings.stop.requested().await,
         }
     }
 

@@ -7,15 +7,17 @@ mod own;
 mod place;
 mod server;
 
+use tollgate_migration::billing::WORKSPACES;
 use tollgate_migration::golden::tables_of;
 use tollgate_migration::ledger::{MIGRATIONS, SCHEMA_MIGRATIONS};
+use tollgate_migration::providers::USERS;
 use tollgate_migration::{Catalog, Context, Dialect, Plan, Track};
 
 use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::report::{Finding, Severity};
 
-pub(crate) use place::elsewhere;
+pub(crate) use place::{astray, elsewhere};
 
 /// A trouble of the environment.
 pub(super) struct Trouble {
@@ -158,7 +160,11 @@ pub(crate) async fn refuse_hidden(connection: &Connection, track: Track) -> Resu
     if connection.dialect() == Dialect::Sqlite {
         return Ok(());
     }
-    let found = server::hidden(connection, &tables(track, Dialect::Postgres))
+    let mut names = tables(track, Dialect::Postgres);
+    names.extend(own::names(track));
+    names.sort();
+    names.dedup();
+    let found = server::hidden(connection, &names)
         .await
         .map_err(Error::database("ask for row-level security"))?;
     if found.is_empty() {
@@ -189,6 +195,24 @@ pub(crate) async fn examine(
     if connection.dialect() == Dialect::Sqlite {
         return Ok(found);
     }
+    // Ledgers and workspaces are names that several products have.
+    let names = tables(track, Dialect::Postgres);
+    let own = names
+        .iter()
+        .map(String::as_str)
+        .filter(|name| ![MIGRATIONS, SCHEMA_MIGRATIONS, WORKSPACES, USERS].contains(name));
+    let astray = astray(connection, own)
+        .await
+        .map_err(Error::database("look for the tables in other schemas"))?;
+    // A key to a table that is there, and only elsewhere, has lost nothing.
+    found.retain(|finding| {
+        finding.code != "E005"
+            || !finding
+                .sample_ids
+                .iter()
+                .all(|lost| astray.iter().any(|astray| astray.table == *lost))
+    });
+    found.extend(astray);
     let needs = needs::of(track, live, plans);
     found.extend(
         server::missing_rights(connection, &needs)

@@ -1,87 +1,50 @@
-//! Calendar flags that the gateway's own migration cannot carry: they stand in a table of Tollgate's until the schema has a
-//! place for them (`reference/bifrost.md` §2.2: flags of provider configs, teams, customers, providers and model configs).
-//! No secret is remembered.
+//! Calendar flags that the gateway's own migration cannot carry, noted before it and put back behind it.
 
 use sea_orm::{ConnectionTrait, DbErr, Statement};
-use tollgate_migration::Context;
-use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
+use tollgate_migration::governance::remembered::{self, KINDS, NOBODY, PROVIDER_CONFIG, Promoted};
+use tollgate_migration::governance::{BUDGETS, VIRTUAL_KEYS};
+use tollgate_migration::{Context, Dialect};
 
 use crate::connection::Connection;
 use crate::database::existing;
 use crate::report::{Change, Finding, Severity};
 
-/// The table: `kind` and `owner`, the budget whose flag it was, and the virtual key of a provider config.
-pub(crate) const TABLE: &str = "tollgate_remembered";
+pub(crate) use tollgate_migration::governance::remembered::TABLE;
 
 const TEAMS: &str = "governance_teams";
 
-/// Kinds of owners whose flags get lost, by their table on the legacy schema.
-const KINDS: [(&str, &str); 5] = [
-    ("provider_config", PROVIDER_CONFIGS),
-    ("team", TEAMS),
-    ("customer", "governance_customers"),
-    ("provider", "config_providers"),
-    ("model_config", "governance_model_configs"),
-];
-
 /// Notes every flag that would be lost; answers the budgets that are noted for the first time.
 pub(super) async fn note(connection: &Connection, live: &Context) -> Result<Vec<String>, DbErr> {
-    let catalog = &live.catalog;
-    let dialect = catalog.dialect;
-    if !catalog.has_column(BUDGETS, "calendar_aligned") {
+    let dialect = live.catalog.dialect;
+    let Some(due) = remembered::due(&live.catalog, Promoted::Forgotten) else {
         return Ok(Vec::new());
-    }
-    let flagged = dialect.is_true("b.calendar_aligned");
-    let arms: Vec<String> = KINDS
-        .iter()
-        .filter(|(_, table)| catalog.has_column(table, "budget_id"))
-        .map(|(kind, table)| {
-            let key = if *table == PROVIDER_CONFIGS {
-                "t.virtual_key_id"
-            } else {
-                "NULL"
-            };
-            format!(
-                "SELECT '{kind}' AS kind, CAST(t.id AS text) AS owner, b.id AS budget, CAST({key} AS text) AS virtual_key \
-                 FROM {table} t JOIN {BUDGETS} b ON b.id = t.budget_id WHERE {flagged}"
-            )
-        })
-        .collect();
-    if arms.is_empty() {
-        return Ok(Vec::new());
-    }
+    };
     let transaction = connection.begin().await?;
     if existing(&transaction, dialect, &[TABLE.to_owned()])
         .await?
         .is_empty()
     {
         transaction
-            .execute_unprepared(&format!(
-                "CREATE TABLE {TABLE} (kind varchar(20) NOT NULL, owner varchar(255) NOT NULL, budget varchar(255) NOT NULL, \
-                 virtual_key varchar(255), PRIMARY KEY (kind, owner))"
-            ))
+            .execute_unprepared(&remembered::create())
             .await?;
     }
-    // A flag that was turned off since the last time is not put back.
     transaction
-        .execute_unprepared(&format!(
-            "DELETE FROM {TABLE} WHERE NOT EXISTS (SELECT 1 FROM ({}) due WHERE due.kind = {TABLE}.kind \
-             AND due.owner = {TABLE}.owner)",
-            arms.join(" UNION ALL ")
-        ))
+        .execute_unprepared(&remembered::strike(&due, Promoted::Forgotten))
         .await?;
-    let rows = transaction
-        .query_all_raw(Statement::from_string(
-            dialect.backend(),
-            format!(
-                "INSERT INTO {TABLE} (kind, owner, budget, virtual_key) SELECT kind, owner, budget, virtual_key FROM ({}) due \
-                 WHERE 1 = 1 ON CONFLICT (kind, owner) DO NOTHING RETURNING budget AS id",
-                arms.join(" UNION ALL ")
-            ),
-        ))
+    let new = texts(
+        &transaction,
+        dialect,
+        format!(
+            "SELECT due.budget AS id FROM ({due}) due WHERE NOT EXISTS (SELECT 1 FROM {TABLE} r \
+             WHERE r.kind = due.kind AND r.owner = due.owner)"
+        ),
+    )
+    .await?;
+    transaction
+        .execute_unprepared(&remembered::note(&due))
         .await?;
     transaction.commit().await?;
-    rows.iter().map(|row| row.try_get("", "id")).collect()
+    Ok(new)
 }
 
 /// What came of it.
@@ -93,22 +56,23 @@ pub(crate) struct Finished {
     pub without_a_place: Vec<Finding>,
 }
 
-/// Where a kind's flag belongs in the schema that is there now: the table, and the condition that a row `t` of it is due.
-fn place(live: &Context, kind: &str) -> Option<(&'static str, String)> {
+/// Where a kind's flag belongs in the schema that is there now: each table, and the condition that a row `t` of it is due.
+fn places(live: &Context, kind: &str) -> Vec<(&'static str, &'static str)> {
     let catalog = &live.catalog;
     // Between the versions that put the flag on budgets again and those that took it away, the budget's own counts.
     let on_budgets = catalog.has_column(BUDGETS, "calendar_aligned")
         && live.upstream_ran("migrate_calendar_aligned")
         && !live.upstream_ran("drop_legacy_calendar_aligned_columns");
-    let flagged = |table: &str| catalog.has_column(table, "calendar_aligned");
-    match kind {
-        "provider_config" if flagged(VIRTUAL_KEYS) => {
-            Some((VIRTUAL_KEYS, "t.id = r.virtual_key".to_owned()))
-        }
-        "team" if flagged(TEAMS) => Some((TEAMS, "t.id = r.owner".to_owned())),
-        _ if on_budgets => Some((BUDGETS, "t.id = r.budget".to_owned())),
+    let of_the_owner = match kind {
+        PROVIDER_CONFIG => Some((VIRTUAL_KEYS, "t.id = r.virtual_key")),
+        "team" => Some((TEAMS, "t.id = r.owner")),
         _ => None,
-    }
+    };
+    of_the_owner
+        .filter(|(table, _)| catalog.has_column(table, "calendar_aligned"))
+        .into_iter()
+        .chain(on_budgets.then_some((BUDGETS, "t.id = r.budget")))
+        .collect()
 }
 
 /// Puts the flags to their owners' places, each once; what has none stays remembered.
@@ -119,56 +83,64 @@ pub(crate) async fn finish(connection: &Connection, live: &Context) -> Result<Fi
         return Ok(finished);
     }
     let transaction = connection.begin().await?;
-    for (kind, _) in KINDS {
-        let Some((table, condition)) = place(live, kind) else {
-            let rows = transaction
-                .query_all_raw(Statement::from_string(
-                    dialect.backend(),
-                    format!("SELECT owner FROM {TABLE} WHERE kind = '{kind}' ORDER BY owner"),
-                ))
-                .await?;
-            let owners = rows
-                .iter()
-                .map(|row| row.try_get("", "owner"))
-                .collect::<Result<Vec<String>, DbErr>>()?;
+    for kind in KINDS.map(|(kind, _)| kind).into_iter().chain([NOBODY]) {
+        let places = places(live, kind);
+        if places.is_empty() {
+            let owners = texts(
+                &transaction,
+                dialect,
+                format!("SELECT owner AS id FROM {TABLE} WHERE kind = '{kind}' ORDER BY owner"),
+            )
+            .await?;
             if !owners.is_empty() {
                 finished.without_a_place.push(homeless(kind, owners));
             }
             continue;
-        };
-        let (truth, aligned) = (dialect.truth(), dialect.is_true("calendar_aligned"));
-        let due = condition.replace("t.", &format!("{table}."));
-        let rows = transaction
-            .query_all_raw(Statement::from_string(
-                dialect.backend(),
+        }
+        for (table, condition) in &places {
+            let due = condition.replace("t.", &format!("{table}."));
+            let ids = texts(
+                &transaction,
+                dialect,
                 format!(
-                    "UPDATE {table} SET calendar_aligned = {truth} WHERE NOT COALESCE({aligned}, {no}) \
+                    "UPDATE {table} SET calendar_aligned = {truth} WHERE NOT ({aligned}) \
                      AND EXISTS (SELECT 1 FROM {TABLE} r WHERE r.kind = '{kind}' AND {due}) RETURNING CAST(id AS text) AS id",
-                    no = dialect.falsehood(),
+                    truth = dialect.truth(),
+                    aligned = dialect.is_true("calendar_aligned"),
                 ),
-            ))
+            )
             .await?;
-        let ids = rows
-            .iter()
-            .map(|row| row.try_get("", "id"))
-            .collect::<Result<Vec<String>, DbErr>>()?;
+            if !ids.is_empty() {
+                finished.changes.push(Change {
+                    table: (*table).to_owned(),
+                    action: "put back flag".to_owned(),
+                    rows: ids.len() as u64,
+                    sample_ids: ids.into_iter().take(10).collect(),
+                });
+            }
+        }
         // A flag on a budget goes once more, with the column: it stays remembered until its owner has a place.
-        if table != BUDGETS {
+        if places.iter().any(|(table, _)| *table != BUDGETS) {
             transaction
                 .execute_unprepared(&format!("DELETE FROM {TABLE} WHERE kind = '{kind}'"))
                 .await?;
         }
-        if !ids.is_empty() {
-            finished.changes.push(Change {
-                table: table.to_owned(),
-                action: "put back flag".to_owned(),
-                rows: ids.len() as u64,
-                sample_ids: ids.into_iter().take(10).collect(),
-            });
-        }
     }
     transaction.commit().await?;
     Ok(finished)
+}
+
+async fn texts<C: ConnectionTrait>(
+    connection: &C,
+    dialect: Dialect,
+    sql: String,
+) -> Result<Vec<String>, DbErr> {
+    connection
+        .query_all_raw(Statement::from_string(dialect.backend(), sql))
+        .await?
+        .iter()
+        .map(|row| row.try_get("", "id"))
+        .collect()
 }
 
 fn homeless(kind: &str, owners: Vec<String>) -> Finding {

@@ -3,16 +3,17 @@
 //! keys that it did not make at all.
 
 use sea_orm::{ConnectionTrait, DbErr, Statement};
-use tollgate_migration::ddl::{IndexSpec, TableSpec, column};
+use tollgate_migration::ddl::{IndexSpec, TableSpec, column, index};
 use tollgate_migration::governance::{
-    BUDGETS, KEYS, OF_PROVIDERS, legacy_tables, mcp, owners::Owner,
+    BUDGETS, KEYS, OF_PROVIDERS, VIRTUAL_KEYS, legacy_tables, mcp, owners::Owner,
 };
-use tollgate_migration::plan::Created;
+use tollgate_migration::plan::{Created, Step, Unit};
 use tollgate_migration::{Catalog, Context, Dialect, Track};
 
 use crate::connection::Connection;
 use crate::doctor::boots;
 use crate::doctor::environment::ledger;
+use crate::drift::{self, Drift};
 use crate::history::{self, History, Origin};
 use crate::report::Change;
 
@@ -25,9 +26,19 @@ pub(super) struct Repair {
     pub table: String,
     pub action: &'static str,
     pub object: String,
-    sql: String,
-    /// A table that goes is taken out of the record of who made it.
-    drops: bool,
+    statements: Vec<String>,
+    how: How,
+}
+
+/// What has to be seen to besides its statements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    /// Nothing.
+    Plain,
+    /// A table goes, and is taken out of the record of who made it.
+    Drops,
+    /// PostgreSQL refuses it in a transaction.
+    Alone,
 }
 
 /// Indexes of the track's tables that are not there and whose columns are, by name or over the same columns.
@@ -44,20 +55,27 @@ fn lost_indexes(live: &Context) -> Vec<(String, IndexSpec)> {
     if shaped {
         specs.extend(mcp::all());
     }
-    let mut lost = Vec::new();
-    for spec in &specs {
-        let Some(table) = catalog.table(&spec.name) else {
-            continue;
-        };
-        let mut indexes = spec.indexes.clone();
-        if spec.name == BUDGETS {
-            indexes.extend(Owner::BOTH.map(|owner| {
-                tollgate_migration::ddl::index(
+    let mut wanted: Vec<(String, Vec<IndexSpec>)> = specs
+        .into_iter()
+        .map(|spec| (spec.name, spec.indexes))
+        .collect();
+    wanted.push((
+        BUDGETS.to_owned(),
+        Owner::BOTH
+            .map(|owner| {
+                index(
                     &format!("idx_{BUDGETS}_{}", owner.column()),
                     &[owner.column()],
                 )
-            }));
-        }
+            })
+            .to_vec(),
+    ));
+    wanted.extend(mcp::lost_by_rebuild(shaped));
+    let mut lost = Vec::new();
+    for (name, indexes) in wanted {
+        let Some(table) = catalog.table(&name) else {
+            continue;
+        };
         for index in indexes {
             let there = table.index(&index.name).is_some()
                 || table.indexes.iter().any(|live| {
@@ -70,7 +88,7 @@ fn lost_indexes(live: &Context) -> Vec<(String, IndexSpec)> {
                 .iter()
                 .all(|column| table.column(column).is_some());
             if !there && possible {
-                lost.push((spec.name.clone(), index));
+                lost.push((name.clone(), index));
             }
         }
     }
@@ -89,8 +107,8 @@ fn bare_keys(live: &Context) -> Vec<Repair> {
         table: KEYS.to_owned(),
         action,
         object: column.to_owned(),
-        sql: format!("ALTER TABLE {KEYS} {change}"),
-        drops: false,
+        statements: vec![format!("ALTER TABLE {KEYS} {change}")],
+        how: How::Plain,
     };
     let mut repairs: Vec<Repair> = OF_PROVIDERS
         .into_iter()
@@ -111,6 +129,128 @@ fn bare_keys(live: &Context) -> Vec<Repair> {
         ));
     }
     repairs
+}
+
+/// The flag that a boot drops, and stops without: as `migrate_calendar_aligned` fills it, through keys that are aligned
+/// (`reference/bifrost.md` §9.3).
+fn dropped_flag(live: &Context, table: &str) -> Repair {
+    let catalog = &live.catalog;
+    let dialect = catalog.dialect;
+    let mut statements = vec![format!(
+        "ALTER TABLE {table} ADD COLUMN calendar_aligned boolean DEFAULT false"
+    )];
+    let through = if table == BUDGETS {
+        catalog
+            .has_column(BUDGETS, "virtual_key_id")
+            .then(|| format!("v.id = {BUDGETS}.virtual_key_id"))
+    } else {
+        catalog
+            .has_column(VIRTUAL_KEYS, "rate_limit_id")
+            .then(|| format!("v.rate_limit_id = {table}.id"))
+    };
+    if let Some(through) = through
+        && catalog.has_column(VIRTUAL_KEYS, "calendar_aligned")
+    {
+        statements.push(format!(
+            "UPDATE {table} SET calendar_aligned = {} WHERE EXISTS (SELECT 1 FROM {VIRTUAL_KEYS} v WHERE {through} AND {})",
+            dialect.truth(),
+            dialect.is_true("v.calendar_aligned"),
+        ));
+    }
+    Repair {
+        table: table.to_owned(),
+        action: "add column",
+        object: "calendar_aligned".to_owned(),
+        statements,
+        how: How::Plain,
+    }
+}
+
+/// What the steps of Tollgate's made and somebody has taken away since: the statements of their own plans bring it back, for
+/// a plan makes what is not there. What cannot come back without a rebuild is left, one line each.
+fn lost_objects(live: &Context, track: Track, history: &History) -> (Vec<Repair>, Vec<String>) {
+    let catalog = &live.catalog;
+    let lost: Vec<Drift> = drift::examine(live, track, history)
+        .into_iter()
+        .filter(|drift| !drift.tolerated && drift.kind == "missing")
+        .collect();
+    let mut repairs = Vec::new();
+    let mut left = Vec::new();
+    if lost.is_empty() {
+        return (repairs, left);
+    }
+    let planned: Vec<(&str, bool, String)> = track
+        .migrations()
+        .iter()
+        .filter(|migration| {
+            history
+                .entries
+                .get(migration.version)
+                .is_some_and(|entry| entry.origin == Origin::Tollgate)
+        })
+        .flat_map(|migration| {
+            let units = migration.plan_up(live).0.units;
+            units.into_iter().map(|unit| (migration.version, unit))
+        })
+        .flat_map(|(version, unit)| match unit {
+            Unit::Alone(statement) => vec![(version, true, statement.sql)],
+            Unit::Transaction(steps) => steps
+                .into_iter()
+                .filter_map(|step| match step {
+                    Step::Run(statement) => Some((version, false, statement.sql)),
+                    Step::Guard(_) | Step::Mint(_) => None,
+                })
+                .collect(),
+            Unit::Backfill(_) | Unit::Split(_) | Unit::Fold(_) => Vec::new(),
+        })
+        .collect();
+    for drift in lost {
+        let found = [" index ", " foreign key ", " check "]
+            .into_iter()
+            .find_map(|kind| Some((kind, drift.object.split_once(kind)?.1)));
+        let Some((kind, name)) = found else {
+            continue;
+        };
+        let quoted = catalog.dialect.quote(name);
+        let makes = |sql: &str| {
+            let starts = if kind == " index " {
+                sql.starts_with("CREATE INDEX")
+                    || sql.starts_with("CREATE UNIQUE INDEX")
+                    || sql.starts_with("DROP INDEX")
+            } else {
+                sql.starts_with("ALTER TABLE") && sql.contains(" CONSTRAINT ")
+            };
+            starts && (sql.contains(&quoted) || sql.split_whitespace().any(|word| word == name))
+        };
+        // A later step may have given it another form: its own counts.
+        let last = planned
+            .iter()
+            .filter(|(.., sql)| makes(sql))
+            .map(|(version, ..)| *version)
+            .max();
+        let of_it: Vec<_> = planned
+            .iter()
+            .filter(|(version, _, sql)| Some(*version) == last && makes(sql))
+            .collect();
+        if of_it.is_empty() {
+            left.push(drift.line);
+            continue;
+        }
+        // An index that failed half-way is dropped before it is built again; each on its own where a transaction is refused.
+        let alone = of_it.iter().any(|(_, alone, _)| *alone);
+        repairs.push(Repair {
+            table: drift.table,
+            action: if kind == " index " {
+                "create index"
+            } else {
+                "add constraint"
+            },
+            object: name.to_owned(),
+            statements: of_it.into_iter().map(|(.., sql)| sql.clone()).collect(),
+            how: if alone { How::Alone } else { How::Plain },
+        });
+    }
+    (repairs, left)
 }
 
 /// A query that finds a row where a unique index cannot be built.
@@ -148,12 +288,18 @@ pub(super) async fn find(
     connection: &Connection,
     track: Track,
     live: &Context,
+    history: &History,
 ) -> Result<(Vec<Repair>, Vec<String>), DbErr> {
     let dialect = live.catalog.dialect;
-    let mut repairs = Vec::new();
-    let mut left = Vec::new();
+    let (mut repairs, mut left) = lost_objects(live, track, history);
     if track == Track::Governance && live.ledger(track).owns() {
         for (table, index) in lost_indexes(live) {
+            if repairs
+                .iter()
+                .any(|repair: &Repair| repair.object == index.name)
+            {
+                continue;
+            }
             if index.unique
                 && !is_empty(connection, dialect, duplicates(&table, &index, dialect)).await?
             {
@@ -164,20 +310,18 @@ pub(super) async fn find(
                 continue;
             }
             repairs.push(Repair {
-                sql: index.sql(dialect, &table),
+                statements: vec![index.sql(dialect, &table)],
                 object: index.name,
                 table,
                 action: "create index",
-                drops: false,
+                how: How::Plain,
             });
         }
-        repairs.extend(boots::dropped_flags(live).into_iter().map(|table| Repair {
-            table: table.to_owned(),
-            action: "add column",
-            object: "calendar_aligned".to_owned(),
-            sql: format!("ALTER TABLE {table} ADD COLUMN calendar_aligned boolean DEFAULT false"),
-            drops: false,
-        }));
+        repairs.extend(
+            boots::dropped_flags(live)
+                .into_iter()
+                .map(|table| dropped_flag(live, table)),
+        );
     }
     if track == Track::Governance && !live.ledger(track).owns() {
         repairs.extend(bare_keys(live));
@@ -199,11 +343,11 @@ pub(super) async fn find(
         .await?
         {
             repairs.push(Repair {
-                sql: format!("DROP TABLE {}", dialect.quote(&object)),
+                statements: vec![format!("DROP TABLE {}", dialect.quote(&object))],
                 action: "drop table",
                 table: object.clone(),
                 object,
-                drops: true,
+                how: How::Drops,
             });
         } else {
             left.push(format!("{object}: it has rows"));
@@ -235,14 +379,21 @@ pub(super) async fn apply(
     }
     let dialect = connection.dialect();
     let transaction = connection.begin().await?;
-    for repair in repairs {
-        transaction.execute_unprepared(&repair.sql).await?;
+    for repair in repairs.iter().filter(|repair| repair.how != How::Alone) {
+        for statement in &repair.statements {
+            transaction.execute_unprepared(statement).await?;
+        }
     }
     let dropped: Vec<&str> = repairs
         .iter()
-        .filter(|repair| repair.drops)
+        .filter(|repair| repair.how == How::Drops)
         .map(|repair| repair.table.as_str())
         .collect();
+    let catalog = if dropped.is_empty() {
+        None
+    } else {
+        Some(Catalog::read(&transaction).await?)
+    };
     for entry in history.entries.values() {
         let mut entry = entry.clone();
         if !entry
@@ -268,13 +419,27 @@ pub(super) async fn apply(
         created.indexes.retain(|object| !is_of(object));
         created.foreign_keys.retain(|object| !is_of(object));
         created.checks.retain(|object| !is_of(object));
+        // The gateway makes them when its time has come: that they are not there is no drift.
+        created.tolerated.extend(
+            catalog
+                .iter()
+                .flat_map(|catalog| drift::against(catalog, &entry.version))
+                .filter(|difference| dropped.contains(&difference.table()))
+                .map(|difference| (difference.object, difference.live)),
+        );
         if created.tables.is_empty() && created.columns.is_empty() && created.indexes.is_empty() {
             created.gateway = true;
             entry.origin = Origin::Gateway;
         }
         history::rewrite_created(&transaction, dialect, track, &entry).await?;
     }
-    transaction.commit().await
+    transaction.commit().await?;
+    for repair in repairs.iter().filter(|repair| repair.how == How::Alone) {
+        for statement in &repair.statements {
+            connection.execute_alone(statement).await?;
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn told(repairs: &[Repair]) -> Vec<Change> {

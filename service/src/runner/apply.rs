@@ -119,6 +119,8 @@ impl Applier<'_> {
                 if plan.created.ledger.is_none() {
                     plan.created.ledger = context.ledger(self.track).newest();
                 }
+                // What this step has begun with is its own, and its ledger may say so already.
+                plan.created.gateway &= course.before.is_none() && !course.announced;
                 if plan.created.gateway {
                     // As the gateway has them now; what a hand does to them later is drift all the same.
                     plan.created.tolerated =
@@ -153,7 +155,10 @@ impl Applier<'_> {
             Direction::Down => course.created(),
         };
         for round in 1.. {
-            let plan = self.plan(self.connection, &course).await?;
+            let plan = self
+                .patience
+                .look(async || self.plan(self.connection, &course).await)
+                .await?;
             if course.direction == Direction::Up {
                 created.merge(&plan.created);
             }
@@ -342,8 +347,37 @@ impl Applier<'_> {
     async fn alone(&self, statement: &Statement) -> Result<std::result::Result<(), DbErr>> {
         self.lock.let_gateway_in().await?;
         let outcome = self.connection.execute_alone(&statement.sql).await;
+        if outcome.is_err()
+            && let Some(index) = built_by(&statement.sql)
+            && let Err(error) = self.drop_half_built(index).await
+        {
+            tracing::debug!(%error, index, "what is left of the index stays; the next run drops it");
+        }
         self.lock.keep_gateway_out(self.stop).await?;
         Ok(outcome)
+    }
+
+    /// A concurrent build that was ended leaves an invalid index, which every write has to maintain and no query uses.
+    async fn drop_half_built(&self, index: &str) -> std::result::Result<(), DbErr> {
+        let transaction = self.connection.begin().await?;
+        let invalid = transaction
+            .query_one_raw(sea_orm::Statement::from_sql_and_values(
+                self.dialect.backend(),
+                "SELECT 1 AS one FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid \
+                 WHERE c.oid = to_regclass($1) AND NOT i.indisvalid",
+                [index.into()],
+            ))
+            .await?;
+        if invalid.is_some() {
+            // Whoever the build waited for may be there still: this does not wait for them.
+            transaction
+                .execute_unprepared("SET LOCAL lock_timeout = '500ms'")
+                .await?;
+            transaction
+                .execute_unprepared(&format!("DROP INDEX {index}"))
+                .await?;
+        }
+        transaction.commit().await
     }
 
     /// Makes the copies of shared budgets; returns how many. Looked at again until nobody needs one: an owner that gets
@@ -400,6 +434,15 @@ impl Applier<'_> {
         }
         merged
     }
+}
+
+/// The index that a statement builds, as it is written there.
+fn built_by(sql: &str) -> Option<&str> {
+    sql.strip_prefix("CREATE ")?
+        .split(" ON ")
+        .next()?
+        .rsplit(' ')
+        .next()
 }
 
 fn millis(duration: Duration) -> i64 {

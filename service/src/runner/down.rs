@@ -58,7 +58,9 @@ async fn run(
     if let Some(to) = &options.to {
         find(&Track::ALL, to)?;
     }
-    let connection = session.connect(Access::Write).await?;
+    // Before the lock nothing is waited for, and under it each look is short, so that gateways are let in between.
+    let quick = session.briefly();
+    let connection = quick.connect(Access::Write).await?;
     let tracks = session.tracks(&connection).await?;
     let names: Vec<Track> = tracks.iter().map(|(track, _)| *track).collect();
     let (track, exists) = match (&options.to, tracks.as_slice()) {
@@ -81,12 +83,12 @@ async fn run(
     let history = session.history(&connection, track, exists).await?;
     let steps = selected(track, &history, options)?;
     if steps.is_empty() {
+        environment::refuse_unknown(&connection, track).await?;
         report.tracks.push(idle(track, &history));
         return Ok(());
     }
     prove_writable(session, &connection).await?;
-    let (lock, connection) =
-        Lock::take(session, connection, &[track], Gateway::Waits, stop).await?;
+    let (lock, connection) = Lock::take(&quick, connection, &[track], Gateway::Waits, stop).await?;
     let outcome = locked(
         session,
         &connection,
@@ -159,6 +161,105 @@ async fn locked(
     report: &mut Report,
 ) -> Result<()> {
     let dialect = session.dialect();
+    let patience = Patience {
+        lock,
+        wait: session.wait_lock,
+        stop,
+    };
+    let Looked {
+        mut history,
+        steps,
+        losses,
+    } = patience
+        .look(async || look(session, connection, track, options).await)
+        .await?;
+    if !losses.is_empty() && !options.allow_data_loss {
+        return Err(Error::Refused {
+            code: "data_loss",
+            message: format!(
+                "going down would lose data: {}",
+                losses
+                    .iter()
+                    .map(|loss| format!("{} rows of {}", loss.rows, loss.table))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ),
+            hint: "--allow-data-loss goes on all the same; nothing was changed".to_owned(),
+            findings: losses,
+        });
+    }
+    report.changes.extend(losses.iter().map(|loss| Change {
+        table: loss.table.clone(),
+        action: "lose".to_owned(),
+        rows: loss.rows,
+        sample_ids: loss.sample_ids.clone(),
+    }));
+    report
+        .findings
+        .extend(losses.into_iter().map(|loss| Finding {
+            severity: Severity::Warning,
+            ..loss
+        }));
+    let changes = std::sync::Mutex::default();
+    let choice = up::Options::default();
+    let applier = Applier {
+        connection,
+        changes: &changes,
+        dialect,
+        track,
+        lock,
+        patience,
+        options: &choice,
+        batch: Duration::from_millis(50),
+        observer,
+        stop,
+    };
+    let mut entry = TrackReport {
+        track,
+        from: history.current(track),
+        to: None,
+        applied: Vec::new(),
+        pending: Vec::new(),
+    };
+    let mut outcome = Ok(());
+    for migration in steps {
+        let course = Course::new(Direction::Down, migration, &history);
+        outcome = match stop.check() {
+            Ok(()) => applier
+                .run(course)
+                .await
+                .map(|undone| entry.applied.push(undone)),
+            Err(error) => Err(error),
+        };
+        if outcome.is_err() {
+            break;
+        }
+        history
+            .refresh(connection, dialect, track)
+            .await
+            .map_err(Error::database("read the history"))?;
+    }
+    entry.to = history.current(track);
+    entry.pending = pending_report(&pending(track, &history));
+    report.tracks.push(entry);
+    report.changes.extend(super::up::updates(&changes));
+    outcome
+}
+
+/// What a look under the locks came to.
+struct Looked {
+    history: History,
+    steps: Vec<&'static Migration>,
+    losses: Vec<Finding>,
+}
+
+/// Reads again, now that nobody else can write, and refuses what cannot be undone.
+async fn look(
+    session: &Session,
+    connection: &Connection,
+    track: Track,
+    options: &Options,
+) -> Result<Looked> {
     let mut history = read_again(session, connection, track).await?;
     let steps = selected(track, &history, options)?;
     if let Some(adopted) = steps.iter().find(|step| {
@@ -198,81 +299,11 @@ async fn locked(
         return Err(doctor::refusal(stops));
     }
     let losses = losses(connection, &history, &steps).await?;
-    if !losses.is_empty() && !options.allow_data_loss {
-        return Err(Error::Refused {
-            code: "data_loss",
-            message: format!(
-                "going down would lose data: {}",
-                losses
-                    .iter()
-                    .map(|loss| format!("{} rows of {}", loss.rows, loss.table))
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            ),
-            hint: "--allow-data-loss goes on all the same; nothing was changed".to_owned(),
-            findings: losses,
-        });
-    }
-    report.changes.extend(losses.iter().map(|loss| Change {
-        table: loss.table.clone(),
-        action: "lose".to_owned(),
-        rows: loss.rows,
-        sample_ids: loss.sample_ids.clone(),
-    }));
-    report
-        .findings
-        .extend(losses.into_iter().map(|loss| Finding {
-            severity: Severity::Warning,
-            ..loss
-        }));
-    let changes = std::sync::Mutex::default();
-    let choice = up::Options::default();
-    let applier = Applier {
-        connection,
-        changes: &changes,
-        dialect,
-        track,
-        lock,
-        patience: Patience {
-            lock,
-            wait: session.wait_lock,
-            stop,
-        },
-        options: &choice,
-        batch: Duration::from_millis(50),
-        observer,
-        stop,
-    };
-    let mut entry = TrackReport {
-        track,
-        from: history.current(track),
-        to: None,
-        applied: Vec::new(),
-        pending: Vec::new(),
-    };
-    let mut outcome = Ok(());
-    for migration in steps {
-        let course = Course::new(Direction::Down, migration, &history);
-        outcome = match stop.check() {
-            Ok(()) => applier
-                .run(course)
-                .await
-                .map(|undone| entry.applied.push(undone)),
-            Err(error) => Err(error),
-        };
-        if outcome.is_err() {
-            break;
-        }
-        history
-            .refresh(connection, dialect, track)
-            .await
-            .map_err(Error::database("read the history"))?;
-    }
-    entry.to = history.current(track);
-    entry.pending = pending_report(&pending(track, &history));
-    report.tracks.push(entry);
-    report.changes.extend(super::up::updates(&changes));
-    outcome
+    Ok(Looked {
+        history,
+        steps,
+        losses,
+    })
 }
 
 /// Going down behind a gateway's back would take away what it stands on.

@@ -7,7 +7,8 @@ use tollgate_migration::golden::golden;
 use tollgate_migration::ledger::{SCHEMA_MIGRATIONS, coder};
 use tollgate_migration::providers::cutover;
 use tollgate_migration::providers::{
-    CHAT_PROVIDERS, CHAT_USER_KEYS, MODEL_CONFIGS, PROVIDERS, TYPE, USER_KEYS, USERS, has_legacy,
+    CHAT_PROVIDERS, CHAT_USER_KEYS, GATEWAY_KEYS, MODEL_CONFIGS, PROVIDERS, TYPE, USER_KEYS, USERS,
+    has_legacy,
 };
 use tollgate_migration::schema::canonical;
 use tollgate_migration::{Context, Dialect, Track};
@@ -128,17 +129,26 @@ async fn locked(session: &Session, connection: &Connection, report: &mut Report)
         ));
     }
     let differences = differences(connection, &live, to).await?;
-    if !differences.is_empty() {
+    let blocking = differences
+        .iter()
+        .filter(|finding| finding.severity == Severity::Blocking)
+        .count();
+    if blocking > 0 {
         return Err(Error::Refused {
             code: "not_proven",
             message: format!(
-                "the database is not what Coder means by {to}: {} differences",
-                differences.len()
+                "the database is not what Coder means by {to}: {blocking} {}",
+                if blocking == 1 {
+                    "difference"
+                } else {
+                    "differences"
+                }
             ),
             hint: "mend each, then run the command again; the ledger stays as it is".to_owned(),
             findings: differences,
         });
     }
+    report.findings.extend(differences);
     let failed = || Error::database("move Coder's ledger");
     let transaction = connection.begin().await.map_err(failed())?;
     let moved = transaction
@@ -234,26 +244,25 @@ async fn differences(connection: &Connection, live: &Context, number: i64) -> Re
         rows.push((
             USER_KEYS,
             format!(
-                "SELECT k.id AS id FROM {USER_KEYS} k JOIN {CHAT_USER_KEYS} r ON r.user_id = k.user_id \
-                 AND r.chat_provider_id = k.ai_provider_id"
+                "SELECT k.id AS id FROM {USER_KEYS} k JOIN {CHAT_USER_KEYS} r ON r.id = k.id \
+                 OR r.user_id = k.user_id AND r.chat_provider_id = k.ai_provider_id"
             ),
             "504 inserts these rows and would fail on them",
         ));
     }
-    if legacy && number == coder::COPIED {
-        rows.push((
-            PROVIDERS,
-            cutover::name_holders(catalog.dialect),
-            "505 stops where another row holds the name of a migrated provider",
-        ));
-    }
-    if let Some(lonely) = cutover::without_provider(catalog)
-        && number >= coder::COPIED
-    {
+    if !legacy && let Some(lonely) = cutover::without_provider(catalog) {
         rows.push((
             MODEL_CONFIGS,
             lonely,
             "505's check refuses an active model config without a provider",
+        ));
+    }
+    if let Some(table) = in_the_way(live, number) {
+        found.push(difference(
+            table,
+            vec![table.to_owned()],
+            1,
+            "a later migration of Coder's makes this table and fails where it is",
         ));
     }
     for (table, sql, why) in rows {
@@ -264,7 +273,26 @@ async fn differences(connection: &Connection, live: &Context, number: i64) -> Re
             found.push(difference(table, ids, rows, why));
         }
     }
+    if legacy {
+        // What 504 and 505 stop on, or lose.
+        let asked = ["P001", "P002", "P003", "P004", "P005", "P006", "P007"];
+        let track = Track::Providers;
+        for mut finding in
+            doctor::examine_only(connection, live, track, &asked, Samples::default()).await?
+        {
+            if finding.code == "P004" {
+                finding.severity = Severity::Warning;
+                finding.resolve = "505 is Coder's own from here on, and asks nobody".to_owned();
+            }
+            found.push(finding);
+        }
+    }
     Ok(found)
+}
+
+/// The table of a migration behind the number that is there already.
+fn in_the_way(live: &Context, number: i64) -> Option<&'static str> {
+    (number < coder::GATEWAY_KEYS && live.catalog.has_table(GATEWAY_KEYS)).then_some(GATEWAY_KEYS)
 }
 
 /// Objects of 503, and the check of 505, against what a fresh run makes.

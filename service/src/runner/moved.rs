@@ -24,10 +24,17 @@ pub(super) async fn since(
     number: &mut Option<i64>,
 ) -> Result<Option<String>> {
     let ledger = live.ledger(track);
-    if entry.origin != Origin::Tollgate || !ledger.owns() {
+    if !ledger.owns() {
         return Ok(None);
     }
     let words = ledger.words();
+    // What was Coder's own contract is not undone here: its next boot would do it again, on rows that were made up.
+    if entry.origin == Origin::Gateway && slug_of(&entry.version) == "provider_key_contract" {
+        return Ok(words);
+    }
+    if entry.origin != Origin::Tollgate {
+        return Ok(None);
+    }
     if let Some(version) = number {
         // Coder's number is moved by hand-over too, and goes back with the step.
         let stands_for = match slug_of(&entry.version) {
@@ -36,7 +43,7 @@ pub(super) async fn since(
             "provider_key_contract" => coder::FINISHED,
             _ => i64::MAX,
         };
-        // What was Coder's own contract is not undone here: its next boot would do it again, on rows that were made up.
+        // An earlier release took Coder's own contract for its own.
         let theirs = *version == coder::FINISHED
             && stands_for == coder::FINISHED
             && entry.created.moved_from.is_none();

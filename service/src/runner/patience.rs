@@ -34,4 +34,27 @@ impl Patience<'_> {
         self.lock.keep_gateway_out(self.stop).await?;
         again
     }
+
+    /// Looks, again while somebody's lock is in the way.
+    ///
+    /// # Errors
+    /// Those of the look, and of [`Self::rest`].
+    pub(super) async fn look<T>(&self, mut look: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+        let mut poll = self.poll();
+        let mut said = false;
+        loop {
+            match look().await {
+                Err(error) if error.is_busy() => {
+                    if !said {
+                        tracing::info!("{error}; backing off and looking again");
+                    }
+                    said = true;
+                    if !self.rest(&mut poll).await? {
+                        return Err(error);
+                    }
+                }
+                ended => return ended,
+            }
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! `migrate status`: what is applied, what is pending, and what a hand has changed since; read-only.
 
 use crate::database::Access;
+use crate::doctor::environment;
 use crate::drift;
 use crate::error::Result;
 use crate::report::{Applied, Finding, Report, Severity};
@@ -67,6 +68,8 @@ pub async fn status(session: &Session) -> Result<Report> {
         session.aim(track, &live, &mut history)?;
         gateways.extend(gateway(track, &live, &history));
         left.extend(waiting(track, &history));
+        // What forbids every write is said where people look first.
+        let forbids = environment::ledger::blocking(track, &live);
         if let Some(step) = &history.in_progress {
             report.findings.push(unfinished(track, step));
             begun.push(serde_json::json!({
@@ -80,6 +83,10 @@ pub async fn status(session: &Session) -> Result<Report> {
             );
         }
         let mut entry = idle(track, &history);
+        if !environment::ledger::contradictions(track, &live).is_empty() {
+            entry.pending.clear();
+        }
+        report.findings.extend(forbids);
         for migration in track.migrations() {
             if let Some(applied) = history.entries.get(migration.version) {
                 entry.applied.push(Applied {

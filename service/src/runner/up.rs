@@ -25,7 +25,7 @@ use super::{
     Session, abandoned, backup, context, find, idle, pending, pending_report, prove_writable,
 };
 use crate::database::{Access, existing};
-use crate::doctor::{self, Samples, environment};
+use crate::doctor::{self, environment};
 use crate::error::{Error, Result};
 use crate::history::History;
 use crate::lock::{Gateway, Lock};
@@ -170,9 +170,6 @@ fn refuse(track: Track, live: &Context) -> Result<()> {
     }
 }
 
-/// How long a read waits for somebody's lock before the run has its own.
-const BEFORE_THE_LOCK: Duration = Duration::from_secs(1);
-
 /// A track that is about to change.
 struct Work {
     track: Track,
@@ -226,8 +223,7 @@ async fn run(
     }
     // Before the lock nothing is waited for: a table that somebody has locked is waited for under it, where a signal ends
     // the wait and gateways are let in.
-    let mut quick = session.clone();
-    quick.location.lock_timeout = quick.location.lock_timeout.min(BEFORE_THE_LOCK);
+    let quick = session.briefly();
     let connection = quick.connect(access).await?;
     let tracks = session.tracks(&connection).await?;
     report.result = Some(session.place(&connection).await?);
@@ -274,8 +270,7 @@ async fn run(
         return Ok(());
     }
     prove_writable(session, &connection).await?;
-    let (lock, connection) =
-        Lock::take(session, connection, &waiting, Gateway::Waits, stop).await?;
+    let (lock, connection) = Lock::take(&quick, connection, &waiting, Gateway::Waits, stop).await?;
     let mut in_full = Vec::new();
     let locked = Locked {
         session,
@@ -327,7 +322,23 @@ struct Locked<'a> {
     lock: &'a Lock,
 }
 
+/// What a look under the locks came to.
+struct Prepared {
+    work: Work,
+    found: Vec<Finding>,
+    /// What will be dropped, with every id.
+    in_full: Vec<Finding>,
+}
+
 impl Locked<'_> {
+    fn patience(&self) -> Patience<'_> {
+        Patience {
+            lock: self.lock,
+            wait: self.session.wait_lock,
+            stop: self.stop,
+        }
+    }
+
     async fn run(
         &self,
         tracks: &[Track],
@@ -336,7 +347,11 @@ impl Locked<'_> {
     ) -> Result<()> {
         let mut work = Vec::new();
         for &track in tracks {
-            work.push(self.prepare(track, report, in_full).await?);
+            let look = async || self.prepare(track).await;
+            let prepared = self.patience().look(look).await?;
+            in_full.extend(prepared.in_full);
+            report.findings.extend(prepared.found);
+            work.push(prepared.work);
         }
         if report.is_blocked() {
             return Err(doctor::refusal(std::mem::take(&mut report.findings)));
@@ -355,12 +370,7 @@ impl Locked<'_> {
     }
 
     /// Reads again, now that nobody else can write, and asks the doctor.
-    async fn prepare(
-        &self,
-        track: Track,
-        report: &mut Report,
-        in_full: &mut Vec<Finding>,
-    ) -> Result<Work> {
+    async fn prepare(&self, track: Track) -> Result<Prepared> {
         environment::refuse_hidden(self.connection, track).await?;
         let mut history = read_again(self.session, self.connection, track).await?;
         let from = history.current(track);
@@ -378,22 +388,25 @@ impl Locked<'_> {
         }
         self.session.aim(track, &live, &mut history)?;
         let selected = selected(self.names, track, &history, self.options)?;
-        let mut found =
-            doctor::examine(self.connection, &live, track, &selected, Samples::default()).await?;
-        if !selected.is_empty() {
-            let target = history.target.as_ref();
-            found.extend(
-                doctor::boot_stoppers(self.session, self.connection, &live, track, target).await?,
-            );
-        }
-        in_full.extend(doctor::dropped(self.connection, &live, track, &found).await?);
-        report.findings.extend(found);
-        Ok(Work {
+        let found = doctor::before_up(
+            self.session,
+            self.connection,
+            &live,
             track,
-            history,
-            from,
-            selected,
-            adopt,
+            &selected,
+            history.target.as_ref(),
+        )
+        .await?;
+        Ok(Prepared {
+            in_full: doctor::dropped(self.connection, &live, track, &found).await?,
+            found,
+            work: Work {
+                track,
+                history,
+                from,
+                selected,
+                adopt,
+            },
         })
     }
 
@@ -413,11 +426,7 @@ impl Locked<'_> {
             dialect,
             track: item.track,
             lock: self.lock,
-            patience: Patience {
-                lock: self.lock,
-                wait: self.session.wait_lock,
-                stop: self.stop,
-            },
+            patience: self.patience(),
             options: self.options,
             batch: self.options.batch.unwrap_or(match dialect {
                 Dialect::Postgres => Duration::from_millis(50),
@@ -444,7 +453,10 @@ impl Locked<'_> {
 
 async fn apply_all(applier: &Applier<'_>, item: &mut Work, entry: &mut TrackReport) -> Result<()> {
     if !item.selected.is_empty() {
-        let context = context(applier.connection, &item.history).await?;
+        let context = applier
+            .patience
+            .look(async || context(applier.connection, &item.history).await)
+            .await?;
         ensure_history(applier.connection, &context, item.track)
             .await
             .map_err(Error::database("create the history table"))?;

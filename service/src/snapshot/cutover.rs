@@ -36,7 +36,7 @@ pub(super) fn sections(mut tables: Vec<String>) -> Vec<String> {
 }
 
 /// How the other tables are read.
-pub(super) fn reading(table: &str) -> Reading {
+pub(super) fn reading(catalog: &Catalog, table: &str) -> Reading {
     match table {
         // The rest of a user is the gateway's own, and changes all the time.
         USERS => Reading {
@@ -45,6 +45,8 @@ pub(super) fn reading(table: &str) -> Reading {
         },
         MODEL_CONFIGS => Reading {
             without: vec!["ai_provider_id"],
+            // Who was retired is announced, and counts as it was.
+            instead: cutover::before_retired(catalog).into_iter().collect(),
             ..Reading::default()
         },
         _ => Reading::default(),

@@ -154,7 +154,9 @@ impl Snapshot {
             path: path.display().to_string(),
             source,
         })?;
-        let head: Head = serde_json::from_slice(&bytes)
+        // An editor may have put a byte order mark in front.
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+        let head: Head = serde_json::from_slice(bytes)
             .map_err(|_| rejected(&format!("{} is no snapshot", path.display())))?;
         if head.format != FORMAT || head.version != VERSION {
             return Err(rejected(&format!(
@@ -164,7 +166,7 @@ impl Snapshot {
                 head.version
             )));
         }
-        serde_json::from_slice(&bytes)
+        serde_json::from_slice(bytes)
             .map_err(|error| rejected(&format!("{} is damaged: {error}", path.display())))
     }
 }

@@ -3,7 +3,7 @@
 
 use tollgate_migration::billing::{MODE, WORKSPACES, is_garbled};
 use tollgate_migration::governance::owners::{self, Legacy, Owner};
-use tollgate_migration::governance::{BUDGETS, VIRTUAL_KEYS, header_keys};
+use tollgate_migration::governance::{BUDGETS, VIRTUAL_KEYS, header_keys, remembered};
 use tollgate_migration::plan::Split;
 use tollgate_migration::{Context, Track};
 
@@ -62,7 +62,7 @@ fn reading(track: Track, context: &Context, table: &str) -> Reading {
                 .collect(),
             ..budgets_and_owners(context, table)
         },
-        Track::Providers => cutover::reading(table),
+        Track::Providers => cutover::reading(&context.catalog, table),
         Track::Billing if table == WORKSPACES && context.catalog.has_column(WORKSPACES, MODE) => {
             // What is none of the three counts as nothing, before it is cleared and after.
             let garbled = is_garbled(context.catalog.dialect).replace(MODE, &format!("t.{MODE}"));
@@ -137,6 +137,17 @@ fn budgets_and_owners(context: &Context, table: &str) -> Reading {
                     .into_iter()
                     .collect(),
                 without: vec!["calendar_aligned"],
+                ..Reading::default()
+            }
+        }
+        // Whoever else shared a budget refers to a copy behind `migrate prepare`.
+        _ if cloned
+            && remembered::KINDS.iter().any(|(_, kind)| *kind == table)
+            && context.catalog.has_column(table, "budget_id") =>
+        {
+            Reading {
+                join: copies("t.budget_id"),
+                instead: [("budget_id", "COALESCE(c.original, t.budget_id)".to_owned())].into(),
                 ..Reading::default()
             }
         }

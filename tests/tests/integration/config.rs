@@ -1889,8 +1889,8 @@ fn files(seed: u8, number: usize) -> Vec<Vec<Edit>> {
 }
 
 #[rstest]
-#[case(Backend::Sqlite, 12)]
-#[case(Backend::Postgres, 6)]
+#[case(Backend::Sqlite, 8)]
+#[case(Backend::Postgres, 3)]
 #[tokio::test]
 async fn no_edit_of_a_file_loses_usage(#[case] backend: Backend, #[case] number: usize) {
     for edits in files(11, number) {

@@ -10,7 +10,7 @@ use tollgate_tests::{Backend, TestDatabase};
 
 use crate::tollgate;
 
-fn said<'a>(json: &'a Value, code: &str) -> Vec<&'a Value> {
+pub(crate) fn said<'a>(json: &'a Value, code: &str) -> Vec<&'a Value> {
     json["findings"]
         .as_array()
         .unwrap()
@@ -19,7 +19,7 @@ fn said<'a>(json: &'a Value, code: &str) -> Vec<&'a Value> {
         .collect()
 }
 
-fn ask(database: &TestDatabase, words: &[&str]) -> (i32, Value) {
+pub(crate) fn ask(database: &TestDatabase, words: &[&str]) -> (i32, Value) {
     tollgate().on(&database.url).json(words)
 }
 
@@ -38,17 +38,17 @@ fn pending(json: &Value) -> Vec<String> {
     slugs(&json["tracks"][0]["pending"])
 }
 
-fn waiting(json: &Value) -> Vec<String> {
+pub(crate) fn waiting(json: &Value) -> Vec<String> {
     slugs(&json["result"]["waiting"])
 }
 
-async fn number(database: &TestDatabase) -> String {
+pub(crate) async fn number(database: &TestDatabase) -> String {
     database
         .one("SELECT version::text || CASE WHEN dirty THEN ' dirty' ELSE '' END FROM schema_migrations")
         .await
 }
 
-const PASS: &[&str] = &["--shared-budgets", "clone", "--accept-policy-change"];
+pub(crate) const PASS: &[&str] = &["--shared-budgets", "clone", "--accept-policy-change"];
 
 #[rstest]
 #[case(&["add_budget_calendar_aligned_column"], "1.5.0-prerelease1")]
@@ -261,94 +261,6 @@ async fn a_version_that_nobody_knows_is_a_usage_error(#[case] version: &str) {
         assert!(hint.contains("1.5.8"), "{words:?}: {json:#}");
     }
     assert!(!database.has_table("tollgate_governance_migrations").await);
-}
-
-#[tokio::test]
-async fn coders_number_follows_handover_and_contract_and_goes_back() {
-    let database = coder_at_502().await;
-    let (code, json) = ask(&database, &["migrate", "handover"]);
-    assert_eq!(code, 0, "nothing is applied, so nothing moves: {json:#}");
-    assert_eq!(number(&database).await, "502");
-    let (code, json) = ask(
-        &database,
-        &["migrate", "up", "--adopt", "--phase", "expand"],
-    );
-    assert_eq!(code, 0, "{json:#}");
-    assert_eq!(
-        number(&database).await,
-        "502",
-        "up leaves it alone before contract"
-    );
-    assert!(!database.has_table("ai_gateway_keys").await);
-    let (code, json) = ask(&database, &["migrate", "handover"]);
-    assert_eq!((code, &json["result"]["to"]), (0, &json!(503)), "{json:#}");
-    let (code, json) = ask(&database, &["migrate", "up", "--phase", "backfill"]);
-    assert_eq!(code, 0, "{json:#}");
-    let (code, json) = ask(&database, &["migrate", "handover"]);
-    assert_eq!((code, &json["result"]["to"]), (0, &json!(504)), "{json:#}");
-    assert_eq!(number(&database).await, "504");
-    let (code, json) = ask(&database, &["migrate", "status"]);
-    assert_eq!(code, 0, "{json:#}");
-    assert_eq!(json["result"]["drift"], json!([]), "{json:#}");
-    assert_eq!(waiting(&json), ["gateway_keys"], "{json:#}");
-    let (code, json) = ask(&database, &[&["migrate", "up"], PASS].concat());
-    assert_eq!(code, 0, "{json:#}");
-    assert_eq!(number(&database).await, "505");
-    let (code, json) = ask(&database, &["verify"]);
-    assert_eq!(code, 0, "{json:#}");
-    let (code, json) = ask(&database, &["migrate", "handover"]);
-    assert_eq!(
-        (code, &json["result"]["moved"]),
-        (0, &json!(false)),
-        "{json:#}"
-    );
-    // And back, step by step.
-    for expected in ["504", "503", "502"] {
-        let (code, json) = ask(&database, &["migrate", "down", "--allow-data-loss"]);
-        assert_eq!(code, 0, "{json:#}");
-        assert_eq!(number(&database).await, expected);
-    }
-    let bridge = database.one("SELECT name FROM ai_providers").await;
-    assert_eq!(bridge, "openai", "what is nobody's copy stays");
-}
-
-#[tokio::test]
-async fn what_a_number_promises_is_proven_before_it_moves() {
-    let database = coder_at_502().await;
-    ask(
-        &database,
-        &["migrate", "up", "--adopt", "--phase", "backfill"],
-    );
-    for (damage, repair, table) in [
-        (
-            "DROP INDEX idx_user_ai_provider_keys_ai_provider_id",
-            "CREATE INDEX idx_user_ai_provider_keys_ai_provider_id ON user_ai_provider_keys (ai_provider_id)",
-            "user_ai_provider_keys",
-        ),
-        (
-            "ALTER TABLE users DISABLE TRIGGER tollgate_delete_keys_of_deleted_users",
-            "ALTER TABLE users ENABLE TRIGGER tollgate_delete_keys_of_deleted_users",
-            "users",
-        ),
-        (
-            "ALTER TABLE chat_model_configs ADD CONSTRAINT chat_model_configs_ai_provider_required_when_active \
-             CHECK (deleted = true OR ai_provider_id IS NOT NULL)",
-            "ALTER TABLE chat_model_configs DROP CONSTRAINT chat_model_configs_ai_provider_required_when_active",
-            "chat_model_configs",
-        ),
-    ] {
-        database.execute(damage).await;
-        let (code, json) = ask(&database, &["migrate", "handover"]);
-        assert_eq!(code, 4, "{damage}: {json:#}");
-        assert_eq!(json["error"]["code"], "not_proven", "{damage}: {json:#}");
-        assert_eq!(json["findings"][0]["table"], table, "{damage}: {json:#}");
-        assert_eq!(number(&database).await, "502");
-        database.execute(repair).await;
-    }
-    let (code, json) = ask(&database, &["--track", "governance", "migrate", "handover"]);
-    assert_eq!(code, 2, "{json:#}");
-    let (code, json) = ask(&database, &["migrate", "handover"]);
-    assert_eq!(code, 0, "{json:#}");
 }
 
 #[rstest]
@@ -595,7 +507,7 @@ async fn what_was_remembered_is_put_back_behind_the_boot(
 }
 
 /// Drops a column with all that hangs on it.
-async fn drop_column(database: &TestDatabase, table: &str, column: &str) {
+pub(crate) async fn drop_column(database: &TestDatabase, table: &str, column: &str) {
     if database.backend == Backend::Postgres {
         database
             .execute(&format!("ALTER TABLE {table} DROP COLUMN {column} CASCADE"))
@@ -774,93 +686,6 @@ async fn a_key_is_resolved_as_the_gateway_does_between_copy_and_contract() {
     assert_eq!(said(&json, "R020").len(), 1, "{json:#}");
 }
 
-#[tokio::test]
-async fn indexes_that_a_rebuild_has_lost_are_brought_back() {
-    let database = legacy(Backend::Sqlite, Shape::Full, Calendar::Flag).await;
-    database
-        .execute("DROP INDEX idx_governance_budgets_last_reset; DROP INDEX idx_virtual_key_value")
-        .await;
-    let (code, json) = ask(&database, &["schema", "repair"]);
-    assert_eq!(code, 0, "{json:#}");
-    let catalog = database.catalog().await;
-    assert!(
-        catalog
-            .table("governance_budgets")
-            .unwrap()
-            .index("idx_governance_budgets_last_reset")
-            .is_some()
-    );
-    assert!(
-        catalog
-            .table("governance_virtual_keys")
-            .unwrap()
-            .index("idx_virtual_key_value")
-            .is_some()
-    );
-    let (code, json) = ask(&database, &["schema", "repair"]);
-    assert_eq!((code, &json["changes"]), (0, &json!([])), "{json:#}");
-}
-
-#[tokio::test]
-async fn a_column_that_a_boot_drops_is_there_for_it() {
-    let database = legacy(Backend::Postgres, Shape::Full, Calendar::Flag).await;
-    ask(&database, &["migrate", "up", "--adopt"]);
-    database
-        .execute("ALTER TABLE governance_budgets ADD COLUMN team_id varchar(255)")
-        .await;
-    recorded(
-        &database,
-        &[
-            "add_multi_budget_tables",
-            "migrate_calendar_aligned",
-            "add_team_budgets_to_budgets_table",
-        ],
-    )
-    .await;
-    let (code, json) = ask(&database, &["doctor"]);
-    assert_eq!(code, 0, "{json:#}");
-    assert_eq!(said(&json, "G025").len(), 2, "{json:#}");
-    let (code, json) = ask(&database, &["doctor", "--for", "1.5.3"]);
-    assert_eq!(code, 4, "{json:#}");
-    let (code, json) = ask(&database, &["schema", "repair"]);
-    assert_eq!(code, 0, "{json:#}");
-    let (code, json) = ask(&database, &["doctor", "--for", "1.5.3"]);
-    assert_eq!(code, 0, "{json:#}");
-}
-
-/// What the release before made in the gateway's place.
-#[rstest]
-#[tokio::test]
-async fn tables_that_were_made_too_early_are_named_and_dropped_where_they_are_empty(
-    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
-) {
-    let database = legacy(backend, Shape::Full, Calendar::Flag).await;
-    // Without a ledger everything is made, as the release before did with one.
-    let ids = database.column("SELECT id FROM migrations").await;
-    database.execute("DELETE FROM migrations").await;
-    let (code, json) = ask(&database, &["migrate", "up", "--adopt"]);
-    assert_eq!(code, 0, "{json:#}");
-    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-    recorded(&database, &ids).await;
-    let (_, json) = ask(&database, &["doctor"]);
-    assert_eq!(said(&json, "E008").len(), 4, "{json:#}");
-    let (code, json) = ask(&database, &["schema", "repair"]);
-    assert_eq!(code, 0, "{json:#}");
-    let catalog = database.catalog().await;
-    for table in [
-        "oauth_user_tokens",
-        "oauth_user_sessions",
-        "mcp_per_user_header_credentials",
-        "mcp_per_user_header_flows",
-    ] {
-        assert!(!catalog.has_table(table), "{table}");
-    }
-    let (_, json) = ask(&database, &["doctor"]);
-    assert_eq!(said(&json, "E008").len(), 0, "{json:#}");
-    let (code, json) = ask(&database, &["verify"]);
-    assert_eq!(code, 0, "{json:#}");
-}
-
 #[rstest]
 #[tokio::test]
 async fn a_molecule_past_the_feature_is_named(
@@ -904,44 +729,6 @@ async fn a_plan_can_be_made_for_a_fresh_database(
     let planned = plan["result"]["migrations"].as_array().unwrap();
     assert!(!planned.is_empty(), "{plan:#}");
     assert!(planned.iter().all(|step| step["rows"] == 0), "{plan:#}");
-}
-
-/// What an earlier release made in place of a gateway's table of keys is completed: a boot reads all of its columns.
-#[rstest]
-#[tokio::test]
-async fn keys_of_an_earlier_release_get_what_a_boot_reads(
-    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
-) {
-    let database = TestDatabase::new(backend).await;
-    let tollgate = tollgate().on(&database.url);
-    tollgate.succeed(&["--track", "governance", "migrate", "up"]);
-    assert!(
-        database
-            .catalog()
-            .await
-            .has_column("config_keys", "vertex_project_id")
-    );
-    for column in ["vertex_project_id", "vllm_model_name"] {
-        database
-            .execute(&format!("ALTER TABLE config_keys DROP COLUMN {column}"))
-            .await;
-    }
-    tollgate.succeed(&["verify"]);
-    let (code, repair) = tollgate.json(&["schema", "repair"]);
-    assert_eq!(code, 0, "{repair:#}");
-    assert_eq!(repair["changes"][0]["rows"], 2, "{repair:#}");
-    assert!(
-        database
-            .catalog()
-            .await
-            .has_column("config_keys", "vertex_project_id")
-    );
-    let (_, diff) = tollgate.json(&["schema", "diff"]);
-    assert_eq!(
-        diff["result"]["differences"],
-        serde_json::json!([]),
-        "{diff:#}"
-    );
 }
 
 #[rstest]
@@ -1048,4 +835,193 @@ async fn up_for_a_version_stops_where_its_boot_would(
     );
     tollgate.succeed(&["migrate", "prepare", "--shared-budgets", "clone"]);
     tollgate.succeed(&up);
+}
+
+/// What `prepare` re-points and retires is announced, and no loss.
+#[rstest]
+#[tokio::test]
+async fn what_was_prepared_is_no_loss(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("before.json").display().to_string();
+    let database = legacy(backend, Shape::Full, Calendar::Flag).await;
+    database
+        .execute(
+            "INSERT INTO governance_teams (id, name, budget_id, created_at, updated_at) VALUES ('t-2', 'Team Two', 'b-team', \
+             '2026-01-01 00:00:00+00:00', '2026-01-01 00:00:00+00:00')",
+        )
+        .await;
+    let (code, json) = ask(&database, &["snapshot", "-o", &file]);
+    assert_eq!(code, 0, "{json:#}");
+    let (code, json) = ask(
+        &database,
+        &["migrate", "prepare", "--shared-budgets", "clone"],
+    );
+    assert_eq!(code, 0, "{json:#}");
+    assert_ne!(
+        database
+            .one("SELECT budget_id FROM governance_teams WHERE id = 't-2'")
+            .await,
+        "b-team"
+    );
+    let (code, json) = ask(&database, &["verify", "--snapshot", &file]);
+    assert_eq!(code, 0, "{json:#}");
+    // What somebody else re-points is one.
+    database
+        .execute("UPDATE governance_teams SET budget_id = 'b-alice' WHERE id = 't-2'")
+        .await;
+    let (code, json) = ask(&database, &["verify", "--snapshot", &file]);
+    assert_eq!(code, 4, "{json:#}");
+    assert_eq!(said(&json, "V104").len(), 1, "{json:#}");
+}
+
+/// The same of model configs that are retired, by `prepare` and by contract, which gives them back on its way down.
+#[tokio::test]
+async fn retired_model_configs_are_no_loss() {
+    const LONELY: &str = "INSERT INTO chat_model_configs (id, provider, model, context_limit, compression_threshold) \
+         VALUES ('f1000000-0000-4000-8000-0000000000ff', 'vercel', 'gone', 1, 1)";
+    let folder = tempfile::tempdir().unwrap();
+    for command in [
+        &[
+            "migrate",
+            "prepare",
+            "--orphaned-models",
+            "retire",
+            "--accept-policy-change",
+        ][..],
+        &[
+            "migrate",
+            "up",
+            "--adopt",
+            "--orphaned-models",
+            "retire",
+            "--accept-policy-change",
+        ],
+    ] {
+        let file = folder
+            .path()
+            .join(format!("{}.json", command[1]))
+            .display()
+            .to_string();
+        let database = coder_at_502().await;
+        database.execute(LONELY).await;
+        let (code, json) = ask(&database, &["snapshot", "-o", &file]);
+        assert_eq!(code, 0, "{json:#}");
+        let (code, json) = ask(&database, command);
+        assert_eq!(code, 0, "{command:?}: {json:#}");
+        let gone = "SELECT CAST(deleted AS text) FROM chat_model_configs WHERE model = 'gone'";
+        assert_eq!(database.one(gone).await, "true");
+        let (code, json) = ask(&database, &["verify", "--snapshot", &file]);
+        assert_eq!(code, 0, "{command:?}: {json:#}");
+        if command[1] == "up" {
+            let (code, json) = ask(&database, &["migrate", "down", "--allow-data-loss"]);
+            assert_eq!(code, 0, "{json:#}");
+            assert_eq!(database.one(gone).await, "false");
+        }
+    }
+}
+
+/// Between the versions that put the flag on budgets again and those that took it away both places count.
+#[rstest]
+#[tokio::test]
+async fn a_flag_is_put_back_wherever_the_gateway_of_now_looks(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = legacy(backend, Shape::Full, Calendar::Flag).await;
+    let (code, json) = ask(&database, &["migrate", "prepare"]);
+    assert_eq!(code, 0, "{json:#}");
+    // The gateway's own way, as far as flags are concerned: re-added, and filled through keys only.
+    for sql in [
+        "ALTER TABLE governance_budgets ADD COLUMN virtual_key_id varchar(255)",
+        "ALTER TABLE governance_budgets ADD COLUMN provider_config_id bigint",
+        "ALTER TABLE governance_virtual_keys ADD COLUMN calendar_aligned boolean DEFAULT false",
+        "UPDATE governance_budgets SET virtual_key_id = (SELECT v.id FROM governance_virtual_keys v WHERE v.budget_id = governance_budgets.id)",
+        "UPDATE governance_budgets SET provider_config_id = (SELECT c.id FROM governance_virtual_key_provider_configs c WHERE c.budget_id = governance_budgets.id)",
+    ] {
+        database.execute(sql).await;
+    }
+    recorded(
+        &database,
+        &["add_multi_budget_tables", "migrate_calendar_aligned"],
+    )
+    .await;
+    for (table, column) in [
+        ("governance_virtual_keys", "budget_id"),
+        ("governance_virtual_key_provider_configs", "budget_id"),
+    ] {
+        drop_column(&database, table, column).await;
+    }
+    let no = database.dialect().falsehood();
+    database
+        .execute(&format!(
+            "UPDATE governance_budgets SET calendar_aligned = {no}"
+        ))
+        .await;
+    let (code, json) = ask(&database, &["migrate", "prepare", "--finish"]);
+    assert_eq!(code, 0, "{json:#}");
+    let yes = database.dialect().is_true("calendar_aligned");
+    assert_eq!(
+        database
+            .column(&format!("SELECT id FROM governance_budgets WHERE {yes} AND provider_config_id IS NOT NULL ORDER BY 1"))
+            .await,
+        ["b-carol-openai"]
+    );
+    assert_eq!(
+        database
+            .column(&format!(
+                "SELECT id FROM governance_virtual_keys WHERE {yes} ORDER BY 1"
+            ))
+            .await,
+        ["vk-carol"]
+    );
+}
+
+/// A provider that new code made under a family's name never was a chat provider: the way down lets old code read it, and
+/// takes neither it nor its keys.
+#[rstest]
+#[tokio::test]
+async fn the_way_down_takes_no_provider_that_others_made(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = populated(backend, Track::Providers).await;
+    let tollgate = tollgate().on(&database.url);
+    tollgate.succeed(&[&["migrate", "up", "--adopt"], PASS].concat());
+    let at = "'2026-04-01 00:00:00+00:00'";
+    let yes = database.dialect().truth();
+    let no = database.dialect().falsehood();
+    database
+        .execute(&format!(
+            "INSERT INTO ai_providers (id, type, name, display_name, enabled, deleted, base_url, created_at, updated_at) \
+             VALUES ('00000000-0000-4000-8000-00000000a2e0', 'azure', 'agents-azure', 'Azure', {yes}, {no}, '', {at}, {at})"
+        ))
+        .await;
+    database
+        .execute(&format!(
+            "INSERT INTO user_ai_provider_keys (id, user_id, ai_provider_id, api_key, created_at, updated_at) \
+             SELECT '00000000-0000-4000-8000-00000000a2e1', u.id, '00000000-0000-4000-8000-00000000a2e0', 'azure-key', {at}, {at} \
+             FROM (SELECT id FROM users WHERE NOT ({}) ORDER BY id LIMIT 1) u",
+            database.dialect().is_true("deleted")
+        ))
+        .await;
+    let (code, json) = tollgate.json(&["migrate", "down"]);
+    assert_eq!(code, 0, "{json:#}");
+    let legacy = "SELECT api_key FROM user_chat_provider_keys WHERE api_key = 'azure-key'";
+    assert_eq!(database.one(legacy).await, "azure-key", "old code reads it");
+    let (code, json) = tollgate.json(&["migrate", "down"]);
+    assert_eq!(code, 0, "{json:#}");
+    assert_eq!(
+        database
+            .one("SELECT name FROM ai_providers WHERE name = 'agents-azure'")
+            .await,
+        "agents-azure"
+    );
+    assert_eq!(
+        database
+            .one("SELECT api_key FROM user_ai_provider_keys WHERE api_key = 'azure-key'")
+            .await,
+        "azure-key"
+    );
+    tollgate.succeed(&[&["migrate", "up"], PASS].concat());
+    tollgate.succeed(&["verify"]);
 }

@@ -173,9 +173,25 @@ async fn down_brings_the_legacy_columns_back_with_their_constraints(
     let references = "SELECT id || ' ' || COALESCE(budget_id, '-') FROM governance_virtual_keys \
          UNION ALL SELECT CAST(id AS text) || ' ' || COALESCE(budget_id, '-') FROM governance_virtual_key_provider_configs \
          ORDER BY 1";
+    database
+        .execute(&format!(
+            "UPDATE governance_budgets SET calendar_aligned = {} WHERE id = 'b-nobody'",
+            database.dialect().truth()
+        ))
+        .await;
+    let flags = "SELECT id || ' ' || COALESCE(CAST(calendar_aligned AS text), '-') FROM governance_budgets ORDER BY id";
+    let flagged = database.column(flags).await;
     let tollgate = tollgate().on(&database.url);
     tollgate.succeed(&["migrate", "up", "--adopt"]);
+    let remembered = "SELECT kind || ' ' || owner FROM tollgate_remembered ORDER BY 1";
+    let of_teams = if shape == Shape::Full {
+        vec!["budget b-nobody", "team t-1"]
+    } else {
+        vec!["budget b-nobody"]
+    };
+    assert_eq!(database.column(remembered).await, of_teams);
     tollgate.succeed(&["migrate", "down", "--to", "governance_baseline"]);
+    assert_eq!(database.count("tollgate_remembered").await, 0);
 
     let own = |line: &String| !line.starts_with("tollgate_");
     let restored: Vec<String> = database.schema().await.into_iter().filter(own).collect();
@@ -196,20 +212,8 @@ async fn down_brings_the_legacy_columns_back_with_their_constraints(
     }
     expected.sort_unstable();
     assert_eq!(database.column(references).await, expected);
-    let mut flagged = vec!["b-bob", "b-carol-openai"];
-    if shape == Shape::Full {
-        // A team's flag has no place in the new schema.
-        flagged.retain(|budget| *budget != "b-team");
-    }
-    let condition = database.dialect().is_true("calendar_aligned");
-    assert_eq!(
-        database
-            .column(&format!(
-                "SELECT id FROM governance_budgets WHERE {condition} ORDER BY id"
-            ))
-            .await,
-        flagged
-    );
+    // A team's flag has no place in the new schema, and was remembered.
+    assert_eq!(database.column(flags).await, flagged);
 
     let (code, refused) = tollgate.json(&["migrate", "down", "--allow-data-loss"]);
     assert_eq!(code, 4, "an adopted migration never goes down: {refused:#}");

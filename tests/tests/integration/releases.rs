@@ -12,9 +12,20 @@ use tollgate_tests::{Backend, TestDatabase};
 use crate::tollgate;
 use crate::torture::{State, difference, up, without_headers};
 
-/// Rows and schema. A check that this release writes as upstream does reads as the earlier one's.
+/// Rows and schema. A check that this release writes as upstream does reads as the earlier one's; and that one's contract
+/// dropped the flag of a team's budget for good, which today's remembers.
 async fn state(database: &TestDatabase) -> State {
     let mut state = crate::torture::state(database).await;
+    state.0.retain(|(table, _)| table != "tollgate_remembered");
+    for (table, rows) in &mut state.0 {
+        let of_the_team = rows
+            .iter_mut()
+            .filter(|row| table == "governance_budgets" && row.contains("'b-team'"));
+        for row in of_the_team {
+            *row = row.replacen("'true'", "'false'", 1);
+        }
+        rows.sort();
+    }
     for line in &mut state.1 {
         *line = line
             .replace("(((deleted = true) OR ", "((deleted OR ")
@@ -182,6 +193,7 @@ async fn half_way_databases_of_a_release_are_named_finished_undone_and_settled(
 ) {
     let all = dumps(backend);
     let mut named = 0;
+    let mut undisturbed: BTreeMap<(String, String), (State, [State; 2])> = BTreeMap::new();
     for dump in &all {
         let Some(way) = &dump.half else { continue };
         let name = dump.path.display().to_string();
@@ -216,21 +228,26 @@ async fn half_way_databases_of_a_release_are_named_finished_undone_and_settled(
                 dump.step.as_str(),
             )
         };
-        // The same commands on a database that was not disturbed. Copies of shared budgets stay when a step goes down: a
-        // gateway works on with them.
-        let calm = load(backend, whole_of(&all, track, start)).await;
-        let mut ends = vec![state(&calm).await];
-        assert_eq!(run(&calm, &same).0, 0, "{name}");
-        let expected = state(&calm).await;
-        assert_eq!(run(&calm, &back).0, 0, "{name}");
-        ends.push(state(&calm).await);
+        // The same commands on a database that was not disturbed, once for all the points of a step.
+        let key = (way.clone(), dump.step.clone());
+        if !undisturbed.contains_key(&key) {
+            let calm = load(backend, whole_of(&all, track, start)).await;
+            let first = state(&calm).await;
+            assert_eq!(run(&calm, &same).0, 0, "{name}");
+            let finished = state(&calm).await;
+            assert_eq!(run(&calm, &back).0, 0, "{name}");
+            // Copies of shared budgets stay when a step goes down: a gateway works on with them.
+            let ends = [first, state(&calm).await];
+            undisturbed.insert(key.clone(), (finished, ends));
+        }
+        let (expected, ends) = &undisturbed[&key];
         let (code, json) = run(&database, &same);
         assert_eq!(code, 0, "{name}: {json:#}");
         let reached = state(&database).await;
         assert!(
-            reached == expected,
+            reached == *expected,
             "{name} finished: {}",
-            difference(&expected, &reached)
+            difference(expected, &reached)
         );
         if !half_done {
             continue;

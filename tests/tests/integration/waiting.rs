@@ -205,6 +205,128 @@ async fn the_first_signal_ends_a_wait(
     other.execute_unprepared("ROLLBACK").await.unwrap();
 }
 
+/// A row that somebody has locked, for a command whose writes are one row each.
+#[tokio::test]
+async fn a_signal_ends_the_wait_for_a_row() {
+    let database = postgres().await;
+    tollgate()
+        .on(&database.url)
+        .succeed(&["migrate", "up", "--adopt"]);
+    let other = database
+        .somebody("gateway", "SELECT 1 FROM governance_budgets FOR UPDATE")
+        .await;
+    let child = tollgate()
+        .on(&database.url)
+        .command(&[
+            "budget",
+            "record",
+            "--virtual-key",
+            "vk-alice",
+            "--provider",
+            "openai",
+            "--cost",
+            "1",
+            "--lock-timeout",
+            "120",
+        ])
+        .spawn()
+        .unwrap();
+    until(
+        &database,
+        "it waits",
+        "pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()",
+    )
+    .await;
+    let begun = Instant::now();
+    signal(&child, "-TERM");
+    let run = ended(child);
+    assert_eq!(run.code, 143, "{run:#?}");
+    assert!(begun.elapsed() < Duration::from_secs(5), "{run:#?}");
+    other.execute_unprepared("ROLLBACK").await.unwrap();
+}
+
+/// Somebody listens and never answers.
+#[tokio::test]
+async fn a_signal_ends_the_wait_to_connect() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    for command in [&["migrate", "up"][..], &["reconcile", "resets"]] {
+        let child = tollgate()
+            .on(&format!("postgres://somebody@127.0.0.1:{port}/nothing"))
+            .command(&[command, &["--connect-timeout", "120"]].concat())
+            .spawn()
+            .unwrap();
+        let (_connected, _) = silent.accept().unwrap();
+        let begun = Instant::now();
+        signal(&child, "-TERM");
+        let run = ended(child);
+        assert_eq!(run.code, 143, "{command:?}: {run:#?}");
+        assert!(begun.elapsed() < Duration::from_secs(5), "{run:#?}");
+    }
+}
+
+/// A writer of SQLite's that does not end, with readers kept out or not: the wait ends with its time, and with a signal.
+#[rstest]
+#[tokio::test]
+async fn a_writer_of_the_file_is_waited_for_as_long_as_told(
+    #[values("BEGIN IMMEDIATE", "BEGIN EXCLUSIVE")] begin: &str,
+) {
+    let database = legacy(Backend::Sqlite, Shape::Full, Calendar::Flag).await;
+    let other = database.another().await;
+    other.execute_unprepared(begin).await.unwrap();
+    let up = |wait: &str| {
+        tollgate()
+            .on(&database.url)
+            .command(&["migrate", "up", "--adopt", "--wait-lock", wait])
+            .spawn()
+            .unwrap()
+    };
+    let begun = Instant::now();
+    let run = ended(up("3"));
+    assert_eq!(run.code, 1, "{run:#?}");
+    assert!(begun.elapsed() >= Duration::from_secs(3), "{run:#?}");
+    assert!(begun.elapsed() < Duration::from_secs(9), "{run:#?}");
+    assert!(run.stderr.contains("--wait-lock"), "{run:#?}");
+    let child = up("120");
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let begun = Instant::now();
+    signal(&child, "-TERM");
+    let run = ended(child);
+    assert_eq!(run.code, 143, "{run:#?}");
+    assert!(begun.elapsed() < Duration::from_secs(3), "{run:#?}");
+    let child = up("120");
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    other.execute_unprepared("ROLLBACK").await.unwrap();
+    let run = ended(child);
+    assert_eq!(run.code, 0, "{run:#?}");
+}
+
+/// Catalog reads behind somebody's lock are tried again as long as for a run of Tollgate's.
+#[rstest]
+#[case(&["migrate", "up", "--adopt"])]
+#[case(&["migrate", "down"])]
+#[tokio::test]
+async fn a_table_that_nobody_may_read_is_waited_for(#[case] command: &[&str]) {
+    let database = postgres().await;
+    if command.contains(&"down") {
+        tollgate()
+            .on(&database.url)
+            .succeed(&["migrate", "up", "--adopt"]);
+    }
+    let other = database.somebody("gateway", LOCKED).await;
+    let begun = Instant::now();
+    let child = tollgate()
+        .on(&database.url)
+        .command(&[command, &["--wait-lock", "60"]].concat())
+        .spawn()
+        .unwrap();
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    other.execute_unprepared("ROLLBACK").await.unwrap();
+    let run = ended(child);
+    assert_eq!(run.code, 0, "{run:#?}");
+    assert!(begun.elapsed() >= Duration::from_secs(8));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_falls_silent_is_noticed_within_a_minute() {
     let database = postgres().await;

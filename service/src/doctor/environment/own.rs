@@ -1,6 +1,8 @@
 //! Relations that have a name of Tollgate's own and are something else.
 
+use tollgate_migration::governance::remembered;
 use tollgate_migration::plan::Split;
+use tollgate_migration::script::CHANGED;
 use tollgate_migration::{Catalog, Track};
 
 use super::finding;
@@ -25,7 +27,17 @@ fn known(track: Track) -> Vec<(String, &'static [&'static str])> {
             Split::TABLE.to_owned(),
             &["original", "kind", "owner", "copy"],
         ),
+        (CHANGED.to_owned(), &["what", "id"]),
+        (
+            remembered::TABLE.to_owned(),
+            &["kind", "owner", "budget", "virtual_key"],
+        ),
     ]
+}
+
+/// The names of Tollgate's own tables.
+pub(super) fn names(track: Track) -> Vec<String> {
+    known(track).into_iter().map(|(name, _)| name).collect()
 }
 
 /// Tables and views that stand where Tollgate would write.

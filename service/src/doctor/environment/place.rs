@@ -6,6 +6,7 @@ use tollgate_migration::{Dialect, Track, billing};
 use super::finding;
 use crate::connection::Connection;
 use crate::error::{Error, Result};
+use crate::report::Finding;
 
 /// The tables that show where a track is. Several products have `workspaces`.
 fn signs(track: Track) -> Vec<&'static str> {
@@ -24,7 +25,7 @@ pub(crate) async fn elsewhere(connection: &Connection, tracks: &[Track]) -> Resu
         return Ok(None);
     }
     for &track in tracks {
-        let found = look(connection, &signs(track))
+        let found = look(connection, &signs(track), Reach::Everywhere)
             .await
             .map_err(Error::database("look for the tables in other schemas"))?;
         let Some((table, schema, here)) = found.into_iter().next() else {
@@ -44,10 +45,49 @@ pub(crate) async fn elsewhere(connection: &Connection, tracks: &[Track]) -> Resu
     Ok(None)
 }
 
+/// Tables that a name without a schema reaches although they are not in the current schema: whatever looks into the catalog
+/// does not see them, and what is made beside them hides them from the gateway.
+///
+/// # Errors
+/// What the database says.
+pub(crate) async fn astray<'a>(
+    connection: &Connection,
+    names: impl Iterator<Item = &'a str>,
+) -> std::result::Result<Vec<Finding>, DbErr> {
+    if connection.dialect() == Dialect::Sqlite {
+        return Ok(Vec::new());
+    }
+    let names: Vec<&str> = names.collect();
+    let found = look(connection, &names, Reach::Path).await?;
+    Ok(found
+        .into_iter()
+        .map(|(table, schema, here)| {
+            let mut told = finding("E004", &table, vec![format!("{schema}.{table}")]);
+            told.effect = format!(
+                "the schema that is used is {here}: the table is not looked into, and one that is made in its place would hide it"
+            );
+            told.resolve = format!(
+                "move it: ALTER TABLE {schema}.{table} SET SCHEMA {here}; or name its schema in the address, where the others are there too"
+            );
+            told
+        })
+        .collect())
+}
+
+/// How far a look goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// Every schema.
+    Everywhere,
+    /// What a name without a schema reaches.
+    Path,
+}
+
 /// Table, schema, and the current schema; those that a name without a schema reaches come first.
 async fn look(
     connection: &Connection,
     names: &[&str],
+    reach: Reach,
 ) -> std::result::Result<Vec<(String, String, String)>, DbErr> {
     let places: Vec<String> = (1..=names.len())
         .map(|position| Dialect::Postgres.parameter(position))
@@ -57,9 +97,10 @@ async fn look(
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE c.relkind IN ('r', 'p') AND c.relname IN ({}) AND n.nspname IS DISTINCT FROM current_schema() \
          AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND NOT starts_with(n.nspname, 'pg_') \
-         AND NOT starts_with(n.nspname, 'tollgate_rehearsal_') \
+         AND NOT starts_with(n.nspname, 'tollgate_rehearsal_') AND (pg_table_is_visible(c.oid) OR {}) \
          ORDER BY NOT pg_table_is_visible(c.oid), n.nspname, c.relname",
-        places.join(", ")
+        places.join(", "),
+        reach == Reach::Everywhere,
     );
     let values: Vec<sea_orm::Value> = names.iter().map(|&name| name.into()).collect();
     connection

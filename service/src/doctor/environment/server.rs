@@ -75,10 +75,20 @@ pub(super) async fn missing_rights(connection: &Connection, needs: &Needs) -> Re
          FROM {HERE} AND NOT (has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT') \
          AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE')) ORDER BY 1"
     );
+    // An owner may have taken rights from itself, too.
+    let updated = format!(
+        "SELECT c.relname::text AS name, format('no %s', concat_ws(', ', \
+         CASE WHEN NOT has_table_privilege(c.oid, 'SELECT') THEN 'SELECT' END, \
+         CASE WHEN NOT has_table_privilege(c.oid, 'UPDATE') THEN 'UPDATE' END)) AS what \
+         FROM {HERE} AND pg_has_role(c.relowner, 'USAGE') \
+         AND NOT (has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'UPDATE')) ORDER BY 1"
+    );
     let only_written = needs.written.difference(&needs.owned);
+    let both = needs.written.intersection(&needs.owned);
     let rows = [
         ask(connection, &owned, needs.owned.iter().map(String::as_str)).await?,
         ask(connection, &written, only_written.map(String::as_str)).await?,
+        ask(connection, &updated, both.map(String::as_str)).await?,
     ];
     for row in rows.iter().flatten() {
         let table: String = row.try_get("", "name")?;
