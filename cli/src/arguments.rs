@@ -316,6 +316,9 @@ pub(crate) struct Rehearse {
         hide_env_values = true
     )]
     pub scratch_url: Option<String>,
+    /// Rehearse the gateway's own migration to the version of --for, on two copies: without `migrate prepare`, and with it
+    #[arg(long, requires = "next_version")]
+    pub gateway: bool,
     #[command(flatten)]
     pub choice: Choice,
     /// How long a batch of a backfill should take, in milliseconds [default: 50 on PostgreSQL, 10 on SQLite]

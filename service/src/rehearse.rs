@@ -1,6 +1,8 @@
 //! `rehearse`: the whole migration on a copy, in one exit code. The source is only read.
 
+mod boot;
 mod copy;
+mod gateway;
 
 use std::path::Path;
 use std::time::Instant;
@@ -14,6 +16,7 @@ use crate::connection::Connection;
 use crate::database::{Access, Location};
 use crate::error::{Error, Result};
 use crate::observer::{Event, Observer, Silent};
+use crate::prepare;
 use crate::report::{Outcome, Report};
 use crate::runner::{Session, plan, up};
 use crate::snapshot::snapshot;
@@ -27,6 +30,10 @@ pub struct Options {
     pub up: up::Options,
     /// PostgreSQL: a database that a schema of its own is made in, and dropped from, for the copy.
     pub scratch: Option<Location>,
+    /// Whether the gateway does the migration, and not Tollgate.
+    pub gateway: bool,
+    /// The flags of `prepare`, where it does.
+    pub prepare: prepare::Options,
 }
 
 /// A rehearsal to come.
@@ -57,28 +64,41 @@ impl Rehearsal<'_> {
 
     async fn all(&self, report: &mut Report) -> Result<()> {
         self.check()?;
+        if self.options.gateway {
+            return self.beside_the_gateway(report).await;
+        }
         // What depends on the tables and is not copied, views above all, is seen on the source only.
         let planned = plan::plan(self.session, &self.options.up).await?;
         if planned.is_blocked() {
             return Err(crate::doctor::refusal(planned.findings));
         }
         let begun = Instant::now();
+        let source = self.session.connect(Access::Read).await?;
+        self.on_a_copy(&source, "rehearsal", async |location, copied| {
+            self.migrate(location, &copied, begun, report).await
+        })
+        .await
+    }
+
+    /// Copies the source, works on the copy, and leaves nothing of it.
+    async fn on_a_copy<T>(
+        &self,
+        source: &Connection,
+        name: &str,
+        work: impl AsyncFnOnce(Location, copy::Copied) -> Result<T>,
+    ) -> Result<T> {
         self.observer
             .note(Event::Step("copy the database".to_owned()));
-        let source = self.session.connect(Access::Read).await?;
         let Some(scratch) = &self.options.scratch else {
-            let file = self.folder.join("rehearsal.db");
-            copy::file(&source, &file).await?;
-            drop(source);
+            let file = self.folder.join(format!("{name}.db"));
+            copy::file(source, &file).await?;
             let location = Location::parse(&format!("sqlite://{}", file.display()))?;
-            return self
-                .migrate(location, &copy::Copied::default(), begun, report)
-                .await;
+            return work(location, copy::Copied::default()).await;
         };
         let admin = scratch
             .connect(Access::Write, self.session.connect_timeout)
             .await?;
-        if server_and_database(&admin).await? == server_and_database(&source).await? {
+        if server_and_database(&admin).await? == server_and_database(source).await? {
             return Err(Error::usage(
                 "--scratch-url names the database itself",
                 "name another one: the source is only read",
@@ -86,12 +106,16 @@ impl Rehearsal<'_> {
         }
         let schema = format!("tollgate_rehearsal_{}", uuid::Uuid::new_v4().simple());
         execute(&admin, &format!("CREATE SCHEMA {schema}")).await?;
-        let outcome = self
-            .in_schema(&source, scratch.within(&schema), begun, report)
-            .await;
+        let location = scratch.within(&schema);
+        let outcome = async {
+            let copied = self.into_schema(source, &location).await?;
+            work(location, copied).await
+        }
+        .await;
         // Whatever it came to, nothing of the copy stays.
         let dropped = execute(&admin, &format!("DROP SCHEMA {schema} CASCADE")).await;
-        outcome.and(dropped)
+        let outcome = outcome?;
+        dropped.map(|()| outcome)
     }
 
     fn check(&self) -> Result<()> {
@@ -114,13 +138,7 @@ impl Rehearsal<'_> {
         }
     }
 
-    async fn in_schema(
-        &self,
-        source: &Connection,
-        location: Location,
-        begun: Instant,
-        report: &mut Report,
-    ) -> Result<()> {
+    async fn into_schema(&self, source: &Connection, location: &Location) -> Result<copy::Copied> {
         let target = location
             .connect(Access::Write, self.session.connect_timeout)
             .await?;
@@ -136,7 +154,7 @@ impl Rehearsal<'_> {
             .close()
             .await
             .map_err(Error::database("end the copying"))?;
-        self.migrate(location, &copied, begun, report).await
+        Ok(copied)
     }
 
     async fn migrate(

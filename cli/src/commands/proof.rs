@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use tollgate_service::rehearse::{self, Rehearsal};
-use tollgate_service::{Error, Location, Outcome, Stop, snapshot, verify};
+use tollgate_service::{Error, Location, Outcome, Stop, prepare, snapshot, verify};
 
 use crate::arguments::{Arguments, Rehearse};
 use crate::commands::migrate;
@@ -69,7 +69,18 @@ pub(super) async fn rehearse(arguments: &Arguments, options: &Rehearse, stop: &S
     let progress = Progress::new(arguments);
     let outcome = Rehearsal {
         session: &session,
-        options: &rehearse::Options { up, scratch },
+        options: &rehearse::Options {
+            prepare: prepare::Options {
+                finish: false,
+                shared_budgets: up.shared_budgets,
+                name_conflicts: up.name_conflicts,
+                orphaned_models: up.orphaned_models,
+                accept_policy_change: up.accept_policy_change,
+            },
+            up,
+            scratch,
+            gateway: options.gateway,
+        },
         folder: folder.path(),
         now: Utc::now(),
         observer: &progress,

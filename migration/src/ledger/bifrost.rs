@@ -87,6 +87,14 @@ pub const STAGES: &[Stage] = &[
     stage("add_vk_rotation_cooldown_columns", &["2.1.0"]),
 ];
 
+/// The id by which a stage is known.
+pub fn mark(stage: i64) -> Option<&'static str> {
+    usize::try_from(stage)
+        .ok()
+        .and_then(|stage| STAGES.get(stage))
+        .map(|stage| stage.id)
+}
+
 /// Ids of the first versions, and of every later step on the tables of a track: one of them is enough to know the table.
 const KNOWN: &[&str] = &[
     "addcustomproviderconfigjsoncolumn",

@@ -30,6 +30,7 @@ mod proof;
 mod provider_key;
 mod providers;
 mod rebuild;
+mod rehearsal;
 mod releases;
 mod repair;
 mod resume;

@@ -77,8 +77,54 @@ pub(super) fn verified(out: &mut String, report: &Report, failed: bool) {
     let _ = writeln!(out, "{said}");
 }
 
+/// The two copies of `rehearse --gateway`.
+fn beside_the_gateway(out: &mut String, report: &Report) {
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let gateway = format!(
+        "{} {}",
+        text(result(report, "gateway")),
+        text(result(report, "for"))
+    );
+    for (key, words) in [
+        ("without_prepare", "without `migrate prepare`"),
+        ("with_prepare", "with `migrate prepare`"),
+    ] {
+        let ended = result(report, key);
+        let lost = ended["lost"].as_array().map_or(0, Vec::len);
+        let came = match ended["stopped"].as_str() {
+            Some(why) => format!("the boot of {gateway} stops: {why}"),
+            None if lost == 0 => format!("{gateway} loses nothing"),
+            None => format!(
+                "{gateway} loses something: {}",
+                ended["lost"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .map(|lost| format!(
+                        "{} {} of {}",
+                        text(&lost["code"]),
+                        text(&lost["title"]),
+                        text(&lost["table"])
+                    ))
+                    .collect::<Vec<_>>()
+                    .join("; ")
+            ),
+        };
+        let _ = writeln!(out, "{words}: {came}");
+    }
+    let _ = writeln!(out, "the source was only read");
+}
+
 pub(super) fn rehearsed(out: &mut String, report: &Report, failed: bool) {
     if report.result.is_none() {
+        return;
+    }
+    if report
+        .result
+        .as_ref()
+        .is_some_and(|result| !result["with_prepare"].is_null())
+    {
+        beside_the_gateway(out, report);
         return;
     }
     compared(out, report);
