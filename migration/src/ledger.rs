@@ -84,7 +84,7 @@ impl Ledger {
         match self {
             Self::Ids(ids) => Some(bifrost::words(ids)),
             Self::Number { version, .. } => Some(coder::words(*version)),
-            Self::Files(files) => files.last().map(|name| molecule::words(name)),
+            Self::Files(files) => molecule::version(files).map(molecule::words),
             Self::None | Self::Anothers(_) => None,
         }
     }

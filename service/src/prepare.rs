@@ -146,6 +146,14 @@ impl Work<'_> {
                 Track::Providers => self.providers(&live, report, &mut left).await?,
                 Track::Billing => "nothing to prepare: the gateway's migration adds a column",
             };
+            let is_left = left
+                .iter()
+                .any(|found| found.severity == Severity::Blocking);
+            let state = if is_left {
+                "not prepared: what the findings name is left"
+            } else {
+                state
+            };
             states.insert(track.name(), state);
         }
         report.result = Some(serde_json::json!({

@@ -108,7 +108,7 @@ impl Rehearsal<'_> {
         execute(&admin, &format!("CREATE SCHEMA {schema}")).await?;
         let location = scratch.within(&schema);
         let outcome = async {
-            let copied = self.into_schema(source, &location).await?;
+            let copied = self.copy_tables(source, &location).await?;
             work(location, copied).await
         }
         .await;
@@ -138,7 +138,7 @@ impl Rehearsal<'_> {
         }
     }
 
-    async fn into_schema(&self, source: &Connection, location: &Location) -> Result<copy::Copied> {
+    async fn copy_tables(&self, source: &Connection, location: &Location) -> Result<copy::Copied> {
         let target = location
             .connect(Access::Write, self.session.connect_timeout)
             .await?;

@@ -44,6 +44,11 @@ pub(crate) fn needs_recovery(error: &DbErr) -> bool {
     code(error).is_some_and(|code| matches!(code.as_str(), "776" | "264"))
 }
 
+/// The refusal of a column that is not there. SQLite has no code for it.
+pub(crate) fn is_missing_column(error: &DbErr) -> bool {
+    code(error).is_some_and(|code| code == "42703") || error.to_string().contains("no such column")
+}
+
 fn code(error: &DbErr) -> Option<String> {
     let (DbErr::Exec(RuntimeErr::SqlxError(error))
     | DbErr::Query(RuntimeErr::SqlxError(error))

@@ -202,6 +202,39 @@ impl TestDatabase {
         Catalog::read(&self.connection).await.expect("the catalog")
     }
 
+    /// Drops a column with all that hangs on it.
+    pub async fn drop_column(&self, table: &str, column: &str) {
+        if self.backend == Backend::Postgres {
+            self.execute(&format!("ALTER TABLE {table} DROP COLUMN {column} CASCADE"))
+                .await;
+            return;
+        }
+        let catalog = self.catalog().await;
+        for index in catalog.table(table).iter().flat_map(|table| &table.indexes) {
+            if index.columns.iter().any(|name| name == column) && !index.definition.is_empty() {
+                self.execute(&format!("DROP INDEX \"{}\"", index.name))
+                    .await;
+            }
+        }
+        let text = self
+            .one(&format!(
+                "SELECT sql FROM sqlite_schema WHERE name = '{table}'"
+            ))
+            .await;
+        let kept: Vec<&str> = text
+            .lines()
+            .filter(|line| !(line.contains("FOREIGN KEY") && line.contains(column)))
+            .collect();
+        let mended = kept.join("\n").replace(",\n)", "\n)");
+        self
+            .execute(&format!(
+                "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = '{}' WHERE name = '{table}'; PRAGMA writable_schema = RESET; \
+                 ALTER TABLE {table} DROP COLUMN {column}",
+                mended.replace('\'', "''")
+            ))
+            .await;
+    }
+
     /// Whether a table is there.
     pub async fn has_table(&self, name: &str) -> bool {
         self.catalog().await.has_table(name)

@@ -14,6 +14,7 @@ pub mod database;
 pub mod fixture;
 pub mod proxy;
 pub mod server;
+pub mod versions;
 
 pub use command::{Run, Tollgate};
 pub use database::{Backend, Role, Template, TestDatabase};

@@ -71,10 +71,11 @@ pub(super) fn render(report: &Report, view: &View, failed: bool) -> String {
         line(
             &mut out,
             &format!(
-                "{}: {} {} rows{}",
+                "{}: {} {} {}{}",
                 change.table,
                 change.action,
                 change.rows,
+                if change.rows == 1 { "row" } else { "rows" },
                 samples(&change.sample_ids, change.rows)
             ),
         );

@@ -21,7 +21,20 @@ pub fn number(name: &str) -> &str {
     name.split('_').next().unwrap_or(name)
 }
 
-/// The newest file.
+/// The one dated file from before the last of the numbered ones, behind which it sorts.
+const EARLY: &str = "20260417000000";
+
+/// The file that shows the version: the newest, and none that only sorts behind it.
+pub fn version(files: &[String]) -> Option<&str> {
+    files
+        .iter()
+        .rev()
+        .find(|name| number(name) != EARLY)
+        .or_else(|| files.last())
+        .map(String::as_str)
+}
+
+/// A file as a version.
 pub fn words(name: &str) -> String {
     name.trim_end_matches(".sql")
         .trim_end_matches(".up")

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::database::{Access, columns};
 use crate::error::{Error, Result};
+use crate::retry::is_missing_column;
 use crate::runner::Session;
 
 /// How long the database may take to say a mode before the answer is the safe one.
@@ -152,9 +153,10 @@ pub async fn resolve<C: ConnectionTrait>(
         ),
         Ok(Err(source)) => (
             closed(workspace, org_default),
-            Some(Error::database(format!(
-                "read the billing mode of {workspace}"
-            ))(source)),
+            Some(failed(
+                format!("read the billing mode of {workspace}"),
+                source,
+            )),
         ),
         Err(_) => (
             closed(workspace, org_default),
@@ -179,6 +181,18 @@ pub async fn resolve_in(
         Ok(connection) => resolve(&connection, session.dialect(), workspace, org_default).await,
         Err(error) => (closed(workspace, org_default), Some(error)),
     }
+}
+
+/// A column that is not there has its reason, and one way out.
+fn failed(doing: String, source: DbErr) -> Error {
+    if is_missing_column(&source) {
+        return Error::NotFound {
+            what: format!(
+                "column {MODE} of {WORKSPACES} (`tollgate migrate up --track billing` adds it, before Molecule's 20260630120000 only)"
+            ),
+        };
+    }
+    Error::database(doing)(source)
 }
 
 /// What picks a workspace: its id is the first parameter.
@@ -295,9 +309,7 @@ pub async fn set(session: &Session, workspace: &str, mode: Option<&str>) -> Resu
     let changed = connection
         .execute_raw(row.statement(&format!("UPDATE {WORKSPACES} SET {MODE} = {value}")))
         .await
-        .map_err(Error::database(format!(
-            "set the billing mode of {workspace}"
-        )))?
+        .map_err(|source| failed(format!("set the billing mode of {workspace}"), source))?
         .rows_affected();
     if changed == 0 {
         return Err(Error::NotFound {

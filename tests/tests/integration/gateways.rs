@@ -477,7 +477,7 @@ async fn what_was_remembered_is_put_back_behind_the_boot(
         ("governance_teams", "budget_id"),
         ("governance_budgets", "calendar_aligned"),
     ] {
-        drop_column(&database, table, column).await;
+        database.drop_column(table, column).await;
     }
     let (code, json) = ask(&database, command);
     assert_eq!(code, 0, "{json:#}");
@@ -504,41 +504,6 @@ async fn what_was_remembered_is_put_back_behind_the_boot(
         "{json:#}"
     );
     assert_eq!(database.count("tollgate_remembered").await, 0);
-}
-
-/// Drops a column with all that hangs on it.
-pub(crate) async fn drop_column(database: &TestDatabase, table: &str, column: &str) {
-    if database.backend == Backend::Postgres {
-        database
-            .execute(&format!("ALTER TABLE {table} DROP COLUMN {column} CASCADE"))
-            .await;
-        return;
-    }
-    let catalog = database.catalog().await;
-    for index in &catalog.table(table).unwrap().indexes {
-        if index.columns.iter().any(|name| name == column) && !index.definition.is_empty() {
-            database
-                .execute(&format!("DROP INDEX \"{}\"", index.name))
-                .await;
-        }
-    }
-    let text = database
-        .one(&format!(
-            "SELECT sql FROM sqlite_schema WHERE name = '{table}'"
-        ))
-        .await;
-    let kept: Vec<&str> = text
-        .lines()
-        .filter(|line| !(line.contains("FOREIGN KEY") && line.contains(column)))
-        .collect();
-    let mended = kept.join("\n").replace(",\n)", "\n)");
-    database
-        .execute(&format!(
-            "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = '{}' WHERE name = '{table}'; PRAGMA writable_schema = RESET; \
-             ALTER TABLE {table} DROP COLUMN {column}",
-            mended.replace('\'', "''")
-        ))
-        .await;
 }
 
 /// A gateway that migrates between snapshot and verify rewrites what its ids say, and nothing else.
@@ -735,7 +700,7 @@ async fn a_plan_can_be_made_for_a_fresh_database(
 #[case("bifrost-legacy", Backend::Sqlite, "1.4.18 to 1.4.24")]
 #[case("bifrost-legacy", Backend::Postgres, "1.4.18 to 1.4.24")]
 #[case("coder-legacy", Backend::Postgres, "502")]
-#[case("molecule", Backend::Postgres, "20260417000000_workflow_checkpoints")]
+#[case("molecule", Backend::Postgres, "043_workspace_status_enum")]
 #[tokio::test]
 async fn seeds_carry_the_ledger_of_the_version_that_they_imitate(
     #[case] profile: &str,
@@ -950,7 +915,7 @@ async fn a_flag_is_put_back_wherever_the_gateway_of_now_looks(
         ("governance_virtual_keys", "budget_id"),
         ("governance_virtual_key_provider_configs", "budget_id"),
     ] {
-        drop_column(&database, table, column).await;
+        database.drop_column(table, column).await;
     }
     let no = database.dialect().falsehood();
     database

@@ -42,6 +42,7 @@ mod squawk;
 mod standing;
 mod together;
 mod torture;
+mod versions;
 mod waiting;
 
 use tollgate_tests::Tollgate;

@@ -83,7 +83,9 @@ pub(crate) fn blocking(track: Track, live: &Context) -> Vec<Finding> {
 /// that nobody here knows.
 pub(crate) fn contradictions(track: Track, live: &Context) -> Vec<Finding> {
     let mut found = blocking(track, live);
-    found.retain(|finding| ["E006", "E007", "G016", "P014"].contains(&finding.code.as_str()));
+    found.retain(|finding| {
+        ["E006", "E007", "G016", "P014", "B003"].contains(&finding.code.as_str())
+    });
     found
 }
 
