@@ -442,11 +442,15 @@ fn findings(out: &mut String, findings: &[Finding]) {
         };
         let _ = writeln!(
             out,
-            "{:<8} {}  {}: {} of {}{}{}",
+            "{:<8} {}  {}: {}{}{}{}",
             word,
             finding.code,
             finding.title,
-            counted(&finding.code, finding.rows),
+            if finding.rows == 0 {
+                String::new()
+            } else {
+                format!("{} of ", counted(&finding.code, finding.rows))
+            },
             if finding.table.is_empty() {
                 "the database"
             } else {
@@ -471,6 +475,7 @@ fn counted(code: &str, number: u64) -> String {
         "G016",
         "G018",
         "V001",
+        "V101",
         "V002",
         "V003",
         "V007",
