@@ -147,12 +147,24 @@ fn homeless(kind: &str, owners: Vec<String>) -> Finding {
     Finding {
         code: "G017".to_owned(),
         severity: Severity::Info,
-        title: format!("a calendar flag of a {} without a place in this schema", kind.replace('_', " ")),
+        title: if kind == NOBODY {
+            "a calendar flag of a budget that nobody has".to_owned()
+        } else {
+            format!(
+                "a calendar flag of a {} without a place in this schema",
+                kind.replace('_', " ")
+            )
+        },
         table: TABLE.to_owned(),
         column: None,
         rows: owners.len() as u64,
         sample_ids: owners.into_iter().take(10).collect(),
         effect: "it stays remembered; windows roll until then".to_owned(),
-        resolve: "run the command again on a later version of the gateway: teams have a place from 1.5.3 on, customers and model configs from 1.5.9 on".to_owned(),
+        resolve: if kind == NOBODY {
+            "nothing to do: `migrate down` gives it back"
+        } else {
+            "run the command again on a later version of the gateway: teams have a place from 1.5.3 on, customers and model configs from 1.5.9 on"
+        }
+        .to_owned(),
     }
 }

@@ -147,7 +147,11 @@ async fn put_back(connection: &Connection, report: &mut Report) -> Result<()> {
         .await
         .map_err(Error::database("put back calendar flags"))?;
     report.changes.extend(finished.changes);
-    report.findings.extend(finished.without_a_place);
+    // What this run has just dropped and remembered is announced already.
+    let announced = report.findings.iter().any(|found| found.code == "G017");
+    if !announced {
+        report.findings.extend(finished.without_a_place);
+    }
     Ok(())
 }
 

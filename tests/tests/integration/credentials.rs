@@ -822,6 +822,7 @@ async fn reconciles_in_opposite_directions_never_deadlock() {
         rounds.load(Ordering::Relaxed)
     ));
     assert!(rounds.load(Ordering::Relaxed) > 100);
+    assert_eq!(deadlocks, "0", "rows are locked in one order");
 }
 
 #[rstest]
