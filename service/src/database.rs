@@ -349,7 +349,10 @@ impl Location {
                 place: self.display.clone(),
             };
         }
-        if text.contains("unable to open") || text.contains("disk I/O error") {
+        if ["unable to open", "disk I/O error", "readonly database"]
+            .iter()
+            .any(|said| text.contains(said))
+        {
             return Error::Unreachable {
                 place: self.display.clone(),
                 reason: match self.file() {

@@ -255,6 +255,9 @@ impl Error {
     pub fn hint(&self) -> String {
         match self {
             Self::Usage { hint, .. } | Self::Refused { hint, .. } => hint.clone(),
+            Self::Unreachable { place, .. } if place.starts_with("sqlite:") => {
+                "check the file, its folder and this user's rights to them; nothing was changed".to_owned()
+            }
             Self::Unreachable { .. } => {
                 "check host, port, credentials and network; --connect-timeout SECONDS waits longer".to_owned()
             }
