@@ -51,7 +51,7 @@ for part in "${parts[@]}"; do
             version=$("$bin/postgres" --version)
             port=$((port + 1))
             if server "$bin" $port; then
-                TOLLGATE_TEST_POSTGRES=$url cargo test -p tollgate-tests --test integration --locked -- Postgres waiting:: environment:: \
+                TOLLGATE_TEST_ALL=1 TOLLGATE_TEST_POSTGRES=$url cargo test -p tollgate-tests --test integration --locked -- Postgres waiting:: environment:: \
                     row_security:: addresses:: gateways:: >"$work/suite-$port" 2>&1
                 code=$?
                 told "servers, $version" "exit $code, $(grep '^test result' "$work/suite-$port" | tail -n 1)"

@@ -161,7 +161,8 @@ async fn every_change_by_hand_is_named(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
     #[values(true, false)] fresh: bool,
 ) {
-    let clean = migrated(backend, fresh).await;
+    let template = migrated(backend, fresh).await.freeze().await;
+    let clean = template.copy().await;
     let run = tollgate()
         .on(&clean.url)
         .run(&["migrate", "status", "--check"]);
@@ -172,7 +173,7 @@ async fn every_change_by_hand_is_named(
             Backend::Sqlite => sqlite,
         };
         if let Some(sql) = sql {
-            let database = migrated(backend, fresh).await;
+            let database = template.copy().await;
             database.execute(sql).await;
             named(&database, line);
         }
@@ -181,7 +182,7 @@ async fn every_change_by_hand_is_named(
         return;
     }
     for (table, from, to, line) in REWRITTEN {
-        let database = migrated(backend, fresh).await;
+        let database = template.copy().await;
         let before = database
             .one(&format!(
                 "SELECT sql FROM sqlite_schema WHERE name = '{table}'"

@@ -73,6 +73,14 @@ fn scale() -> u32 {
         .unwrap_or(1)
 }
 
+/// Whether a long list of cases tries the one at this place: all of them on SQLite, every second one on PostgreSQL, where a
+/// database costs ten times as much. `just release-check` tries all on both.
+fn is_tried(backend: tollgate_tests::Backend, place: usize) -> bool {
+    backend == tollgate_tests::Backend::Sqlite
+        || place.is_multiple_of(2)
+        || std::env::var_os("TOLLGATE_TEST_ALL").is_some()
+}
+
 /// A measured figure, shown with `--nocapture`.
 #[expect(
     clippy::print_stdout,
