@@ -12,6 +12,7 @@ mod work;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult,
@@ -130,6 +131,14 @@ impl Connection {
         match self.get_database_backend() {
             DbBackend::Postgres => Dialect::Postgres,
             _ => Dialect::Sqlite,
+        }
+    }
+
+    /// How long one wait for a lock may last here.
+    pub(crate) fn lock_timeout(&self) -> Duration {
+        match &self.0 {
+            Kind::Server(server) => server.lock_timeout(),
+            Kind::Pool(_) => crate::database::LOCK_TIMEOUT,
         }
     }
 

@@ -16,7 +16,7 @@ use crate::retry::needs_recovery;
 use crate::stop::Stop;
 
 /// How long a statement waits for a lock unless the operator says otherwise.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where a database is.
 #[derive(Clone)]

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::lock::{Gateway, Lock};
 use crate::reconcile::count;
 use crate::report::{Change, Report};
-use crate::retry::{backoff, is_transient};
+use crate::retry::{FOR_ROWS, Turns, backoff};
 use crate::runner::{Session, prove_writable};
 use crate::stop::Stop;
 
@@ -77,9 +77,10 @@ pub async fn delete(
         stop,
     )
     .await?;
+    let turns = Turns::of(&connection);
     let deleted = (|| transaction(&connection, dialect, client_id, number))
         .retry(backoff())
-        .when(is_transient)
+        .when(|error| turns.again(error))
         .await
         .map_err(doing());
     report.changes = deleted?;
@@ -169,9 +170,7 @@ async fn transaction(
 ) -> std::result::Result<Vec<Change>, DbErr> {
     let transaction = connection.begin().await?;
     if dialect == Dialect::Postgres {
-        transaction
-            .execute_unprepared("SET LOCAL lock_timeout = '500ms'")
-            .await?;
+        transaction.execute_unprepared(FOR_ROWS).await?;
     }
     let mut changes = Vec::new();
     // As many statements as tables.

@@ -1,9 +1,37 @@
 //! Which failures are worth another try.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backon::ExponentialBuilder;
 use sea_orm::{DbErr, RuntimeErr};
+
+use crate::connection::Connection;
+
+/// How long a statement of a routine waits for a row: below `deadlock_timeout`, so that Tollgate backs off and not the
+/// gateway. Whoever sets it tries again as [`Turns`] says.
+pub(crate) const FOR_ROWS: &str = "SET LOCAL lock_timeout = '500ms'";
+
+/// The tries of a transaction that waits half a second at a time: again after every deadlock, and after a wait for as long
+/// as `--lock-timeout` says.
+pub(crate) struct Turns {
+    begun: Instant,
+    patience: Duration,
+}
+
+impl Turns {
+    /// Begins to count.
+    pub(crate) fn of(connection: &Connection) -> Self {
+        Self {
+            begun: Instant::now(),
+            patience: connection.lock_timeout(),
+        }
+    }
+
+    /// Whether the transaction is worth another try.
+    pub(crate) fn again(&self, error: &DbErr) -> bool {
+        is_transient(error) || (is_busy(error) && self.begun.elapsed() < self.patience)
+    }
+}
 
 /// PostgreSQL's deadlock and serialization failure, SQLite's busy: nothing was done, and the next try may find the way
 /// free. A lock timeout is none: the wait has had its time.
@@ -27,9 +55,10 @@ pub(crate) fn is_busy(error: &DbErr) -> bool {
 pub(crate) fn backoff() -> ExponentialBuilder {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(100))
-        .with_max_delay(Duration::from_secs(5))
+        // A signal is heeded between two tries.
+        .with_max_delay(Duration::from_secs(1))
         .with_factor(1.7)
-        .with_max_times(20)
+        .with_max_times(60)
         .with_jitter()
 }
 

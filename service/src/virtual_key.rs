@@ -24,7 +24,7 @@ use crate::parameters::Parameters;
 use crate::reconcile::credentials::{count_rows_of_virtual_key, delete_rows_of_virtual_key};
 use crate::reconcile::{SAMPLES, count};
 use crate::report::{Change, Finding, Report, Severity};
-use crate::retry::{backoff, is_transient};
+use crate::retry::{FOR_ROWS, Turns, backoff};
 use crate::runner::{Session, prove_writable};
 use crate::stop::Stop;
 
@@ -127,6 +127,7 @@ pub async fn delete(
     .await?;
     // Read now that no migration can change it: what it was before the lock says nothing.
     let catalog = schema(&connection, doomed).await?;
+    let turns = Turns::of(&connection);
     let deleted = (|| async {
         // Whoever waits for a held row can be told to stop between two tries.
         stop.check()?;
@@ -135,7 +136,7 @@ pub async fn delete(
             .map_err(doing())
     })
     .retry(backoff())
-    .when(|error: &Error| matches!(error, Error::Database { source, .. } if is_transient(source)))
+    .when(|error: &Error| matches!(error, Error::Database { source, .. } if turns.again(source)))
     .await;
     let (changes, findings) = deleted?.ok_or_else(|| missing(doomed))?;
     report.changes = changes;
@@ -476,9 +477,7 @@ async fn transaction(
     let dialect = catalog.dialect;
     let transaction = connection.begin().await?;
     if dialect == Dialect::Postgres {
-        transaction
-            .execute_unprepared("SET LOCAL lock_timeout = '500ms'")
-            .await?;
+        transaction.execute_unprepared(FOR_ROWS).await?;
     }
     let Some(owned) = plan(&transaction, catalog, doomed, true).await? else {
         return Ok(None);

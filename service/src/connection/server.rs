@@ -2,6 +2,7 @@
 //! every statement stands in an explicit transaction that carries its own settings, and none has a name.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use sea_orm::{DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
@@ -74,6 +75,11 @@ fn ask<'a>(wire: &'a mut PgConnection, ask: Ask<'a>) -> BoxFuture<'a, Result<Ans
 }
 
 impl Server {
+    /// How long the server lets a statement wait for a lock.
+    pub(crate) fn lock_timeout(&self) -> Duration {
+        self.settings.lock_timeout
+    }
+
     /// Opens a connection; nothing is sent on it yet.
     pub(crate) async fn connect(mut settings: Settings) -> Result<Self, sqlx::Error> {
         let wire = PgConnection::connect_with(&settings.options)

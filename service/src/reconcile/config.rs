@@ -39,7 +39,7 @@ use crate::connection::Connection;
 use crate::database::Access;
 use crate::error::{Error, Result};
 use crate::report::{Outcome, Report};
-use crate::retry::{backoff, is_transient};
+use crate::retry::{FOR_ROWS, Turns, backoff};
 use crate::runner::Session;
 use crate::stop::Stop;
 
@@ -200,7 +200,7 @@ impl Config<'_> {
         let transaction = connection.begin().await.map_err(self.doing())?;
         if catalog.dialect == Dialect::Postgres {
             transaction
-                .execute_unprepared("SET LOCAL lock_timeout = '500ms'")
+                .execute_unprepared(FOR_ROWS)
                 .await
                 .map_err(self.doing())?;
         }
@@ -279,9 +279,10 @@ impl Routine for Config<'_> {
 
     async fn apply(&self, connection: &Connection, report: &mut Report) -> Result<()> {
         let catalog = self.catalog(connection).await?;
+        let turns = Turns::of(connection);
         *report = (|| self.transaction(connection, &catalog))
             .retry(backoff())
-            .when(|error: &Error| matches!(error, Error::Database { source, .. } if is_transient(source)))
+            .when(|error: &Error| matches!(error, Error::Database { source, .. } if turns.again(source)))
             .await?;
         Ok(())
     }

@@ -27,7 +27,7 @@ use crate::database::columns_of;
 use crate::error::{Error, Result};
 use crate::instant;
 use crate::report::{Change, Outcome, Report};
-use crate::retry::{backoff, is_transient};
+use crate::retry::{FOR_ROWS, Turns, backoff, is_busy};
 use crate::runner::Session;
 use crate::stop::Stop;
 
@@ -601,16 +601,18 @@ async fn transaction(
     let attempt = async || {
         let transaction = connection.begin().await?;
         if present.dialect == Dialect::Postgres {
-            transaction
-                .execute_unprepared("SET LOCAL lock_timeout = '500ms'")
-                .await?;
+            transaction.execute_unprepared(FOR_ROWS).await?;
         }
         let mut changes = Vec::new();
         close(&transaction, present, &bounds, now, &mut changes).await?;
         transaction.commit().await?;
         Ok::<_, DbErr>(changes)
     };
-    attempt.retry(backoff()).when(is_transient).await
+    let turns = Turns::of(connection);
+    attempt
+        .retry(backoff())
+        .when(|error| turns.again(error))
+        .await
 }
 
 /// The last of every thousand keys with something to do, and of the rest. One statement, streamed.
@@ -689,7 +691,7 @@ pub async fn credentials(
 /// may log it and go on, for the sweep repairs. Takes no lock of Tollgate's. `now` becomes `updated_at` of what changes.
 ///
 /// # Errors
-/// [`Error::Database`] when the database failed, after three tries where somebody was in the way.
+/// [`Error::Database`] when the database failed, after nine tries in some ten seconds where somebody was in the way.
 pub async fn after_virtual_key_change<C>(
     connection: &C,
     virtual_key: &str,
@@ -720,6 +722,41 @@ where
     hook(connection, &Scope::Client(client_id.to_owned()), now).await
 }
 
+/// Lets the transaction wait for a row no longer than half a second at a time: two that look at different moments lock the
+/// active and the orphaned rows of a key in different orders, and this gives way before the server picks a victim, which might
+/// be the gateway. Returns what was set before, for a savepoint's settings are those of the transaction around it.
+async fn impatient<C: ConnectionTrait>(
+    connection: &C,
+    dialect: Dialect,
+) -> std::result::Result<Option<String>, DbErr> {
+    if dialect == Dialect::Sqlite {
+        return Ok(None);
+    }
+    connection
+        .query_one_raw(Statement::from_string(
+            dialect.backend(),
+            "SELECT current_setting('lock_timeout') AS before, set_config('lock_timeout', '500ms', true) AS now",
+        ))
+        .await?
+        .map(|row| row.try_get("", "before"))
+        .transpose()
+}
+
+/// Takes it back.
+async fn restore<C: ConnectionTrait>(
+    connection: &C,
+    before: String,
+) -> std::result::Result<(), DbErr> {
+    connection
+        .query_one_raw(Statement::from_sql_and_values(
+            Dialect::Postgres.backend(),
+            "SELECT set_config('lock_timeout', $1, true) AS now",
+            [before.into()],
+        ))
+        .await
+        .map(|_| ())
+}
+
 async fn hook<C>(connection: &C, scope: &Scope, now: DateTime<Utc>) -> Result<Vec<Change>>
 where
     C: ConnectionTrait + TransactionTrait,
@@ -735,8 +772,12 @@ where
         let present = Present::read(&transaction, dialect).await?;
         let mut changes = Vec::new();
         let bounds = |kind| bounds(dialect, scope, kind);
+        let before = impatient(&transaction, dialect).await?;
         match close(&transaction, &present, bounds, now, &mut changes).await {
             Ok(()) => {
+                if let Some(before) = before {
+                    restore(&transaction, before).await?;
+                }
                 transaction.commit().await?;
                 Ok(changes)
             }
@@ -748,7 +789,7 @@ where
     };
     attempt
         .retry(backoff().with_max_times(8))
-        .when(is_transient)
+        .when(is_busy)
         .await
         .map_err(doing())
 }

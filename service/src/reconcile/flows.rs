@@ -20,7 +20,7 @@ use crate::database::columns_of;
 use crate::error::{Error, Result};
 use crate::instant;
 use crate::report::{Finding, Outcome, Report, Severity};
-use crate::retry::{backoff, is_transient};
+use crate::retry::{Turns, backoff};
 use crate::runner::Session;
 use crate::stop::Stop;
 
@@ -204,9 +204,10 @@ impl Routine for Flows<'_> {
             // Each round deletes a page of what was due when the routine began: the time does not move.
             loop {
                 self.stop.check()?;
+                let turns = Turns::of(connection);
                 let ids = (|| page(connection, dialect, &item))
                     .retry(backoff())
-                    .when(is_transient)
+                    .when(|error| turns.again(error))
                     .await
                     .map_err(doing())?;
                 let rows = ids.len();

@@ -21,7 +21,7 @@ use crate::connection::Connection;
 use crate::doctor::{Samples, ids};
 use crate::error::{Error, Result};
 use crate::report::{Finding, Outcome, Report, Severity};
-use crate::retry::{backoff, is_transient};
+use crate::retry::{FOR_ROWS, Turns, backoff};
 use crate::runner::Session;
 use crate::stop::Stop;
 
@@ -191,10 +191,11 @@ pub(crate) async fn walk(
             }
         }
         if !due.is_empty() {
+            let turns = Turns::of(connection);
             let rows = if how.write {
                 (|| write(connection, dialect, fold, &due))
                     .retry(backoff())
-                    .when(is_transient)
+                    .when(|error| turns.again(error))
                     .await
                     .map_err(doing())?
             } else {
@@ -230,9 +231,7 @@ async fn write(
     }
     let transaction = connection.begin().await?;
     if dialect == Dialect::Postgres {
-        transaction
-            .execute_unprepared("SET LOCAL lock_timeout = '500ms'")
-            .await?;
+        transaction.execute_unprepared(FOR_ROWS).await?;
     }
     let written = transaction
         .execute_raw(Statement::from_sql_and_values(

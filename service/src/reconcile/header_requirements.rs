@@ -19,7 +19,7 @@ use crate::database::columns_of;
 use crate::error::{Error, Result};
 use crate::instant;
 use crate::report::{Finding, Outcome, Report, Severity};
-use crate::retry::{backoff, is_transient};
+use crate::retry::{FOR_ROWS, Turns, backoff};
 use crate::runner::Session;
 use crate::stop::Stop;
 
@@ -135,10 +135,11 @@ impl Requirements<'_> {
                 }
             }
             if !lacking.is_empty() {
+                let turns = Turns::of(connection);
                 let changed = if write {
                     (|| self.write(connection, dialect, &lacking))
                         .retry(backoff())
-                        .when(is_transient)
+                        .when(|error| turns.again(error))
                         .await
                         .map_err(doing())?
                 } else {
@@ -194,9 +195,7 @@ impl Requirements<'_> {
         }
         let transaction = connection.begin().await?;
         if dialect == Dialect::Postgres {
-            transaction
-                .execute_unprepared("SET LOCAL lock_timeout = '500ms'")
-                .await?;
+            transaction.execute_unprepared(FOR_ROWS).await?;
         }
         // Headers that were submitted meanwhile are other headers.
         let written = transaction

@@ -17,7 +17,7 @@ use crate::doctor::{self, Samples};
 use crate::error::{Error, Result};
 use crate::history::History;
 use crate::report::{Change, Outcome, Report, Severity};
-use crate::retry::{backoff, is_foreign_key_violation, is_transient};
+use crate::retry::{FOR_ROWS, Turns, backoff, is_foreign_key_violation};
 use crate::runner::{Session, context};
 use crate::stop::Stop;
 
@@ -108,9 +108,10 @@ impl ProviderKeys<'_> {
 
     async fn retried(&self, connection: &Connection, moves: &[Move]) -> Result<Vec<Change>> {
         self.stop.check()?;
+        let turns = Turns::of(connection);
         (|| self.together(connection, moves))
             .retry(backoff())
-            .when(is_transient)
+            .when(|error| turns.again(error))
             .await
             .map_err(doing())
     }
@@ -134,10 +135,11 @@ impl ProviderKeys<'_> {
                 return Ok(());
             };
             behind = Some(last.clone());
+            let turns = Turns::of(connection);
             let rows = (|| self.page(connection, step, &ids))
                 .retry(backoff())
                 // A user or provider that was deleted since it was looked at is not there for the next look.
-                .when(|error| is_transient(error) || is_foreign_key_violation(error))
+                .when(|error| turns.again(error) || is_foreign_key_violation(error))
                 .await
                 .map_err(doing())?;
             count(changes, step.table, step.action, rows, ids);
@@ -170,9 +172,7 @@ async fn begin(connection: &Connection) -> std::result::Result<Transaction, DbEr
     let transaction = connection.begin().await?;
     if connection.dialect() == Dialect::Postgres {
         // Tollgate gives way, not the gateway.
-        transaction
-            .execute_unprepared("SET LOCAL lock_timeout = '500ms'")
-            .await?;
+        transaction.execute_unprepared(FOR_ROWS).await?;
     }
     Ok(transaction)
 }

@@ -25,7 +25,7 @@ use crate::budget::{REQUESTS, count_requests, forget_requests, unnoticed};
 use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::report::{Change, Outcome, Report};
-use crate::retry::{backoff, is_transient};
+use crate::retry::{FOR_ROWS, Turns, backoff};
 use crate::runner::Session;
 use crate::stop::Stop;
 use due::{Counter, KINDS, ids};
@@ -125,9 +125,10 @@ impl Resets<'_> {
         let mut behind = 0;
         while behind < total {
             self.stop.check()?;
+            let turns = Turns::of(connection);
             let done = (|| page(connection, found, behind))
                 .retry(backoff())
-                .when(is_transient)
+                .when(|error| turns.again(error))
                 .await
                 .map_err(doing())?;
             for (action, ids) in ACTIONS.iter().zip(done) {
@@ -154,9 +155,10 @@ impl Resets<'_> {
         }
         loop {
             self.stop.check()?;
+            let turns = Turns::of(connection);
             let rows = (|| forget_requests(connection, dialect, before, PAGE))
                 .retry(backoff())
-                .when(is_transient)
+                .when(|error| turns.again(error))
                 .await
                 .map_err(doing())?;
             count(changes, REQUESTS, "delete", rows, None);
@@ -205,7 +207,7 @@ async fn page(
             // Rows are few and reached by their key; who records into one of them begins its window anew itself, so it is
             // passed over rather than waited for.
             for sql in [
-                "SET LOCAL lock_timeout = '500ms'",
+                FOR_ROWS,
                 "SET LOCAL enable_hashjoin = off",
                 "SET LOCAL enable_mergejoin = off",
             ] {

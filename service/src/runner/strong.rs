@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use sea_orm::{ConnectionTrait, DbErr};
+use tollgate_migration::Dialect;
 use tollgate_migration::plan::{Blocks, Step};
-use tollgate_migration::{Catalog, Dialect};
 
 use crate::connection::{Transaction, of};
+use crate::database::existing;
 use crate::statement::Touched;
 
 /// The tables that a transaction locks against the gateway.
@@ -19,8 +20,8 @@ pub(super) struct Strong {
 }
 
 impl Strong {
-    /// Read off the transaction's own statements.
-    pub(super) fn of(steps: &[Step], catalog: &Catalog) -> Self {
+    /// Read off the transaction's own statements: of the tables that they name, those which are there already.
+    pub(super) async fn of(steps: &[Step], transaction: &Transaction) -> Result<Self, DbErr> {
         let mut strong = Self::default();
         for step in steps {
             let Step::Run(statement) = step else { continue };
@@ -34,12 +35,17 @@ impl Strong {
                 strong.writers.extend(touched.referred);
             }
         }
-        strong.everyone.retain(|name| catalog.has_table(name));
+        if strong.is_empty() {
+            return Ok(strong);
+        }
+        let named: Vec<String> = strong.everyone.union(&strong.writers).cloned().collect();
+        let there = existing(transaction, Dialect::Postgres, &named).await?;
+        strong.everyone.retain(|name| there.contains(name));
         let everyone = &strong.everyone;
         strong
             .writers
-            .retain(|name| catalog.has_table(name) && !everyone.contains(name));
-        strong
+            .retain(|name| there.contains(name) && !everyone.contains(name));
+        Ok(strong)
     }
 
     /// Whether there is none.

@@ -720,6 +720,39 @@ async fn a_hook_is_part_of_the_callers_transaction(
     }
 }
 
+#[tokio::test]
+async fn a_hook_leaves_the_settings_of_the_transaction_around_it() {
+    let database = empty(Backend::Postgres).await;
+    let mut rows = Rows::default();
+    rows.key("vk-1");
+    rows.credential(0, "token", "vk-1", "c", "vk", "active");
+    rows.insert(&database).await;
+    let connection = sea_orm::Database::connect(&database.url).await.unwrap();
+    let outer = sea_orm::TransactionTrait::begin(&connection).await.unwrap();
+    outer
+        .execute_unprepared("SET LOCAL lock_timeout = '7s'")
+        .await
+        .unwrap();
+    let changes = after_virtual_key_change(&outer, "vk-1", Utc::now())
+        .await
+        .unwrap();
+    assert_eq!(changes.len(), 1, "{changes:?}");
+    let set = outer
+        .query_one_raw(sea_orm::Statement::from_string(
+            sea_orm::DbBackend::Postgres,
+            "SELECT current_setting('lock_timeout')",
+        ))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(set.try_get_by_index::<String>(0).unwrap(), "7s");
+    outer.rollback().await.unwrap();
+    assert_eq!(
+        database.one("SELECT status FROM oauth_user_tokens").await,
+        "active"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn reconciles_in_opposite_directions_never_deadlock() {
     const KEYS: u32 = 60;

@@ -92,6 +92,62 @@ async fn a_locked_table_is_waited_for_as_long_as_told(#[case] command: &[&str]) 
     }
 }
 
+#[rstest]
+#[case("oauth_user_tokens", &["reconcile", "credentials"])]
+#[case("oauth_user_tokens", &["virtual-key", "delete", "vk-0000001"])]
+#[tokio::test]
+async fn a_row_in_somebodys_hands_is_waited_for_as_long_as_told(
+    #[case] table: &str,
+    #[case] command: &[&str],
+) {
+    let database = TestDatabase::new(Backend::Postgres).await;
+    let tool = tollgate().on(&database.url);
+    tool.succeed(&[
+        "seed",
+        "--profile",
+        "bifrost-credentials",
+        "--virtual-keys",
+        "50",
+    ]);
+    tool.succeed(&["migrate", "up", "--adopt"]);
+    let before = database.everything(|_, _| true).await;
+    let other = database
+        .somebody("psql", &format!("SELECT 1 FROM {table} FOR UPDATE"))
+        .await;
+    let begun = Instant::now();
+    let run = tool.run(&[command, &["--lock-timeout", "2"]].concat());
+    assert_eq!(run.code, 1, "{run:#?}");
+    assert!(run.stderr.contains("psql"), "{run:#?}");
+    assert!(run.stderr.contains("--lock-timeout"), "{run:#?}");
+    // Half a second at a time, and longer than that in all.
+    let waited = begun.elapsed();
+    assert!(waited >= Duration::from_secs(2), "{waited:?}");
+    assert!(waited < Duration::from_secs(12), "{waited:?}");
+    assert_eq!(
+        database
+            .everything(|table, _| table != "tollgate_runs")
+            .await,
+        before
+            .into_iter()
+            .filter(|(table, _)| table != "tollgate_runs")
+            .collect::<Vec<_>>()
+    );
+    let child = tool
+        .command(&[command, &["--lock-timeout", "60"]].concat())
+        .spawn()
+        .unwrap();
+    until(
+        &database,
+        "it waits for the row",
+        "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+    )
+    .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    drop(other);
+    let run = ended(child);
+    assert_eq!(run.code, 0, "{run:#?}");
+}
+
 #[tokio::test]
 async fn up_backs_off_until_wait_lock_and_lets_the_gateway_in_meanwhile() {
     let database = postgres().await;

@@ -6,7 +6,7 @@ use std::time::Instant;
 use chrono::Utc;
 use sea_orm::{ConnectionTrait, DbErr};
 use tollgate_migration::plan::{Blocks, Created, Guard, Step, Unit};
-use tollgate_migration::{Catalog, Dialect, Migration};
+use tollgate_migration::{Dialect, Migration};
 
 use super::violations::{expect_foreign_keys_off, violations};
 use super::{Applier, Changes, Course, action, millis};
@@ -154,9 +154,7 @@ impl Applier<'_> {
         let mut begun = Instant::now();
         let transaction = self.connection.begin().await?;
         if self.dialect == Dialect::Postgres {
-            // The names in the statements are those of the plan's own catalog.
-            let catalog = Catalog::read(&transaction).await?;
-            let strong = Strong::of(piece.steps, &catalog);
+            let strong = Strong::of(piece.steps, &transaction).await?;
             if strong.is_empty() {
                 transaction.execute_unprepared(FOR_ROWS).await?;
             } else {
