@@ -272,7 +272,12 @@ fn missing(catalog: &Catalog) -> Vec<String> {
 
 /// What upstream's later migrations add to the track's tables (`reference/bifrost.md` §2.4, §2.5), by the objects of a
 /// canonical schema and the start of their definition. None of it is a hand's work.
-const LATER: [(&str, &str); 22] = [
+const LATER: [(&str, &str); 23] = [
+    // Of an earlier release.
+    (
+        "mcp_per_user_header_credentials column headers_json",
+        "text not null default '{}'",
+    ),
     (
         "config_keys column replicate_use_deployments_endpoint",
         "text",
@@ -345,11 +350,28 @@ const TAKEN: [&str; 3] = [
     "governance_teams foreign key fk_governance_teams_budget",
 ];
 
+/// What earlier releases did not make with their tables; none of it does more than speed up a query.
+const MADE_SINCE: [&str; 12] = [
+    "config_keys index idx_config_keys_created_at",
+    "config_keys index idx_config_keys_updated_at",
+    "config_providers index idx_config_providers_created_at",
+    "config_providers index idx_config_providers_updated_at",
+    "governance_customers index idx_governance_customers_created_at",
+    "governance_customers index idx_governance_customers_updated_at",
+    "governance_virtual_key_provider_configs index idx_provider_config_budget",
+    "governance_virtual_key_provider_configs index idx_provider_config_rate_limit",
+    "mcp_per_user_header_credentials index idx_mcp_per_user_header_credentials_created_at",
+    "mcp_per_user_header_credentials index idx_mcp_per_user_header_credentials_updated_at",
+    "oauth_user_sessions index idx_oauth_user_sessions_created_at",
+    "oauth_user_sessions index idx_oauth_user_sessions_updated_at",
+];
+
 /// Whether a difference is the work of a later upstream. The definition is the one that is there or was expected.
 pub fn is_later_upstream(object: &str, definition: &str, expected: bool) -> bool {
     if expected {
         // An earlier release made the table without what each provider's keys carry; `schema repair` adds it.
         return TAKEN.contains(&object)
+            || MADE_SINCE.contains(&object)
             || object
                 .strip_prefix("config_keys column ")
                 .is_some_and(|column| OF_PROVIDERS.iter().any(|(name, _)| *name == column));

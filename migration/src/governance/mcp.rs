@@ -253,6 +253,8 @@ fn sessions() -> TableSpec {
             "user_id",
             "status",
             "expires_at",
+            "created_at",
+            "updated_at",
         ],
     ));
     table(SESSIONS, &["id"], stamped(columns), vec![], indexes)
@@ -267,7 +269,7 @@ fn headers() -> TableSpec {
         reference("mcp_client_id").not_null(),
         column("auth_mode", Varchar(20)).not_null(),
         column("status", Varchar(20)).not_null().default("'active'"),
-        column("headers_json", Text).not_null().default("'{}'"),
+        column("headers_json", Text).not_null(),
         encryption(),
     ];
     let mut indexes = bindings(HEADERS);
@@ -284,7 +286,14 @@ fn headers() -> TableSpec {
     );
     indexes.extend(plain(
         HEADERS,
-        &["session_id", "virtual_key_id", "user_id", "mcp_client_id"],
+        &[
+            "session_id",
+            "virtual_key_id",
+            "user_id",
+            "mcp_client_id",
+            "created_at",
+            "updated_at",
+        ],
     ));
     table(HEADERS, &["id"], stamped(columns), vec![], indexes)
 }

@@ -150,7 +150,10 @@ fn customers() -> TableSpec {
                 "id",
             ),
         ],
-        plain(CUSTOMERS, &["budget_id", "rate_limit_id"]),
+        plain(
+            CUSTOMERS,
+            &["budget_id", "rate_limit_id", "created_at", "updated_at"],
+        ),
     )
 }
 
@@ -257,6 +260,10 @@ fn virtual_keys() -> TableSpec {
 }
 
 fn provider_configs() -> TableSpec {
+    // Upstream has each of them twice.
+    let mut indexes = plain(PROVIDER_CONFIGS, &["budget_id", "rate_limit_id"]);
+    indexes.push(index("idx_provider_config_budget", &["budget_id"]));
+    indexes.push(index("idx_provider_config_rate_limit", &["rate_limit_id"]));
     table(
         PROVIDER_CONFIGS,
         &[],
@@ -291,7 +298,7 @@ fn provider_configs() -> TableSpec {
                 "id",
             ),
         ],
-        plain(PROVIDER_CONFIGS, &["budget_id", "rate_limit_id"]),
+        indexes,
     )
 }
 
@@ -353,7 +360,10 @@ fn keys() -> TableSpec {
         unique_index("idx_key_name", &["name"]),
         unique_index("idx_key_id", &["key_id"]),
     ];
-    indexes.extend(plain(KEYS, &["provider_id", "provider"]));
+    indexes.extend(plain(
+        KEYS,
+        &["provider_id", "provider", "created_at", "updated_at"],
+    ));
     let mut columns = vec![
         column("id", Serial),
         name(),
@@ -384,6 +394,12 @@ fn keys() -> TableSpec {
 }
 
 fn providers() -> TableSpec {
+    let mut indexes = vec![
+        unique_index("idx_config_providers_name", &["name"]),
+        index("idx_provider_budget", &["budget_id"]),
+        index("idx_provider_rate_limit", &["rate_limit_id"]),
+    ];
+    indexes.extend(plain(PROVIDERS, &["created_at", "updated_at"]));
     table(
         PROVIDERS,
         &[],
@@ -414,10 +430,6 @@ fn providers() -> TableSpec {
                 "id",
             ),
         ],
-        vec![
-            unique_index("idx_config_providers_name", &["name"]),
-            index("idx_provider_budget", &["budget_id"]),
-            index("idx_provider_rate_limit", &["rate_limit_id"]),
-        ],
+        indexes,
     )
 }

@@ -97,6 +97,32 @@ async fn load_owned(backend: Backend, dump: &Dump) -> TestDatabase {
     database
 }
 
+/// Without what release 0.1.0 did not make: indexes that a table gets when it is made or completed, and a default that none has.
+fn comparable(state: &State) -> State {
+    let mut state = state.clone();
+    let since: Vec<String> = ["oauth_user_sessions", "mcp_per_user_header_credentials"]
+        .iter()
+        .flat_map(|table| {
+            ["created_at", "updated_at"].map(|column| format!("idx_{table}_{column}"))
+        })
+        .collect();
+    state
+        .1
+        .retain(|line| !since.iter().any(|index| line.contains(index)));
+    for (_, rows) in &mut state.0 {
+        for row in rows {
+            for index in &since {
+                *row = row.replace(&format!(",\"{index}\""), "");
+            }
+            *row = row.replace(
+                "\"mcp_per_user_header_credentials column headers_json\":\"text not null default ''{}''\",",
+                "",
+            );
+        }
+    }
+    state
+}
+
 fn run(database: &TestDatabase, command: &[String]) -> (i32, Value) {
     let command: Vec<&str> = command.iter().map(String::as_str).collect();
     tollgate().on(&database.url).json(&command)
@@ -119,7 +145,10 @@ async fn whole(backend: Backend) -> BTreeMap<(Track, String), State> {
     let mut states = BTreeMap::new();
     for dump in dumps(backend).iter().filter(|dump| dump.half.is_none()) {
         let database = load(backend, dump).await;
-        states.insert((dump.track, dump.step.clone()), state(&database).await);
+        states.insert(
+            (dump.track, dump.step.clone()),
+            comparable(&state(&database).await),
+        );
     }
     states
 }
@@ -167,7 +196,7 @@ async fn whole_databases_of_a_release_verify_go_up_and_go_down(
         let (code, json) = run(&database, &["verify".to_owned()]);
         assert_eq!(code, 0, "{name}: {json:#}");
         let expected = &states[&(dump.track, last.to_owned())];
-        let reached = state(&database).await;
+        let reached = comparable(&state(&database).await);
         assert!(
             reached == *expected,
             "{name} ends elsewhere: {}",
@@ -235,18 +264,18 @@ async fn half_way_databases_of_a_release_are_named_finished_undone_and_settled(
         let key = (way.clone(), dump.step.clone());
         if !undisturbed.contains_key(&key) {
             let calm = load(backend, whole_of(&all, track, start)).await;
-            let first = state(&calm).await;
+            let first = comparable(&state(&calm).await);
             assert_eq!(run(&calm, &same).0, 0, "{name}");
-            let finished = state(&calm).await;
+            let finished = comparable(&state(&calm).await);
             assert_eq!(run(&calm, &back).0, 0, "{name}");
             // Copies of shared budgets stay when a step goes down: a gateway works on with them.
-            let ends = [first, state(&calm).await];
+            let ends = [first, comparable(&state(&calm).await)];
             undisturbed.insert(key.clone(), (finished, ends));
         }
         let (expected, ends) = &undisturbed[&key];
         let (code, json) = run(&database, &same);
         assert_eq!(code, 0, "{name}: {json:#}");
-        let reached = state(&database).await;
+        let reached = comparable(&state(&database).await);
         assert!(
             reached == *expected,
             "{name} finished: {}",
@@ -260,7 +289,7 @@ async fn half_way_databases_of_a_release_are_named_finished_undone_and_settled(
         assert_eq!(code, 0, "{name} undone: {json:#}");
         // Header keys that are folded stay so, as many as there are by then.
         let folds = dump.step == "canonical_header_keys";
-        let reached = without_headers(&state(&database).await, folds);
+        let reached = without_headers(&comparable(&state(&database).await), folds);
         assert!(
             ends.iter()
                 .any(|end| without_headers(end, folds) == reached),
