@@ -37,7 +37,7 @@ golden:
 
 # Every migration and routine, made to fail and killed at every statement, with the table of outcomes
 torture:
-    TOLLGATE_TORTURE=all cargo test -p tollgate-tests --test integration -- --nocapture torture
+    TOLLGATE_TORTURE=all cargo test -p tollgate-tests --test integration -- --nocapture fault_injection
 
 # What a release must pass besides CI: other servers, PgBouncer in both modes, every fault; an hour or more
 release-check *PARTS:

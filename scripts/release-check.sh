@@ -73,7 +73,7 @@ for part in "${parts[@]}"; do
         ;;
     torture)
         server "$(debian_bin)" 5640 || { told torture "FAILED: no server"; continue; }
-        TOLLGATE_TORTURE=all TOLLGATE_TEST_POSTGRES=$url cargo test -p tollgate-tests --test integration --locked -- --nocapture torture \
+        TOLLGATE_TORTURE=all TOLLGATE_TEST_POSTGRES=$url cargo test -p tollgate-tests --test integration --locked -- --nocapture fault_injection \
             >"$work/torture" 2>&1
         code=$?
         grep -vE '^(running|test |$)' "$work/torture" | tail -n 80

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use tollgate_service::Stop;
+use tollgate_service::ShutdownSignal;
 use tollgate_service::doctor::Samples;
 use tollgate_service::{Phase, Track};
 
@@ -98,7 +98,7 @@ pub(crate) struct Arguments {
 
     /// What a signal asks.
     #[arg(skip)]
-    pub stop: Stop,
+    pub stop: ShutdownSignal,
 }
 
 /// A way of printing.
@@ -206,7 +206,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Migrate {
-    /// What is applied, what is pending, and what a hand has changed since
+    /// What is applied, what is pending, and manual schema changes since
     ///
     /// Reads only. With --check, exits 3 when migrations are pending or the schema has drifted.
     Status {
@@ -627,7 +627,7 @@ pub(crate) enum BudgetCommand {
     },
     /// Add what a request cost to every budget above it, in one transaction
     ///
-    /// A window that is over begins anew with it. For a gateway that embeds tollgate-service, or one that is stopped: a
+    /// A window that is over resets with it. For a gateway that embeds tollgate-service, or one that is stopped: a
     /// Bifrost that runs keeps usage in memory and writes it back on its next tick.
     Record {
         #[command(flatten)]

@@ -17,13 +17,13 @@ use std::time::Duration;
 
 use clap::CommandFactory;
 use tollgate_service::runner::Session;
-use tollgate_service::{Error, Location, Outcome, Report, Result, Stop, Track};
+use tollgate_service::{Error, Location, Outcome, Report, Result, ShutdownSignal, Track};
 
 use crate::arguments::{Arguments, Command, Reconcile, Schema};
 use crate::output::{Answer, View};
 
 /// Runs the command.
-pub(crate) async fn run(arguments: &Arguments, stop: &Stop) -> Answer {
+pub(crate) async fn run(arguments: &Arguments, stop: &ShutdownSignal) -> Answer {
     let answer = answer(arguments, stop).await;
     if answer.is_not_found()
         && let Some(refusal) = misplaced(arguments).await
@@ -56,7 +56,7 @@ async fn misplaced(arguments: &Arguments) -> Option<Error> {
         .flatten()
 }
 
-async fn answer(arguments: &Arguments, stop: &Stop) -> Answer {
+async fn answer(arguments: &Arguments, stop: &ShutdownSignal) -> Answer {
     let name = arguments.command.name();
     match &arguments.command {
         Command::Migrate(command) => migrate::run(arguments, command, stop).await,

@@ -2,7 +2,7 @@
 //! Either way nothing is half-applied, for every write is in a transaction.
 
 use tokio::signal::unix::{SignalKind, signal};
-use tollgate_service::Stop;
+use tollgate_service::ShutdownSignal;
 
 const INTERRUPT: u8 = 2;
 const TERMINATE: u8 = 15;
@@ -12,8 +12,8 @@ const TERMINATE: u8 = 15;
     clippy::disallowed_methods,
     reason = "the second signal asks for exactly that, and every write is in a transaction"
 )]
-pub(crate) fn watch() -> Stop {
-    let stop = Stop::default();
+pub(crate) fn watch() -> ShutdownSignal {
+    let stop = ShutdownSignal::default();
     let asked = stop.clone();
     let (Ok(mut interrupt), Ok(mut terminate)) = (
         signal(SignalKind::interrupt()),

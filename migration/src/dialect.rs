@@ -54,7 +54,7 @@ impl Dialect {
     }
 
     /// The literal true.
-    pub fn truth(self) -> &'static str {
+    pub fn true_literal(self) -> &'static str {
         match self {
             Self::Postgres => "true",
             Self::Sqlite => "1",
@@ -62,7 +62,7 @@ impl Dialect {
     }
 
     /// The literal false.
-    pub fn falsehood(self) -> &'static str {
+    pub fn false_literal(self) -> &'static str {
         match self {
             Self::Postgres => "false",
             Self::Sqlite => "0",
@@ -70,7 +70,7 @@ impl Dialect {
     }
 
     /// The operator by which two values differ, of which each may be NULL.
-    pub fn differs(self) -> &'static str {
+    pub fn is_distinct_from(self) -> &'static str {
         match self {
             Self::Postgres => "IS DISTINCT FROM",
             Self::Sqlite => "IS NOT",

@@ -46,7 +46,7 @@ pub const MIGRATIONS: &[&Migration] = &[
 ];
 
 /// The columns that hold header keys, as far as a database has them.
-pub fn header_keys(context: &crate::migration::Context) -> Vec<crate::plan::Fold> {
+pub fn header_keys(context: &crate::migration::Context) -> Vec<crate::plan::NormalizeHeaderNames> {
     m20260330_000006_canonical_header_keys::folds(context)
 }
 

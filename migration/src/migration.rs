@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::Catalog;
 use crate::ledger::{Ledger, Ledgers};
 use crate::plan::{Created, Loss, Plan, Step, Unit};
-use crate::script::Script;
+use crate::script::PlanBuilder;
 use crate::track::Track;
 
 /// What a migration does to a running gateway.
@@ -174,9 +174,9 @@ pub struct Migration {
     /// What it does, as one line.
     pub summary: &'static str,
     /// Emits the statements that are still missing.
-    pub up: fn(&Context, &mut Script),
+    pub up: fn(&Context, &mut PlanBuilder),
     /// Emits the statements that undo what `up` created here.
-    pub down: fn(&Context, &Created, &mut Script),
+    pub down: fn(&Context, &Created, &mut PlanBuilder),
     /// What `down` would lose, asked before its first statement. The context is that of the whole run.
     pub losses: fn(&Context, &Created) -> Vec<Loss>,
 }
@@ -189,7 +189,7 @@ impl Migration {
 
     /// The plan for a database, and the context as it will be afterwards.
     pub fn plan_up(&self, context: &Context) -> (Plan, Context) {
-        let mut script = Script::new(&context.catalog);
+        let mut script = PlanBuilder::new(&context.catalog);
         (self.up)(context, &mut script);
         let (plan, catalog) = script.finish();
         let mut after = context.clone();
@@ -202,7 +202,7 @@ impl Migration {
 
     /// The plan that undoes what `up` created, and the context as it will be afterwards.
     pub fn plan_down(&self, context: &Context, created: &Created) -> (Plan, Context) {
-        let mut script = Script::new(&context.catalog);
+        let mut script = PlanBuilder::new(&context.catalog);
         (self.down)(context, created, &mut script);
         let (plan, catalog) = script.finish();
         let mut after = context.clone();
@@ -236,7 +236,7 @@ impl MigrationTrait for &'static Migration {
         if plan
             .units
             .iter()
-            .any(|unit| matches!(unit, Unit::Fold(_) | Unit::Split(_)))
+            .any(|unit| matches!(unit, Unit::NormalizeHeaderNames(_) | Unit::CloneShared(_)))
         {
             return Err(DbErr::Migration(format!(
                 "{} copies or folds rows page by page, which needs the runner; nothing was changed; run `tollgate migrate up`",
@@ -246,14 +246,14 @@ impl MigrationTrait for &'static Migration {
         for unit in &plan.units {
             let steps = match unit {
                 Unit::Transaction(steps) => steps.clone(),
-                Unit::Alone(statement) => {
+                Unit::NonTransactional(statement) => {
                     let mut statement = statement.clone();
                     if inside {
                         statement.sql = statement.sql.replace(" CONCURRENTLY", "");
                     }
                     vec![Step::Run(statement)]
                 }
-                Unit::Fold(_) | Unit::Split(_) => continue,
+                Unit::NormalizeHeaderNames(_) | Unit::CloneShared(_) => continue,
                 Unit::Backfill(backfill) => {
                     connection
                         .execute_unprepared(&backfill.batch("1 = 1"))
@@ -266,7 +266,7 @@ impl MigrationTrait for &'static Migration {
                     Step::Run(statement) => {
                         connection.execute_unprepared(&statement.sql).await?;
                     }
-                    Step::Mint(mint) => {
+                    Step::InsertWithUuids(mint) => {
                         let found = mint.made_for(connection, context.catalog.dialect).await?;
                         if !found.is_empty() {
                             connection

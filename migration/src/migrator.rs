@@ -57,7 +57,9 @@ pub async fn check<C: ConnectionTrait>(
         let (plan, after) = migration.plan_up(&context);
         let plain = plan.rebuilds.is_empty()
             && plan.units.iter().all(|unit| match unit {
-                Unit::Transaction(steps) => steps.iter().all(|step| !matches!(step, Step::Mint(_))),
+                Unit::Transaction(steps) => steps
+                    .iter()
+                    .all(|step| !matches!(step, Step::InsertWithUuids(_))),
                 _ => false,
             });
         if !plain {

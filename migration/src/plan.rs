@@ -54,19 +54,19 @@ pub struct Guard {
 /// Makes rows whose ids are UUIDs of version 5, which no SQL of either backend computes: a query names what they are
 /// made for, and a statement inserts them with their ids. What the query finds is bounded by the schema it reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mint {
+pub struct InsertWithUuids {
     /// What it is for, as one line.
     pub purpose: String,
     /// The table that gets the rows.
     pub table: String,
     /// A query whose column `id` names what the rows are made for, as text.
     pub find: String,
-    /// The statement, with [`Mint::IDS`] where the list of `(what it is for, id)` belongs. A repeat changes nothing.
+    /// The statement, with [`InsertWithUuids::IDS`] where the list of `(what it is for, id)` belongs. A repeat changes nothing.
     pub insert: String,
 }
 
-impl Mint {
-    /// Stands in [`Mint::insert`] for the list of pairs.
+impl InsertWithUuids {
+    /// Stands in [`InsertWithUuids::insert`] for the list of pairs.
     pub const IDS: &'static str = "{ids}";
 
     /// What rows are to be made for.
@@ -120,7 +120,7 @@ pub enum Step {
     /// Refuses when a query finds something.
     Guard(Guard),
     /// Inserts rows with ids of version 5.
-    Mint(Mint),
+    InsertWithUuids(InsertWithUuids),
 }
 
 impl Step {
@@ -129,8 +129,8 @@ impl Step {
         match self {
             Self::Run(statement) => statement.sql.clone(),
             Self::Guard(guard) => guard.sql.clone(),
-            Self::Mint(mint) => mint.insert.replace(
-                Mint::IDS,
+            Self::InsertWithUuids(mint) => mint.insert.replace(
+                InsertWithUuids::IDS,
                 "('00000000-0000-4000-8000-000000000000', '00000000-0000-5000-8000-000000000000')",
             ),
         }
@@ -172,9 +172,9 @@ impl Backfill {
 /// Gives every further owner of a shared budget a copy of its own.
 ///
 /// The ids of the copies are UUIDs of version 5, which no SQL of either backend computes, so the runner makes them, page
-/// by page, from what [`Split::stage`] has listed.
+/// by page, from what [`CloneShared::stage`] has listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Split {
+pub struct CloneShared {
     /// What it is for, as one line.
     pub purpose: String,
     /// Creates the list of copies, and writes into it who needs one. A repeat adds only what is new.
@@ -187,10 +187,10 @@ pub struct Split {
     pub estimate: String,
 }
 
-impl Split {
+impl CloneShared {
     /// The list of copies: `original`, `kind`, `owner`, `copy`.
     pub const TABLE: &'static str = "tollgate_clones";
-    /// Stands in [`Split::lock`] and [`Split::copy`] for the ids of the page's copies.
+    /// Stands in [`CloneShared::lock`] and [`CloneShared::copy`] for the ids of the page's copies.
     pub const PAGE: &'static str = "{page}";
 }
 
@@ -198,7 +198,7 @@ impl Split {
 ///
 /// What is JSON and what is not, no SQL of PostgreSQL 15 says without failing, so the runner reads and writes pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fold {
+pub struct NormalizeHeaderNames {
     /// The table, whose key is `id`.
     pub table: &'static str,
     /// The column: JSON as text.
@@ -209,7 +209,7 @@ pub struct Fold {
     pub encrypted: bool,
 }
 
-impl Fold {
+impl NormalizeHeaderNames {
     /// The rows that can be read: not NULL, not empty, not encrypted.
     pub fn readable(&self) -> String {
         let plain = if self.encrypted {
@@ -285,13 +285,13 @@ pub enum Unit {
     /// Steps of one transaction.
     Transaction(Vec<Step>),
     /// A statement that PostgreSQL refuses inside a transaction (`CREATE INDEX CONCURRENTLY`).
-    Alone(Statement),
+    NonTransactional(Statement),
     /// Batches, each a transaction of its own.
     Backfill(Backfill),
     /// Copies of shared budgets, in pages, each a transaction of its own.
-    Split(Split),
+    CloneShared(CloneShared),
     /// Header keys, in pages, each a transaction of its own.
-    Fold(Fold),
+    NormalizeHeaderNames(NormalizeHeaderNames),
 }
 
 /// A column that was dropped, with what is needed to bring it back.
@@ -511,13 +511,14 @@ impl Plan {
                 Unit::Transaction(steps) => {
                     statements.extend(steps.iter().map(Step::sql));
                 }
-                Unit::Alone(statement) => statements.push(statement.sql.clone()),
+                Unit::NonTransactional(statement) => statements.push(statement.sql.clone()),
                 Unit::Backfill(backfill) => statements.push(backfill.batch("1 = 1")),
-                Unit::Fold(fold) => statements.push(fold.write("('1', 'a', 'b')")),
-                Unit::Split(split) => {
+                Unit::NormalizeHeaderNames(fold) => statements.push(fold.write("('1', 'a', 'b')")),
+                Unit::CloneShared(split) => {
                     statements.extend(split.stage.iter().cloned());
                     statements.extend(split.lock.iter().chain(&split.copy).map(|statement| {
-                        statement.replace(Split::PAGE, "'00000000-0000-5000-8000-000000000000'")
+                        statement
+                            .replace(CloneShared::PAGE, "'00000000-0000-5000-8000-000000000000'")
                     }));
                 }
             }

@@ -14,20 +14,23 @@ use crate::catalog::sqlite_ddl::CreateTable;
 use crate::catalog::{Catalog, Check, Column, ForeignKey, Index, Table};
 use crate::ddl::{CheckSpec, ColumnSpec, ForeignKeySpec, IndexSpec, TableSpec};
 use crate::dialect::Dialect;
-use crate::plan::{Backfill, Blocks, Fold, Guard, Mint, Plan, Split, Statement, Step, Unit};
+use crate::plan::{
+    Backfill, Blocks, CloneShared, Guard, InsertWithUuids, NormalizeHeaderNames, Plan, Statement,
+    Step, Unit,
+};
 use crate::rebuild::rebuild;
 use crate::schema::Difference;
 
 /// A plan in the making.
 #[derive(Debug)]
-pub struct Script {
+pub struct PlanBuilder {
     /// The schema as it will be after what was emitted so far.
     pub catalog: Catalog,
     plan: Plan,
     open: Vec<Step>,
 }
 
-impl Script {
+impl PlanBuilder {
     /// Begins a plan on a database that looks like this.
     pub fn new(catalog: &Catalog) -> Self {
         Self {
@@ -85,7 +88,7 @@ impl Script {
     }
 
     /// A statement over Tollgate's own rows, which are no part of what a migration changed.
-    pub fn keep_books(&mut self, sql: String, purpose: &str) {
+    pub fn bookkeeping(&mut self, sql: String, purpose: &str) {
         self.ddl(sql, purpose.to_owned(), Blocks::Nothing);
     }
 
@@ -105,7 +108,7 @@ impl Script {
                 "SELECT CAST(version AS text) AS id FROM {table} WHERE dirty OR version <> {from}"
             ),
         );
-        self.keep_books(
+        self.bookkeeping(
             format!("UPDATE {table} SET version = {to} WHERE version = {from} AND NOT dirty"),
             "the gateway's ledger says so too",
         );
@@ -115,13 +118,13 @@ impl Script {
 
     /// Tells running servers of Coder's that providers have changed (`reference/coder.md` A11); delivered at the commit.
     pub fn tell_coder(&mut self) {
-        self.keep_books(
+        self.bookkeeping(
             "SELECT pg_notify('ai_providers_changed', '')".to_owned(),
             "running servers read their providers again",
         );
     }
 
-    /// Takes every lock the transaction will need at once, so that it either starts or gives way. SQLite's
+    /// Takes every lock the transaction will need at once, so that it either starts or backs off. SQLite's
     /// `BEGIN IMMEDIATE` has done that already.
     pub fn lock_tables(&mut self, tables: &[&str]) {
         if self.dialect() == Dialect::Postgres {
@@ -147,8 +150,8 @@ impl Script {
     }
 
     /// Inserts rows with ids of version 5, in the open transaction.
-    pub fn mint(&mut self, mint: Mint) {
-        self.open.push(Step::Mint(mint));
+    pub fn mint(&mut self, mint: InsertWithUuids) {
+        self.open.push(Step::InsertWithUuids(mint));
     }
 
     /// A batched pass over a table, outside the open transaction.
@@ -158,20 +161,20 @@ impl Script {
     }
 
     /// Copies of shared budgets, outside the open transaction.
-    pub fn split(&mut self, split: Split) {
+    pub fn split(&mut self, split: CloneShared) {
         self.close();
         // Later steps see the list of copies as they will find it.
         self.catalog
             .tables
-            .entry(Split::TABLE.to_owned())
+            .entry(CloneShared::TABLE.to_owned())
             .or_default();
-        self.plan.units.push(Unit::Split(split));
+        self.plan.units.push(Unit::CloneShared(split));
     }
 
     /// Folds header keys, outside the open transaction.
-    pub fn fold(&mut self, fold: Fold) {
+    pub fn fold(&mut self, fold: NormalizeHeaderNames) {
         self.close();
-        self.plan.units.push(Unit::Fold(fold));
+        self.plan.units.push(Unit::NormalizeHeaderNames(fold));
     }
 
     /// Writes down how existing tables still differ from a fresh database.
@@ -288,7 +291,7 @@ impl Script {
             Some(index) if index.valid => return,
             Some(_) => {
                 self.boundary();
-                self.plan.units.push(Unit::Alone(Statement {
+                self.plan.units.push(Unit::NonTransactional(Statement {
                     sql: format!(
                         "DROP INDEX CONCURRENTLY IF EXISTS {}.{}",
                         dialect.quote(&self.catalog.schema),
@@ -304,7 +307,7 @@ impl Script {
         }
         if dialect == Dialect::Postgres {
             self.boundary();
-            self.plan.units.push(Unit::Alone(Statement {
+            self.plan.units.push(Unit::NonTransactional(Statement {
                 sql: spec.sql_concurrently(&self.catalog.schema, table),
                 purpose: format!("index {}, built while the gateway works", spec.name),
                 blocks: Blocks::Nothing,

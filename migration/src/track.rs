@@ -67,7 +67,7 @@ impl Track {
     }
 
     /// The tables that show a database carries this track.
-    pub fn marks(self) -> &'static [&'static str] {
+    pub fn marker_tables(self) -> &'static [&'static str] {
         match self {
             Self::Governance => &[
                 governance::BUDGETS,
@@ -84,10 +84,10 @@ impl Track {
     }
 
     /// Whether a table of that name with those columns is another product's: several have one called `workspaces`.
-    pub fn is_anothers<'a>(self, table: &str, columns: impl Iterator<Item = &'a str>) -> bool {
+    pub fn is_foreign_table<'a>(self, table: &str, columns: impl Iterator<Item = &'a str>) -> bool {
         self == Self::Billing
             && table == billing::WORKSPACES
-            && billing::adoption::is_anothers(columns)
+            && billing::adoption::is_foreign_table(columns)
     }
 
     /// Recognises a database without history.
@@ -103,15 +103,15 @@ impl Track {
     }
 
     /// Signs that the database is past what this track knows: objects by table.
-    pub fn past(self, catalog: &Catalog) -> Vec<(&'static str, &'static str)> {
+    pub fn newer_than_supported(self, catalog: &Catalog) -> Vec<(&'static str, &'static str)> {
         match self {
-            Self::Governance => governance::adoption::past(catalog),
+            Self::Governance => governance::adoption::newer_than_supported(catalog),
             Self::Providers | Self::Billing => Vec::new(),
         }
     }
 
     /// The column whose type an object of the canonical schema follows.
-    pub fn follows(self, object: &str) -> Option<(&'static str, &'static str)> {
+    pub fn type_inherited_from(self, object: &str) -> Option<(&'static str, &'static str)> {
         match (self, object) {
             (Self::Governance, "governance_budgets column virtual_key_id") => {
                 Some((governance::VIRTUAL_KEYS, "id"))
@@ -144,7 +144,9 @@ impl Track {
 
     /// Whether the database has any of the track's tables.
     pub fn is_carried_by(self, catalog: &Catalog) -> bool {
-        self.marks().iter().any(|table| catalog.has_table(table))
+        self.marker_tables()
+            .iter()
+            .any(|table| catalog.has_table(table))
     }
 
     /// The migration of that version or slug.

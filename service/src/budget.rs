@@ -71,7 +71,7 @@ pub struct Budgets {
     notes_requests: Arc<AtomicBool>,
 }
 
-fn doing() -> impl FnOnce(DbErr) -> Error {
+fn db_context() -> impl FnOnce(DbErr) -> Error {
     Error::database("budgets")
 }
 
@@ -81,8 +81,10 @@ impl Budgets {
     /// # Errors
     /// [`Error::NotFound`] where the tables of budgets are not there; [`Error::Refused`] where a later version of the gateway
     /// has budgets that would not be asked (G016).
-    pub async fn look<C: ConnectionTrait>(connection: &C, dialect: Dialect) -> Result<Self> {
-        let schema = Schema::look(connection, dialect).await.map_err(doing())?;
+    pub async fn load<C: ConnectionTrait>(connection: &C, dialect: Dialect) -> Result<Self> {
+        let schema = Schema::load(connection, dialect)
+            .await
+            .map_err(db_context())?;
         for (table, column) in [
             (BUDGETS, "current_usage"),
             (BUDGETS, "last_reset"),
@@ -156,7 +158,7 @@ impl Budgets {
     }
 
     /// Adds a cost to every budget above a request, in one transaction; rows are locked in the order of their ids. A
-    /// window that is over begins anew, so that no sweep wipes what was spent after it. With a request id, once: a
+    /// window that is over resets, so that no sweep wipes what was spent after it. With a request id, once: a
     /// repeated one adds nothing.
     ///
     /// # Errors
@@ -186,10 +188,10 @@ impl Budgets {
         now: DateTime<Utc>,
     ) -> Result<Recorded> {
         if request.is_some() && !self.notes_requests.load(Ordering::Relaxed) {
-            requests::ensure(connection).await.map_err(doing())?;
+            requests::ensure(connection).await.map_err(db_context())?;
             self.notes_requests.store(true, Ordering::Relaxed);
         }
-        let transaction = connection.begin().await.map_err(doing())?;
+        let transaction = connection.begin().await.map_err(db_context())?;
         let is_new = match request {
             None => true,
             Some(request) => {
@@ -199,11 +201,11 @@ impl Budgets {
                         // It may be gone, with a database that was restored under a pool that lives on.
                         self.notes_requests.store(false, Ordering::Relaxed);
                     })
-                    .map_err(doing())?
+                    .map_err(db_context())?
             }
         };
         if !is_new {
-            transaction.rollback().await.map_err(doing())?;
+            transaction.rollback().await.map_err(db_context())?;
             self.exists(connection, virtual_key).await?;
             return Ok(Recorded {
                 recorded: false,
@@ -216,8 +218,8 @@ impl Budgets {
         let budgets = self
             .add(&transaction, &links, cost, now)
             .await
-            .map_err(doing())?;
-        transaction.commit().await.map_err(doing())?;
+            .map_err(db_context())?;
+        transaction.commit().await.map_err(db_context())?;
         Ok(Recorded {
             recorded: true,
             budgets,
@@ -309,7 +311,7 @@ impl Budgets {
             now,
         )
         .await
-        .map_err(doing())?;
+        .map_err(db_context())?;
         if links.is_empty() {
             self.exists(connection, virtual_key).await?;
         }
@@ -328,7 +330,7 @@ impl Budgets {
                 [virtual_key.into()],
             ))
             .await
-            .map_err(doing())?
+            .map_err(db_context())?
             .map(|_| ())
             .ok_or_else(|| Error::NotFound {
                 what: format!("virtual key {virtual_key:?}"),
@@ -356,9 +358,9 @@ pub(crate) fn unnoticed(table: &str, rows: u64) -> Finding {
 /// Opens a session's database and looks at it.
 ///
 /// # Errors
-/// Those of [`Budgets::look`]; what connecting says.
+/// Those of [`Budgets::load`]; what connecting says.
 pub async fn open(session: &Session, access: Access) -> Result<(Connection, Budgets)> {
     let connection = session.connect_at_once(access).await?;
-    let budgets = Budgets::look(&connection, session.dialect()).await?;
+    let budgets = Budgets::load(&connection, session.dialect()).await?;
     Ok((connection, budgets))
 }

@@ -13,7 +13,7 @@ use crate::connection::{Connection, Opening, Server, Settings};
 use crate::error::{Error, Result};
 use crate::file;
 use crate::retry::needs_recovery;
-use crate::stop::Stop;
+use crate::shutdown::ShutdownSignal;
 
 /// How long a statement waits for a lock unless the operator says otherwise.
 pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,7 +27,7 @@ pub struct Location {
     /// How long a statement waits for somebody else's lock on a table or row.
     pub lock_timeout: Duration,
     /// What ends a wait for the database: to connect, and for somebody else's lock.
-    pub stop: Stop,
+    pub stop: ShutdownSignal,
 }
 
 #[derive(Clone)]
@@ -81,7 +81,7 @@ impl Location {
                     display: format!("sqlite://{}", options.get_filename().display()),
                     target: Target::Sqlite(Box::new(options.statement_cache_capacity(0))),
                     lock_timeout: LOCK_TIMEOUT,
-                    stop: Stop::default(),
+                    stop: ShutdownSignal::default(),
                 })
             }
             _ if is_conninfo(url) => Self::postgres(url),
@@ -102,7 +102,7 @@ impl Location {
             display: address.display.clone(),
             target: Target::Postgres(Box::new(address)),
             lock_timeout: LOCK_TIMEOUT,
-            stop: Stop::default(),
+            stop: ShutdownSignal::default(),
         })
     }
 

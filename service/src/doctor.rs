@@ -102,7 +102,11 @@ pub async fn misplaced(session: &Session, tracks: &[Track]) -> Result<Option<Err
     let connection = session.connect(Access::Read).await?;
     let mut missing = Vec::new();
     for &track in tracks {
-        let names: Vec<String> = track.marks().iter().map(|&mark| mark.to_owned()).collect();
+        let names: Vec<String> = track
+            .marker_tables()
+            .iter()
+            .map(|&mark| mark.to_owned())
+            .collect();
         let found = crate::database::existing(&connection, session.dialect(), &names)
             .await
             .map_err(Error::database("look for the tables of the tracks"))?;

@@ -110,7 +110,7 @@ pub(crate) fn examine_under(
             // A column that refers to another follows its type, whatever an old version gave that.
             return difference.live.is_some()
                 && track
-                    .follows(&difference.object)
+                    .type_inherited_from(&difference.object)
                     .is_some_and(|(table, column)| {
                         catalog.column(table, column).is_some_and(|parent| {
                             difference.live.as_deref() == Some(&kind(catalog.dialect, &parent.kind))

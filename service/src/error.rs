@@ -105,10 +105,10 @@ pub enum Error {
         version: String,
     },
     /// The database refused or failed a statement.
-    #[error("{doing}: {source}")]
+    #[error("{db_context}: {source}")]
     Database {
         /// What was being done.
-        doing: String,
+        db_context: String,
         /// What the database said.
         source: DbErr,
     },
@@ -142,9 +142,9 @@ pub enum Error {
 
 impl Error {
     /// Wraps a database error with what was being done.
-    pub fn database(doing: impl Into<String>) -> impl FnOnce(DbErr) -> Self {
-        let doing = doing.into();
-        move |source| Self::known(&source).unwrap_or(Self::Database { doing, source })
+    pub fn database(db_context: impl Into<String>) -> impl FnOnce(DbErr) -> Self {
+        let db_context = db_context.into();
+        move |source| Self::known(&source).unwrap_or(Self::Database { db_context, source })
     }
 
     /// Wraps what made a migration fail.

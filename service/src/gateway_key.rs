@@ -75,10 +75,10 @@ impl GatewayKeys {
     ///
     /// # Errors
     /// [`Error::NotFound`] where neither is there.
-    pub async fn look<C: ConnectionTrait>(connection: &C, dialect: Dialect) -> Result<Self> {
+    pub async fn load<C: ConnectionTrait>(connection: &C, dialect: Dialect) -> Result<Self> {
         let columns = columns_of(connection, dialect, &[GATEWAY_KEYS, GATEWAY_KEYS_BEFORE])
             .await
-            .map_err(doing())?;
+            .map_err(db_context())?;
         let has =
             |table: &str, column: &str| columns.contains(&(table.to_owned(), column.to_owned()));
         let table = [GATEWAY_KEYS, GATEWAY_KEYS_BEFORE]
@@ -141,9 +141,9 @@ impl GatewayKeys {
                     ],
                 ))
                 .await
-                .map_err(doing())?;
+                .map_err(db_context())?;
             if let Some(row) = row {
-                let key = self.read(&row).map_err(doing())?;
+                let key = self.read(&row).map_err(db_context())?;
                 return Ok(Created { key, secret });
             }
             // Nothing was inserted: the name is taken, or, once in an age, the prefix.
@@ -170,11 +170,11 @@ impl GatewayKeys {
         connection
             .query_all_raw(Statement::from_string(self.dialect.backend(), sql))
             .await
-            .map_err(doing())?
+            .map_err(db_context())?
             .iter()
             .map(|row| self.read(row))
             .collect::<std::result::Result<_, DbErr>>()
-            .map_err(doing())
+            .map_err(db_context())
     }
 
     /// Deletes the key of that name, or else of that id. Whoever holds it is refused from the next request on.
@@ -227,10 +227,10 @@ impl GatewayKeys {
                 ids.map(Into::into),
             ))
             .await
-            .map_err(doing())?
+            .map_err(db_context())?
             .map(|row| self.read(&row))
             .transpose()
-            .map_err(doing())?
+            .map_err(db_context())?
             .ok_or_else(missing)
     }
 
@@ -257,13 +257,13 @@ impl GatewayKeys {
                 [hash.clone().into()],
             ))
             .await
-            .map_err(doing())?
+            .map_err(db_context())?
             .ok_or(Error::NotAuthenticated)?;
-        let stored: Vec<u8> = row.try_get("", "hashed_secret").map_err(doing())?;
+        let stored: Vec<u8> = row.try_get("", "hashed_secret").map_err(db_context())?;
         if !bool::from(stored.ct_eq(&hash)) {
             return Err(Error::NotAuthenticated);
         }
-        let id: String = row.try_get("", "id").map_err(doing())?;
+        let id: String = row.try_get("", "id").map_err(db_context())?;
         // No row any more means that the key was deleted meanwhile.
         connection
             .query_one_raw(Statement::from_sql_and_values(
@@ -280,10 +280,10 @@ impl GatewayKeys {
                 [id.into(), hash.into()],
             ))
             .await
-            .map_err(doing())?
+            .map_err(db_context())?
             .map(|row| self.read(&row))
             .transpose()
-            .map_err(doing())?
+            .map_err(db_context())?
             .ok_or(Error::NotAuthenticated)
     }
 
@@ -301,11 +301,11 @@ impl GatewayKeys {
                 [name.to_ascii_lowercase().into()],
             ))
             .await
-            .map_err(doing())?
+            .map_err(db_context())?
             .iter()
             .map(|row| row.try_get("", "id"))
             .collect::<std::result::Result<_, DbErr>>()
-            .map_err(doing())
+            .map_err(db_context())
     }
 
     fn id(&self, position: usize) -> String {
@@ -348,7 +348,7 @@ impl GatewayKeys {
     }
 }
 
-fn doing() -> impl FnOnce(DbErr) -> Error {
+fn db_context() -> impl FnOnce(DbErr) -> Error {
     Error::database("gateway keys")
 }
 
@@ -436,7 +436,7 @@ pub async fn authenticate(session: &Session, presented: &[u8]) -> Result<Gateway
 
 async fn open(session: &Session, access: Access) -> Result<(Connection, GatewayKeys)> {
     let connection = session.connect(access).await?;
-    let keys = GatewayKeys::look(&connection, session.dialect()).await?;
+    let keys = GatewayKeys::load(&connection, session.dialect()).await?;
     if access == Access::Write {
         prove_writable(session, &connection).await?;
     }

@@ -29,9 +29,9 @@ mod retry;
 pub mod runner;
 pub mod runs;
 pub mod seed;
+pub mod shutdown;
 pub mod snapshot;
 mod statement;
-pub mod stop;
 pub mod survey;
 pub mod verify;
 pub mod virtual_key;
@@ -41,7 +41,7 @@ pub use database::{Access, Location};
 pub use error::{Error, Result};
 pub use observer::{Event, Observer, Progress, Silent};
 pub use report::{Applied, Change, Finding, Outcome, Pending, Report, Severity, TrackReport};
-pub use stop::Stop;
+pub use shutdown::ShutdownSignal;
 pub use tollgate_migration::{
     GarbledModes, NameConflicts, OrphanedModels, Phase, SharedBudgets, Track,
 };

@@ -10,7 +10,7 @@ use tollgate_migration::Track;
 use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::runner::Session;
-use crate::stop::Stop;
+use crate::shutdown::ShutdownSignal;
 
 /// How often the lock is tried. It is polled, never waited in: a blocked waiter on PostgreSQL holds a snapshot and
 /// deadlocks with the holder's concurrent index build.
@@ -44,7 +44,7 @@ impl Poll {
     ///
     /// # Errors
     /// [`Error::Stopped`].
-    pub(crate) async fn again(&mut self, stop: &Stop) -> Result<bool> {
+    pub(crate) async fn again(&mut self, stop: &ShutdownSignal) -> Result<bool> {
         stop.check()?;
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -85,7 +85,7 @@ impl Lock {
         connection: Connection,
         tracks: &[Track],
         gateway: Gateway,
-        stop: &Stop,
+        stop: &ShutdownSignal,
     ) -> Result<(Self, Connection)> {
         let (lock, connection) = Self::acquire(session, connection, tracks, gateway, stop).await?;
         if gateway == Gateway::Boots {
@@ -106,7 +106,7 @@ impl Lock {
         connection: Connection,
         tracks: &[Track],
         gateway: Gateway,
-        stop: &Stop,
+        stop: &ShutdownSignal,
     ) -> Result<(Self, Connection)> {
         match connection.into_server() {
             Ok(server) => {
@@ -159,7 +159,7 @@ impl Lock {
     ///
     /// # Errors
     /// [`Error::Locked`] where one migrates and does not end in time; [`Error::LockLost`]; [`Error::Stopped`].
-    pub(crate) async fn keep_gateway_out(&self, stop: &Stop) -> Result<()> {
+    pub(crate) async fn keep_gateway_out(&self, stop: &ShutdownSignal) -> Result<()> {
         match self {
             Self::Postgres(lock) => lock.keep_gateway_out(stop).await,
             Self::Sqlite { .. } => Ok(()),

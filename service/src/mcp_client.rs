@@ -15,7 +15,7 @@ use crate::reconcile::count;
 use crate::report::{Change, Report};
 use crate::retry::{FOR_ROWS, Turns, backoff};
 use crate::runner::{Session, prove_writable};
-use crate::stop::Stop;
+use crate::shutdown::ShutdownSignal;
 
 /// Deletes the client's grants, flows and credentials of every mode, then the client, in one transaction; with `dry_run`
 /// counts them.
@@ -28,15 +28,15 @@ pub async fn delete(
     client_id: &str,
     dry_run: bool,
     now: DateTime<Utc>,
-    stop: &Stop,
+    stop: &ShutdownSignal,
 ) -> Result<Report> {
     let access = if dry_run { Access::Read } else { Access::Write };
     let connection = session.connect(access).await?;
     let dialect = session.dialect();
-    let doing = || Error::database(format!("delete MCP client {client_id:?}"));
+    let db_context = || Error::database(format!("delete MCP client {client_id:?}"));
     let number = find(&connection, dialect, client_id)
         .await
-        .map_err(doing())?
+        .map_err(db_context())?
         .ok_or_else(|| Error::NotFound {
             what: format!("MCP client {client_id:?}"),
         })?;
@@ -45,7 +45,7 @@ pub async fn delete(
         ..Report::default()
     };
     if dry_run {
-        for step in steps(&connection, dialect).await.map_err(doing())? {
+        for step in steps(&connection, dialect).await.map_err(db_context())? {
             let row = connection
                 .query_one_raw(step.statement(
                     dialect,
@@ -54,10 +54,10 @@ pub async fn delete(
                     number,
                 ))
                 .await
-                .map_err(doing())?;
+                .map_err(db_context())?;
             let rows: i64 = row
                 .map_or(Ok(0), |row| row.try_get("", "number"))
-                .map_err(doing())?;
+                .map_err(db_context())?;
             count(
                 &mut report.changes,
                 step.table,
@@ -82,7 +82,7 @@ pub async fn delete(
         .retry(backoff())
         .when(|error| turns.again(error))
         .await
-        .map_err(doing());
+        .map_err(db_context());
     report.changes = deleted?;
     session
         .record_run(&connection, "mcp-client delete", now, "done", &report)

@@ -28,7 +28,7 @@ use crate::lock::{Gateway, Lock};
 use crate::report::{Change, Finding, Outcome, Report, Severity};
 use crate::runner::target::gateway;
 use crate::runner::{Session, context, idle, prove_writable};
-use crate::stop::Stop;
+use crate::shutdown::ShutdownSignal;
 
 /// What the operator chose.
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,13 +49,18 @@ pub struct Options {
 ///
 /// The outcome's error is [`Error::Usage`] where there is no ledger; [`Error::Refused`] where something is left that rows
 /// cannot mend or a flag is missing for, and for `finish` before the ledger has moved; [`Error::Locked`].
-pub async fn prepare(session: &Session, options: Options, stop: &Stop) -> Outcome {
+pub async fn prepare(session: &Session, options: Options, stop: &ShutdownSignal) -> Outcome {
     let mut report = Report::default();
     let error = run(session, options, stop, &mut report).await.err();
     Outcome { report, error }
 }
 
-async fn run(session: &Session, options: Options, stop: &Stop, report: &mut Report) -> Result<()> {
+async fn run(
+    session: &Session,
+    options: Options,
+    stop: &ShutdownSignal,
+    report: &mut Report,
+) -> Result<()> {
     let started = Utc::now();
     let connection = session.connect(Access::Write).await?;
     let tracks = session.tracks(&connection).await?;

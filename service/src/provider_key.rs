@@ -129,7 +129,7 @@ impl Resolver {
     ///
     /// # Errors
     /// [`Error::NotFound`] where the tables of AI providers are not there.
-    pub async fn look<C: ConnectionTrait>(connection: &C, dialect: Dialect) -> Result<Self> {
+    pub async fn load<C: ConnectionTrait>(connection: &C, dialect: Dialect) -> Result<Self> {
         let columns = columns_of(
             connection,
             dialect,
@@ -169,7 +169,7 @@ impl Resolver {
                 ))
                 .await
                 .and_then(|row| row.map_or(Ok(false), |row| row.try_get("", "unicode")))
-                .map_err(doing())?,
+                .map_err(db_context())?,
         };
         Ok(Self {
             dialect,
@@ -224,12 +224,12 @@ impl Resolver {
                 values,
             ))
             .await
-            .map_err(doing())?
+            .map_err(db_context())?
             .iter()
             .map(Found::read)
             .collect::<std::result::Result<Vec<_>, DbErr>>()
             .map(|found| told_apart(found, target))
-            .map_err(doing())
+            .map_err(db_context())
     }
 
     /// The statement: a row for each provider that is meant, one with an empty provider where none is.
@@ -437,7 +437,7 @@ fn ids(dialect: Dialect, given: &str, whose: &str, values: &mut Vec<Value>) -> R
     }
 }
 
-fn doing() -> impl FnOnce(DbErr) -> Error {
+fn db_context() -> impl FnOnce(DbErr) -> Error {
     Error::database("resolve a provider key")
 }
 
@@ -586,7 +586,7 @@ pub async fn resolve_in(session: &Session, request: &Request<'_>) -> Result<Reso
         ids(dialect, user, "user", &mut Vec::new())?;
     }
     let connection = session.connect_at_once(Access::Read).await?;
-    Resolver::look(&connection, session.dialect())
+    Resolver::load(&connection, session.dialect())
         .await?
         .resolve(&connection, request)
         .await

@@ -21,14 +21,14 @@ use crate::error::{Error, Result};
 use crate::lock::{Gateway, Lock};
 use crate::report::{Change, Report};
 use crate::runner::{Session, prove_writable};
-use crate::stop::Stop;
+use crate::shutdown::ShutdownSignal;
 
 /// How a routine runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// Say what would change and change nothing.
     pub dry_run: bool,
-    /// The brake: a run that wants to change more rows stops before its first write.
+    /// The change limit: a run that wants to change more rows stops before its first write.
     pub max_changes: Option<u64>,
 }
 
@@ -48,12 +48,12 @@ pub(crate) trait Routine {
     async fn apply(&self, connection: &Connection, report: &mut Report) -> Result<()>;
 }
 
-/// Runs a routine: under its track's lock, with the brake, and on the record.
+/// Runs a routine: under its track's lock, with the change limit, and on the record.
 pub(crate) async fn run(
     session: &Session,
     options: Options,
     now: DateTime<Utc>,
-    stop: &Stop,
+    stop: &ShutdownSignal,
     routine: &impl Routine,
 ) -> crate::report::Outcome {
     let mut report = Report::default();
@@ -67,7 +67,7 @@ async fn locked(
     session: &Session,
     options: Options,
     now: DateTime<Utc>,
-    stop: &Stop,
+    stop: &ShutdownSignal,
     routine: &impl Routine,
     report: &mut Report,
 ) -> Result<()> {
@@ -83,7 +83,7 @@ async fn locked(
     }
     if options.dry_run || options.max_changes.is_some() {
         let planned = routine.plan(&connection).await?;
-        brake(options, &planned)?;
+        change_limit(options, &planned)?;
         if options.dry_run {
             *report = planned;
             return Ok(());
@@ -119,7 +119,7 @@ async fn locked(
     outcome
 }
 
-fn brake(options: Options, planned: &Report) -> Result<()> {
+fn change_limit(options: Options, planned: &Report) -> Result<()> {
     let rows = planned.rows();
     match options.max_changes {
         Some(most) if rows > most => Err(held(rows, most)),
@@ -127,7 +127,7 @@ fn brake(options: Options, planned: &Report) -> Result<()> {
     }
 }
 
-/// The brake holds.
+/// The change limit holds.
 fn held(rows: u64, most: u64) -> Error {
     Error::refused(
         "max_changes",

@@ -19,8 +19,8 @@ use crate::observer::{Event, Observer, Silent};
 use crate::prepare;
 use crate::report::{Outcome, Report};
 use crate::runner::{Session, plan, up};
+use crate::shutdown::ShutdownSignal;
 use crate::snapshot::snapshot;
-use crate::stop::Stop;
 use crate::verify::{failure, verify};
 
 /// What the operator chose.
@@ -49,7 +49,7 @@ pub struct Rehearsal<'a> {
     /// Told what happens.
     pub observer: &'a dyn Observer,
     /// Asked between tables and batches.
-    pub stop: &'a Stop,
+    pub stop: &'a ShutdownSignal,
 }
 
 impl Rehearsal<'_> {
@@ -242,7 +242,7 @@ async fn execute(connection: &Connection, sql: &str) -> Result<()> {
 
 /// What tells two databases apart whatever their addresses say.
 async fn server_and_database(connection: &Connection) -> Result<String> {
-    let doing = || Error::database("tell the scratch database from the source");
+    let db_context = || Error::database("tell the scratch database from the source");
     let row = connection
         .query_one_raw(Statement::from_string(
             Dialect::Postgres.backend(),
@@ -250,7 +250,7 @@ async fn server_and_database(connection: &Connection) -> Result<String> {
              WHERE datname = current_database())) AS name",
         ))
         .await
-        .map_err(doing())?;
+        .map_err(db_context())?;
     row.map_or(Ok(String::new()), |row| row.try_get("", "name"))
-        .map_err(doing())
+        .map_err(db_context())
 }

@@ -18,7 +18,7 @@ use crate::history::History;
 use crate::lock::{Gateway, Lock};
 use crate::report::{Change, Outcome, Report};
 use crate::runner::{Session, context, idle, prove_writable};
-use crate::stop::Stop;
+use crate::shutdown::ShutdownSignal;
 
 /// A table whose text is to be corrected.
 struct Mending {
@@ -30,13 +30,18 @@ struct Mending {
 /// Repairs what it can, under the lock of every track the database carries; with `dry_run` says what it would do.
 ///
 /// The outcome's error is [`Error::Refused`] for keys whose table cannot be guessed, which are left.
-pub async fn repair(session: &Session, dry_run: bool, stop: &Stop) -> Outcome {
+pub async fn repair(session: &Session, dry_run: bool, stop: &ShutdownSignal) -> Outcome {
     let mut report = Report::default();
     let error = run(session, dry_run, stop, &mut report).await.err();
     Outcome { report, error }
 }
 
-async fn run(session: &Session, dry_run: bool, stop: &Stop, report: &mut Report) -> Result<()> {
+async fn run(
+    session: &Session,
+    dry_run: bool,
+    stop: &ShutdownSignal,
+    report: &mut Report,
+) -> Result<()> {
     let started = Utc::now();
     let access = if dry_run { Access::Read } else { Access::Write };
     let connection = session.connect(access).await?;
@@ -49,7 +54,7 @@ async fn run(session: &Session, dry_run: bool, stop: &Stop, report: &mut Report)
     }
     let catalog = read(&connection).await?;
     let mendings = mendings(&catalog, &tracks);
-    let seen = look(session, &connection, &tracks).await?;
+    let seen = load(session, &connection, &tracks).await?;
     if mendings.is_empty() && seen.iter().all(|seen| seen.repairs.is_empty()) || dry_run {
         told(report, &mendings);
         for seen in &seen {
@@ -67,7 +72,7 @@ async fn run(session: &Session, dry_run: bool, stop: &Stop, report: &mut Report)
             .map_err(Error::database("repair foreign keys"))?;
     }
     told(report, &mendings);
-    let seen = look(session, &connection, &tracks).await?;
+    let seen = load(session, &connection, &tracks).await?;
     for seen in &seen {
         objects::apply(&connection, seen.track, &seen.repairs, &seen.history)
             .await
@@ -89,7 +94,7 @@ struct Seen {
     left: Vec<String>,
 }
 
-async fn look(session: &Session, connection: &Connection, tracks: &[Track]) -> Result<Vec<Seen>> {
+async fn load(session: &Session, connection: &Connection, tracks: &[Track]) -> Result<Vec<Seen>> {
     let mut seen = Vec::new();
     for &track in tracks {
         let history = History::read(connection, session.dialect(), track)

@@ -51,7 +51,7 @@ pub(crate) fn is_busy(error: &DbErr) -> bool {
     is_transient(error) || code(error).is_some_and(|code| code == "55P03")
 }
 
-/// Gives way for about a minute in all before it gives up.
+/// Backs off for about a minute in all before it gives up.
 pub(crate) fn backoff() -> ExponentialBuilder {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(100))

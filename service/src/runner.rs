@@ -1,6 +1,6 @@
 //! The migration runner: status, plan, up, down and adopt.
 //!
-//! Every command reads first. What writes takes the track's lock, reads again, asks the doctor, and stops before its
+//! Every command reads first. What writes takes the track's lock, reads again, runs the hazard checks, and stops before its
 //! first statement when something stands in the way.
 
 mod abandoned;
@@ -11,7 +11,7 @@ pub mod checkpoint;
 pub mod down;
 mod engine;
 pub mod handover;
-mod held;
+mod lock_timer;
 mod moved;
 mod patience;
 mod place;
@@ -129,7 +129,7 @@ impl Session {
         let mut names: Vec<String> = Vec::new();
         for track in Track::ALL {
             names.push(track.history_table());
-            names.extend(track.marks().iter().map(|&mark| mark.to_owned()));
+            names.extend(track.marker_tables().iter().map(|&mark| mark.to_owned()));
         }
         let found = existing(connection, self.dialect(), &names)
             .await
@@ -139,7 +139,7 @@ impl Session {
             let columns = columns(connection, self.dialect(), billing::WORKSPACES)
                 .await
                 .map_err(Error::database("look whose workspaces these are"))?;
-            Track::Billing.is_anothers(billing::WORKSPACES, columns.iter().map(String::as_str))
+            Track::Billing.is_foreign_table(billing::WORKSPACES, columns.iter().map(String::as_str))
         } else {
             false
         };
@@ -148,7 +148,7 @@ impl Session {
                 .into_iter()
                 .filter(|track| {
                     has(&track.history_table())
-                        || track.marks().iter().any(|mark| has(mark))
+                        || track.marker_tables().iter().any(|mark| has(mark))
                             && !(*track == Track::Billing && anothers)
                 })
                 .collect()
@@ -169,7 +169,8 @@ impl Session {
                 .iter()
                 .copied()
                 .filter(|track| {
-                    !has(&track.history_table()) && !track.marks().iter().any(|mark| has(mark))
+                    !has(&track.history_table())
+                        && !track.marker_tables().iter().any(|mark| has(mark))
                 })
                 .collect()
         };

@@ -195,11 +195,11 @@ pub struct Recorded {
 /// [`Error::NotFound`] for a number that no run has; what connecting and reading may answer.
 pub async fn history(session: &Session, run: Option<i64>, limit: u32) -> Result<Report> {
     let connection = session.connect_at_once(Access::Read).await?;
-    let doing = || Error::database(format!("read {TABLE}"));
+    let db_context = || Error::database(format!("read {TABLE}"));
     let dialect = session.dialect();
     let there = !existing(&connection, dialect, &[TABLE.to_owned()])
         .await
-        .map_err(doing())?
+        .map_err(db_context())?
         .is_empty();
     let mut runs = Vec::new();
     if there {
@@ -221,15 +221,15 @@ pub async fn history(session: &Session, run: Option<i64>, limit: u32) -> Result<
         for row in connection
             .query_all_raw(Statement::from_string(dialect.backend(), sql))
             .await
-            .map_err(doing())?
+            .map_err(db_context())?
         {
-            let text = |name: &str| row.try_get::<String>("", name).map_err(doing());
+            let text = |name: &str| row.try_get::<String>("", name).map_err(db_context());
             let report: Option<String> = match run {
-                Some(_) => row.try_get("", "report").map_err(doing())?,
+                Some(_) => row.try_get("", "report").map_err(db_context())?,
                 None => None,
             };
             runs.push(Recorded {
-                id: row.try_get("", "id").map_err(doing())?,
+                id: row.try_get("", "id").map_err(db_context())?,
                 kind: text("kind")?,
                 started_at: text("started_at")?,
                 finished_at: text("finished_at")?,

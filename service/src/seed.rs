@@ -241,7 +241,7 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
             "seed an empty database; nothing was changed",
         ));
     }
-    let astray = environment::astray(
+    let misplaced = environment::misplaced(
         &connection,
         tables
             .iter()
@@ -250,24 +250,27 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
     )
     .await
     .map_err(Error::database("look for the tables in other schemas"))?;
-    if !astray.is_empty() {
-        return Err(doctor::refusal(astray));
+    if !misplaced.is_empty() {
+        return Err(doctor::refusal(misplaced));
     }
     let dialect = session.dialect();
-    let doing = |what: &str| Error::database(format!("seed {what}"));
+    let db_context = |what: &str| Error::database(format!("seed {what}"));
     if dialect == Dialect::Sqlite && !wanted.is_empty() {
         // Some hazards are references to nothing, which an old release without foreign keys could write.
         connection
             .execute_unprepared("PRAGMA foreign_keys = OFF")
             .await
-            .map_err(doing("the database"))?;
+            .map_err(db_context("the database"))?;
     }
-    let transaction = connection.begin().await.map_err(doing("the database"))?;
+    let transaction = connection
+        .begin()
+        .await
+        .map_err(db_context("the database"))?;
     for statement in ledgers::of(options.profile, dialect) {
         transaction
             .execute_unprepared(&statement)
             .await
-            .map_err(doing("the ledger"))?;
+            .map_err(db_context("the ledger"))?;
     }
     let types = match options.profile {
         Profile::Molecule => molecule::types(dialect),
@@ -278,13 +281,13 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
         transaction
             .execute_unprepared(&statement)
             .await
-            .map_err(doing("the types"))?;
+            .map_err(db_context("the types"))?;
     }
     for table in &tables {
         transaction
             .execute_unprepared(&table.sql(dialect))
             .await
-            .map_err(doing(&table.name))?;
+            .map_err(db_context(&table.name))?;
         // A foreign key needs what it refers to to be unique from the start.
         for index in table
             .separate_indexes(dialect)
@@ -293,7 +296,7 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
             transaction
                 .execute_unprepared(&index.sql(dialect, &table.name))
                 .await
-                .map_err(doing(&index.name))?;
+                .map_err(db_context(&index.name))?;
         }
     }
     let maker = Maker {
@@ -311,7 +314,7 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
         let rows = transaction
             .execute_unprepared(&fill.sql)
             .await
-            .map_err(doing(fill.table))?
+            .map_err(db_context(fill.table))?
             .rows_affected();
         report.changes.push(Change {
             table: fill.table.to_owned(),
@@ -328,7 +331,7 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
             transaction
                 .execute_unprepared(&index.sql(dialect, &table.name))
                 .await
-                .map_err(doing(&index.name))?;
+                .map_err(db_context(&index.name))?;
         }
     }
     let mut planted = Vec::new();
@@ -337,7 +340,7 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
             transaction
                 .execute_unprepared(&statement)
                 .await
-                .map_err(doing(hazard.code))?;
+                .map_err(db_context(hazard.code))?;
         }
         planted.push(serde_json::json!({ "code": hazard.code, "ids": hazard.ids }));
         report.changes.push(Change {
@@ -348,13 +351,16 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
         });
     }
     report.result = Some(serde_json::json!({ "planted": planted }));
-    transaction.commit().await.map_err(doing("the database"))?;
+    transaction
+        .commit()
+        .await
+        .map_err(db_context("the database"))?;
     if dialect == Dialect::Postgres {
         // Autovacuum would do it a minute later; a plan made before that is made blindly.
         connection
             .execute_unprepared("ANALYZE")
             .await
-            .map_err(doing("statistics"))?;
+            .map_err(db_context("statistics"))?;
     }
     Ok(report)
 }

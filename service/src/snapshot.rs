@@ -11,7 +11,7 @@ use std::path::Path;
 
 use sea_orm::{ConnectionTrait, Statement};
 use tollgate_migration::golden::tables_of;
-use tollgate_migration::plan::Split;
+use tollgate_migration::plan::CloneShared;
 use tollgate_migration::schema::canonical;
 use tollgate_migration::{Context, Dialect, Track};
 
@@ -23,7 +23,7 @@ use crate::history::History;
 use crate::observer::{Event, Observer};
 use crate::report::Report;
 use crate::runner::{Session, adopt, context, idle};
-use crate::stop::Stop;
+use crate::shutdown::ShutdownSignal;
 use crate::verify::{explained, invariants};
 use file::{Broken, Section, Snapshot, TrackSnapshot};
 use sketch::Salted;
@@ -40,7 +40,7 @@ pub async fn snapshot(
     path: &Path,
     taken_at: chrono::DateTime<chrono::Utc>,
     observer: &dyn Observer,
-    stop: &Stop,
+    stop: &ShutdownSignal,
 ) -> Result<Report> {
     let connection = session.connect(Access::Read).await?;
     let salt = salt();
@@ -130,7 +130,7 @@ async fn track_snapshot(
     history: &History,
     salted: &Salted,
     observer: &dyn Observer,
-    stop: &Stop,
+    stop: &ShutdownSignal,
 ) -> Result<TrackSnapshot> {
     let names = tables(track, live);
     let broken = invariants::examine(connection, track, live, history)
@@ -176,7 +176,7 @@ pub(crate) async fn walk_or_stop(
     connection: &Connection,
     walk: &scan::Walk,
     salted: &Salted,
-    stop: &Stop,
+    stop: &ShutdownSignal,
     what: &str,
 ) -> Result<scan::Walked> {
     let walked = scan::walk(connection, walk, salted, stop).await;
@@ -186,22 +186,22 @@ pub(crate) async fn walk_or_stop(
 
 /// How many copies of shared budgets there are.
 pub(crate) async fn copies(connection: &Connection, live: &Context) -> Result<u64> {
-    if !live.catalog.has_table(Split::TABLE) {
+    if !live.catalog.has_table(CloneShared::TABLE) {
         return Ok(0);
     }
-    let doing = || Error::database("count the copies of shared budgets");
+    let db_context = || Error::database("count the copies of shared budgets");
     let row = connection
         .query_one_raw(Statement::from_string(
             live.catalog.dialect.backend(),
             format!(
                 "SELECT count(*) AS number FROM {} WHERE copy IS NOT NULL",
-                Split::TABLE
+                CloneShared::TABLE
             ),
         ))
         .await
-        .map_err(doing())?;
+        .map_err(db_context())?;
     let number: i64 = row
         .map_or(Ok(0), |row| row.try_get("", "number"))
-        .map_err(doing())?;
+        .map_err(db_context())?;
     Ok(number.unsigned_abs())
 }

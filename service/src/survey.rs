@@ -49,20 +49,20 @@ pub async fn survey(session: &Session) -> Result<Survey> {
         owned(&context.catalog, Owner::ProviderConfig),
         aligned(&context),
     );
-    let doing = || Error::database("survey the governance tables");
+    let db_context = || Error::database("survey the governance tables");
     let row = connection
         .query_one_raw(Statement::from_string(
             context.catalog.dialect.backend(),
             sql,
         ))
         .await
-        .map_err(doing())?
+        .map_err(db_context())?
         .ok_or_else(|| Error::refused("empty_answer", "the survey came back empty", ""))?;
-    let number = |name: &str| row.try_get::<i64>("", name).map_err(doing());
+    let number = |name: &str| row.try_get::<i64>("", name).map_err(db_context());
     let text = |name: &str| {
         row.try_get::<Option<String>>("", name)
             .map(Option::unwrap_or_default)
-            .map_err(doing())
+            .map_err(db_context())
     };
     Ok(Survey {
         budgets: number("budgets")?,

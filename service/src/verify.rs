@@ -15,9 +15,9 @@ use crate::observer::Observer;
 use crate::report::{Finding, Report, Severity};
 use crate::runner::{Session, idle};
 use crate::runs;
+use crate::shutdown::ShutdownSignal;
 use crate::snapshot::file::Snapshot;
 use crate::snapshot::{live, view};
-use crate::stop::Stop;
 
 /// Something that must hold.
 struct Invariant {
@@ -194,7 +194,7 @@ pub async fn verify(
     session: &Session,
     snapshot: Option<&Path>,
     observer: &dyn Observer,
-    stop: &Stop,
+    stop: &ShutdownSignal,
 ) -> Result<Report> {
     let taken = snapshot.map(Snapshot::read).transpose()?;
     if let Some(taken) = &taken

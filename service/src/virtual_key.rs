@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use backon::Retryable;
 use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbErr, Statement};
-use tollgate_migration::governance::adoption::past;
+use tollgate_migration::governance::adoption::newer_than_supported;
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 use tollgate_migration::{Catalog, Context, Dialect, Track};
 
@@ -26,7 +26,7 @@ use crate::reconcile::{SAMPLES, count};
 use crate::report::{Change, Finding, Report, Severity};
 use crate::retry::{FOR_ROWS, Turns, backoff};
 use crate::runner::{Session, prove_writable};
-use crate::stop::Stop;
+use crate::shutdown::ShutdownSignal;
 
 /// Which keys of a provider a config may use.
 pub(crate) const JOIN: &str = "governance_virtual_key_provider_config_keys";
@@ -34,14 +34,14 @@ pub(crate) const JOIN_COLUMN: &str = "table_virtual_key_provider_config_id";
 
 /// What is deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Doomed {
+pub enum Deletion {
     /// A virtual key, by its id.
     VirtualKey(String),
     /// What a virtual key may do on one provider, by its number.
     ProviderConfig(i64),
 }
 
-impl Doomed {
+impl Deletion {
     fn command(&self) -> &'static str {
         match self {
             Self::VirtualKey(_) => "virtual-key delete",
@@ -68,13 +68,13 @@ impl Doomed {
 #[derive(Debug, Default)]
 struct Owned {
     configs: Vec<i64>,
-    budgets: Goods,
-    rate_limits: Goods,
+    budgets: OwnedRows,
+    rate_limits: OwnedRows,
 }
 
 /// Rows of a kind that go, and those that somebody else still needs, with who that is.
 #[derive(Debug, Default)]
-struct Goods {
+struct OwnedRows {
     go: Vec<String>,
     stay: BTreeMap<String, BTreeSet<String>>,
 }
@@ -85,34 +85,34 @@ struct Goods {
 /// [`Error::NotFound`] where it is not there; [`Error::Locked`]; what the database says, with nothing deleted.
 pub async fn delete(
     session: &Session,
-    doomed: &Doomed,
+    target: &Deletion,
     dry_run: bool,
     now: DateTime<Utc>,
-    stop: &Stop,
+    stop: &ShutdownSignal,
 ) -> Result<Report> {
     let access = if dry_run { Access::Read } else { Access::Write };
     let connection = session.connect(access).await?;
-    let doing = || Error::database(format!("delete {}", doomed.what()));
+    let db_context = || Error::database(format!("delete {}", target.what()));
     let mut report = Report {
-        result: Some(match doomed {
-            Doomed::VirtualKey(id) => {
+        result: Some(match target {
+            Deletion::VirtualKey(id) => {
                 serde_json::json!({ "virtual_key_id": id, "dry_run": dry_run })
             }
-            Doomed::ProviderConfig(id) => {
+            Deletion::ProviderConfig(id) => {
                 serde_json::json!({ "provider_config_id": id, "dry_run": dry_run })
             }
         }),
         ..Report::default()
     };
     if dry_run {
-        let catalog = schema(&connection, doomed).await?;
-        let planned = plan(&connection, &catalog, doomed, false)
+        let catalog = schema(&connection, target).await?;
+        let planned = plan(&connection, &catalog, target, false)
             .await
-            .map_err(doing())?
-            .ok_or_else(|| missing(doomed))?;
-        report.changes = foretell(&connection, &catalog, doomed, &planned)
+            .map_err(db_context())?
+            .ok_or_else(|| missing(target))?;
+        report.changes = count_deletions(&connection, &catalog, target, &planned)
             .await
-            .map_err(doing())?;
+            .map_err(db_context())?;
         report.findings = kept(&planned);
         return Ok(report);
     }
@@ -126,40 +126,40 @@ pub async fn delete(
     )
     .await?;
     // Read now that no migration can change it: what it was before the lock says nothing.
-    let catalog = schema(&connection, doomed).await?;
+    let catalog = schema(&connection, target).await?;
     let turns = Turns::of(&connection);
     let deleted = (|| async {
         // Whoever waits for a held row can be told to stop between two tries.
         stop.check()?;
-        transaction(&connection, &catalog, doomed)
+        transaction(&connection, &catalog, target)
             .await
-            .map_err(doing())
+            .map_err(db_context())
     })
     .retry(backoff())
     .when(|error: &Error| matches!(error, Error::Database { source, .. } if turns.again(source)))
     .await;
-    let (changes, findings) = deleted?.ok_or_else(|| missing(doomed))?;
+    let (changes, findings) = deleted?.ok_or_else(|| missing(target))?;
     report.changes = changes;
     report.findings = findings;
     session
-        .record_run(&connection, doomed.command(), now, "done", &report)
+        .record_run(&connection, target.command(), now, "done", &report)
         .await;
     lock.release().await;
     Ok(report)
 }
 
 /// The schema, where it is one that this version deletes from.
-async fn schema(connection: &Connection, doomed: &Doomed) -> Result<Catalog> {
+async fn schema(connection: &Connection, target: &Deletion) -> Result<Catalog> {
     let catalog = Context::read(connection)
         .await
-        .map_err(Error::database(format!("delete {}", doomed.what())))?
+        .map_err(Error::database(format!("delete {}", target.what())))?
         .catalog;
     if !catalog.has_table(VIRTUAL_KEYS) || !catalog.has_table(PROVIDER_CONFIGS) {
         return Err(Error::NotFound {
             what: format!("table {VIRTUAL_KEYS} here"),
         });
     }
-    if let Some((table, sign)) = past(&catalog).first() {
+    if let Some((table, sign)) = newer_than_supported(&catalog).first() {
         return Err(Error::refused(
             "past_known",
             format!("the database is past what this version knows: it has {table} ({sign})"),
@@ -169,9 +169,9 @@ async fn schema(connection: &Connection, doomed: &Doomed) -> Result<Catalog> {
     Ok(catalog)
 }
 
-fn missing(doomed: &Doomed) -> Error {
+fn missing(target: &Deletion) -> Error {
     Error::NotFound {
-        what: doomed.what(),
+        what: target.what(),
     }
 }
 
@@ -212,9 +212,14 @@ enum Mine {
 
 impl Mine {
     /// The ids, bound; `None` where there is none of the kind.
-    fn bind(self, doomed: &Doomed, configs: &[i64], parameters: &mut Parameters) -> Option<String> {
+    fn bind(
+        self,
+        target: &Deletion,
+        configs: &[i64],
+        parameters: &mut Parameters,
+    ) -> Option<String> {
         match self {
-            Self::Key => doomed.key().map(|id| parameters.bind(id)),
+            Self::Key => target.key().map(|id| parameters.bind(id)),
             Self::Configs => (!configs.is_empty()).then(|| parameters.list(configs)),
         }
     }
@@ -236,7 +241,7 @@ async fn texts<C: ConnectionTrait>(
 async fn plan<C: ConnectionTrait>(
     connection: &C,
     catalog: &Catalog,
-    doomed: &Doomed,
+    target: &Deletion,
     lock: bool,
 ) -> std::result::Result<Option<Owned>, DbErr> {
     let dialect = catalog.dialect;
@@ -247,8 +252,8 @@ async fn plan<C: ConnectionTrait>(
     };
     let mut owned = Owned::default();
     let mut parameters = Parameters::new(dialect);
-    let condition = match doomed {
-        Doomed::VirtualKey(id) => {
+    let condition = match target {
+        Deletion::VirtualKey(id) => {
             let mut key = Parameters::new(dialect);
             let sql = format!(
                 "SELECT id FROM {VIRTUAL_KEYS} WHERE id = {} {lock}",
@@ -263,7 +268,7 @@ async fn plan<C: ConnectionTrait>(
             }
             format!("virtual_key_id = {}", parameters.bind(id.as_str()))
         }
-        Doomed::ProviderConfig(id) => format!("id = {}", parameters.bind(*id)),
+        Deletion::ProviderConfig(id) => format!("id = {}", parameters.bind(*id)),
     };
     for row in connection
         .query_all_raw(parameters.statement(format!(
@@ -273,13 +278,13 @@ async fn plan<C: ConnectionTrait>(
     {
         owned.configs.push(row.try_get("", "id")?);
     }
-    if matches!(doomed, Doomed::ProviderConfig(_)) && owned.configs.is_empty() {
+    if matches!(target, Deletion::ProviderConfig(_)) && owned.configs.is_empty() {
         return Ok(None);
     }
     owned.budgets = goods(
         connection,
         catalog,
-        doomed,
+        target,
         &owned.configs,
         BUDGETS,
         "budget_id",
@@ -288,7 +293,7 @@ async fn plan<C: ConnectionTrait>(
     owned.rate_limits = goods(
         connection,
         catalog,
-        doomed,
+        target,
         &owned.configs,
         RATE_LIMITS,
         "rate_limit_id",
@@ -301,14 +306,14 @@ async fn plan<C: ConnectionTrait>(
 async fn goods<C: ConnectionTrait>(
     connection: &C,
     catalog: &Catalog,
-    doomed: &Doomed,
+    target: &Deletion,
     configs: &[i64],
     table: &str,
     reference: &str,
-) -> std::result::Result<Goods, DbErr> {
+) -> std::result::Result<OwnedRows, DbErr> {
     let dialect = catalog.dialect;
     if !catalog.has_table(table) {
-        return Ok(Goods::default());
+        return Ok(OwnedRows::default());
     }
     // Theirs, and the same rows as seen from others: a reference by whoever is not being deleted.
     let mut mine = Parameters::new(dialect);
@@ -319,7 +324,12 @@ async fn goods<C: ConnectionTrait>(
     let is_not = |column: &str, ids: Option<String>| {
         ids.map_or_else(
             || "1 = 1".to_owned(),
-            |ids| format!("NOT COALESCE({column} IN ({ids}), {})", dialect.falsehood()),
+            |ids| {
+                format!(
+                    "NOT COALESCE({column} IN ({ids}), {})",
+                    dialect.false_literal()
+                )
+            },
         )
     };
     for (name, kind, whose) in [
@@ -332,10 +342,10 @@ async fn goods<C: ConnectionTrait>(
             continue;
         }
         let column = format!("b.{name}");
-        if let Some(ids) = kind.and_then(|kind| kind.bind(doomed, configs, &mut mine)) {
+        if let Some(ids) = kind.and_then(|kind| kind.bind(target, configs, &mut mine)) {
             theirs.push(format!("{column} IN ({ids})"));
         }
-        let ids = kind.and_then(|kind| kind.bind(doomed, configs, &mut not_mine));
+        let ids = kind.and_then(|kind| kind.bind(target, configs, &mut not_mine));
         others.push(format!(
             "SELECT b.id AS id, '{whose} ' || CAST({column} AS text) AS whose FROM {table} b \
              WHERE {column} IS NOT NULL AND {}",
@@ -353,22 +363,22 @@ async fn goods<C: ConnectionTrait>(
             PROVIDER_CONFIGS => Some(Mine::Configs),
             _ => None,
         };
-        if let Some(ids) = kind.and_then(|kind| kind.bind(doomed, configs, &mut mine)) {
+        if let Some(ids) = kind.and_then(|kind| kind.bind(target, configs, &mut mine)) {
             theirs.push(format!(
                 "b.id IN (SELECT x.{column} FROM {name} x WHERE x.id IN ({ids}) AND x.{column} IS NOT NULL)"
             ));
         }
-        let ids = kind.and_then(|kind| kind.bind(doomed, configs, &mut not_mine));
+        let ids = kind.and_then(|kind| kind.bind(target, configs, &mut not_mine));
         others.push(format!(
             "SELECT x.{column} AS id, '{name} ' || {id} AS whose FROM {name} x WHERE x.{column} IS NOT NULL AND {}",
             is_not("x.id", ids)
         ));
     }
     if theirs.is_empty() {
-        return Ok(Goods::default());
+        return Ok(OwnedRows::default());
     }
     let theirs = theirs.join(" OR ");
-    let mut goods = Goods {
+    let mut goods = OwnedRows {
         go: texts(
             connection,
             mine.statement(format!(
@@ -423,10 +433,10 @@ pub(crate) fn referrers<'a>(
 }
 
 /// What the transaction will do, counted.
-async fn foretell(
+async fn count_deletions(
     connection: &Connection,
     catalog: &Catalog,
-    doomed: &Doomed,
+    target: &Deletion,
     owned: &Owned,
 ) -> std::result::Result<Vec<Change>, DbErr> {
     let mut changes = Vec::new();
@@ -440,16 +450,16 @@ async fn foretell(
         let rows: i64 = row.map_or(Ok(0), |row| row.try_get("", "number"))?;
         count(&mut changes, JOIN, "delete", rows.unsigned_abs(), None);
     }
-    if let Some(key) = doomed.key() {
+    if let Some(key) = target.key() {
         changes.extend(count_rows_of_virtual_key(connection, key).await?);
     }
-    let detached = owned_and_needed(connection, catalog, doomed, owned).await?;
-    told(&mut changes, doomed, owned, detached);
+    let detached = owned_and_needed(connection, catalog, target, owned).await?;
+    told(&mut changes, target, owned, detached);
     Ok(changes)
 }
 
 /// The rows that are known by name.
-fn told(changes: &mut Vec<Change>, doomed: &Doomed, owned: &Owned, detached: Vec<String>) {
+fn told(changes: &mut Vec<Change>, target: &Deletion, owned: &Owned, detached: Vec<String>) {
     let mut tell = |table: &str, action: &str, ids: Vec<String>| {
         let rows = u64::try_from(ids.len()).unwrap_or(u64::MAX);
         count(changes, table, action, rows, ids);
@@ -464,7 +474,7 @@ fn told(changes: &mut Vec<Change>, doomed: &Doomed, owned: &Owned, detached: Vec
     tell(
         VIRTUAL_KEYS,
         "delete",
-        doomed.key().map(str::to_owned).into_iter().collect(),
+        target.key().map(str::to_owned).into_iter().collect(),
     );
     tell(RATE_LIMITS, "delete", owned.rate_limits.go.clone());
 }
@@ -472,14 +482,14 @@ fn told(changes: &mut Vec<Change>, doomed: &Doomed, owned: &Owned, detached: Vec
 async fn transaction(
     connection: &Connection,
     catalog: &Catalog,
-    doomed: &Doomed,
+    target: &Deletion,
 ) -> std::result::Result<Option<(Vec<Change>, Vec<Finding>)>, DbErr> {
     let dialect = catalog.dialect;
     let transaction = connection.begin().await?;
     if dialect == Dialect::Postgres {
         transaction.execute_unprepared(FOR_ROWS).await?;
     }
-    let Some(owned) = plan(&transaction, catalog, doomed, true).await? else {
+    let Some(owned) = plan(&transaction, catalog, target, true).await? else {
         return Ok(None);
     };
     let mut changes = Vec::new();
@@ -495,16 +505,16 @@ async fn transaction(
             .rows_affected();
         count(&mut changes, JOIN, "delete", rows, None);
     }
-    if let Some(key) = doomed.key() {
+    if let Some(key) = target.key() {
         changes.extend(delete_rows_of_virtual_key(&transaction, key).await?);
     }
-    let detached = owned_and_needed(&transaction, catalog, doomed, &owned).await?;
+    let detached = owned_and_needed(&transaction, catalog, target, &owned).await?;
     // As many statements as tables and columns.
-    for statement in statements(catalog, doomed, &owned) {
+    for statement in statements(catalog, target, &owned) {
         transaction.execute_raw(statement).await?;
     }
     transaction.commit().await?;
-    told(&mut changes, doomed, &owned, detached);
+    told(&mut changes, target, &owned, detached);
     Ok(Some((changes, kept(&owned))))
 }
 
@@ -512,7 +522,7 @@ async fn transaction(
 async fn owned_and_needed<C: ConnectionTrait>(
     connection: &C,
     catalog: &Catalog,
-    doomed: &Doomed,
+    target: &Deletion,
     owned: &Owned,
 ) -> std::result::Result<Vec<String>, DbErr> {
     let stay: Vec<String> = owned.budgets.stay.keys().cloned().collect();
@@ -521,7 +531,7 @@ async fn owned_and_needed<C: ConnectionTrait>(
         .into_iter()
         .filter(|(column, _)| catalog.has_column(BUDGETS, column))
         .filter_map(|(column, mine)| {
-            let ids = mine.bind(doomed, &owned.configs, &mut parameters)?;
+            let ids = mine.bind(target, &owned.configs, &mut parameters)?;
             Some(format!("b.{column} IN ({ids})"))
         })
         .collect();
@@ -545,7 +555,7 @@ const OWNER_COLUMNS: [(&str, Mine); 2] = [
 
 /// What goes by name, in the order that foreign keys of every version allow: references before what they refer to, and
 /// what stays loses its owner before a cascade could take it along. Rows go in the order of their ids.
-fn statements(catalog: &Catalog, doomed: &Doomed, owned: &Owned) -> Vec<Statement> {
+fn statements(catalog: &Catalog, target: &Deletion, owned: &Owned) -> Vec<Statement> {
     let dialect = catalog.dialect;
     let mut statements = Vec::new();
     let stay: Vec<String> = owned.budgets.stay.keys().cloned().collect();
@@ -553,7 +563,7 @@ fn statements(catalog: &Catalog, doomed: &Doomed, owned: &Owned) -> Vec<Statemen
         let mut parameters = Parameters::new(dialect);
         if !stay.is_empty()
             && catalog.has_column(BUDGETS, column)
-            && let Some(ids) = mine.bind(doomed, &owned.configs, &mut parameters)
+            && let Some(ids) = mine.bind(target, &owned.configs, &mut parameters)
         {
             let sql = format!(
                 "UPDATE {BUDGETS} SET {column} = NULL WHERE {column} IN ({ids}) AND id IN ({})",
@@ -566,7 +576,7 @@ fn statements(catalog: &Catalog, doomed: &Doomed, owned: &Owned) -> Vec<Statemen
         for column in ["budget_id", "rate_limit_id"] {
             let mut parameters = Parameters::new(dialect);
             if catalog.has_column(table, column)
-                && let Some(ids) = mine.bind(doomed, &owned.configs, &mut parameters)
+                && let Some(ids) = mine.bind(target, &owned.configs, &mut parameters)
             {
                 statements.push(parameters.statement(format!(
                     "UPDATE {table} SET {column} = NULL WHERE id IN ({ids}) AND {column} IS NOT NULL"
@@ -593,7 +603,7 @@ fn statements(catalog: &Catalog, doomed: &Doomed, owned: &Owned) -> Vec<Statemen
         let mut parameters = Parameters::new(dialect);
         delete(
             table,
-            mine.bind(doomed, &owned.configs, &mut parameters),
+            mine.bind(target, &owned.configs, &mut parameters),
             parameters,
         );
     }

@@ -24,7 +24,7 @@ use tollgate_service::gateway_key::GatewayKeys;
 use tollgate_service::provider_key::{Request, Resolver, Target};
 use tollgate_service::runner::{Session, up};
 use tollgate_service::seed::{self, Profile};
-use tollgate_service::{Connection, Error, Location, SharedBudgets, Silent, Stop};
+use tollgate_service::{Connection, Error, Location, SharedBudgets, ShutdownSignal, Silent};
 use tollgate_tests::{Backend, TestDatabase};
 
 /// How often each side is called for a while.
@@ -105,7 +105,7 @@ async fn seeded(
         phase,
         ..up::Options::default()
     };
-    let outcome = up::up(&session, &options, &Silent, &Stop::default()).await;
+    let outcome = up::up(&session, &options, &Silent, &ShutdownSignal::default()).await;
     assert!(outcome.error.is_none(), "{:?}", outcome.error);
     // What autovacuum does there. A gateway's SQLite is hardly ever analysed, and one that is plans each call anew.
     if backend == Backend::Postgres {
@@ -155,7 +155,7 @@ async fn keys(backend: Backend, users: u32) {
         .column(&format!("SELECT CAST(k.user_id AS text) FROM user_ai_provider_keys k JOIN chat_model_configs c ON c.ai_provider_id = k.ai_provider_id JOIN users u ON u.id = k.user_id WHERE c.id = '{config}' AND NOT u.deleted ORDER BY k.id LIMIT 1000"))
         .await;
     let (config, unlinked, users) = (config.as_str(), unlinked.as_str(), users.as_slice());
-    let resolver = &Resolver::look(gateway, dialect).await.unwrap();
+    let resolver = &Resolver::load(gateway, dialect).await.unwrap();
     let ours = async |target: Target, user: Option<&str>| {
         let request = Request {
             target,
@@ -235,7 +235,7 @@ async fn keys(backend: Backend, users: u32) {
     )
     .await;
 
-    let keys = GatewayKeys::look(gateway, dialect).await.unwrap();
+    let keys = GatewayKeys::load(gateway, dialect).await.unwrap();
     let created = keys
         .create(gateway, &"replica-1".parse().unwrap(), &mut rand::rng())
         .await
@@ -298,7 +298,7 @@ async fn budgets(backend: Backend, virtual_keys: u32) {
          UNION ALL {budget}, NULL FROM governance_virtual_keys v JOIN governance_teams t ON t.id = v.team_id JOIN governance_customers o ON o.id = t.customer_id JOIN governance_budgets b ON b.id = o.budget_id WHERE v.id = {key} \
          UNION ALL {budget}, NULL FROM governance_virtual_keys v JOIN governance_customers o ON o.id = v.customer_id JOIN governance_budgets b ON b.id = o.budget_id WHERE v.id = {key}"
     );
-    let budgets = &Budgets::look(gateway, dialect).await.unwrap();
+    let budgets = &Budgets::load(gateway, dialect).await.unwrap();
     compare(
         "check",
         |number| async move {

@@ -12,14 +12,15 @@ use tollgate_service::runner::{Session, up};
 use tollgate_service::seed::{self, Profile};
 use tollgate_service::survey::{Survey, survey};
 use tollgate_service::{
-    Error, Location, Outcome, Report, Result, SharedBudgets, Stop, doctor, snapshot, verify,
+    Error, Location, Outcome, Report, Result, SharedBudgets, ShutdownSignal, doctor, snapshot,
+    verify,
 };
 
 use crate::arguments::{Arguments, Demo};
 use crate::output::{Answer, View, gateways};
 use crate::progress::Progress;
 
-pub(super) async fn run(arguments: &Arguments, options: &Demo, stop: &Stop) -> Answer {
+pub(super) async fn run(arguments: &Arguments, options: &Demo, stop: &ShutdownSignal) -> Answer {
     let name = arguments.command.name();
     match folder(options.keep) {
         Ok((folder, _guard)) => match show(arguments, options, &folder, stop).await {
@@ -59,7 +60,7 @@ async fn show(
     arguments: &Arguments,
     options: &Demo,
     folder: &Path,
-    stop: &Stop,
+    stop: &ShutdownSignal,
 ) -> Result<(String, Report)> {
     let file = folder.join("gateway.db");
     let session = Session {
@@ -245,7 +246,7 @@ async fn show(
 }
 
 /// A grant is taken away and given back, and the stored token follows.
-async fn grants(session: &Session, out: &mut String, stop: &Stop) -> Result<()> {
+async fn grants(session: &Session, out: &mut String, stop: &ShutdownSignal) -> Result<()> {
     let (key, client) = seed::granted_token(session).await?;
     let how = Options::default();
     let scope = Scope::VirtualKey(key.clone());

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use tollgate_service::prepare;
 use tollgate_service::runner::{adopt, down, handover, plan, resolve, status, up};
-use tollgate_service::{GarbledModes, NameConflicts, OrphanedModels, Outcome, SharedBudgets, Stop};
+use tollgate_service::{
+    GarbledModes, NameConflicts, OrphanedModels, Outcome, SharedBudgets, ShutdownSignal,
+};
 
 use crate::arguments::{
     Arguments, Choice, ConflictWord, GarbledWord, Migrate, SharedWord, StateWord,
@@ -14,7 +16,7 @@ use crate::commands::session;
 use crate::output::{Answer, View};
 use crate::progress::Progress;
 
-pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &Stop) -> Answer {
+pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &ShutdownSignal) -> Answer {
     let name = arguments.command.name();
     let wait = match command {
         Migrate::Up(up) => up.wait.duration(),

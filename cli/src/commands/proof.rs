@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use tollgate_service::rehearse::{self, Rehearsal};
-use tollgate_service::{Error, Location, Outcome, Stop, prepare, snapshot, verify};
+use tollgate_service::{Error, Location, Outcome, ShutdownSignal, prepare, snapshot, verify};
 
 use crate::arguments::{Arguments, Rehearse};
 use crate::commands::migrate;
@@ -13,7 +13,7 @@ use crate::commands::session;
 use crate::output::{Answer, View};
 use crate::progress::Progress;
 
-pub(super) async fn snapshot(arguments: &Arguments, file: &Path, stop: &Stop) -> Answer {
+pub(super) async fn snapshot(arguments: &Arguments, file: &Path, stop: &ShutdownSignal) -> Answer {
     let name = arguments.command.name();
     let session = match session(arguments, Duration::ZERO) {
         Ok(session) => session,
@@ -25,7 +25,11 @@ pub(super) async fn snapshot(arguments: &Arguments, file: &Path, stop: &Stop) ->
     Answer::new(name, Outcome::from(taken), View::Snapshot)
 }
 
-pub(super) async fn verify(arguments: &Arguments, file: Option<&Path>, stop: &Stop) -> Answer {
+pub(super) async fn verify(
+    arguments: &Arguments,
+    file: Option<&Path>,
+    stop: &ShutdownSignal,
+) -> Answer {
     let name = arguments.command.name();
     let session = match session(arguments, Duration::ZERO) {
         Ok(session) => session,
@@ -39,7 +43,11 @@ pub(super) async fn verify(arguments: &Arguments, file: Option<&Path>, stop: &St
     Answer::new(name, outcome, View::Verified)
 }
 
-pub(super) async fn rehearse(arguments: &Arguments, options: &Rehearse, stop: &Stop) -> Answer {
+pub(super) async fn rehearse(
+    arguments: &Arguments,
+    options: &Rehearse,
+    stop: &ShutdownSignal,
+) -> Answer {
     let name = arguments.command.name();
     let session = match session(arguments, Duration::ZERO) {
         Ok(session) => session,

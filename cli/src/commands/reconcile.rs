@@ -12,15 +12,19 @@ use tollgate_service::reconcile::header_requirements::header_requirements;
 use tollgate_service::reconcile::provider_keys::provider_keys;
 use tollgate_service::reconcile::resets::resets;
 use tollgate_service::reconcile::{Options, billing};
-use tollgate_service::virtual_key::{Doomed, delete};
-use tollgate_service::{Outcome, Stop, mcp_client};
+use tollgate_service::virtual_key::{Deletion, delete};
+use tollgate_service::{Outcome, ShutdownSignal, mcp_client};
 
 use crate::arguments::{Arguments, McpClient, ProviderConfig, Reconcile, VirtualKey, Wait};
 use crate::commands::migrate::conflicts;
 use crate::commands::session;
 use crate::output::{Answer, View};
 
-pub(super) async fn run(arguments: &Arguments, command: &Reconcile, stop: &Stop) -> Answer {
+pub(super) async fn run(
+    arguments: &Arguments,
+    command: &Reconcile,
+    stop: &ShutdownSignal,
+) -> Answer {
     let name = arguments.command.name();
     let (Reconcile::Credentials { how: routine, .. }
     | Reconcile::Flows { how: routine, .. }
@@ -95,7 +99,11 @@ pub(super) async fn run(arguments: &Arguments, command: &Reconcile, stop: &Stop)
     Answer::new(name, outcome, View::Moved).exiting_with_3_when(found)
 }
 
-pub(super) async fn mcp_client(arguments: &Arguments, command: &McpClient, stop: &Stop) -> Answer {
+pub(super) async fn mcp_client(
+    arguments: &Arguments,
+    command: &McpClient,
+    stop: &ShutdownSignal,
+) -> Answer {
     let name = arguments.command.name();
     let McpClient::Delete { id, dry_run, wait } = command;
     let session = match session(arguments, wait.duration()) {
@@ -109,22 +117,22 @@ pub(super) async fn mcp_client(arguments: &Arguments, command: &McpClient, stop:
 pub(super) async fn virtual_key(
     arguments: &Arguments,
     command: &VirtualKey,
-    stop: &Stop,
+    stop: &ShutdownSignal,
 ) -> Answer {
     let VirtualKey::Delete { id, dry_run, wait } = command;
-    let doomed = Doomed::VirtualKey(id.clone());
-    owner(arguments, &doomed, *dry_run, wait, stop).await
+    let target = Deletion::VirtualKey(id.clone());
+    owner(arguments, &target, *dry_run, wait, stop).await
 }
 
 pub(super) async fn provider_config(
     arguments: &Arguments,
     command: &ProviderConfig,
-    stop: &Stop,
+    stop: &ShutdownSignal,
 ) -> Answer {
     let ProviderConfig::Delete { id, dry_run, wait } = command;
     owner(
         arguments,
-        &Doomed::ProviderConfig(*id),
+        &Deletion::ProviderConfig(*id),
         *dry_run,
         wait,
         stop,
@@ -134,16 +142,16 @@ pub(super) async fn provider_config(
 
 async fn owner(
     arguments: &Arguments,
-    doomed: &Doomed,
+    target: &Deletion,
     dry_run: bool,
     wait: &Wait,
-    stop: &Stop,
+    stop: &ShutdownSignal,
 ) -> Answer {
     let name = arguments.command.name();
     let session = match session(arguments, wait.duration()) {
         Ok(session) => session,
         Err(error) => return Answer::failed(name, error),
     };
-    let outcome = delete(&session, doomed, dry_run, Utc::now(), stop).await;
+    let outcome = delete(&session, target, dry_run, Utc::now(), stop).await;
     Answer::new(name, Outcome::from(outcome), View::Moved)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tollgate_service::{Outcome, Stop, drift, repair};
+use tollgate_service::{Outcome, ShutdownSignal, drift, repair};
 
 use crate::arguments::Arguments;
 use crate::commands::session;
@@ -23,7 +23,7 @@ pub(super) async fn repair(
     arguments: &Arguments,
     dry_run: bool,
     wait: Duration,
-    stop: &Stop,
+    stop: &ShutdownSignal,
 ) -> Answer {
     let name = arguments.command.name();
     let session = match session(arguments, wait) {

@@ -10,7 +10,7 @@ use super::{MODE, WORKSPACES, is_guarded};
 const OF_CODER: [&str; 3] = ["owner_id", "organization_id", "template_id"];
 
 /// Whether another product owns the `workspaces` table.
-pub fn is_anothers<'a>(mut columns: impl Iterator<Item = &'a str>) -> bool {
+pub fn is_foreign_table<'a>(mut columns: impl Iterator<Item = &'a str>) -> bool {
     columns.any(|column| OF_CODER.contains(&column))
 }
 

@@ -2,7 +2,7 @@
 
 use crate::migration::{Context, Migration, Phase};
 use crate::plan::{Created, Loss};
-use crate::script::Script;
+use crate::script::PlanBuilder;
 
 use super::tables;
 
@@ -15,14 +15,14 @@ pub(super) const MIGRATION: Migration = Migration {
     losses,
 };
 
-fn up(_context: &Context, script: &mut Script) {
+fn up(_context: &Context, script: &mut PlanBuilder) {
     script.create_enum(tables::STATUS.0, &tables::STATUS.1);
     for table in tables::all(script.dialect()) {
         script.create_table(&table);
     }
 }
 
-fn down(_context: &Context, created: &Created, script: &mut Script) {
+fn down(_context: &Context, created: &Created, script: &mut PlanBuilder) {
     script.undo(created);
 }
 

@@ -6,7 +6,7 @@
 use crate::ddl::{CheckSpec, Type, column};
 use crate::migration::{Context, GarbledModes, Migration, Phase};
 use crate::plan::{Blocks, Created, Loss};
-use crate::script::Script;
+use crate::script::PlanBuilder;
 
 use super::{MODE, MODES, WORKSPACES, is_garbled, is_guarded, is_over_mode};
 
@@ -27,7 +27,7 @@ fn check() -> CheckSpec {
     }
 }
 
-fn up(context: &Context, script: &mut Script) {
+fn up(context: &Context, script: &mut PlanBuilder) {
     if !context.catalog.has_column(WORKSPACES, MODE) {
         script.add_column(WORKSPACES, &column(MODE, Type::Text), None, Some(&check()));
         script.add_check(WORKSPACES, &check());
@@ -50,7 +50,7 @@ fn up(context: &Context, script: &mut Script) {
     }
 }
 
-fn down(_context: &Context, created: &Created, script: &mut Script) {
+fn down(_context: &Context, created: &Created, script: &mut PlanBuilder) {
     script.undo(created);
 }
 

@@ -32,7 +32,7 @@ const LEGACY: &str = "the legacy schema";
 const MIGRATED: &str = "the schema behind upstream's add_multi_budget_tables";
 
 /// Signs that the database is past what this track knows (G016): objects by table.
-pub fn past(catalog: &Catalog) -> Vec<(&'static str, &'static str)> {
+pub fn newer_than_supported(catalog: &Catalog) -> Vec<(&'static str, &'static str)> {
     let mut signs = Vec::new();
     if catalog.has_column(BUDGETS, "model_config_id") {
         signs.push((BUDGETS, "model_config_id"));

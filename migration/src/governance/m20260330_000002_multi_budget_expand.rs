@@ -8,7 +8,7 @@ use crate::ddl::column;
 use crate::dialect::Dialect;
 use crate::migration::{Context, Migration, Phase};
 use crate::plan::{Created, Loss};
-use crate::script::Script;
+use crate::script::PlanBuilder;
 
 use super::owners::{self, Owner};
 use super::{BUDGETS, VIRTUAL_KEYS};
@@ -22,7 +22,7 @@ pub(super) const MIGRATION: Migration = Migration {
     losses,
 };
 
-fn up(context: &Context, script: &mut Script) {
+fn up(context: &Context, script: &mut PlanBuilder) {
     let dialect = script.dialect();
     for owner in Owner::BOTH {
         // An owner column holds its parent's key, whatever type an old version gave that key.
@@ -49,7 +49,7 @@ fn up(context: &Context, script: &mut Script) {
     );
 }
 
-fn down(_context: &Context, created: &Created, script: &mut Script) {
+fn down(_context: &Context, created: &Created, script: &mut PlanBuilder) {
     script.undo(created);
 }
 

@@ -5,7 +5,7 @@
 
 use crate::migration::{Context, Migration, Phase};
 use crate::plan::{Blocks, Created, Loss};
-use crate::script::Script;
+use crate::script::PlanBuilder;
 use crate::track::Track;
 
 use super::mcp::{self, DERIVED_MODE};
@@ -19,7 +19,7 @@ pub(super) const MIGRATION: Migration = Migration {
     losses,
 };
 
-fn up(context: &Context, script: &mut Script) {
+fn up(context: &Context, script: &mut PlanBuilder) {
     // Their shapes differ by version, and each of the gateway's migrations takes what is there for its own.
     if context.ledger(Track::Governance).owns() {
         script.leave_to_gateway();
@@ -43,7 +43,7 @@ fn up(context: &Context, script: &mut Script) {
     });
 }
 
-fn down(_context: &Context, created: &Created, script: &mut Script) {
+fn down(_context: &Context, created: &Created, script: &mut PlanBuilder) {
     script.undo(created);
 }
 

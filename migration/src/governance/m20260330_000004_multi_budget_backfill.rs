@@ -3,10 +3,10 @@
 
 use crate::dialect::Dialect;
 use crate::migration::{Context, Migration, Phase};
-use crate::plan::{Backfill, Blocks, Created, Loss, Split};
-use crate::script::{Script, remembered};
+use crate::plan::{Backfill, Blocks, CloneShared, Created, Loss};
+use crate::script::{PlanBuilder, remembered};
 
-use super::owners::{self, Legacy, Owner};
+use super::owners::{self, LegacyColumns, Owner};
 use super::sharing;
 use super::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 
@@ -19,14 +19,14 @@ pub(super) const MIGRATION: Migration = Migration {
     losses,
 };
 
-fn up(context: &Context, script: &mut Script) {
+fn up(context: &Context, script: &mut PlanBuilder) {
     for split in [sharing::split_owned_twice(context), sharing::split(context)]
         .into_iter()
         .flatten()
     {
         script.split(split);
     }
-    if owners::legacy(context) == Legacy::Leftover {
+    if owners::legacy(context) == LegacyColumns::Stale {
         remember(context, script);
     }
     for owner in Owner::BOTH {
@@ -37,7 +37,8 @@ fn up(context: &Context, script: &mut Script) {
     if owners::has_legacy_flag(context) {
         for owner in Owner::BOTH {
             // Upstream has read the flag of a virtual key's own budget already; what is left of it is stale.
-            let stale = owners::legacy(context) == Legacy::Leftover && owner == Owner::VirtualKey;
+            let stale =
+                owners::legacy(context) == LegacyColumns::Stale && owner == Owner::VirtualKey;
             if owner.has_legacy_reference(context) && !stale {
                 script.backfill(flag_pass(script.dialect(), owner));
             }
@@ -51,7 +52,7 @@ const OWNERS: &str = "multi_budget_backfill.owner";
 const FLAGS: &str = "multi_budget_backfill.flag";
 
 /// Where upstream's own migration ran, most owners and flags are its work: which are ours has to be written down.
-fn remember(context: &Context, script: &mut Script) {
+fn remember(context: &Context, script: &mut PlanBuilder) {
     let dialect = script.dialect();
     let referring: Vec<Owner> = Owner::BOTH
         .into_iter()
@@ -132,18 +133,18 @@ fn flag_pass(dialect: Dialect, owner: Owner) -> Backfill {
         Owner::ProviderConfig => (format!("{PROVIDER_CONFIGS} r"), "r.virtual_key_id"),
     };
     let due = format!("{flagged} AND {unflagged} AND r.budget_id <> ''");
-    let truth = dialect.truth();
+    let true_literal = dialect.true_literal();
     let sql = match dialect {
         Dialect::Postgres => format!(
             "WITH due AS MATERIALIZED (SELECT v.id FROM {source} \
              CROSS JOIN LATERAL (SELECT 1 FROM {BUDGETS} b WHERE b.id = r.budget_id AND {flagged} AND r.budget_id <> '' LIMIT 1) b \
              CROSS JOIN LATERAL (SELECT v.id FROM {VIRTUAL_KEYS} v WHERE v.id = {key} AND {unflagged} \
              LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) v WHERE {range}) \
-             UPDATE {VIRTUAL_KEYS} v SET calendar_aligned = {truth} FROM due WHERE v.id = due.id",
+             UPDATE {VIRTUAL_KEYS} v SET calendar_aligned = {true_literal} FROM due WHERE v.id = due.id",
             range = Backfill::RANGE,
         ),
         Dialect::Sqlite => format!(
-            "UPDATE {VIRTUAL_KEYS} AS v SET calendar_aligned = {truth} FROM {source} \
+            "UPDATE {VIRTUAL_KEYS} AS v SET calendar_aligned = {true_literal} FROM {source} \
              JOIN {BUDGETS} b ON b.id = r.budget_id WHERE {range} AND v.id = {key} AND {due}",
             range = Backfill::RANGE,
         ),
@@ -169,10 +170,10 @@ fn flag_pass(dialect: Dialect, owner: Owner) -> Backfill {
 /// Empties what the backfill has filled, and nothing that a gateway has. Old code writes the legacy columns, so they are the
 /// truth and stay as they are; what only the new schema held went back when contract went down. Where upstream's own migration
 /// ran, only what was written down is ours.
-fn down(context: &Context, _created: &Created, script: &mut Script) {
+fn down(context: &Context, _created: &Created, script: &mut PlanBuilder) {
     let dialect = script.dialect();
     let catalog = &context.catalog;
-    let ours = owners::legacy(context) == Legacy::Live;
+    let ours = owners::legacy(context) == LegacyColumns::Authoritative;
     for owner in Owner::BOTH {
         let column = owner.column();
         if !owner.has_legacy_reference(context) || !catalog.has_column(BUDGETS, column) {
@@ -203,7 +204,7 @@ fn down(context: &Context, _created: &Created, script: &mut Script) {
                 VIRTUAL_KEYS,
                 format!(
                     "UPDATE {VIRTUAL_KEYS} SET calendar_aligned = {} WHERE {}{mine}",
-                    dialect.falsehood(),
+                    dialect.false_literal(),
                     dialect.is_true("calendar_aligned")
                 ),
                 "virtual keys lose the flag that the budgets carry",
@@ -213,19 +214,19 @@ fn down(context: &Context, _created: &Created, script: &mut Script) {
     }
     script.forget(&[OWNERS, FLAGS]);
     // Copies that were made stay, and their list with them; what a run that was cut off had listed is no copy.
-    if catalog.has_table(Split::TABLE) {
-        script.keep_books(
-            format!("DELETE FROM {} WHERE copy IS NULL", Split::TABLE),
+    if catalog.has_table(CloneShared::TABLE) {
+        script.bookkeeping(
+            format!("DELETE FROM {} WHERE copy IS NULL", CloneShared::TABLE),
             "copies that a run had listed and not made",
         );
     }
 }
 
 /// Every budget below an aligned virtual key is aligned: that is what the key's flag means.
-pub(super) fn write_flags_back(dialect: Dialect, script: &mut Script) {
+pub(super) fn write_flags_back(dialect: Dialect, script: &mut PlanBuilder) {
     let aligned = dialect.is_true("v.calendar_aligned");
     let unflagged = format!("NOT ({})", dialect.is_true("b.calendar_aligned"));
-    let truth = dialect.truth();
+    let true_literal = dialect.true_literal();
     for source in [
         format!(
             "SELECT b.id AS id FROM {BUDGETS} b JOIN {VIRTUAL_KEYS} v ON v.id = b.virtual_key_id"
@@ -238,7 +239,7 @@ pub(super) fn write_flags_back(dialect: Dialect, script: &mut Script) {
         script.execute(
             BUDGETS,
             format!(
-                "UPDATE {BUDGETS} SET calendar_aligned = {truth} FROM ({source} WHERE {aligned} AND {unflagged}) due \
+                "UPDATE {BUDGETS} SET calendar_aligned = {true_literal} FROM ({source} WHERE {aligned} AND {unflagged}) due \
                  WHERE due.id = {BUDGETS}.id"
             ),
             "calendar flags go back to the budgets",
@@ -248,7 +249,7 @@ pub(super) fn write_flags_back(dialect: Dialect, script: &mut Script) {
 }
 
 /// The owner's oldest budget becomes its `budget_id`.
-pub(super) fn write_owner_back(owner: Owner, script: &mut Script) {
+pub(super) fn write_owner_back(owner: Owner, script: &mut PlanBuilder) {
     let (table, column) = (owner.table(), owner.column());
     let oldest = owners::oldest_first(&script.catalog);
     script.execute(

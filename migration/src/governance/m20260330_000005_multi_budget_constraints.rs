@@ -6,9 +6,9 @@
 use crate::ddl::OnDelete;
 use crate::migration::{Context, Migration, Phase};
 use crate::plan::{Created, Loss};
-use crate::script::Script;
+use crate::script::PlanBuilder;
 
-use super::owners::{self, Legacy, Owner};
+use super::owners::{self, LegacyColumns, Owner};
 use super::sharing;
 use super::tables::plain;
 use super::{BUDGETS, PROVIDER_CONFIGS};
@@ -22,7 +22,7 @@ pub(super) const MIGRATION: Migration = Migration {
     losses,
 };
 
-fn up(context: &Context, script: &mut Script) {
+fn up(context: &Context, script: &mut PlanBuilder) {
     for spec in plain(BUDGETS, &Owner::BOTH.map(Owner::column)) {
         script.create_index(BUDGETS, &spec);
     }
@@ -37,13 +37,13 @@ fn up(context: &Context, script: &mut Script) {
                 .any(|key| key.on_delete == OnDelete::Cascade)
         });
         // Where upstream's own migration ran, the owners are the truth already.
-        let key = if cascades || owners::legacy(context) == Legacy::Leftover {
+        let key = if cascades || owners::legacy(context) == LegacyColumns::Stale {
             owner.foreign_key()
         } else {
             owner.loose_foreign_key()
         };
         // Old code may have deleted an owner since the backfill; its budget has none until contract catches up.
-        let orphans = (owners::legacy(context) == Legacy::Live).then(|| {
+        let orphans = (owners::legacy(context) == LegacyColumns::Authoritative).then(|| {
             let column = owner.column();
             format!(
                 "UPDATE {BUDGETS} SET {column} = NULL WHERE {column} IS NOT NULL \
@@ -70,7 +70,7 @@ fn up(context: &Context, script: &mut Script) {
     script.add_check(BUDGETS, &one_owner);
 }
 
-fn down(_context: &Context, created: &Created, script: &mut Script) {
+fn down(_context: &Context, created: &Created, script: &mut PlanBuilder) {
     script.undo(created);
 }
 

@@ -2,8 +2,8 @@
 //! (`reference/bifrost.md` §4.12).
 
 use crate::migration::{Context, Migration, Phase};
-use crate::plan::{Created, Fold, Loss};
-use crate::script::Script;
+use crate::plan::{Created, Loss, NormalizeHeaderNames};
+use crate::script::PlanBuilder;
 
 use super::mcp::{CLIENTS, HEADERS};
 
@@ -16,14 +16,14 @@ pub(super) const MIGRATION: Migration = Migration {
     losses,
 };
 
-fn up(context: &Context, script: &mut Script) {
+fn up(context: &Context, script: &mut PlanBuilder) {
     for fold in folds(context) {
         script.fold(fold);
     }
 }
 
 /// The columns that hold header keys, as far as this database has them.
-pub(super) fn folds(context: &Context) -> Vec<Fold> {
+pub(super) fn folds(context: &Context) -> Vec<NormalizeHeaderNames> {
     [
         (CLIENTS, "per_user_header_keys_json", true),
         (HEADERS, "headers_json", false),
@@ -32,7 +32,7 @@ pub(super) fn folds(context: &Context) -> Vec<Fold> {
     .filter(|(table, column, _)| {
         context.catalog.has_column(table, column) && context.catalog.has_column(table, "id")
     })
-    .map(|(table, column, list)| Fold {
+    .map(|(table, column, list)| NormalizeHeaderNames {
         table,
         column,
         list,
@@ -43,7 +43,7 @@ pub(super) fn folds(context: &Context) -> Vec<Fold> {
 }
 
 /// Names that differ in case only are one name to every reader: there is nothing to bring back.
-fn down(_context: &Context, _created: &Created, _script: &mut Script) {}
+fn down(_context: &Context, _created: &Created, _script: &mut PlanBuilder) {}
 
 fn losses(_context: &Context, _created: &Created) -> Vec<Loss> {
     Vec::new()

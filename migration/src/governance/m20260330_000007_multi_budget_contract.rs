@@ -7,11 +7,11 @@
 use crate::ddl::ForeignKeySpec;
 use crate::dialect::Dialect;
 use crate::migration::{Context, Migration, Phase};
-use crate::plan::{Blocks, Created, DroppedColumn, Loss, Split};
-use crate::script::Script;
+use crate::plan::{Blocks, CloneShared, Created, DroppedColumn, Loss};
+use crate::script::PlanBuilder;
 
 use super::m20260330_000004_multi_budget_backfill::{write_flags_back, write_owner_back};
-use super::owners::{self, Legacy, Owner};
+use super::owners::{self, LegacyColumns, Owner};
 use super::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 use super::{remembered, sharing};
 
@@ -24,7 +24,7 @@ pub(super) const MIGRATION: Migration = Migration {
     losses,
 };
 
-fn up(context: &Context, script: &mut Script) {
+fn up(context: &Context, script: &mut PlanBuilder) {
     let referring: Vec<Owner> = Owner::BOTH
         .into_iter()
         .filter(|owner| owner.has_legacy_reference(context))
@@ -46,14 +46,14 @@ fn up(context: &Context, script: &mut Script) {
             script.guard("G002", BUDGETS, claimed);
         }
         catch_up_owners(context, script);
-        if script.catalog.has_table(Split::TABLE) {
+        if script.catalog.has_table(CloneShared::TABLE) {
             script.execute(
                 BUDGETS,
                 sharing::raise_usage(script.dialect()),
                 "what was spent on the original since its copy was made counts for the copy too",
                 Blocks::Everyone,
             );
-            script.keep_books(
+            script.bookkeeping(
                 sharing::settle(),
                 "copies are budgets like any other from here on",
             );
@@ -78,12 +78,12 @@ fn up(context: &Context, script: &mut Script) {
 
 /// From here on a budget goes with its owner. Until now its owner column could be stale, so deleting a key only emptied
 /// it: the budget may have been given to somebody else meanwhile.
-fn cascade(script: &mut Script) {
+fn cascade(script: &mut PlanBuilder) {
     script.add_foreign_keys(BUDGETS, &Owner::BOTH.map(Owner::foreign_key));
 }
 
-fn catch_up_owners(context: &Context, script: &mut Script) {
-    let live = owners::legacy(context) == Legacy::Live;
+fn catch_up_owners(context: &Context, script: &mut PlanBuilder) {
+    let live = owners::legacy(context) == LegacyColumns::Authoritative;
     let join = |owner: Owner, alias: &str| {
         if owner.has_legacy_reference(context) {
             format!(
@@ -126,9 +126,9 @@ fn catch_up_owners(context: &Context, script: &mut Script) {
     );
 }
 
-fn catch_up_flags(context: &Context, script: &mut Script) {
+fn catch_up_flags(context: &Context, script: &mut PlanBuilder) {
     let dialect = script.dialect();
-    let live = owners::legacy(context) == Legacy::Live;
+    let live = owners::legacy(context) == LegacyColumns::Authoritative;
     let owners: &[Owner] = if live {
         &Owner::BOTH
     } else {
@@ -140,8 +140,8 @@ fn catch_up_flags(context: &Context, script: &mut Script) {
     let aligned = dialect.is_true("v.calendar_aligned");
     let (wanted, sql_true, sql_false) = (
         "flagged.id IS NOT NULL",
-        dialect.truth(),
-        dialect.falsehood(),
+        dialect.true_literal(),
+        dialect.false_literal(),
     );
     // Both directions at once: one walk under the lock. A leftover flag is only ever added.
     let differs = if live {
@@ -161,7 +161,7 @@ fn catch_up_flags(context: &Context, script: &mut Script) {
     );
 }
 
-fn down(context: &Context, created: &Created, script: &mut Script) {
+fn down(context: &Context, created: &Created, script: &mut PlanBuilder) {
     // The legacy columns are the truth again, and the owners may become stale.
     let made: Vec<ForeignKeySpec> = Owner::BOTH
         .into_iter()
@@ -209,7 +209,7 @@ fn down(context: &Context, created: &Created, script: &mut Script) {
                 BUDGETS,
                 format!(
                     "UPDATE {BUDGETS} SET calendar_aligned = {} WHERE calendar_aligned IS NULL",
-                    dialect.falsehood()
+                    dialect.false_literal()
                 ),
                 "budgets without the flag say so",
                 Blocks::Rows,

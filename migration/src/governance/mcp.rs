@@ -336,7 +336,7 @@ pub(super) const DERIVED_MODE: &str = "CASE WHEN virtual_key_id IS NOT NULL AND 
 
 /// Credentials that another one of the same binding stands beside, older ones first in line: `id`. The partial unique
 /// indexes could not be built.
-pub fn doubled(context: &Context, kind: Kind) -> Option<String> {
+pub fn duplicate_bindings(context: &Context, kind: Kind) -> Option<String> {
     let catalog = &context.catalog;
     let credentials = kind.credentials();
     let there = |column: &str| catalog.has_column(credentials, column);

@@ -76,17 +76,17 @@ pub fn one_owner() -> CheckSpec {
 
 /// Where the legacy columns stand between the two schemas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Legacy {
+pub enum LegacyColumns {
     /// Old code reads and writes them: they say who owns what.
-    Live,
+    Authoritative,
     /// Upstream's own migration ran and could not drop them (SQLite prereleases): they are stale, and give an owner
     /// only to a budget that has none and a flag only from a provider config's budget (G008).
-    Leftover,
+    Stale,
 }
 
 /// Who speaks for the owners on this database. When in doubt the columns are leftovers, for that never takes an owner
 /// or a flag away.
-pub fn legacy(context: &Context) -> Legacy {
+pub fn legacy(context: &Context) -> LegacyColumns {
     let ours = context
         .created("multi_budget_expand")
         .is_none_or(|created| created.has_column(BUDGETS, Owner::VirtualKey.column()));
@@ -95,9 +95,9 @@ pub fn legacy(context: &Context) -> Legacy {
             .catalog
             .has_column(BUDGETS, Owner::VirtualKey.column());
     if ours && untouched && !context.upstream_ran("add_multi_budget_tables") {
-        Legacy::Live
+        LegacyColumns::Authoritative
     } else {
-        Legacy::Leftover
+        LegacyColumns::Stale
     }
 }
 
@@ -115,7 +115,7 @@ pub fn has_legacy_flag(context: &Context) -> bool {
 /// All of them have while old code writes the columns. A leftover has where the budget has no owner, or where who refers
 /// has no budget: upstream gave a shared budget to one of its owners, and left the others without a limit.
 pub fn references(context: &Context) -> Option<String> {
-    let stale = legacy(context) == Legacy::Leftover
+    let stale = legacy(context) == LegacyColumns::Stale
         && Owner::BOTH
             .into_iter()
             .all(|owner| context.catalog.has_column(BUDGETS, owner.column()));
@@ -148,7 +148,7 @@ pub fn references(context: &Context) -> Option<String> {
 /// and is the truth.
 pub fn claims(context: &Context) -> Option<String> {
     let references = references(context)?;
-    if legacy(context) == Legacy::Live {
+    if legacy(context) == LegacyColumns::Authoritative {
         return Some(references);
     }
     Some(format!(

@@ -3,7 +3,7 @@
 
 use crate::catalog::Catalog;
 use crate::migration::Context;
-use crate::script::Script;
+use crate::script::PlanBuilder;
 
 use super::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 
@@ -118,29 +118,29 @@ pub fn note(due: &str) -> String {
 }
 
 /// Remembers what a step is about to drop with the budgets' flag.
-pub(super) fn remember(context: &Context, script: &mut Script) {
+pub(super) fn remember(context: &Context, script: &mut PlanBuilder) {
     let Some(due) = due(&context.catalog, Promoted::Moved) else {
         return;
     };
     if !script.catalog.has_table(TABLE) {
-        script.keep_books(
+        script.bookkeeping(
             create(),
             "a list of calendar flags that this schema has no place for",
         );
         script.catalog.tables.entry(TABLE.to_owned()).or_default();
     }
-    script.keep_books(
+    script.bookkeeping(
         strike(&due, Promoted::Moved),
         "flags that were turned off since they were noted",
     );
-    script.keep_books(
+    script.bookkeeping(
         note(&due),
         "calendar flags of teams, customers, providers, model configs and nobody are noted",
     );
 }
 
 /// Gives the budgets their flags back, with the column that carried them.
-pub(super) fn put_back(catalog: &Catalog, script: &mut Script) {
+pub(super) fn put_back(catalog: &Catalog, script: &mut PlanBuilder) {
     if !catalog.has_table(TABLE) {
         return;
     }
@@ -149,13 +149,13 @@ pub(super) fn put_back(catalog: &Catalog, script: &mut Script) {
         BUDGETS,
         format!(
             "UPDATE {BUDGETS} SET calendar_aligned = {} WHERE NOT ({}) AND id IN (SELECT budget FROM {TABLE})",
-            dialect.truth(),
+            dialect.true_literal(),
             dialect.is_true("calendar_aligned"),
         ),
         "calendar flags that were remembered go back to the budgets",
         crate::plan::Blocks::Rows,
     );
-    script.keep_books(
+    script.bookkeeping(
         format!("DELETE FROM {TABLE}"),
         "the budgets carry these flags again",
     );

@@ -6,7 +6,7 @@
 use crate::catalog::Catalog;
 use crate::dialect::Dialect;
 use crate::migration::NameConflicts;
-use crate::plan::Mint;
+use crate::plan::InsertWithUuids;
 use crate::script::CHANGED;
 
 use super::{
@@ -37,7 +37,7 @@ pub enum Close {
     /// By a statement.
     Run(String),
     /// By rows with ids of their own.
-    Mint(Mint),
+    InsertWithUuids(InsertWithUuids),
 }
 
 impl Move {
@@ -62,7 +62,7 @@ impl Move {
     pub fn all(&self) -> Option<String> {
         match &self.close {
             Close::Run(sql) => Some(sql.replace(Self::PAGE, "")),
-            Close::Mint(_) => None,
+            Close::InsertWithUuids(_) => None,
         }
     }
 
@@ -109,8 +109,8 @@ pub fn name_holders(dialect: Dialect) -> String {
 pub fn retire(dialect: Dialect) -> String {
     format!(
         "UPDATE {PROVIDERS} SET deleted = {}, enabled = {}, updated_at = {} WHERE id IN ({})",
-        dialect.truth(),
-        dialect.falsehood(),
+        dialect.true_literal(),
+        dialect.false_literal(),
         dialect.now(),
         name_holders(dialect)
     )
@@ -130,7 +130,7 @@ pub fn is_used(dialect: Dialect) -> String {
 /// A key row `k` says something else than the chat provider `p`. One time of a chat provider stands for its settings and
 /// its key: a newer one alone is no newer key.
 pub fn is_other_key(dialect: Dialect) -> String {
-    let differs = dialect.differs();
+    let differs = dialect.is_distinct_from();
     format!("(k.api_key {differs} p.api_key OR k.api_key_key_id {differs} p.api_key_key_id)")
 }
 
@@ -170,7 +170,7 @@ pub fn new_providers(dialect: Dialect) -> Move {
              FROM {CHAT_PROVIDERS} p WHERE {missing}",
             as_type(dialect, "p.provider"),
             migrated_name(),
-            dialect.falsehood(),
+            dialect.false_literal(),
         )),
         paged: false,
     }
@@ -192,7 +192,7 @@ pub fn new_central_keys(dialect: Dialect, created_at: &str) -> Move {
         table: PROVIDER_KEYS,
         action: "insert",
         purpose: "central keys, as the bytes they are",
-        close: Close::Mint(Mint {
+        close: Close::InsertWithUuids(InsertWithUuids {
             purpose: "central keys become keys of their provider, as the bytes they are".to_owned(),
             table: PROVIDER_KEYS.to_owned(),
             find: format!(
@@ -204,7 +204,7 @@ pub fn new_central_keys(dialect: Dialect, created_at: &str) -> Move {
                  INSERT INTO {PROVIDER_KEYS} (id, provider_id, api_key, api_key_key_id, created_at, updated_at) \
                  SELECT {id}, p.id, p.api_key, p.api_key_key_id, p.{created_at}, p.updated_at \
                  FROM {CHAT_PROVIDERS} p JOIN made ON made.provider = {} WHERE {missing}",
-                Mint::IDS,
+                InsertWithUuids::IDS,
                 text(dialect, "p.id"),
             ),
         }),
@@ -267,7 +267,7 @@ pub fn moves(catalog: &Catalog, conflicts: NameConflicts) -> Vec<Move> {
              FROM {CHAT_PROVIDERS} p WHERE p.id = n.id AND {condition}",
             as_type(dialect, "p.provider"),
             migrated_name(),
-            dialect.falsehood(),
+            dialect.false_literal(),
         )),
         paged: false,
     };
@@ -410,13 +410,13 @@ pub fn retire_lonely(catalog: &Catalog) -> Option<String> {
         String::new()
     };
     let default = if catalog.has_column(MODEL_CONFIGS, "is_default") {
-        format!(", is_default = {}", dialect.falsehood())
+        format!(", is_default = {}", dialect.false_literal())
     } else {
         String::new()
     };
     Some(format!(
         "UPDATE {MODEL_CONFIGS} SET deleted = {}{at}{default} WHERE id IN ({lonely})",
-        dialect.truth()
+        dialect.true_literal()
     ))
 }
 
@@ -462,9 +462,9 @@ pub fn before_retired(catalog: &Catalog) -> Vec<(&'static str, String)> {
         )
     };
     [
-        ("deleted", is_in(0), dialect.falsehood()),
+        ("deleted", is_in(0), dialect.false_literal()),
         ("deleted_at", is_in(0), "NULL"),
-        ("is_default", is_in(1), dialect.truth()),
+        ("is_default", is_in(1), dialect.true_literal()),
     ]
     .into_iter()
     .filter(|(column, ..)| catalog.has_column(MODEL_CONFIGS, column))
@@ -479,12 +479,12 @@ pub fn before_retired(catalog: &Catalog) -> Vec<(&'static str, String)> {
 
 /// Copies that differ from their legacy row although neither is newer, so that nobody can say which is meant:
 /// `(table, column, query of ids)`.
-pub fn unlike(catalog: &Catalog) -> Vec<(&'static str, &'static str, String)> {
+pub fn conflicting_copies(catalog: &Catalog) -> Vec<(&'static str, &'static str, String)> {
     if !has_legacy(catalog) || !has_new(catalog) {
         return Vec::new();
     }
     let dialect = catalog.dialect;
-    let differs = dialect.differs();
+    let differs = dialect.is_distinct_from();
     let mut found = Vec::new();
     let users = is_same_time(dialect, "n.updated_at", "r.updated_at");
     let central = is_same_time(dialect, "k.updated_at", "p.updated_at");
@@ -538,12 +538,12 @@ pub fn unlike(catalog: &Catalog) -> Vec<(&'static str, &'static str, String)> {
 }
 
 /// The same by table, as queries of ids.
-pub fn unlike_rows(catalog: &Catalog) -> Vec<(&'static str, String)> {
-    let unlike = unlike(catalog);
+pub fn conflicting_rows(catalog: &Catalog) -> Vec<(&'static str, String)> {
+    let conflicting_copies = conflicting_copies(catalog);
     [PROVIDERS, PROVIDER_KEYS, USER_KEYS]
         .into_iter()
         .filter_map(|table| {
-            let arms: Vec<&str> = unlike
+            let arms: Vec<&str> = conflicting_copies
                 .iter()
                 .filter(|(of, _, _)| *of == table)
                 .map(|(_, _, sql)| sql.as_str())
@@ -554,7 +554,7 @@ pub fn unlike_rows(catalog: &Catalog) -> Vec<(&'static str, String)> {
 }
 
 /// Model configs that are linked to the copy of another family's chat provider.
-pub fn astray(catalog: &Catalog) -> Option<String> {
+pub fn mislinked(catalog: &Catalog) -> Option<String> {
     (has_legacy(catalog) && has_new(catalog) && catalog.has_column(MODEL_CONFIGS, "provider")).then(
         || {
             format!(

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::migration::Context;
 use crate::plan::Loss;
-use crate::script::{Script, remembered};
+use crate::script::{PlanBuilder, remembered};
 
 /// Chat providers that the backfill has copied: ids.
 pub(super) const COPIED: &str = "provider_key_backfill.provider";
@@ -51,13 +51,13 @@ fn picks(dialect: Dialect) -> String {
 
 /// Fills an empty `chat_providers`.
 pub(super) fn fill_providers(dialect: Dialect) -> String {
-    let truth = dialect.truth();
+    let true_literal = dialect.true_literal();
     format!(
         "INSERT INTO {CHAT_PROVIDERS} (id, provider, display_name, api_key, api_key_key_id, created_by, enabled, \
          created_at, updated_at, base_url, central_api_key_enabled, allow_user_api_key, allow_central_api_key_fallback) \
          SELECT s.id, s.provider, COALESCE(s.display_name, ''), COALESCE(k.api_key, ''), \
          CASE WHEN COALESCE(k.api_key, '') <> '' THEN k.api_key_key_id END, NULL, s.enabled, \
-         s.created_at, s.updated_at, s.base_url, {truth}, {truth}, {truth} \
+         s.created_at, s.updated_at, s.base_url, {true_literal}, {true_literal}, {true_literal} \
          FROM ({}) s LEFT JOIN {PROVIDER_KEYS} k ON k.provider_id = s.id AND {}",
         picks(dialect),
         is_used(dialect)
@@ -114,7 +114,7 @@ pub(super) fn taken_away(context: &Context) -> String {
 }
 
 /// Notes the chat providers that are about to be dropped; also that there was none.
-pub(super) fn note_dropped(script: &mut Script) {
+pub(super) fn note_dropped(script: &mut PlanBuilder) {
     let id = text(script.dialect(), "id");
     script.remember(
         DROPPED,
@@ -189,7 +189,7 @@ pub(super) fn beyond_copies(context: &Context) -> Vec<Loss> {
         format!("k.ai_provider_id IN (SELECT id FROM ({legacy}) legacy)")
     };
     let edited = if there {
-        let differs = dialect.differs();
+        let differs = dialect.is_distinct_from();
         format!(
             "EXISTS (SELECT 1 FROM {CHAT_PROVIDERS} p WHERE p.id = n.id AND NOT ({}) AND (n.name <> {} \
              OR n.base_url {differs} COALESCE(p.base_url, '') OR COALESCE(n.display_name, '') <> COALESCE(p.display_name, '') \

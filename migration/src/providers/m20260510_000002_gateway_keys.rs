@@ -2,7 +2,7 @@
 
 use crate::migration::{Context, Migration, Phase};
 use crate::plan::{Created, Loss};
-use crate::script::Script;
+use crate::script::PlanBuilder;
 use crate::track::Track;
 
 use super::adoption::GATEWAY_KEYS_BEFORE;
@@ -17,7 +17,7 @@ pub(super) const MIGRATION: Migration = Migration {
     losses,
 };
 
-fn up(context: &Context, script: &mut Script) {
+fn up(context: &Context, script: &mut PlanBuilder) {
     // Coder's own migration 514 finds neither the table nor its indexes, or fails.
     if context.ledger(Track::Providers).owns() {
         script.leave_to_gateway();
@@ -29,7 +29,7 @@ fn up(context: &Context, script: &mut Script) {
     }
 }
 
-fn down(_context: &Context, created: &Created, script: &mut Script) {
+fn down(_context: &Context, created: &Created, script: &mut PlanBuilder) {
     script.undo(created);
 }
 

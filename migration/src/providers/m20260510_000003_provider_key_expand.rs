@@ -6,7 +6,7 @@ use crate::ledger::coder;
 use crate::migration::{Context, Migration, Phase};
 use crate::plan::{Created, Loss};
 use crate::schema::Difference;
-use crate::script::Script;
+use crate::script::PlanBuilder;
 use crate::script::objects::TriggerSpec;
 use crate::track::Track;
 
@@ -29,7 +29,7 @@ const TRIGGER: TriggerSpec = TriggerSpec {
     statement: "DELETE FROM user_ai_provider_keys WHERE user_id = NEW.id",
 };
 
-fn up(context: &Context, script: &mut Script) {
+fn up(context: &Context, script: &mut PlanBuilder) {
     let dialect = script.dialect();
     let owned = context.ledger(Track::Providers).owns();
     if owned {
@@ -74,7 +74,7 @@ fn up(context: &Context, script: &mut Script) {
     );
 }
 
-fn down(context: &Context, created: &Created, script: &mut Script) {
+fn down(context: &Context, created: &Created, script: &mut PlanBuilder) {
     script.undo(created);
     undo_number(context, coder::EXPANDED, script);
 }

@@ -5,7 +5,7 @@ use crate::dialect::Dialect;
 use crate::ledger::coder;
 use crate::migration::{Context, Migration, NameConflicts, Phase};
 use crate::plan::{Backfill, Blocks, Created, Loss};
-use crate::script::{Script, remembered};
+use crate::script::{PlanBuilder, remembered};
 use crate::track::Track;
 
 use super::cutover::{self, Close};
@@ -24,7 +24,7 @@ pub(super) const MIGRATION: Migration = Migration {
     losses,
 };
 
-fn up(context: &Context, script: &mut Script) {
+fn up(context: &Context, script: &mut PlanBuilder) {
     if !has_legacy(&context.catalog) {
         return;
     }
@@ -40,7 +40,7 @@ fn up(context: &Context, script: &mut Script) {
         cutover::new_providers(dialect),
         cutover::new_central_keys(dialect, "created_at"),
     ] {
-        close(script, &step, Blocks::Rows);
+        apply_move(script, &step, Blocks::Rows);
     }
     let uncopied = cutover::has_no_copy();
     // A provider that has come since is contract's: its key would refer to nothing yet.
@@ -100,7 +100,7 @@ fn up(context: &Context, script: &mut Script) {
 }
 
 /// What this step inserts and changes, noted before it does: a gateway may have copied some of it, and new code works beside.
-fn remember(context: &Context, script: &mut Script) {
+fn remember(context: &Context, script: &mut PlanBuilder) {
     let dialect = script.dialect();
     let due = [
         (legacy::COPIED, cutover::new_providers(dialect).due),
@@ -146,7 +146,7 @@ fn remember(context: &Context, script: &mut Script) {
 }
 
 /// Frees the names that migrated providers need, or stops where somebody holds one.
-pub(super) fn retire(context: &Context, script: &mut Script) {
+pub(super) fn retire(context: &Context, script: &mut PlanBuilder) {
     let dialect = script.dialect();
     if context.name_conflicts == NameConflicts::Retire {
         script.execute(
@@ -160,9 +160,9 @@ pub(super) fn retire(context: &Context, script: &mut Script) {
 }
 
 /// Does one of the moves, all of it.
-pub(super) fn close(script: &mut Script, step: &cutover::Move, blocks: Blocks) {
+pub(super) fn apply_move(script: &mut PlanBuilder, step: &cutover::Move, blocks: Blocks) {
     match &step.close {
-        Close::Mint(mint) => script.mint(mint.clone()),
+        Close::InsertWithUuids(mint) => script.mint(mint.clone()),
         Close::Run(_) => {
             if let Some(sql) = step.all() {
                 script.execute(step.table, sql, step.purpose, blocks);
@@ -173,7 +173,7 @@ pub(super) fn close(script: &mut Script, step: &cutover::Move, blocks: Blocks) {
 
 /// Takes the copies away, and nothing else; what was retired for them is live again. The legacy rows are the truth and stay as
 /// they are.
-fn down(context: &Context, _created: &Created, script: &mut Script) {
+fn down(context: &Context, _created: &Created, script: &mut PlanBuilder) {
     if !has_legacy(&context.catalog) {
         return;
     }
@@ -240,8 +240,8 @@ fn down(context: &Context, _created: &Created, script: &mut Script) {
             format!(
                 "UPDATE {PROVIDERS} SET deleted = {no}, enabled = CASE WHEN {id} IN ({enabled}) THEN {yes} ELSE {no} END \
                  WHERE {id} IN ({retired}) AND {deleted}",
-                no = dialect.falsehood(),
-                yes = dialect.truth(),
+                no = dialect.false_literal(),
+                yes = dialect.true_literal(),
                 deleted = dialect.is_true("deleted"),
             ),
             "providers that were retired for a name are live again",

@@ -5,10 +5,10 @@ use crate::dialect::Dialect;
 use crate::ledger::coder;
 use crate::migration::{Context, Migration, OrphanedModels, Phase};
 use crate::plan::{Blocks, Created, Loss};
-use crate::script::{Script, remembered};
+use crate::script::{PlanBuilder, remembered};
 use crate::track::Track;
 
-use super::m20260510_000004_provider_key_backfill::{close, retire};
+use super::m20260510_000004_provider_key_backfill::{apply_move, retire};
 use super::{
     CHAT_PROVIDERS, CHAT_USER_KEYS, MODEL_CONFIGS, PROVIDER_KEYS, PROVIDERS, USER_KEYS, cutover,
     has_legacy, legacy, policy, tables, text,
@@ -30,7 +30,7 @@ fn check() -> CheckSpec {
     }
 }
 
-fn up(context: &Context, script: &mut Script) {
+fn up(context: &Context, script: &mut PlanBuilder) {
     let catalog = &context.catalog;
     let number = context.ledger(Track::Providers).number();
     let carries_legacy = has_legacy(catalog);
@@ -51,11 +51,11 @@ fn up(context: &Context, script: &mut Script) {
             script.guard("P004", CHAT_PROVIDERS, lost);
         }
         retire(context, script);
-        for (table, unlike) in cutover::unlike_rows(catalog) {
-            script.guard("P010", table, unlike);
+        for (table, conflicting_copies) in cutover::conflicting_rows(catalog) {
+            script.guard("P010", table, conflicting_copies);
         }
         for step in cutover::moves(&script.catalog, context.name_conflicts) {
-            close(script, &step, Blocks::Everyone);
+            apply_move(script, &step, Blocks::Everyone);
         }
         legacy::note_dropped(script);
     }
@@ -88,7 +88,7 @@ fn up(context: &Context, script: &mut Script) {
 }
 
 /// Brings the legacy tables back with what they can say of the new ones. The new rows stay.
-fn down(context: &Context, created: &Created, script: &mut Script) {
+fn down(context: &Context, created: &Created, script: &mut PlanBuilder) {
     let dialect = script.dialect();
     let absent = !context.catalog.has_table(CHAT_PROVIDERS);
     script.undo(created);
@@ -117,14 +117,18 @@ fn down(context: &Context, created: &Created, script: &mut Script) {
 }
 
 /// Model configs that were retired for having no provider are live again, the default too where none has taken its place.
-fn revive(context: &Context, script: &mut Script) {
+fn revive(context: &Context, script: &mut PlanBuilder) {
     let catalog = &context.catalog;
     let [models, defaults] = cutover::RETIRED.map(|list| remembered(catalog, list));
     let (Some(models), Some(defaults)) = (models, defaults) else {
         return;
     };
     let dialect = script.dialect();
-    let (yes, no, id) = (dialect.truth(), dialect.falsehood(), text(dialect, "id"));
+    let (yes, no, id) = (
+        dialect.true_literal(),
+        dialect.false_literal(),
+        text(dialect, "id"),
+    );
     let at = if catalog.has_column(MODEL_CONFIGS, "deleted_at") {
         ", deleted_at = NULL"
     } else {
@@ -157,7 +161,7 @@ fn revive(context: &Context, script: &mut Script) {
 
 /// Before 474 a model config went with its provider, and had none without one: what has come since gets a disabled one, as
 /// upstream's own way back makes it.
-fn restore_cut_key(created: &Created, script: &mut Script) {
+fn restore_cut_key(created: &Created, script: &mut PlanBuilder) {
     let name = "chat_model_configs_provider_fkey";
     let cut = created
         .cut_keys
@@ -182,7 +186,7 @@ fn restore_cut_key(created: &Created, script: &mut Script) {
 }
 
 /// The ledger goes back with the step that its number stands for.
-pub(super) fn undo_number(context: &Context, stands_for: i64, script: &mut Script) {
+pub(super) fn undo_number(context: &Context, stands_for: i64, script: &mut PlanBuilder) {
     if context.ledger(Track::Providers).number() == Some(stands_for) {
         script.move_ledger(stands_for, stands_for - 1);
     }

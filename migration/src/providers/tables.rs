@@ -30,9 +30,9 @@ fn now(dialect: Dialect, name: &str) -> ColumnSpec {
 
 fn flag(dialect: Dialect, name: &str, value: bool) -> ColumnSpec {
     column(name, Bool).not_null().default(if value {
-        dialect.truth()
+        dialect.true_literal()
     } else {
-        dialect.falsehood()
+        dialect.false_literal()
     })
 }
 

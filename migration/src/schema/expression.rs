@@ -177,10 +177,10 @@ impl Parser<'_> {
             .any();
         }
         match tokens {
-            [first @ .., equals, truth] if equals == "=" && truth == "true" => {
+            [first @ .., equals, true_literal] if equals == "=" && true_literal == "true" => {
                 Node::Atom(atom(first))
             }
-            [first @ .., equals, truth] if equals == "=" && truth == "false" => {
+            [first @ .., equals, true_literal] if equals == "=" && true_literal == "false" => {
                 Node::Not(Box::new(Node::Atom(atom(first))))
             }
             _ => Node::Atom(atom(tokens)),

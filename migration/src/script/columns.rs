@@ -1,12 +1,12 @@
 //! Columns: added, dropped with what is over them, and brought back with it.
 
-use super::{Script, index_mentions, live_check, live_column, live_foreign_key, mentions};
+use super::{PlanBuilder, index_mentions, live_check, live_column, live_foreign_key, mentions};
 use crate::catalog::sqlite_ddl::CreateTable;
 use crate::ddl::{CheckSpec, ColumnSpec, ForeignKeySpec, Type};
 use crate::dialect::Dialect;
 use crate::plan::{Blocks, DroppedColumn};
 
-impl Script {
+impl PlanBuilder {
     /// Adds the column unless the table has it. SQLite can add a foreign key and a check only together with the
     /// column, so they are said here; PostgreSQL gets them later, validated online.
     pub fn add_column(

@@ -1,12 +1,12 @@
 //! Foreign keys and checks: made sure of under their names, and held against every row.
 
-use super::{Script, live_check, live_foreign_key};
+use super::{PlanBuilder, live_check, live_foreign_key};
 use crate::catalog::{Check, ForeignKey};
 use crate::ddl::{CheckSpec, ForeignKeySpec};
 use crate::dialect::Dialect;
 use crate::plan::Blocks;
 
-impl Script {
+impl PlanBuilder {
     /// Drops the checks that `unwanted` picks, and makes sure of another one, with one rebuild on SQLite.
     pub fn replace_checks(
         &mut self,

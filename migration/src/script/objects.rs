@@ -1,6 +1,6 @@
 //! Tables made complete or dropped, enums widened, triggers, and checks under a lock that is held.
 
-use super::{Script, live_check};
+use super::{PlanBuilder, live_check};
 use crate::catalog::{Table, Trigger};
 use crate::ddl::{CheckSpec, IndexSpec, TableSpec};
 use crate::dialect::Dialect;
@@ -21,7 +21,7 @@ pub struct TriggerSpec {
     pub statement: &'static str,
 }
 
-impl Script {
+impl PlanBuilder {
     /// Creates the tables that are missing, and adds to the others the columns and indexes that they lack. How an
     /// existing table differs besides from the golden schema of `version` is written down, and is no drift afterwards.
     ///
@@ -304,7 +304,7 @@ impl Script {
     }
 
     /// Makes sure of a check inside the open transaction, whose lock keeps rows out that would break it; the existing
-    /// rows are held against it afterwards, online, by [`Script::add_check`].
+    /// rows are held against it afterwards, online, by [`PlanBuilder::add_check`].
     pub fn add_check_for_new_rows(&mut self, table: &str, spec: &CheckSpec) {
         let dialect = self.dialect();
         let there = self

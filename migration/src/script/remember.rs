@@ -1,7 +1,7 @@
 //! Which rows a step inserts or changes, written down before it does, where no rule tells them from a gateway's own. Its `down`
 //! touches these and no others.
 
-use super::Script;
+use super::PlanBuilder;
 use crate::catalog::Catalog;
 use crate::dialect::Dialect;
 use crate::plan::Blocks;
@@ -35,7 +35,7 @@ pub fn note(dialect: Dialect, what: &str, rows: &str) -> String {
     )
 }
 
-impl Script {
+impl PlanBuilder {
     /// Writes down the rows that a query names in its column `id`. A repeat adds what is new.
     pub fn remember(&mut self, what: &str, rows: &str) {
         if !self.catalog.has_table(CHANGED) {
@@ -46,7 +46,7 @@ impl Script {
             );
             self.catalog.tables.entry(CHANGED.to_owned()).or_default();
         }
-        self.keep_books(
+        self.bookkeeping(
             note(self.dialect(), what, rows),
             "the rows that are about to be changed are noted",
         );
@@ -59,7 +59,7 @@ impl Script {
         }
         let dialect = self.dialect();
         let list: Vec<String> = whats.iter().map(|what| dialect.text(what)).collect();
-        self.keep_books(
+        self.bookkeeping(
             format!("DELETE FROM {CHANGED} WHERE what IN ({})", list.join(", ")),
             "what was noted of these rows goes with them",
         );

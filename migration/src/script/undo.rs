@@ -1,10 +1,10 @@
 //! Takes back what a migration created.
 
-use super::Script;
+use super::PlanBuilder;
 use crate::dialect::Dialect;
 use crate::plan::{Blocks, Created};
 
-impl Script {
+impl PlanBuilder {
     /// Drops what a migration had created, in the order that dependencies allow. Columns it had dropped are not
     /// brought back here.
     pub fn undo(&mut self, created: &Created) {

@@ -161,7 +161,7 @@ pub async fn resolve<C: ConnectionTrait>(
         Err(_) => (
             closed(workspace, org_default),
             Some(Error::Database {
-                doing: format!("read the billing mode of {workspace}"),
+                db_context: format!("read the billing mode of {workspace}"),
                 source: DbErr::Custom(format!("no answer within {} s", PATIENCE.as_secs())),
             }),
         ),
@@ -184,7 +184,7 @@ pub async fn resolve_in(
 }
 
 /// A column that is not there has its reason, and one way out.
-fn failed(doing: String, source: DbErr) -> Error {
+fn failed(db_context: String, source: DbErr) -> Error {
     if is_missing_column(&source) {
         return Error::NotFound {
             what: format!(
@@ -192,7 +192,7 @@ fn failed(doing: String, source: DbErr) -> Error {
             ),
         };
     }
-    Error::database(doing)(source)
+    Error::database(db_context)(source)
 }
 
 /// What picks a workspace: its id is the first parameter.
@@ -263,7 +263,7 @@ async fn refuse_anothers<C: ConnectionTrait>(
     dialect: Dialect,
 ) -> std::result::Result<(), DbErr> {
     let columns = columns(connection, dialect, WORKSPACES).await?;
-    if Track::Billing.is_anothers(WORKSPACES, columns.iter().map(String::as_str)) {
+    if Track::Billing.is_foreign_table(WORKSPACES, columns.iter().map(String::as_str)) {
         return Err(DbErr::Custom(format!(
             "{WORKSPACES} belongs to another product"
         )));

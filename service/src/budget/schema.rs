@@ -24,7 +24,7 @@ pub(crate) struct Schema {
 }
 
 impl Schema {
-    pub(crate) async fn look<C: ConnectionTrait>(
+    pub(crate) async fn load<C: ConnectionTrait>(
         connection: &C,
         dialect: Dialect,
     ) -> Result<Self, DbErr> {

@@ -136,7 +136,7 @@ impl Server {
     }
 
     /// Ends the transaction that [`Server::hold`] opened, and what it held with it.
-    pub(crate) async fn let_go(&mut self) -> Result<(), DbErr> {
+    pub(crate) async fn release(&mut self) -> Result<(), DbErr> {
         let mut link = self.link.lock().await;
         let ended = self.end(&mut link, "ROLLBACK").await;
         drop(link);
@@ -192,7 +192,7 @@ impl Server {
             let held: bool = row.try_get("held").map_err(query_failed)?;
             // The key before the proof: between a proof and a key another run could begin.
             let proven = if held {
-                work.prove().await
+                work.ensure_held().await
             } else {
                 Err(Told::new(
                     Trouble::LockLost,

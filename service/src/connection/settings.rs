@@ -7,7 +7,7 @@ use std::time::Duration;
 use sqlx::postgres::PgConnectOptions;
 use tollgate_migration::Dialect;
 
-use crate::stop::Stop;
+use crate::shutdown::ShutdownSignal;
 
 /// What a transaction is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub(crate) struct Settings {
     /// The server's version as a number, 150018 for 15.18.
     pub version: u32,
     /// What ends a wait for somebody else's lock.
-    pub stop: Stop,
+    pub stop: ShutdownSignal,
 }
 
 /// The keys of a run in each transaction of its work, as `(class, key)`.

@@ -208,7 +208,7 @@ impl Watch {
                 if cancelled {
                     return Ok(Seen::Working);
                 }
-                self.look(whom).await
+                self.inspect(whom).await
             };
             let found = tokio::select! {
                 biased;
@@ -282,7 +282,7 @@ impl Watch {
     }
 
     /// Asks another connection: the lock's where there is one, or one for this question.
-    async fn look(&self, whom: &Whom<'_>) -> Result<Seen, sqlx::Error> {
+    async fn inspect(&self, whom: &Whom<'_>) -> Result<Seen, sqlx::Error> {
         self.elsewhere(whom, LOOK)
             .await
             .and_then(|row| match row {

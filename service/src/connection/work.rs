@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 
 use super::server::{Server, Wire};
 use super::told::{Told, Trouble};
-use crate::stop::Stop;
+use crate::shutdown::ShutdownSignal;
 
 /// How long the lock's connection may take to prove that it lives.
 const PROOF: Duration = Duration::from_secs(20);
@@ -19,7 +19,7 @@ pub(crate) struct Work {
     /// The connection that holds the lock in one open transaction.
     pub(crate) lock: Server,
     /// Asked while a statement waits.
-    pub(crate) stop: Stop,
+    pub(crate) stop: ShutdownSignal,
     /// How long a statement that no timeout bounds may wait for others.
     pub(crate) wait_lock: Duration,
 }
@@ -30,7 +30,7 @@ impl Work {
     }
 
     /// Proves that the lock is still held. Boxed, for the proof is a statement, too.
-    pub(crate) fn prove(&self) -> BoxFuture<'_, Result<(), Told>> {
+    pub(crate) fn ensure_held(&self) -> BoxFuture<'_, Result<(), Told>> {
         Box::pin(async {
             let lost = |why: String| Told::new(Trouble::LockLost, why);
             crate::fault::statement().map_err(|error| lost(error.to_string()))?;

@@ -97,7 +97,7 @@ pub(super) fn unmergeable(context: &Context, _facts: &Facts) -> Queries {
             "SELECT id FROM {} WHERE auth_mode IS NULL OR auth_mode = ''",
             mcp::TOKENS
         )];
-        arms.extend(mcp::doubled(context, mcp::Kind::OAuth));
+        arms.extend(mcp::duplicate_bindings(context, mcp::Kind::OAuth));
         found.push((mcp::TOKENS, arms.join(" UNION ")));
     }
     found

@@ -17,7 +17,7 @@ use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::report::{Finding, Severity};
 
-pub(crate) use place::{astray, elsewhere};
+pub(crate) use place::{elsewhere, misplaced};
 
 /// A trouble of the environment.
 pub(super) struct Trouble {
@@ -201,7 +201,7 @@ pub(crate) async fn examine(
         .iter()
         .map(String::as_str)
         .filter(|name| ![MIGRATIONS, SCHEMA_MIGRATIONS, WORKSPACES, USERS].contains(name));
-    let astray = astray(connection, own)
+    let misplaced = misplaced(connection, own)
         .await
         .map_err(Error::database("look for the tables in other schemas"))?;
     // A key to a table that is there, and only elsewhere, has lost nothing.
@@ -210,9 +210,9 @@ pub(crate) async fn examine(
             || !finding
                 .sample_ids
                 .iter()
-                .all(|lost| astray.iter().any(|astray| astray.table == *lost))
+                .all(|lost| misplaced.iter().any(|misplaced| misplaced.table == *lost))
     });
-    found.extend(astray);
+    found.extend(misplaced);
     let needs = needs::of(track, live, plans);
     found.extend(
         server::missing_rights(connection, &needs)

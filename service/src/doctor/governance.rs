@@ -2,7 +2,7 @@
 
 use tollgate_migration::governance::adoption;
 use tollgate_migration::governance::mcp::{self, Kind};
-use tollgate_migration::governance::owners::{self, Legacy, Owner};
+use tollgate_migration::governance::owners::{self, LegacyColumns, Owner};
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 use tollgate_migration::{Context, Dialect, Track};
 
@@ -146,7 +146,7 @@ pub(super) const HAZARDS: &[Hazard] = &[
         effect: "an active one without a grant still opens the door, an orphaned one with a grant keeps it shut",
         resolve: "tollgate reconcile credentials",
         concerns: DRIFT,
-        queries: strayed,
+        queries: drifted_credentials,
     },
     Hazard {
         code: "G014",
@@ -207,7 +207,9 @@ pub(super) const HAZARDS: &[Hazard] = &[
             }
             Kind::BOTH
                 .into_iter()
-                .filter_map(|kind| Some((kind.credentials(), mcp::doubled(context, kind)?)))
+                .filter_map(|kind| {
+                    Some((kind.credentials(), mcp::duplicate_bindings(context, kind)?))
+                })
                 .collect()
         },
     },
@@ -312,7 +314,7 @@ fn dangling(context: &Context, _: &Facts) -> Queries {
 /// The condition that no owner column of the new schema is set. While old code writes the legacy columns the owner
 /// columns may be stale, and say nothing.
 fn unowned(context: &Context) -> String {
-    if owners::legacy(context) == Legacy::Live {
+    if owners::legacy(context) == LegacyColumns::Authoritative {
         return String::new();
     }
     let columns: Vec<String> = Owner::BOTH
@@ -385,8 +387,8 @@ fn also_aligned(context: &Context, _: &Facts) -> Queries {
         return Vec::new();
     }
     let sources: &[Owner] = match owners::legacy(context) {
-        Legacy::Live => &Owner::BOTH,
-        Legacy::Leftover => &[Owner::ProviderConfig],
+        LegacyColumns::Authoritative => &Owner::BOTH,
+        LegacyColumns::Stale => &[Owner::ProviderConfig],
     };
     let Some(flagged) = owners::flagged_by_legacy(context, sources) else {
         return Vec::new();
@@ -414,7 +416,7 @@ fn also_aligned(context: &Context, _: &Facts) -> Queries {
 }
 
 fn leftovers(context: &Context, _: &Facts) -> Queries {
-    if owners::legacy(context) == Legacy::Live {
+    if owners::legacy(context) == LegacyColumns::Authoritative {
         return Vec::new();
     }
     let mut queries = Vec::new();
@@ -512,7 +514,7 @@ fn ownerless_by_key(context: &Context, _: &Facts) -> Queries {
     let dialect = context.catalog.dialect;
     let mut queries = Vec::new();
     // While old code writes the legacy columns, an owner that is gone was deleted since the backfill, and is no owner.
-    if owners::legacy(context) == Legacy::Leftover {
+    if owners::legacy(context) == LegacyColumns::Stale {
         for owner in Owner::BOTH {
             let column = owner.column();
             if context.catalog.has_column(BUDGETS, column) {
@@ -535,7 +537,7 @@ fn ownerless_by_key(context: &Context, _: &Facts) -> Queries {
 }
 
 fn too_new(context: &Context, _: &Facts) -> Queries {
-    adoption::past(&context.catalog)
+    adoption::newer_than_supported(&context.catalog)
         .into_iter()
         .flat_map(|(table, sign)| names(table, &[sign.to_owned()]))
         .collect()
@@ -585,7 +587,7 @@ fn dependents(context: &Context, _: &Facts) -> Queries {
 }
 
 /// Credentials that `reconcile credentials` would orphan or reactivate.
-fn strayed(context: &Context, _facts: &Facts) -> Queries {
+fn drifted_credentials(context: &Context, _facts: &Facts) -> Queries {
     let catalog = &context.catalog;
     let present = Present::of(catalog.dialect, |table, column| {
         catalog.has_column(table, column)

@@ -105,7 +105,7 @@ pub(super) const HAZARDS: &[Hazard] = &[
         effect: "nobody can say which of them is meant; the legacy one would be dropped",
         resolve: "set updated_at of the one that is meant to now: in the legacy table, or in the new one",
         concerns: &[CONTRACT],
-        queries: unlike,
+        queries: conflicting_copies,
     },
     Hazard {
         code: "P011",
@@ -127,11 +127,11 @@ pub(super) const HAZARDS: &[Hazard] = &[
     },
 ];
 
-fn unlike(context: &Context, _: &Facts) -> Queries {
+fn conflicting_copies(context: &Context, _: &Facts) -> Queries {
     if context.created(BACKFILL).is_none() {
         return Vec::new();
     }
-    cutover::unlike_rows(&context.catalog)
+    cutover::conflicting_rows(&context.catalog)
 }
 
 fn cleared(context: &Context, _: &Facts) -> Queries {
@@ -539,7 +539,7 @@ fn revoked_since(context: &Context, _: &Facts) -> Queries {
 
 /// What would change for whom when the policy flags go, one sentence per provider.
 pub(super) async fn policy_changes(connection: &Connection, context: &Context) -> Result<String> {
-    let doing = || Error::database("read the policies of chat providers");
+    let db_context = || Error::database("read the policies of chat providers");
     let Some(sql) = policy::described(&context.catalog) else {
         return Ok(String::new());
     };
@@ -549,7 +549,7 @@ pub(super) async fn policy_changes(connection: &Connection, context: &Context) -
             sql,
         ))
         .await
-        .map_err(doing())?;
+        .map_err(db_context())?;
     let mut sentences = Vec::new();
     for row in rows {
         let number = |name: &str| match context.catalog.dialect {
@@ -559,18 +559,18 @@ pub(super) async fn policy_changes(connection: &Connection, context: &Context) -
             Dialect::Sqlite => row.try_get::<i64>("", name),
         };
         let is = |name: &str| number(name).map(|number| number == 1);
-        let id: String = row.try_get("", "id").map_err(doing())?;
-        let family: String = row.try_get("", "provider").map_err(doing())?;
+        let id: String = row.try_get("", "id").map_err(db_context())?;
+        let family: String = row.try_get("", "provider").map_err(db_context())?;
         let (without, with) = (
-            number("without_key").map_err(doing())?,
-            number("with_key").map_err(doing())?,
+            number("without_key").map_err(db_context())?,
+            number("with_key").map_err(db_context())?,
         );
         let (central, users, fallback) = (
-            is("central").map_err(doing())?,
-            is("users").map_err(doing())?,
-            is("fallback").map_err(doing())?,
+            is("central").map_err(db_context())?,
+            is("users").map_err(db_context())?,
+            is("fallback").map_err(db_context())?,
         );
-        let (key, is_off) = if is("stored").map_err(doing())? {
+        let (key, is_off) = if is("stored").map_err(db_context())? {
             (
                 "the central key",
                 "the central key, which is switched off, becomes live",
@@ -599,7 +599,7 @@ pub(super) async fn policy_changes(connection: &Connection, context: &Context) -
             ));
         }
         // A disabled provider serves nobody in either schema.
-        let asleep = if is("enabled").map_err(doing())? {
+        let asleep = if is("enabled").map_err(db_context())? {
             ""
         } else {
             " (once the provider is enabled again)"

@@ -12,7 +12,7 @@ use super::{Gateway, Poll};
 use crate::connection::{Connection, Opening, Server, Work};
 use crate::error::{Error, Result};
 use crate::runner::Session;
-use crate::stop::Stop;
+use crate::shutdown::ShutdownSignal;
 
 /// The first half of every lock's key: "Toll".
 const LOCK: i32 = 0x546f_6c6c;
@@ -118,7 +118,7 @@ impl PostgresLock {
         mut server: Server,
         tracks: &[Track],
         gateway: Gateway,
-        stop: &Stop,
+        stop: &ShutdownSignal,
     ) -> Result<Self> {
         let mut tracks = tracks.to_vec();
         tracks.sort();
@@ -137,7 +137,7 @@ impl PostgresLock {
                 .await
                 .map_err(failed())?
                 .unwrap_or_else(|| "a run that has just ended".to_owned());
-            server.let_go().await.map_err(failed())?;
+            server.release().await.map_err(failed())?;
             let track = tracks[busy];
             tracing::debug!(%track, %holder, "waiting for the lock");
             if !poll.again(stop).await? {
@@ -175,7 +175,7 @@ impl PostgresLock {
         }
     }
 
-    pub(super) async fn keep_gateway_out(&self, stop: &Stop) -> Result<()> {
+    pub(super) async fn keep_gateway_out(&self, stop: &ShutdownSignal) -> Result<()> {
         if self.gateways.is_empty() {
             return Ok(());
         }
@@ -232,7 +232,7 @@ impl PostgresLock {
 
     pub(super) async fn release(self) {
         // A failure here means the connection is gone, and the lock with it.
-        if let Err(error) = self.work.lock.clone().let_go().await {
+        if let Err(error) = self.work.lock.clone().release().await {
             tracing::debug!(%error, "the lock's connection was gone already");
         }
     }
@@ -245,7 +245,7 @@ async fn nothing_under_way(
     tracks: &[Track],
     keys: &[(i32, i32)],
     poll: &mut Poll,
-    stop: &Stop,
+    stop: &ShutdownSignal,
 ) -> Result<()> {
     let failed = || Error::database("look for an earlier run's last transaction");
     loop {
@@ -277,11 +277,11 @@ async fn nothing_under_way(
 /// # Errors
 /// [`Error::Database`].
 pub(crate) async fn migrating(connection: &Connection) -> Result<Option<(Track, String)>> {
-    let doing = || Error::database("ask whether a gateway is migrating");
+    let db_context = || Error::database("ask whether a gateway is migrating");
     connection
         .execute_unprepared("SAVEPOINT gateway")
         .await
-        .map_err(doing())?;
+        .map_err(db_context())?;
     let mut found = None;
     for (track, (name, key)) in [Track::Governance, Track::Providers]
         .into_iter()
@@ -293,7 +293,7 @@ pub(crate) async fn migrating(connection: &Connection) -> Result<Option<(Track, 
             )))
             .await
             .and_then(|row| row.map_or(Ok(true), |row| row.try_get("", "held")))
-            .map_err(doing())?;
+            .map_err(db_context())?;
         if free {
             continue;
         }
@@ -307,11 +307,11 @@ pub(crate) async fn migrating(connection: &Connection) -> Result<Option<(Track, 
                 key & 0xffff_ffff
             )))
             .await
-            .map_err(doing())?;
+            .map_err(db_context())?;
         let (application, holder): (Option<String>, Option<String>) = match row {
             Some(row) => (
-                row.try_get("", "application").map_err(doing())?,
-                row.try_get("", "holder").map_err(doing())?,
+                row.try_get("", "application").map_err(db_context())?,
+                row.try_get("", "holder").map_err(db_context())?,
             ),
             // It ended between the two questions; the next look says.
             None => (None, None),
@@ -335,6 +335,6 @@ pub(crate) async fn migrating(connection: &Connection) -> Result<Option<(Track, 
     connection
         .execute_unprepared("ROLLBACK TO SAVEPOINT gateway; RELEASE SAVEPOINT gateway")
         .await
-        .map_err(doing())?;
+        .map_err(db_context())?;
     Ok(found)
 }

@@ -103,9 +103,9 @@ pub(crate) async fn finish(connection: &Connection, live: &Context) -> Result<Fi
                 &transaction,
                 dialect,
                 format!(
-                    "UPDATE {table} SET calendar_aligned = {truth} WHERE NOT ({aligned}) \
+                    "UPDATE {table} SET calendar_aligned = {true_literal} WHERE NOT ({aligned}) \
                      AND EXISTS (SELECT 1 FROM {TABLE} r WHERE r.kind = '{kind}' AND {due}) RETURNING CAST(id AS text) AS id",
-                    truth = dialect.truth(),
+                    true_literal = dialect.true_literal(),
                     aligned = dialect.is_true("calendar_aligned"),
                 ),
             )

@@ -19,7 +19,7 @@ use crate::database::{Access, existing};
 use crate::error::Error;
 use crate::report::{Finding, Outcome, Report, Severity};
 use crate::runner::Session;
-use crate::stop::Stop;
+use crate::shutdown::ShutdownSignal;
 
 /// A routine, as `all` runs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,9 +65,14 @@ impl Part {
 /// How long `resets` keeps request ids here.
 pub const REQUEST_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Runs them. The brake holds for all of them together: nothing is changed when their sum is more.
-pub async fn all(session: &Session, options: Options, now: DateTime<Utc>, stop: &Stop) -> Outcome {
-    let look = Options {
+/// Runs them. The change limit holds for all of them together: nothing is changed when their sum is more.
+pub async fn all(
+    session: &Session,
+    options: Options,
+    now: DateTime<Utc>,
+    stop: &ShutdownSignal,
+) -> Outcome {
+    let load = Options {
         dry_run: true,
         max_changes: None,
     };
@@ -80,11 +85,11 @@ pub async fn all(session: &Session, options: Options, now: DateTime<Utc>, stop: 
         })
     };
     if options.dry_run {
-        let planned = each(session, look, now, stop).await;
+        let planned = each(session, load, now, stop).await;
         return held(&planned).unwrap_or(planned);
     }
     if options.max_changes.is_some() {
-        let planned = each(session, look, now, stop).await;
+        let planned = each(session, load, now, stop).await;
         if let Some(held) = held(&planned) {
             return held;
         }
@@ -96,7 +101,12 @@ pub async fn all(session: &Session, options: Options, now: DateTime<Utc>, stop: 
     each(session, apply, now, stop).await
 }
 
-async fn each(session: &Session, options: Options, now: DateTime<Utc>, stop: &Stop) -> Outcome {
+async fn each(
+    session: &Session,
+    options: Options,
+    now: DateTime<Utc>,
+    stop: &ShutdownSignal,
+) -> Outcome {
     let mut report = Report::default();
     let mut failed: Option<Error> = None;
     let mut told = Vec::new();

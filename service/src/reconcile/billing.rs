@@ -16,13 +16,13 @@ use crate::error::{Error, Result};
 use crate::lock::{Gateway, Lock};
 use crate::report::{Change, Report};
 use crate::runner::{Session, prove_writable};
-use crate::stop::Stop;
+use crate::shutdown::ShutdownSignal;
 
 /// Runs the routine.
 ///
 /// # Errors
-/// [`Error::Refused`] when the brake holds, [`Error::NotFound`] when there is no such column, [`Error::Locked`].
-pub async fn billing(session: &Session, options: Options, stop: &Stop) -> Result<Report> {
+/// [`Error::Refused`] when the change limit holds, [`Error::NotFound`] when there is no such column, [`Error::Locked`].
+pub async fn billing(session: &Session, options: Options, stop: &ShutdownSignal) -> Result<Report> {
     let started = Utc::now();
     let access = if options.dry_run {
         Access::Read
@@ -35,7 +35,7 @@ pub async fn billing(session: &Session, options: Options, stop: &Stop) -> Result
         .await
         .map_err(Error::database("look for the billing mode"))?;
     if !present.iter().any(|column| column == MODE)
-        || Track::Billing.is_anothers(WORKSPACES, present.iter().map(String::as_str))
+        || Track::Billing.is_foreign_table(WORKSPACES, present.iter().map(String::as_str))
     {
         return Err(Error::NotFound {
             what: format!("{WORKSPACES}.{MODE}, which this routine is about"),
@@ -43,10 +43,10 @@ pub async fn billing(session: &Session, options: Options, stop: &Stop) -> Result
     }
     if options.dry_run {
         let found = find(&connection, session).await?;
-        brake(options, &found)?;
+        change_limit(options, &found)?;
         return Ok(report(found));
     }
-    brake(options, &find(&connection, session).await?)?;
+    change_limit(options, &find(&connection, session).await?)?;
     prove_writable(session, &connection).await?;
     let (lock, connection) =
         Lock::take(session, connection, &[Track::Billing], Gateway::Boots, stop).await?;
@@ -105,7 +105,7 @@ async fn find<C: ConnectionTrait>(
     read(dialect, &rows)
 }
 
-fn brake(options: Options, found: &[(String, String)]) -> Result<()> {
+fn change_limit(options: Options, found: &[(String, String)]) -> Result<()> {
     match options.max_changes {
         Some(most) if found.len() as u64 > most => Err(Error::refused(
             "max_changes",
@@ -120,9 +120,9 @@ fn brake(options: Options, found: &[(String, String)]) -> Result<()> {
 }
 
 async fn apply(connection: &Connection, session: &Session, options: Options) -> Result<Report> {
-    let doing = || Error::database("clear garbled billing modes");
+    let db_context = || Error::database("clear garbled billing modes");
     let dialect = session.dialect();
-    let transaction = connection.begin().await.map_err(doing())?;
+    let transaction = connection.begin().await.map_err(db_context())?;
     let condition = is_garbled(dialect);
     let found = match dialect {
         // A row that somebody is writing is waited for and looked at again: the concurrent write wins, and what is
@@ -138,7 +138,7 @@ async fn apply(connection: &Connection, session: &Session, options: Options) -> 
                     ),
                 ))
                 .await
-                .map_err(doing())?;
+                .map_err(db_context())?;
             read(dialect, &rows)?
         }
         // The transaction has the write lock, so nothing moves between the two.
@@ -149,13 +149,13 @@ async fn apply(connection: &Connection, session: &Session, options: Options) -> 
                     "UPDATE {WORKSPACES} SET {MODE} = NULL WHERE {condition}"
                 ))
                 .await
-                .map_err(doing())?;
+                .map_err(db_context())?;
             found
         }
     };
-    // The brake holds on the way out too: nothing is committed.
-    brake(options, &found)?;
-    transaction.commit().await.map_err(doing())?;
+    // The change limit holds on the way out too: nothing is committed.
+    change_limit(options, &found)?;
+    transaction.commit().await.map_err(db_context())?;
     Ok(report(found))
 }
 

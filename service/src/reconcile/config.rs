@@ -10,14 +10,14 @@
 //!
 //! For a gateway that embeds this crate, or one that is stopped: a Bifrost that runs keeps its keys and usage in memory.
 
-mod collector;
-mod deeds;
+mod actions;
 mod entry;
+mod entry_writer;
 mod fields;
 mod file;
-mod problems;
-mod stage;
-mod tell;
+mod staging;
+mod summary;
+mod validation;
 mod write;
 
 use std::fs::File;
@@ -30,9 +30,9 @@ use sea_orm::{ConnectionTrait, DbErr};
 use tollgate_migration::governance::{PROVIDER_CONFIGS, VIRTUAL_KEYS};
 use tollgate_migration::{Catalog, Context, Dialect, Track};
 
-use self::collector::{Collector, Notes};
+use self::entry_writer::{EntryWriter, Notes};
 use self::file::Problem;
-use self::stage::{APPLIED, Stage};
+use self::staging::{APPLIED, Staging};
 use super::{Options, Routine, run};
 use crate::budget::schema::Schema;
 use crate::connection::Connection;
@@ -41,7 +41,7 @@ use crate::error::{Error, Result};
 use crate::report::{Outcome, Report};
 use crate::retry::{FOR_ROWS, Turns, backoff};
 use crate::runner::Session;
-use crate::stop::Stop;
+use crate::shutdown::ShutdownSignal;
 
 /// Parcels that may wait for the database.
 const AHEAD: usize = 1;
@@ -64,20 +64,20 @@ pub struct ConfigFile {
 struct Config<'a> {
     file: &'a ConfigFile,
     now: DateTime<Utc>,
-    stop: &'a Stop,
+    stop: &'a ShutdownSignal,
 }
 
-fn doing(name: &str) -> impl FnOnce(DbErr) -> Error {
+fn db_context(name: &str) -> impl FnOnce(DbErr) -> Error {
     Error::database(format!("apply {name}"))
 }
 
 impl Config<'_> {
-    fn doing(&self) -> impl FnOnce(DbErr) -> Error {
-        doing(&self.file.name)
+    fn db_context(&self) -> impl FnOnce(DbErr) -> Error {
+        db_context(&self.file.name)
     }
 
-    fn rejected(&self, problems: &[Problem], number: usize) -> Error {
-        let told: Vec<String> = problems
+    fn rejected(&self, validation: &[Problem], number: usize) -> Error {
+        let told: Vec<String> = validation
             .iter()
             .take(MOST)
             .map(|problem| format!("{}: {}", problem.path, problem.message))
@@ -97,7 +97,7 @@ impl Config<'_> {
     async fn catalog(&self, connection: &Connection) -> Result<Catalog> {
         let catalog = Context::read(connection)
             .await
-            .map_err(self.doing())?
+            .map_err(self.db_context())?
             .catalog;
         if let Some(what) = write::stands_in_the_way(&catalog) {
             return Err(Error::NotFound { what });
@@ -117,31 +117,31 @@ impl Config<'_> {
     }
 
     /// Loads the file, and says what is to be done.
-    async fn stage<C: ConnectionTrait>(
+    async fn staging<C: ConnectionTrait>(
         &self,
-        stage: &Stage<'_, C>,
+        staging: &Staging<'_, C>,
         report: &mut Report,
     ) -> Result<()> {
-        stage.prepare().await.map_err(self.doing())?;
-        let notes = self.load(stage).await?;
+        staging.prepare().await.map_err(self.db_context())?;
+        let notes = self.load(staging).await?;
         self.stop.check()?;
-        let applied = stage.catalog.has_table(APPLIED);
-        stage
+        let applied = staging.catalog.has_table(APPLIED);
+        staging
             .resolve(applied, self.file.force)
             .await
-            .map_err(self.doing())?;
-        stage
+            .map_err(self.db_context())?;
+        staging
             .decide(self.file.prune, notes.virtual_keys)
             .await
-            .map_err(self.doing())?;
-        let (problems, number) = stage.problems().await.map_err(self.doing())?;
-        if !problems.is_empty() {
-            return Err(self.rejected(&problems, number));
+            .map_err(self.db_context())?;
+        let (validation, number) = staging.validation().await.map_err(self.db_context())?;
+        if !validation.is_empty() {
+            return Err(self.rejected(&validation, number));
         }
-        if let Some((path, number)) = stage
+        if let Some((path, number)) = staging
             .new_keys_among_encrypted()
             .await
-            .map_err(self.doing())?
+            .map_err(self.db_context())?
         {
             return Err(Error::refused(
                 "encrypted",
@@ -153,11 +153,14 @@ impl Config<'_> {
             ));
         }
         self.stop.check()?;
-        stage.tell(&notes, report).await.map_err(self.doing())
+        staging
+            .summary(&notes, report)
+            .await
+            .map_err(self.db_context())
     }
 
     /// The file is read beside the database: one reads ahead while the other stores.
-    async fn load<C: ConnectionTrait>(&self, stage: &Stage<'_, C>) -> Result<Notes> {
+    async fn load<C: ConnectionTrait>(&self, staging: &Staging<'_, C>) -> Result<Notes> {
         let path = self.file.path.clone();
         let failed = |source| Error::File {
             path: self.file.name.clone(),
@@ -171,49 +174,52 @@ impl Config<'_> {
         let now = self.now;
         let reading = tokio::task::spawn_blocking(move || {
             let env = |name: &str| std::env::var(name).ok();
-            let mut collector = Collector::new(now, &env, |parcel| {
+            let mut entry_writer = EntryWriter::new(now, &env, |batch| {
                 // Nobody takes it any more where the database has failed, which is told there.
-                let _ = sender.blocking_send(parcel);
+                let _ = sender.blocking_send(batch);
             });
             let mut reader = BufReader::with_capacity(1 << 20, file);
             skip_mark(&mut reader);
-            file::read(reader, &mut collector).map_err(|problem| (vec![problem], 1))?;
-            collector.finish().map_err(|(problems, more)| {
-                let number = problems.len() + more;
-                (problems, number)
+            file::read(reader, &mut entry_writer).map_err(|problem| (vec![problem], 1))?;
+            entry_writer.finish().map_err(|(validation, more)| {
+                let number = validation.len() + more;
+                (validation, number)
             })
         });
-        while let Some(parcel) = parcels.recv().await {
-            stage.load(parcel).await.map_err(self.doing())?;
+        while let Some(batch) = parcels.recv().await {
+            staging.load(batch).await.map_err(self.db_context())?;
         }
         match reading.await {
             Ok(Ok(notes)) => Ok(notes),
-            Ok(Err((problems, number))) => Err(self.rejected(&problems, number)),
+            Ok(Err((validation, number))) => Err(self.rejected(&validation, number)),
             Err(error) => Err(failed(std::io::Error::other(error))),
         }
     }
 
     async fn transaction(&self, connection: &Connection, catalog: &Catalog) -> Result<Report> {
-        let schema = Schema::look(connection, catalog.dialect)
+        let schema = Schema::load(connection, catalog.dialect)
             .await
-            .map_err(self.doing())?;
-        let transaction = connection.begin().await.map_err(self.doing())?;
+            .map_err(self.db_context())?;
+        let transaction = connection.begin().await.map_err(self.db_context())?;
         if catalog.dialect == Dialect::Postgres {
             transaction
                 .execute_unprepared(FOR_ROWS)
                 .await
-                .map_err(self.doing())?;
+                .map_err(self.db_context())?;
         }
         let mut report = Report::default();
-        let stage = Stage {
+        let staging = Staging {
             connection: &transaction,
             catalog,
         };
-        self.stage(&stage, &mut report).await?;
-        let done = stage.write(&schema, self.now).await.map_err(self.doing())?;
-        transaction.commit().await.map_err(self.doing())?;
+        self.staging(&staging, &mut report).await?;
+        let done = staging
+            .write(&schema, self.now)
+            .await
+            .map_err(self.db_context())?;
+        transaction.commit().await.map_err(self.db_context())?;
         for (kind, rows) in done {
-            let table = fields::thing(kind).table;
+            let table = fields::resource(kind).table;
             for change in &mut report.changes {
                 if change.table == table && change.action == "update" {
                     change.rows = rows;
@@ -258,22 +264,22 @@ impl Routine for Config<'_> {
         let catalog = &self.catalog(connection).await?;
         let mut report = Report::default();
         if catalog.dialect == Dialect::Postgres {
-            let transaction = connection.begin().await.map_err(self.doing())?;
-            let stage = Stage {
+            let transaction = connection.begin().await.map_err(self.db_context())?;
+            let staging = Staging {
                 connection: &transaction,
                 catalog,
             };
-            self.stage(&stage, &mut report).await?;
-            transaction.rollback().await.map_err(self.doing())?;
+            self.staging(&staging, &mut report).await?;
+            transaction.rollback().await.map_err(self.db_context())?;
             return Ok(report);
         }
         // Temporary tables are in a database of their own, which a file that is opened read-only has too.
-        let stage = Stage {
+        let staging = Staging {
             connection,
             catalog,
         };
-        self.stage(&stage, &mut report).await?;
-        stage.forget().await.map_err(self.doing())?;
+        self.staging(&staging, &mut report).await?;
+        staging.forget().await.map_err(self.db_context())?;
         Ok(report)
     }
 
@@ -290,13 +296,13 @@ impl Routine for Config<'_> {
 
 /// Runs the routine. The outcome's error is [`Error::Rejected`] where the file is not what it should be, with the path in
 /// it; [`Error::NotFound`] where budgets have no owners here; [`Error::Refused`] where a new key would have to be
-/// encrypted, or when the brake holds. Nothing was changed then.
+/// encrypted, or when the change limit holds. Nothing was changed then.
 pub async fn config(
     session: &Session,
     file: &ConfigFile,
     options: Options,
     now: DateTime<Utc>,
-    stop: &Stop,
+    stop: &ShutdownSignal,
 ) -> Outcome {
     run(session, options, now, stop, &Config { file, now, stop }).await
 }

@@ -29,7 +29,7 @@ use crate::instant;
 use crate::report::{Change, Outcome, Report};
 use crate::retry::{FOR_ROWS, Turns, backoff, is_busy};
 use crate::runner::Session;
-use crate::stop::Stop;
+use crate::shutdown::ShutdownSignal;
 
 /// Whose credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -313,7 +313,7 @@ fn found(table: &str, bounds: &Bounds, arms: &[String]) -> String {
 const ACTION: &str = "CASE r.status WHEN 'active' THEN 'orphan' ELSE 'reactivate' END";
 
 /// What would be done within the bounds: two statements for each kind.
-async fn look<C: ConnectionTrait>(
+async fn load<C: ConnectionTrait>(
     connection: &C,
     present: &Present,
     bounds: impl Fn(Kind) -> Bounds,
@@ -350,7 +350,7 @@ async fn look<C: ConnectionTrait>(
 ///
 /// Rows are locked before they are written, keys in the order of their ids, active credentials before orphaned ones, then
 /// flows: the order in which a live gateway locks.
-async fn close<C: ConnectionTrait>(
+async fn apply<C: ConnectionTrait>(
     connection: &C,
     present: &Present,
     bounds: impl Fn(Kind) -> Bounds,
@@ -466,10 +466,10 @@ async fn close<C: ConnectionTrait>(
 struct Credentials<'a> {
     scope: &'a Scope,
     now: DateTime<Utc>,
-    stop: &'a Stop,
+    stop: &'a ShutdownSignal,
 }
 
-fn doing() -> impl FnOnce(DbErr) -> Error {
+fn db_context() -> impl FnOnce(DbErr) -> Error {
     Error::database("reconcile credentials")
 }
 
@@ -506,7 +506,7 @@ async fn expect_somebody(connection: &Connection, present: &Present, scope: &Sco
             [id.clone().into()],
         ))
         .await
-        .map_err(doing())?;
+        .map_err(db_context())?;
     match found {
         Some(_) => Ok(()),
         None => Err(Error::NotFound {
@@ -528,18 +528,18 @@ impl Routine for Credentials<'_> {
         let dialect = dialect(connection)?;
         let present = Present::read(connection, dialect)
             .await
-            .map_err(doing())?
+            .map_err(db_context())?
             .required()?;
         expect_somebody(connection, &present, self.scope).await?;
         let mut report = Report::default();
-        look(
+        load(
             connection,
             &present,
             |kind| bounds(dialect, self.scope, kind),
             &mut report.changes,
         )
         .await
-        .map_err(doing())?;
+        .map_err(db_context())?;
         Ok(report)
     }
 
@@ -547,7 +547,7 @@ impl Routine for Credentials<'_> {
         let dialect = dialect(connection)?;
         let present = Present::read(connection, dialect)
             .await
-            .map_err(doing())?
+            .map_err(db_context())?
             .required()?;
         expect_somebody(connection, &present, self.scope).await?;
         if *self.scope != Scope::All {
@@ -555,12 +555,12 @@ impl Routine for Credentials<'_> {
                 bounds(dialect, self.scope, kind)
             })
             .await
-            .map_err(doing())?;
+            .map_err(db_context())?;
             report.changes = changes;
             return Ok(());
         }
         // Where each thousand of the keys with something to do ends; memory for one key in a thousand.
-        let ends = ends(connection, &present).await.map_err(doing())?;
+        let ends = ends(connection, &present).await.map_err(db_context())?;
         let mut behind: Option<&str> = None;
         for end in &ends {
             self.stop.check()?;
@@ -568,7 +568,7 @@ impl Routine for Credentials<'_> {
                 range(dialect, behind, Some(end))
             })
             .await
-            .map_err(doing())?;
+            .map_err(db_context())?;
             for change in changes {
                 count(
                     &mut report.changes,
@@ -590,7 +590,7 @@ fn dialect<C: ConnectionTrait>(connection: &C) -> Result<Dialect> {
     })
 }
 
-/// One transaction, again while somebody is in the way. It gives way before the server looks for deadlocks, so that a
+/// One transaction, again while somebody is in the way. It backs off before the server looks for deadlocks, so that a
 /// gateway is never the victim.
 async fn transaction(
     connection: &Connection,
@@ -604,7 +604,7 @@ async fn transaction(
             transaction.execute_unprepared(FOR_ROWS).await?;
         }
         let mut changes = Vec::new();
-        close(&transaction, present, &bounds, now, &mut changes).await?;
+        apply(&transaction, present, &bounds, now, &mut changes).await?;
         transaction.commit().await?;
         Ok::<_, DbErr>(changes)
     };
@@ -660,14 +660,14 @@ async fn ends(
     Ok(ends)
 }
 
-/// Runs the routine. The outcome's error is [`Error::Refused`] when the brake holds, [`Error::NotFound`] without the
+/// Runs the routine. The outcome's error is [`Error::Refused`] when the change limit holds, [`Error::NotFound`] without the
 /// tables, [`Error::Locked`], or what the database said; a sweep keeps what it committed before.
 pub async fn credentials(
     session: &Session,
     scope: &Scope,
     options: Options,
     now: DateTime<Utc>,
-    stop: &Stop,
+    stop: &ShutdownSignal,
 ) -> Outcome {
     if matches!(scope, Scope::VirtualKey(id) | Scope::Client(id) if id.is_empty()) {
         return Outcome::from(Err(Error::usage(
@@ -703,7 +703,7 @@ where
     if virtual_key.is_empty() {
         return Ok(Vec::new());
     }
-    hook(connection, &Scope::VirtualKey(virtual_key.to_owned()), now).await
+    reconcile_scope(connection, &Scope::VirtualKey(virtual_key.to_owned()), now).await
 }
 
 /// Brings the credentials of every virtual key in line that holds any row of the client, after the client's grants or its
@@ -719,11 +719,11 @@ pub async fn after_mcp_client_change<C>(
 where
     C: ConnectionTrait + TransactionTrait,
 {
-    hook(connection, &Scope::Client(client_id.to_owned()), now).await
+    reconcile_scope(connection, &Scope::Client(client_id.to_owned()), now).await
 }
 
 /// Lets the transaction wait for a row no longer than half a second at a time: two that look at different moments lock the
-/// active and the orphaned rows of a key in different orders, and this gives way before the server picks a victim, which might
+/// active and the orphaned rows of a key in different orders, and this backs off before the server picks a victim, which might
 /// be the gateway. Returns what was set before, for a savepoint's settings are those of the transaction around it.
 async fn impatient<C: ConnectionTrait>(
     connection: &C,
@@ -757,7 +757,11 @@ async fn restore<C: ConnectionTrait>(
         .map(|_| ())
 }
 
-async fn hook<C>(connection: &C, scope: &Scope, now: DateTime<Utc>) -> Result<Vec<Change>>
+async fn reconcile_scope<C>(
+    connection: &C,
+    scope: &Scope,
+    now: DateTime<Utc>,
+) -> Result<Vec<Change>>
 where
     C: ConnectionTrait + TransactionTrait,
 {
@@ -773,7 +777,7 @@ where
         let mut changes = Vec::new();
         let bounds = |kind| bounds(dialect, scope, kind);
         let before = impatient(&transaction, dialect).await?;
-        match close(&transaction, &present, bounds, now, &mut changes).await {
+        match apply(&transaction, &present, bounds, now, &mut changes).await {
             Ok(()) => {
                 if let Some(before) = before {
                     restore(&transaction, before).await?;
@@ -791,7 +795,7 @@ where
         .retry(backoff().with_max_times(8))
         .when(is_busy)
         .await
-        .map_err(doing())
+        .map_err(db_context())
 }
 
 /// Every row of a virtual key goes: grants, flows, credentials of both kinds. For whoever deletes the key; in the caller's

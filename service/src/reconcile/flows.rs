@@ -22,7 +22,7 @@ use crate::instant;
 use crate::report::{Finding, Outcome, Report, Severity};
 use crate::retry::{Turns, backoff};
 use crate::runner::Session;
-use crate::stop::Stop;
+use crate::shutdown::ShutdownSignal;
 
 /// Rows of one transaction.
 const PAGE: usize = 5000;
@@ -30,7 +30,7 @@ const PAGE: usize = 5000;
 struct Flows<'a> {
     ttl: Option<Duration>,
     now: DateTime<Utc>,
-    stop: &'a Stop,
+    stop: &'a ShutdownSignal,
 }
 
 /// A table, the rows `r` of it that are due, and those whose time cannot be read.
@@ -57,7 +57,7 @@ impl Flows<'_> {
         }
         let columns = columns_of(connection, dialect, &names)
             .await
-            .map_err(doing())?;
+            .map_err(db_context())?;
         let has = |table: &str, wanted: &[&str]| {
             wanted
                 .iter()
@@ -136,7 +136,7 @@ impl Flows<'_> {
                 &mut found,
             )
             .await
-            .map_err(doing())?;
+            .map_err(db_context())?;
             findings.extend(found.into_iter().map(|change| Finding {
                 code: "R001".to_owned(),
                 severity: Severity::Warning,
@@ -154,7 +154,7 @@ impl Flows<'_> {
     }
 }
 
-fn doing() -> impl FnOnce(DbErr) -> Error {
+fn db_context() -> impl FnOnce(DbErr) -> Error {
     Error::database("reconcile flows")
 }
 
@@ -191,7 +191,7 @@ impl Routine for Flows<'_> {
                 &mut report.changes,
             )
             .await
-            .map_err(doing())?;
+            .map_err(db_context())?;
         }
         Ok(report)
     }
@@ -209,7 +209,7 @@ impl Routine for Flows<'_> {
                     .retry(backoff())
                     .when(|error| turns.again(error))
                     .await
-                    .map_err(doing())?;
+                    .map_err(db_context())?;
                 let rows = ids.len();
                 count(
                     &mut report.changes,
@@ -265,7 +265,7 @@ pub async fn flows(
     ttl: Option<Duration>,
     options: Options,
     now: DateTime<Utc>,
-    stop: &Stop,
+    stop: &ShutdownSignal,
 ) -> Outcome {
     run(session, options, now, stop, &Flows { ttl, now, stop }).await
 }

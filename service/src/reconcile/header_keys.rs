@@ -13,7 +13,7 @@ use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use tollgate_migration::governance::header_keys;
-use tollgate_migration::plan::Fold;
+use tollgate_migration::plan::NormalizeHeaderNames;
 use tollgate_migration::{Context, Dialect, Track};
 
 use super::{Options, Routine, count, run};
@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::report::{Finding, Outcome, Report, Severity};
 use crate::retry::{FOR_ROWS, Turns, backoff};
 use crate::runner::Session;
-use crate::stop::Stop;
+use crate::shutdown::ShutdownSignal;
 
 /// Rows of one transaction.
 const PAGE: usize = 500;
@@ -157,11 +157,11 @@ pub(crate) struct How {
 pub(crate) async fn walk(
     connection: &Connection,
     dialect: Dialect,
-    fold: &Fold,
+    fold: &NormalizeHeaderNames,
     how: How,
-    stop: &Stop,
+    stop: &ShutdownSignal,
 ) -> Result<Walked> {
-    let doing = || Error::database(format!("fold the header keys of {}", fold.table));
+    let db_context = || Error::database(format!("fold the header keys of {}", fold.table));
     let mut walked = Walked::default();
     let mut behind = fold.start().to_owned();
     loop {
@@ -173,11 +173,11 @@ pub(crate) async fn walk(
                 [behind.clone().into()],
             ))
             .await
-            .map_err(doing())?;
+            .map_err(db_context())?;
         let mut due: Vec<(String, String, String)> = Vec::new();
         for row in &rows {
-            let id: String = row.try_get("", "id").map_err(doing())?;
-            let json: String = row.try_get("", "json").map_err(doing())?;
+            let id: String = row.try_get("", "id").map_err(db_context())?;
+            let json: String = row.try_get("", "json").map_err(db_context())?;
             behind.clone_from(&id);
             match self::fold(&json, fold.list) {
                 Folded::Same => {}
@@ -197,7 +197,7 @@ pub(crate) async fn walk(
                     .retry(backoff())
                     .when(|error| turns.again(error))
                     .await
-                    .map_err(doing())?
+                    .map_err(db_context())?
             } else {
                 due.len() as u64
             };
@@ -216,7 +216,7 @@ pub(crate) async fn walk(
 async fn write(
     connection: &Connection,
     dialect: Dialect,
-    fold: &Fold,
+    fold: &NormalizeHeaderNames,
     due: &[(String, String, String)],
 ) -> std::result::Result<u64, DbErr> {
     let mut rows = Vec::new();
@@ -246,7 +246,13 @@ async fn write(
 }
 
 /// G012, in three forms.
-fn hazard(fold: &Fold, title: &str, effect: &str, resolve: &str, ids: Vec<String>) -> Finding {
+fn hazard(
+    fold: &NormalizeHeaderNames,
+    title: &str,
+    effect: &str,
+    resolve: &str,
+    ids: Vec<String>,
+) -> Finding {
     Finding {
         code: "G012".to_owned(),
         severity: Severity::Warning,
@@ -260,7 +266,7 @@ fn hazard(fold: &Fold, title: &str, effect: &str, resolve: &str, ids: Vec<String
     }
 }
 
-fn findings(fold: &Fold, walked: &Walked, samples: Samples) -> Vec<Finding> {
+fn findings(fold: &NormalizeHeaderNames, walked: &Walked, samples: Samples) -> Vec<Finding> {
     let mut found = Vec::new();
     if !walked.collided.is_empty() {
         found.push(hazard(
@@ -292,7 +298,7 @@ fn findings(fold: &Fold, walked: &Walked, samples: Samples) -> Vec<Finding> {
 async fn encrypted(
     connection: &impl ConnectionTrait,
     context: &Context,
-    fold: &Fold,
+    fold: &NormalizeHeaderNames,
     samples: Samples,
 ) -> Result<Option<Finding>> {
     if !fold.encrypted {
@@ -334,7 +340,7 @@ pub(crate) async fn examine(
             context.catalog.dialect,
             &fold,
             how,
-            &Stop::default(),
+            &ShutdownSignal::default(),
         )
         .await?;
         found.extend(findings(&fold, &walked, samples));
@@ -344,7 +350,7 @@ pub(crate) async fn examine(
 }
 
 struct HeaderKeys<'a> {
-    stop: &'a Stop,
+    stop: &'a ShutdownSignal,
 }
 
 impl HeaderKeys<'_> {
@@ -403,7 +409,7 @@ pub async fn fold_header_keys(
     session: &Session,
     options: Options,
     now: DateTime<Utc>,
-    stop: &Stop,
+    stop: &ShutdownSignal,
 ) -> Outcome {
     run(session, options, now, stop, &HeaderKeys { stop }).await
 }

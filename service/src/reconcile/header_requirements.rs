@@ -21,7 +21,7 @@ use crate::instant;
 use crate::report::{Finding, Outcome, Report, Severity};
 use crate::retry::{FOR_ROWS, Turns, backoff};
 use crate::runner::Session;
-use crate::stop::Stop;
+use crate::shutdown::ShutdownSignal;
 
 /// Rows of one transaction.
 const PAGE: usize = 500;
@@ -29,10 +29,10 @@ const PAGE: usize = 500;
 struct Requirements<'a> {
     client: &'a str,
     now: DateTime<Utc>,
-    stop: &'a Stop,
+    stop: &'a ShutdownSignal,
 }
 
-fn doing() -> impl FnOnce(DbErr) -> Error {
+fn db_context() -> impl FnOnce(DbErr) -> Error {
     Error::database("reconcile header requirements")
 }
 
@@ -45,7 +45,7 @@ impl Requirements<'_> {
     ) -> Result<BTreeSet<String>> {
         let columns = columns_of(connection, dialect, &[CLIENTS, HEADERS])
             .await
-            .map_err(doing())?;
+            .map_err(db_context())?;
         let has =
             |table: &str, column: &str| columns.contains(&(table.to_owned(), column.to_owned()));
         if !has(CLIENTS, "per_user_header_keys_json") || !has(HEADERS, "headers_json") {
@@ -65,11 +65,11 @@ impl Requirements<'_> {
                 [self.client.into()],
             ))
             .await
-            .map_err(doing())?
+            .map_err(db_context())?
             .ok_or_else(|| Error::NotFound {
                 what: format!("MCP client {:?}", self.client),
             })?;
-        let json: Option<String> = row.try_get("", "json").map_err(doing())?;
+        let json: Option<String> = row.try_get("", "json").map_err(db_context())?;
         let json = json.unwrap_or_default();
         if json.trim().is_empty() {
             return Ok(BTreeSet::new());
@@ -117,12 +117,12 @@ impl Requirements<'_> {
                     [self.client.into(), behind.clone().into()],
                 ))
                 .await
-                .map_err(doing())?;
+                .map_err(db_context())?;
             let mut lacking = Vec::new();
             for row in &rows {
-                let id: String = row.try_get("", "id").map_err(doing())?;
-                let encrypted: i32 = row.try_get("", "encrypted").map_err(doing())?;
-                let json: Option<String> = row.try_get("", "json").map_err(doing())?;
+                let id: String = row.try_get("", "id").map_err(db_context())?;
+                let encrypted: i32 = row.try_get("", "encrypted").map_err(db_context())?;
+                let json: Option<String> = row.try_get("", "json").map_err(db_context())?;
                 let json = json.unwrap_or_default();
                 behind.clone_from(&id);
                 if encrypted == 1 {
@@ -141,7 +141,7 @@ impl Requirements<'_> {
                         .retry(backoff())
                         .when(|error| turns.again(error))
                         .await
-                        .map_err(doing())?
+                        .map_err(db_context())?
                 } else {
                     lacking.len() as u64
                 };
@@ -251,7 +251,7 @@ pub async fn header_requirements(
     client: &str,
     options: Options,
     now: DateTime<Utc>,
-    stop: &Stop,
+    stop: &ShutdownSignal,
 ) -> Outcome {
     let requirements = Requirements { client, now, stop };
     run(session, options, now, stop, &requirements).await

@@ -19,7 +19,7 @@ use crate::history::History;
 use crate::report::{Change, Outcome, Report, Severity};
 use crate::retry::{FOR_ROWS, Turns, backoff, is_foreign_key_violation};
 use crate::runner::{Session, context};
-use crate::stop::Stop;
+use crate::shutdown::ShutdownSignal;
 
 /// Users' keys of one transaction.
 const PAGE: usize = 1000;
@@ -32,20 +32,20 @@ const SAID: [&str; 2] = ["P008", "P009"];
 
 struct ProviderKeys<'a> {
     conflicts: NameConflicts,
-    stop: &'a Stop,
+    stop: &'a ShutdownSignal,
 }
 
-fn doing() -> impl FnOnce(DbErr) -> Error {
+fn db_context() -> impl FnOnce(DbErr) -> Error {
     Error::database("reconcile provider keys")
 }
 
 impl ProviderKeys<'_> {
     /// The live schema, what differs, and what is to be said besides.
-    async fn look(&self, connection: &Connection, report: &mut Report) -> Result<Looked> {
+    async fn load(&self, connection: &Connection, report: &mut Report) -> Result<Loaded> {
         let dialect = connection.dialect();
         let history = History::read(connection, dialect, Track::Providers)
             .await
-            .map_err(doing())?;
+            .map_err(db_context())?;
         let mut live = context(connection, &history).await?;
         live.name_conflicts = self.conflicts;
         let moves = moves(&live.catalog, self.conflicts);
@@ -71,7 +71,7 @@ impl ProviderKeys<'_> {
             return Err(doctor::refusal(blocking));
         }
         report.findings.extend(warnings);
-        Ok(Looked { live, moves })
+        Ok(Loaded { live, moves })
     }
 
     /// Closes the moves that are few in one transaction: what is of one provider belongs together.
@@ -92,7 +92,7 @@ impl ProviderKeys<'_> {
                 Close::Run(_) => step
                     .all()
                     .map(|sql| Statement::from_string(dialect.backend(), sql)),
-                Close::Mint(mint) => {
+                Close::InsertWithUuids(mint) => {
                     let found = mint.made_for(&transaction, dialect).await?;
                     (!found.is_empty()).then(|| mint.statement(dialect, &found))
                 }
@@ -113,7 +113,7 @@ impl ProviderKeys<'_> {
             .retry(backoff())
             .when(|error| turns.again(error))
             .await
-            .map_err(doing())
+            .map_err(db_context())
     }
 
     /// Closes a move over many rows, page by page in the order of their ids.
@@ -130,7 +130,7 @@ impl ProviderKeys<'_> {
             let page = step.page(dialect, behind.is_none(), PAGE);
             let ids = names(connection, page, behind.as_deref())
                 .await
-                .map_err(doing())?;
+                .map_err(db_context())?;
             let Some(last) = ids.last() else {
                 return Ok(());
             };
@@ -141,7 +141,7 @@ impl ProviderKeys<'_> {
                 // A user or provider that was deleted since it was looked at is not there for the next look.
                 .when(|error| turns.again(error) || is_foreign_key_violation(error))
                 .await
-                .map_err(doing())?;
+                .map_err(db_context())?;
             count(changes, step.table, step.action, rows, ids);
         }
     }
@@ -163,7 +163,7 @@ impl ProviderKeys<'_> {
 }
 
 /// What a run begins with.
-struct Looked {
+struct Loaded {
     live: Context,
     moves: Vec<Move>,
 }
@@ -171,7 +171,7 @@ struct Looked {
 async fn begin(connection: &Connection) -> std::result::Result<Transaction, DbErr> {
     let transaction = connection.begin().await?;
     if connection.dialect() == Dialect::Postgres {
-        // Tollgate gives way, not the gateway.
+        // Tollgate backs off, not the gateway.
         transaction.execute_unprepared(FOR_ROWS).await?;
     }
     Ok(transaction)
@@ -206,18 +206,18 @@ impl Routine for ProviderKeys<'_> {
 
     async fn plan(&self, connection: &Connection) -> Result<Report> {
         let mut report = Report::default();
-        let Looked { live, moves } = self.look(connection, &mut report).await?;
+        let Loaded { live, moves } = self.load(connection, &mut report).await?;
         for step in &moves {
             let (rows, ids) = doctor::ids(connection, &live, &step.due, Samples::default())
                 .await
-                .map_err(doing())?;
+                .map_err(db_context())?;
             count(&mut report.changes, step.table, step.action, rows, ids);
         }
         Ok(report)
     }
 
     async fn apply(&self, connection: &Connection, report: &mut Report) -> Result<()> {
-        let Looked { moves, .. } = self.look(connection, report).await?;
+        let Loaded { moves, .. } = self.load(connection, report).await?;
         let many = moves.iter().position(|step| step.paged);
         let (first, rest) = moves.split_at(many.unwrap_or(moves.len()));
         let last = rest.iter().position(|step| !step.paged);
@@ -234,13 +234,13 @@ impl Routine for ProviderKeys<'_> {
 }
 
 /// Runs the routine. The outcome's error is [`Error::NotFound`] where one of the two sides is not there,
-/// [`Error::Refused`] where nobody can say what the new tables should hold, or when the brake holds.
+/// [`Error::Refused`] where nobody can say what the new tables should hold, or when the change limit holds.
 pub async fn provider_keys(
     session: &Session,
     conflicts: NameConflicts,
     options: Options,
     now: DateTime<Utc>,
-    stop: &Stop,
+    stop: &ShutdownSignal,
 ) -> Outcome {
     run(
         session,

@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 use crate::report::{Change, Outcome, Report};
 use crate::retry::{FOR_ROWS, Turns, backoff};
 use crate::runner::Session;
-use crate::stop::Stop;
+use crate::shutdown::ShutdownSignal;
 use due::{Counter, KINDS, ids};
 
 /// Rows of one transaction.
@@ -37,10 +37,10 @@ const FOUND: &str = "tollgate_due_resets";
 struct Resets<'a> {
     retention: Duration,
     now: DateTime<Utc>,
-    stop: &'a Stop,
+    stop: &'a ShutdownSignal,
 }
 
-fn doing() -> impl FnOnce(DbErr) -> Error {
+fn db_context() -> impl FnOnce(DbErr) -> Error {
     Error::database("reset budgets and rate limits")
 }
 
@@ -56,9 +56,11 @@ struct Found {
 
 impl Resets<'_> {
     /// The kinds that are there, with what is due of each.
-    async fn look(&self, connection: &Connection, report: &mut Report) -> Result<Vec<Found>> {
+    async fn load(&self, connection: &Connection, report: &mut Report) -> Result<Vec<Found>> {
         let dialect = connection.dialect();
-        let schema = Schema::look(connection, dialect).await.map_err(doing())?;
+        let schema = Schema::load(connection, dialect)
+            .await
+            .map_err(db_context())?;
         if KINDS[0].here(&schema).is_empty() {
             return Err(Error::NotFound {
                 what: format!("{BUDGETS} with usage and last reset here"),
@@ -87,7 +89,7 @@ impl Resets<'_> {
     }
 
     /// Closes what is due of one kind.
-    async fn close(
+    async fn apply_found(
         &self,
         connection: &Connection,
         found: &Found,
@@ -98,7 +100,7 @@ impl Resets<'_> {
             connection
                 .execute_unprepared(&sql)
                 .await
-                .map_err(doing())
+                .map_err(db_context())
                 .map(|_| ())
         };
         let temporary = match dialect {
@@ -120,7 +122,7 @@ impl Resets<'_> {
             ),
         )
         .await
-        .map_err(doing())?
+        .map_err(db_context())?
         .0;
         let mut behind = 0;
         while behind < total {
@@ -130,7 +132,7 @@ impl Resets<'_> {
                 .retry(backoff())
                 .when(|error| turns.again(error))
                 .await
-                .map_err(doing())?;
+                .map_err(db_context())?;
             for (action, ids) in ACTIONS.iter().zip(done) {
                 let rows = u64::try_from(ids.len()).unwrap_or(u64::MAX);
                 count(changes, found.table, action, rows, ids);
@@ -148,7 +150,7 @@ impl Resets<'_> {
         let dialect = connection.dialect();
         if count_requests(connection, dialect, before)
             .await
-            .map_err(doing())?
+            .map_err(db_context())?
             == 0
         {
             return Ok(());
@@ -160,7 +162,7 @@ impl Resets<'_> {
                 .retry(backoff())
                 .when(|error| turns.again(error))
                 .await
-                .map_err(doing())?;
+                .map_err(db_context())?;
             count(changes, REQUESTS, "delete", rows, None);
             if rows < PAGE {
                 return Ok(());
@@ -267,7 +269,7 @@ impl Routine for Resets<'_> {
     async fn plan(&self, connection: &Connection) -> Result<Report> {
         let mut report = Report::default();
         let dialect = connection.dialect();
-        for found in self.look(connection, &mut report).await? {
+        for found in self.load(connection, &mut report).await? {
             for action in ACTIONS {
                 let sql = format!(
                     "SELECT d.id AS id, count(*) OVER () AS number FROM ({}) d WHERE d.action = '{action}' \
@@ -275,14 +277,14 @@ impl Routine for Resets<'_> {
                     found.due
                 );
                 let due = Statement::from_string(connection.dialect().backend(), sql);
-                let (rows, ids) = ids(connection, due).await.map_err(doing())?;
+                let (rows, ids) = ids(connection, due).await.map_err(db_context())?;
                 count(&mut report.changes, found.table, action, rows, ids);
             }
         }
         if let Some(before) = self.oldest_request() {
             let rows = count_requests(connection, dialect, before)
                 .await
-                .map_err(doing())?;
+                .map_err(db_context())?;
             count(&mut report.changes, REQUESTS, "delete", rows, None);
         }
         remind(&mut report);
@@ -290,8 +292,10 @@ impl Routine for Resets<'_> {
     }
 
     async fn apply(&self, connection: &Connection, report: &mut Report) -> Result<()> {
-        for found in self.look(connection, report).await? {
-            let closed = self.close(connection, &found, &mut report.changes).await;
+        for found in self.load(connection, report).await? {
+            let closed = self
+                .apply_found(connection, &found, &mut report.changes)
+                .await;
             remind(report);
             closed?;
         }
@@ -320,13 +324,13 @@ pub(super) fn remind(report: &mut Report) {
 }
 
 /// Runs the routine. The outcome's error is [`Error::NotFound`] where there are no budgets, [`Error::Refused`] when the
-/// brake holds.
+/// change limit holds.
 pub async fn resets(
     session: &Session,
     retention: Duration,
     options: Options,
     now: DateTime<Utc>,
-    stop: &Stop,
+    stop: &ShutdownSignal,
 ) -> Outcome {
     let routine = Resets {
         retention,

@@ -11,7 +11,7 @@ use tollgate_migration::providers::{
     CHAT_PROVIDERS, CHAT_USER_KEYS, MODEL_CONFIGS, NAME_PREFIX, PROVIDER_KEYS, PROVIDERS, TYPE,
     USER_KEYS, cutover,
 };
-use tollgate_migration::script::Script;
+use tollgate_migration::script::PlanBuilder;
 use tollgate_migration::{Context, Dialect, Ledger, Track};
 
 use crate::connection::Connection;
@@ -22,7 +22,7 @@ const OF_CONFIGS: &str = "governance_virtual_key_provider_config_keys";
 const CONFIGURED: &str = "config_providers";
 
 /// One of Bifrost's migrations: its id, the release that brought it, and its work.
-type Step = (&'static str, &'static str, fn(&Context, &mut Script));
+type Step = (&'static str, &'static str, fn(&Context, &mut PlanBuilder));
 
 /// In the order in which it runs them.
 const BIFROST: &[Step] = &[
@@ -104,8 +104,10 @@ fn steps(plan: &Plan) -> Vec<Piece> {
                 .iter()
                 .map(|step| (step.sql(), matches!(step, plan::Step::Guard(_))))
                 .collect(),
-            Unit::Alone(statement) => vec![(statement.sql.replace(" CONCURRENTLY", ""), false)],
-            Unit::Backfill(_) | Unit::Split(_) | Unit::Fold(_) => Vec::new(),
+            Unit::NonTransactional(statement) => {
+                vec![(statement.sql.replace(" CONCURRENTLY", ""), false)]
+            }
+            Unit::Backfill(_) | Unit::CloneShared(_) | Unit::NormalizeHeaderNames(_) => Vec::new(),
         })
         .collect()
 }
@@ -155,7 +157,7 @@ async fn bifrost(connection: &Connection, target: &Target) -> Result<(), DbErr> 
         if live.upstream_ran(id) || brought.is_none_or(|stage| stage > target.at) {
             continue;
         }
-        let mut script = Script::new(&live.catalog);
+        let mut script = PlanBuilder::new(&live.catalog);
         work(&live, &mut script);
         let mut pieces = steps(&script.finish().0);
         pieces.push((
@@ -183,15 +185,15 @@ async fn bifrost(connection: &Connection, target: &Target) -> Result<(), DbErr> 
     }
 }
 
-fn write(script: &mut Script, table: &str, sql: String) {
+fn write(script: &mut PlanBuilder, table: &str, sql: String) {
     script.execute(table, sql, "the gateway's own", Blocks::Rows);
 }
 
-fn flag(script: &mut Script, table: &str, name: &str) {
+fn flag(script: &mut PlanBuilder, table: &str, name: &str) {
     script.add_column(table, &column(name, Bool).default("false"), None, None);
 }
 
-fn allow_all_keys(live: &Context, script: &mut Script) {
+fn allow_all_keys(live: &Context, script: &mut PlanBuilder) {
     flag(script, PROVIDER_CONFIGS, "allow_all_keys");
     let some = if live.catalog.has_table(OF_CONFIGS) {
         format!(
@@ -201,7 +203,7 @@ fn allow_all_keys(live: &Context, script: &mut Script) {
     } else {
         String::new()
     };
-    let yes = script.dialect().truth();
+    let yes = script.dialect().true_literal();
     write(
         script,
         PROVIDER_CONFIGS,
@@ -209,8 +211,8 @@ fn allow_all_keys(live: &Context, script: &mut Script) {
     );
 }
 
-fn fill_empty_keys(live: &Context, script: &mut Script) {
-    let yes = script.dialect().truth();
+fn fill_empty_keys(live: &Context, script: &mut PlanBuilder) {
+    let yes = script.dialect().true_literal();
     if live.catalog.has_column(CONFIGURED, "name") {
         write(
             script,
@@ -237,7 +239,7 @@ fn fill_empty_keys(live: &Context, script: &mut Script) {
     }
 }
 
-fn wildcards(live: &Context, script: &mut Script) {
+fn wildcards(live: &Context, script: &mut PlanBuilder) {
     for (table, name) in [(PROVIDER_CONFIGS, "allowed_models"), (KEYS, "models_json")] {
         if live.catalog.has_column(table, name) {
             write(
@@ -251,7 +253,7 @@ fn wildcards(live: &Context, script: &mut Script) {
     }
 }
 
-fn multi_budget(live: &Context, script: &mut Script) {
+fn multi_budget(live: &Context, script: &mut PlanBuilder) {
     let catalog = &live.catalog;
     let dialect = script.dialect();
     flag(script, VIRTUAL_KEYS, "calendar_aligned");
@@ -279,7 +281,7 @@ fn multi_budget(live: &Context, script: &mut Script) {
             VIRTUAL_KEYS,
             format!(
                 "UPDATE {VIRTUAL_KEYS} SET calendar_aligned = {} WHERE id IN (SELECT virtual_key_id FROM {BUDGETS} WHERE {})",
-                dialect.truth(),
+                dialect.true_literal(),
                 dialect.is_true("calendar_aligned"),
             ),
         );
@@ -293,7 +295,7 @@ fn multi_budget(live: &Context, script: &mut Script) {
     }
 }
 
-fn flags_again(live: &Context, script: &mut Script) {
+fn flags_again(live: &Context, script: &mut PlanBuilder) {
     let dialect = script.dialect();
     let aligned = dialect.is_true("v.calendar_aligned");
     for (table, through) in [
@@ -311,14 +313,14 @@ fn flags_again(live: &Context, script: &mut Script) {
                 format!(
                     "UPDATE {table} SET calendar_aligned = {} WHERE EXISTS \
                      (SELECT 1 FROM {VIRTUAL_KEYS} v WHERE {through} AND {aligned})",
-                    dialect.truth()
+                    dialect.true_literal()
                 ),
             );
         }
     }
 }
 
-fn team_budgets(live: &Context, script: &mut Script) {
+fn team_budgets(live: &Context, script: &mut PlanBuilder) {
     script.add_column(BUDGETS, &column("team_id", Varchar(255)), None, None);
     script.create_index(
         BUDGETS,
@@ -346,7 +348,7 @@ fn team_budgets(live: &Context, script: &mut Script) {
     script.drop_column(TEAMS, "budget_id");
 }
 
-fn seconds(live: &Context, script: &mut Script) {
+fn seconds(live: &Context, script: &mut PlanBuilder) {
     if live.catalog.has_column(mcp::CLIENTS, "tool_sync_interval") {
         write(
             script,
@@ -359,7 +361,7 @@ fn seconds(live: &Context, script: &mut Script) {
     }
 }
 
-fn team_names(live: &Context, script: &mut Script) {
+fn team_names(live: &Context, script: &mut PlanBuilder) {
     if !live.catalog.has_column(TEAMS, "name") {
         return;
     }
@@ -386,7 +388,7 @@ fn team_names(live: &Context, script: &mut Script) {
     );
 }
 
-fn team_flags(live: &Context, script: &mut Script) {
+fn team_flags(live: &Context, script: &mut PlanBuilder) {
     if !live.catalog.has_table(TEAMS) {
         return;
     }
@@ -400,20 +402,20 @@ fn team_flags(live: &Context, script: &mut Script) {
             TEAMS,
             format!(
                 "UPDATE {TEAMS} SET calendar_aligned = {} WHERE id IN (SELECT team_id FROM {BUDGETS} WHERE {})",
-                dialect.truth(),
+                dialect.true_literal(),
                 dialect.is_true("calendar_aligned"),
             ),
         );
     }
 }
 
-fn drop_flags(_live: &Context, script: &mut Script) {
+fn drop_flags(_live: &Context, script: &mut PlanBuilder) {
     for table in [BUDGETS, RATE_LIMITS] {
         script.drop_column(table, "calendar_aligned");
     }
 }
 
-fn blacklists(_live: &Context, script: &mut Script) {
+fn blacklists(_live: &Context, script: &mut PlanBuilder) {
     script.add_column(
         PROVIDER_CONFIGS,
         &column("blacklisted_models", Text),

@@ -12,7 +12,7 @@ use tollgate_migration::{Catalog, Dialect, Track};
 use crate::connection::{Connection, Driver, query_failed};
 use crate::error::{Error, Result};
 use crate::observer::{Event, Observer};
-use crate::stop::Stop;
+use crate::shutdown::ShutdownSignal;
 
 /// What was copied.
 #[derive(Clone, Debug, Default)]
@@ -51,7 +51,7 @@ pub(super) async fn tables(
     target: &Connection,
     tracks: &[Track],
     observer: &dyn Observer,
-    stop: &Stop,
+    stop: &ShutdownSignal,
 ) -> Result<Copied> {
     let catalog = Catalog::read(source)
         .await
@@ -61,7 +61,7 @@ pub(super) async fn tables(
         tables: names.len(),
         ..Copied::default()
     };
-    let doing = |what: &str| Error::database(format!("make {what} in the scratch database"));
+    let db_context = |what: &str| Error::database(format!("make {what} in the scratch database"));
     for (name, labels) in &catalog.enums {
         let labels: Vec<String> = labels
             .iter()
@@ -72,7 +72,7 @@ pub(super) async fn tables(
             Dialect::Postgres.quote(name),
             labels.join(", ")
         );
-        run(target, &sql).await.map_err(doing(name))?;
+        run(target, &sql).await.map_err(db_context(name))?;
     }
     for name in &names {
         let Some(table) = catalog.table(name) else {
@@ -80,14 +80,14 @@ pub(super) async fn tables(
         };
         stop.check()?;
         for sql in create(name, table) {
-            run(target, &sql).await.map_err(doing(name))?;
+            run(target, &sql).await.map_err(db_context(name))?;
         }
         observer.note(Event::Step(format!("copy {name}")));
         copied.rows += rows(source, target, name, table)
             .await
             .map_err(Error::database(format!("copy {name}")))?;
         for sql in own_constraints(name, table, &catalog.schema) {
-            run(target, &sql).await.map_err(doing(name))?;
+            run(target, &sql).await.map_err(db_context(name))?;
         }
         let triggers = table.triggers.iter();
         copied
@@ -105,7 +105,7 @@ pub(super) async fn tables(
             .filter(|key| names.contains(&key.parent))
         {
             let sql = add_constraint(name, key.name.as_deref(), &key.definition, key.validated);
-            run(target, &sql).await.map_err(doing(name))?;
+            run(target, &sql).await.map_err(db_context(name))?;
         }
     }
     // Keys of copied tables are there, and their triggers are said to be left out.
@@ -128,7 +128,9 @@ pub(super) async fn tables(
         .map(|dependent| format!("{} {}", dependent.kind, dependent.name))
         .collect();
     copied.left_out.extend(views);
-    run(target, "ANALYZE").await.map_err(doing("statistics"))?;
+    run(target, "ANALYZE")
+        .await
+        .map_err(db_context("statistics"))?;
     Ok(copied)
 }
 

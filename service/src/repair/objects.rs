@@ -38,7 +38,7 @@ enum How {
     /// A table goes, and is taken out of the record of who made it.
     Drops,
     /// PostgreSQL refuses it in a transaction.
-    Alone,
+    NonTransactional,
 }
 
 /// Indexes of the track's tables that are not there and whose columns are, by name or over the same columns.
@@ -153,7 +153,7 @@ fn dropped_flag(live: &Context, table: &str) -> Repair {
     {
         statements.push(format!(
             "UPDATE {table} SET calendar_aligned = {} WHERE EXISTS (SELECT 1 FROM {VIRTUAL_KEYS} v WHERE {through} AND {})",
-            dialect.truth(),
+            dialect.true_literal(),
             dialect.is_true("v.calendar_aligned"),
         ));
     }
@@ -193,15 +193,15 @@ fn lost_objects(live: &Context, track: Track, history: &History) -> (Vec<Repair>
             units.into_iter().map(|unit| (migration.version, unit))
         })
         .flat_map(|(version, unit)| match unit {
-            Unit::Alone(statement) => vec![(version, true, statement.sql)],
+            Unit::NonTransactional(statement) => vec![(version, true, statement.sql)],
             Unit::Transaction(steps) => steps
                 .into_iter()
                 .filter_map(|step| match step {
                     Step::Run(statement) => Some((version, false, statement.sql)),
-                    Step::Guard(_) | Step::Mint(_) => None,
+                    Step::Guard(_) | Step::InsertWithUuids(_) => None,
                 })
                 .collect(),
-            Unit::Backfill(_) | Unit::Split(_) | Unit::Fold(_) => Vec::new(),
+            Unit::Backfill(_) | Unit::CloneShared(_) | Unit::NormalizeHeaderNames(_) => Vec::new(),
         })
         .collect();
     for drift in lost {
@@ -247,7 +247,11 @@ fn lost_objects(live: &Context, track: Track, history: &History) -> (Vec<Repair>
             },
             object: name.to_owned(),
             statements: of_it.into_iter().map(|(.., sql)| sql.clone()).collect(),
-            how: if alone { How::Alone } else { How::Plain },
+            how: if alone {
+                How::NonTransactional
+            } else {
+                How::Plain
+            },
         });
     }
     (repairs, left)
@@ -379,7 +383,10 @@ pub(super) async fn apply(
     }
     let dialect = connection.dialect();
     let transaction = connection.begin().await?;
-    for repair in repairs.iter().filter(|repair| repair.how != How::Alone) {
+    for repair in repairs
+        .iter()
+        .filter(|repair| repair.how != How::NonTransactional)
+    {
         for statement in &repair.statements {
             transaction.execute_unprepared(statement).await?;
         }
@@ -434,7 +441,10 @@ pub(super) async fn apply(
         history::rewrite_created(&transaction, dialect, track, &entry).await?;
     }
     transaction.commit().await?;
-    for repair in repairs.iter().filter(|repair| repair.how == How::Alone) {
+    for repair in repairs
+        .iter()
+        .filter(|repair| repair.how == How::NonTransactional)
+    {
         for statement in &repair.statements {
             connection.execute_alone(statement).await?;
         }

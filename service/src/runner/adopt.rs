@@ -18,14 +18,14 @@ use crate::error::{Error, Result};
 use crate::history::{self, Entry, History, Origin};
 use crate::lock::{Gateway, Lock};
 use crate::report::{Applied, Finding, Report, Severity, TrackReport};
-use crate::stop::Stop;
+use crate::shutdown::ShutdownSignal;
 
 /// Adopts every track that the database carries and that has no history yet. With `dry_run` it only says what it
 /// would do, and opens the database read-only.
 ///
 /// # Errors
 /// [`Error::Refused`] with every difference from the nearest known version; [`Error::Locked`].
-pub async fn adopt(session: &Session, dry_run: bool, stop: &Stop) -> Result<Report> {
+pub async fn adopt(session: &Session, dry_run: bool, stop: &ShutdownSignal) -> Result<Report> {
     let started = Utc::now();
     let access = if dry_run { Access::Read } else { Access::Write };
     let connection = session.connect(access).await?;
@@ -94,7 +94,7 @@ pub(super) fn recognise(track: Track, context: &Context) -> Result<adoption::Rec
             format!("`tollgate migrate up --track {track}` creates them"),
         ));
     }
-    let past = track.past(&context.catalog);
+    let past = track.newer_than_supported(&context.catalog);
     if !past.is_empty() {
         return Err(doctor::refusal(
             past.into_iter()
@@ -235,19 +235,19 @@ pub(super) async fn mark(
     }
     let context = context(connection, &history).await?;
     let shape = recognise(track, &context)?;
-    let doing = || Error::database(format!("mark {track} as adopted"));
-    let transaction = connection.begin().await.map_err(doing())?;
+    let db_context = || Error::database(format!("mark {track} as adopted"));
+    let transaction = connection.begin().await.map_err(db_context())?;
     ensure_history(&transaction, &context, track)
         .await
-        .map_err(doing())?;
+        .map_err(db_context())?;
     let mut marks = marked(track, &shape, &context);
     session.aim(track, &context, &mut marks)?;
     for entry in marks.entries.values() {
         history::record(&transaction, session.dialect(), track, entry)
             .await
-            .map_err(doing())?;
+            .map_err(db_context())?;
     }
-    transaction.commit().await.map_err(doing())?;
+    transaction.commit().await.map_err(db_context())?;
     Ok(mark_report(track, &marks))
 }
 

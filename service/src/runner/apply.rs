@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use sea_orm::{ConnectionTrait, DbErr};
-use tollgate_migration::plan::{Backfill, Blocks, Created, Plan, Split, Statement, Unit};
+use tollgate_migration::plan::{Backfill, Blocks, CloneShared, Created, Plan, Statement, Unit};
 use tollgate_migration::{Dialect, Migration, Track};
 
 use super::checkpoint::{self, Direction, InProgress};
 use super::engine::Engine;
-use super::held::Held;
+use super::lock_timer::LockTimer;
 use super::patience::Patience;
 use super::{split, up};
 use crate::connection::{Connection, Transaction};
@@ -23,7 +23,8 @@ use crate::lock::Lock;
 use crate::observer::{Event, Observer};
 use crate::reconcile::header_keys::{self, How};
 use crate::report::Applied;
-use crate::stop::Stop;
+use crate::retry::FOR_ROWS;
+use crate::shutdown::ShutdownSignal;
 use transaction::{Ending, Piece};
 
 /// Rows by table and what was done to them.
@@ -54,7 +55,7 @@ pub(super) struct Applier<'a> {
     /// What the operator chose, for plans that are made again.
     pub options: &'a up::Options,
     pub observer: &'a dyn Observer,
-    pub stop: &'a Stop,
+    pub stop: &'a ShutdownSignal,
     /// What was changed, filled as transactions commit.
     pub changes: &'a std::sync::Mutex<Changes>,
 }
@@ -157,7 +158,7 @@ impl Applier<'_> {
         for round in 1.. {
             let plan = self
                 .patience
-                .look(async || self.plan(self.connection, &course).await)
+                .load(async || self.plan(self.connection, &course).await)
                 .await?;
             if course.direction == Direction::Up {
                 created.merge(&plan.created);
@@ -218,7 +219,7 @@ impl Applier<'_> {
         let mut opening =
             units.len() > 1 || !matches!(units.first(), Some(Unit::Transaction(_)) | None);
         let mut left = 0;
-        let held = Held::default();
+        let held = LockTimer::default();
         let (last, first) = match units.split_last() {
             Some((Unit::Transaction(steps), first)) => (steps.as_slice(), first),
             Some(_) => (&[][..], units.as_slice()),
@@ -248,19 +249,19 @@ impl Applier<'_> {
                     course.announced |= opening;
                     opening = false;
                 }
-                Unit::Alone(statement) => {
+                Unit::NonTransactional(statement) => {
                     self.observer.note(Event::Step(statement.purpose.clone()));
                     let begun = Instant::now();
                     self.alone(statement).await?.map_err(failed)?;
                     held.since(begun, statement.blocks);
                 }
-                Unit::Split(split) => {
+                Unit::CloneShared(split) => {
                     self.observer.note(Event::Step(split.purpose.clone()));
                     let copies = self.split(split, &held).await?.map_err(failed)?;
                     *so_far += copies;
-                    self.changed(Split::TABLE, "clone", copies);
+                    self.changed(CloneShared::TABLE, "clone", copies);
                 }
-                Unit::Fold(fold) => {
+                Unit::NormalizeHeaderNames(fold) => {
                     self.observer.note(Event::Step(format!(
                         "header keys of {} in lower case",
                         fold.table
@@ -318,7 +319,7 @@ impl Applier<'_> {
         &self,
         course: &Course<'_>,
         pass: &Backfill,
-        held: &Held,
+        held: &LockTimer,
     ) -> Result<(u64, u64)> {
         let engine = Engine {
             connection: self.connection,
@@ -371,7 +372,7 @@ impl Applier<'_> {
         if invalid.is_some() {
             // Whoever the build waited for may be there still: this does not wait for them.
             transaction
-                .execute_unprepared("SET LOCAL lock_timeout = '500ms'")
+                .execute_unprepared(FOR_ROWS)
                 .await?;
             transaction
                 .execute_unprepared(&format!("DROP INDEX {index}"))
@@ -383,7 +384,11 @@ impl Applier<'_> {
     /// Makes the copies of shared budgets; returns how many. Looked at again until nobody needs one: an owner that gets
     /// its copy back may find somebody else there. Each round ends a sharing, so the rounds are few; the bound is for a
     /// gateway that shares faster than it is followed.
-    async fn split(&self, split: &Split, held: &Held) -> Result<std::result::Result<u64, DbErr>> {
+    async fn split(
+        &self,
+        split: &CloneShared,
+        held: &LockTimer,
+    ) -> Result<std::result::Result<u64, DbErr>> {
         const ROUNDS: usize = 20;
         let mut copies = 0;
         for _ in 0..ROUNDS {

@@ -47,7 +47,7 @@ pub(super) async fn write(connection: &Connection, path: &Path) -> Result<()> {
         // Half a copy is worse than none.
         let _ = std::fs::remove_file(path);
         return Err(Error::Database {
-            doing: format!("copy the database to {}", path.display()),
+            db_context: format!("copy the database to {}", path.display()),
             source,
         });
     }

@@ -19,7 +19,7 @@ use crate::history::{Entry, History};
 use crate::lock::{Gateway, Lock};
 use crate::observer::Observer;
 use crate::report::{Change, Finding, Outcome, Report, Severity, TrackReport};
-use crate::stop::Stop;
+use crate::shutdown::ShutdownSignal;
 
 /// What the operator chose.
 #[derive(Clone, Debug, Default)]
@@ -38,7 +38,7 @@ pub async fn down(
     session: &Session,
     options: &Options,
     observer: &dyn Observer,
-    stop: &Stop,
+    stop: &ShutdownSignal,
 ) -> Outcome {
     let mut report = Report::default();
     let error = run(session, options, observer, stop, &mut report)
@@ -51,7 +51,7 @@ async fn run(
     session: &Session,
     options: &Options,
     observer: &dyn Observer,
-    stop: &Stop,
+    stop: &ShutdownSignal,
     report: &mut Report,
 ) -> Result<()> {
     let started = Utc::now();
@@ -157,7 +157,7 @@ async fn locked(
     options: &Options,
     lock: &Lock,
     observer: &dyn Observer,
-    stop: &Stop,
+    stop: &ShutdownSignal,
     report: &mut Report,
 ) -> Result<()> {
     let dialect = session.dialect();
@@ -166,12 +166,12 @@ async fn locked(
         wait: session.wait_lock,
         stop,
     };
-    let Looked {
+    let Loaded {
         mut history,
         steps,
         losses,
     } = patience
-        .look(async || look(session, connection, track, options).await)
+        .load(async || load(session, connection, track, options).await)
         .await?;
     if !losses.is_empty() && !options.allow_data_loss {
         return Err(Error::Refused {
@@ -247,19 +247,19 @@ async fn locked(
 }
 
 /// What a look under the locks came to.
-struct Looked {
+struct Loaded {
     history: History,
     steps: Vec<&'static Migration>,
     losses: Vec<Finding>,
 }
 
 /// Reads again, now that nobody else can write, and refuses what cannot be undone.
-async fn look(
+async fn load(
     session: &Session,
     connection: &Connection,
     track: Track,
     options: &Options,
-) -> Result<Looked> {
+) -> Result<Loaded> {
     let mut history = read_again(session, connection, track).await?;
     let steps = selected(track, &history, options)?;
     if let Some(adopted) = steps.iter().find(|step| {
@@ -299,7 +299,7 @@ async fn look(
         return Err(doctor::refusal(stops));
     }
     let losses = losses(connection, &history, &steps).await?;
-    Ok(Looked {
+    Ok(Loaded {
         history,
         steps,
         losses,

@@ -11,12 +11,12 @@ use tollgate_migration::Dialect;
 use tollgate_migration::plan::{Backfill, Blocks};
 
 use super::checkpoint::{self, Checkpoint};
-use super::held::Held;
+use super::lock_timer::LockTimer;
 use super::patience::Patience;
 use crate::error::{Error, Result};
 use crate::observer::{Event, Observer, Progress};
 use crate::retry::{is_busy, is_foreign_key_violation};
-use crate::stop::Stop;
+use crate::shutdown::ShutdownSignal;
 
 /// What the engine needs besides the pass.
 pub(super) struct Engine<'a> {
@@ -26,8 +26,8 @@ pub(super) struct Engine<'a> {
     pub batch: Duration,
     pub observer: &'a dyn Observer,
     pub patience: Patience<'a>,
-    pub stop: &'a Stop,
-    pub held: &'a Held,
+    pub stop: &'a ShutdownSignal,
+    pub held: &'a LockTimer,
 }
 
 /// The first batch, in blocks or rowids; from there a batch sizes itself.

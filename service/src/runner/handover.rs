@@ -22,14 +22,14 @@ use crate::error::{Error, Result};
 use crate::history::{self, History};
 use crate::lock::{Gateway, Lock};
 use crate::report::{Finding, Report, Severity};
-use crate::stop::Stop;
+use crate::shutdown::ShutdownSignal;
 
 /// Moves the ledger to the number that the applied steps stand for: 503 after expand, 504 after backfill, 505 after contract.
 ///
 /// # Errors
 /// [`Error::Usage`] for another track; [`Error::Refused`] with each difference where the state is not proven;
 /// [`Error::Locked`].
-pub async fn handover(session: &Session, stop: &Stop) -> Result<Report> {
+pub async fn handover(session: &Session, stop: &ShutdownSignal) -> Result<Report> {
     let started = Utc::now();
     if session
         .tracks

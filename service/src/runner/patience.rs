@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::error::Result;
 use crate::lock::{Lock, Poll};
-use crate::stop::Stop;
+use crate::shutdown::ShutdownSignal;
 
 /// How a run waits.
 #[derive(Clone, Copy)]
@@ -14,7 +14,7 @@ pub(super) struct Patience<'a> {
     /// How long it tries in all.
     pub wait: Duration,
     /// Asked before each try.
-    pub stop: &'a Stop,
+    pub stop: &'a ShutdownSignal,
 }
 
 impl Patience<'_> {
@@ -39,11 +39,11 @@ impl Patience<'_> {
     ///
     /// # Errors
     /// Those of the look, and of [`Self::rest`].
-    pub(super) async fn look<T>(&self, mut look: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+    pub(super) async fn load<T>(&self, mut load: impl AsyncFnMut() -> Result<T>) -> Result<T> {
         let mut poll = self.poll();
         let mut said = false;
         loop {
-            match look().await {
+            match load().await {
                 Err(error) if error.is_busy() => {
                     if !said {
                         tracing::info!("{error}; backing off and looking again");

@@ -88,7 +88,7 @@ pub async fn plan(session: &Session, options: &Options) -> Result<Report> {
         left.extend(waiting(track, &history));
         let mut stored = 0;
         for table in track
-            .marks()
+            .marker_tables()
             .iter()
             .filter(|mark| context.catalog.has_table(mark))
         {
@@ -114,8 +114,10 @@ pub async fn plan(session: &Session, options: &Options) -> Result<Report> {
             for unit in plan.units.iter().filter(|_| !fresh) {
                 let estimate = match unit {
                     Unit::Backfill(pass) => &pass.estimate,
-                    Unit::Split(split) => &split.estimate,
-                    Unit::Transaction(_) | Unit::Alone(_) | Unit::Fold(_) => continue,
+                    Unit::CloneShared(split) => &split.estimate,
+                    Unit::Transaction(_)
+                    | Unit::NonTransactional(_)
+                    | Unit::NormalizeHeaderNames(_) => continue,
                 };
                 described.rows += number(&connection, &context, estimate).await?;
             }
@@ -189,10 +191,10 @@ fn describe(track: Track, migration: &Migration, plan: &Plan) -> PlannedMigratio
                         batched: false,
                         detail: statement.detail,
                     },
-                    Step::Mint(mint) => PlannedStep {
+                    Step::InsertWithUuids(mint) => PlannedStep {
                         purpose: mint.purpose.clone(),
                         sql: mint.insert.replace(
-                            tollgate_migration::plan::Mint::IDS,
+                            tollgate_migration::plan::InsertWithUuids::IDS,
                             "(…, UUID version 5 of it)",
                         ),
                         blocks: Blocks::Rows,
@@ -210,7 +212,7 @@ fn describe(track: Track, migration: &Migration, plan: &Plan) -> PlannedMigratio
                     },
                 }));
             }
-            Unit::Alone(statement) => steps.push(PlannedStep {
+            Unit::NonTransactional(statement) => steps.push(PlannedStep {
                 purpose: statement.purpose.clone(),
                 sql: statement.sql.clone(),
                 blocks: statement.blocks,
@@ -218,7 +220,7 @@ fn describe(track: Track, migration: &Migration, plan: &Plan) -> PlannedMigratio
                 batched: false,
                 detail: statement.detail,
             }),
-            Unit::Split(split) => {
+            Unit::CloneShared(split) => {
                 steps.push(PlannedStep {
                     purpose: split.purpose.clone(),
                     sql: split.stage.join(";\n"),
@@ -236,7 +238,7 @@ fn describe(track: Track, migration: &Migration, plan: &Plan) -> PlannedMigratio
                     detail: true,
                 }));
             }
-            Unit::Fold(fold) => steps.push(PlannedStep {
+            Unit::NormalizeHeaderNames(fold) => steps.push(PlannedStep {
                 purpose: format!("header keys of {} in lower case, in pages", fold.table),
                 sql: fold.write("…"),
                 blocks: Blocks::Rows,

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::history::{self, History};
 use crate::lock::{Gateway, Lock};
 use crate::report::Report;
-use crate::stop::Stop;
+use crate::shutdown::ShutdownSignal;
 
 /// What the record is to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub async fn resolve(
     step: &str,
     settled: Settled,
     dry_run: bool,
-    stop: &Stop,
+    stop: &ShutdownSignal,
 ) -> Result<Report> {
     let started = Utc::now();
     let all = if session.tracks.is_empty() {
@@ -59,14 +59,14 @@ pub async fn resolve(
     let mut report = Report::default();
     if dry_run {
         let (history, _) =
-            look(session, &connection, track, migration, settled, &mut report).await?;
+            load(session, &connection, track, migration, settled, &mut report).await?;
         report.tracks.push(idle(track, &history));
         return Ok(report);
     }
     prove_writable(session, &connection).await?;
     let (lock, connection) =
         Lock::take(session, connection, &[track], Gateway::Waits, stop).await?;
-    let (_, live) = look(session, &connection, track, migration, settled, &mut report).await?;
+    let (_, live) = load(session, &connection, track, migration, settled, &mut report).await?;
     let failed = || Error::database(format!("settle {}", migration.version));
     let transaction = connection.begin().await.map_err(failed())?;
     let dialect = session.dialect();
@@ -97,7 +97,7 @@ pub async fn resolve(
 }
 
 /// Reads history and schema, refuses a hole, and says what the catalog says.
-async fn look(
+async fn load(
     session: &Session,
     connection: &Connection,
     track: Track,

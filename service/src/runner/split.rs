@@ -4,11 +4,11 @@ use crate::connection::Connection;
 use backon::Retryable;
 use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
 use tollgate_migration::Dialect;
-use tollgate_migration::plan::Split;
+use tollgate_migration::plan::CloneShared;
 use uuid::Uuid;
 
 use crate::database::existing;
-use crate::retry::{backoff, is_busy};
+use crate::retry::{FOR_ROWS, backoff, is_busy};
 
 /// Copies made in one transaction.
 const PAGE: usize = 200;
@@ -26,12 +26,12 @@ pub fn copy_id(budget: &str, owner_kind: &str, owner: &str) -> Uuid {
 }
 
 /// Lists who needs a copy. Reads the gateway's tables once, and locks none of their rows.
-pub(super) async fn stage(connection: &Connection, split: &Split) -> Result<(), DbErr> {
+pub(super) async fn stage(connection: &Connection, split: &CloneShared) -> Result<(), DbErr> {
     let transaction = connection.begin().await?;
     let there = !existing(
         &transaction,
         connection.dialect(),
-        &[Split::TABLE.to_owned()],
+        &[CloneShared::TABLE.to_owned()],
     )
     .await?
     .is_empty();
@@ -49,9 +49,9 @@ pub(super) async fn stage(connection: &Connection, split: &Split) -> Result<(), 
 pub(super) async fn page(
     connection: &Connection,
     dialect: Dialect,
-    split: &Split,
+    split: &CloneShared,
 ) -> Result<u64, DbErr> {
-    let table = Split::TABLE;
+    let table = CloneShared::TABLE;
     let rows = connection
         .query_all_raw(Statement::from_string(
             dialect.backend(),
@@ -107,13 +107,13 @@ impl Page {
         &self,
         connection: &Connection,
         dialect: Dialect,
-        split: &Split,
+        split: &CloneShared,
     ) -> Result<(), DbErr> {
-        let table = Split::TABLE;
+        let table = CloneShared::TABLE;
         let transaction = connection.begin().await?;
         if dialect == Dialect::Postgres {
             transaction
-                .execute_unprepared("SET LOCAL lock_timeout = '500ms'")
+                .execute_unprepared(FOR_ROWS)
                 .await?;
         }
         let named = transaction
@@ -144,7 +144,7 @@ impl Page {
             transaction
                 .execute_raw(Statement::from_sql_and_values(
                     dialect.backend(),
-                    statement.replace(Split::PAGE, &places),
+                    statement.replace(CloneShared::PAGE, &places),
                     self.copies.clone(),
                 ))
                 .await?;

@@ -1,4 +1,4 @@
-//! `migrate status`: what is applied, what is pending, and what a hand has changed since; read-only.
+//! `migrate status`: what is applied, what is pending, and manual schema changes since; read-only.
 
 use crate::database::Access;
 use crate::doctor::environment;

@@ -8,7 +8,7 @@ use chrono::Utc;
 use sea_orm::ConnectionTrait;
 use tollgate_migration::governance::BUDGETS;
 use tollgate_migration::ledger::{MIGRATIONS, SCHEMA_MIGRATIONS};
-use tollgate_migration::plan::Split;
+use tollgate_migration::plan::CloneShared;
 use tollgate_migration::{
     Context, Dialect, GarbledModes, Migration, NameConflicts, OrphanedModels, Phase, SharedBudgets,
     Track,
@@ -32,7 +32,7 @@ use crate::lock::{Gateway, Lock};
 use crate::observer::Observer;
 use crate::prepare::remembered;
 use crate::report::{Change, Finding, Outcome, Report, TrackReport};
-use crate::stop::Stop;
+use crate::shutdown::ShutdownSignal;
 
 /// What the operator chose.
 #[derive(Clone, Debug, Default)]
@@ -102,7 +102,7 @@ async fn finish(
     live: &Context,
     tracks: &[Track],
     started: chrono::DateTime<Utc>,
-    stop: &Stop,
+    stop: &ShutdownSignal,
     report: &mut Report,
 ) -> Result<()> {
     if !tracks.contains(&Track::Governance) || !live.catalog.has_table(remembered::TABLE) {
@@ -192,7 +192,7 @@ pub async fn up(
     session: &Session,
     options: &Options,
     observer: &dyn Observer,
-    stop: &Stop,
+    stop: &ShutdownSignal,
 ) -> Outcome {
     let mut report = Report::default();
     let error = run(session, options, observer, stop, &mut report)
@@ -205,7 +205,7 @@ async fn run(
     session: &Session,
     options: &Options,
     observer: &dyn Observer,
-    stop: &Stop,
+    stop: &ShutdownSignal,
     report: &mut Report,
 ) -> Result<()> {
     let started = Utc::now();
@@ -322,7 +322,7 @@ struct Locked<'a> {
     names: &'a [Track],
     options: &'a Options,
     observer: &'a dyn Observer,
-    stop: &'a Stop,
+    stop: &'a ShutdownSignal,
     lock: &'a Lock,
 }
 
@@ -351,8 +351,8 @@ impl Locked<'_> {
     ) -> Result<()> {
         let mut work = Vec::new();
         for &track in tracks {
-            let look = async || self.prepare(track).await;
-            let prepared = self.patience().look(look).await?;
+            let load = async || self.prepare(track).await;
+            let prepared = self.patience().load(load).await?;
             in_full.extend(prepared.in_full);
             report.findings.extend(prepared.found);
             work.push(prepared.work);
@@ -373,7 +373,7 @@ impl Locked<'_> {
         Ok(())
     }
 
-    /// Reads again, now that nobody else can write, and asks the doctor.
+    /// Reads again, now that nobody else can write, and runs the hazard checks.
     async fn prepare(&self, track: Track) -> Result<Prepared> {
         environment::refuse_hidden(self.connection, track).await?;
         let mut history = read_again(self.session, self.connection, track).await?;
@@ -459,7 +459,7 @@ async fn apply_all(applier: &Applier<'_>, item: &mut Work, entry: &mut TrackRepo
     if !item.selected.is_empty() {
         let context = applier
             .patience
-            .look(async || context(applier.connection, &item.history).await)
+            .load(async || context(applier.connection, &item.history).await)
             .await?;
         ensure_history(applier.connection, &context, item.track)
             .await
@@ -489,7 +489,7 @@ async fn clones(
     }
     let sql = format!(
         "SELECT original, kind, owner, copy FROM {} WHERE copy IS NOT NULL ORDER BY original, kind, owner",
-        Split::TABLE
+        CloneShared::TABLE
     );
     let rows = connection
         .query_all_raw(sea_orm::Statement::from_string(dialect.backend(), sql))
@@ -530,7 +530,7 @@ pub(super) fn updates(changes: &std::sync::Mutex<Changes>) -> Vec<Change> {
         .iter()
         .filter(|(_, rows)| **rows > 0)
         .map(|((table, action), rows)| Change {
-            table: if table == Split::TABLE {
+            table: if table == CloneShared::TABLE {
                 BUDGETS
             } else {
                 table

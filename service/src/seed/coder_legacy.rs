@@ -77,11 +77,11 @@ pub(super) fn fills(maker: &Maker, users: u32) -> Vec<Fill> {
         format!("CASE i {} END", arms.join(" "))
     };
     let text = |value: &str| maker.dialect.text(value);
-    let truth = |value: bool| {
+    let true_literal = |value: bool| {
         if value {
-            maker.dialect.truth()
+            maker.dialect.true_literal()
         } else {
-            maker.dialect.falsehood()
+            maker.dialect.false_literal()
         }
         .to_owned()
     };
@@ -136,21 +136,21 @@ pub(super) fn fills(maker: &Maker, users: u32) -> Vec<Fill> {
                         choose(MADE.map(|made| u8::from(made.2).to_string()))
                     ),
                 ),
-                ("enabled", choose(MADE.map(|made| truth(made.3)))),
+                ("enabled", choose(MADE.map(|made| true_literal(made.3)))),
                 ("created_at", at("8640000 - i * 3600")),
                 ("updated_at", at("864000 - i * 60")),
                 ("base_url", choose(MADE.map(|made| text(made.4)))),
                 (
                     "central_api_key_enabled",
-                    choose(MADE.map(|made| truth(made.5[0]))),
+                    choose(MADE.map(|made| true_literal(made.5[0]))),
                 ),
                 (
                     "allow_user_api_key",
-                    choose(MADE.map(|made| truth(made.5[1]))),
+                    choose(MADE.map(|made| true_literal(made.5[1]))),
                 ),
                 (
                     "allow_central_api_key_fallback",
-                    choose(MADE.map(|made| truth(made.5[2]))),
+                    choose(MADE.map(|made| true_literal(made.5[2]))),
                 ),
             ],
             "1 = 1",
@@ -206,9 +206,9 @@ fn provider(
 ) -> String {
     let flag = |value: bool| {
         if value {
-            dialect.truth()
+            dialect.true_literal()
         } else {
-            dialect.falsehood()
+            dialect.false_literal()
         }
     };
     format!(

@@ -12,7 +12,7 @@ use crate::runner::Session;
 /// # Errors
 /// [`Error::NotFound`] where there is none; what connecting and reading may answer.
 pub async fn granted_token(session: &Session) -> Result<(String, String)> {
-    let doing = || Error::database("look for a granted token");
+    let db_context = || Error::database("look for a granted token");
     let connection = session.connect(Access::Read).await?;
     let row = connection
         .query_one_raw(Statement::from_string(
@@ -24,13 +24,13 @@ pub async fn granted_token(session: &Session) -> Result<(String, String)> {
             ),
         ))
         .await
-        .map_err(doing())?
+        .map_err(db_context())?
         .ok_or_else(|| Error::NotFound {
             what: "granted token".to_owned(),
         })?;
     Ok((
-        row.try_get("", "vk").map_err(doing())?,
-        row.try_get("", "client").map_err(doing())?,
+        row.try_get("", "vk").map_err(db_context())?,
+        row.try_get("", "client").map_err(db_context())?,
     ))
 }
 

@@ -187,7 +187,7 @@ fn providers(catalog: &Catalog, old: bool, new: bool) -> String {
             "SELECT p.id AS id, p.provider AS type, {name} AS name, NULLIF(p.display_name, '') AS display_name, \
              p.enabled AS enabled, {} AS deleted, COALESCE(p.base_url, '') AS base_url, NULL AS settings, \
              NULL AS settings_key_id, p.created_at AS created_at, p.updated_at AS updated_at, {flags} FROM {CHAT_PROVIDERS} p",
-            dialect.falsehood()
+            dialect.false_literal()
         );
     }
     let legacy = format!(
@@ -209,7 +209,7 @@ fn providers(catalog: &Catalog, old: bool, new: bool) -> String {
         pick(&name, "n.name"),
         pick("NULLIF(p.display_name, '')", "n.display_name"),
         pick("p.enabled", "n.enabled"),
-        pick(dialect.falsehood(), "n.deleted"),
+        pick(dialect.false_literal(), "n.deleted"),
         pick("COALESCE(p.base_url, '')", "n.base_url"),
         is_after(dialect, "p.updated_at", "n.updated_at"),
     )
@@ -252,7 +252,7 @@ fn provider_keys(dialect: Dialect, old: bool, new: bool) -> String {
         pick("api_key"),
         pick("api_key_key_id"),
         pick("updated_at"),
-        dialect.falsehood(),
+        dialect.false_literal(),
     )
 }
 

@@ -2,9 +2,9 @@
 //! read so that what the doctor announced is no difference.
 
 use tollgate_migration::billing::{MODE, WORKSPACES, is_garbled};
-use tollgate_migration::governance::owners::{self, Legacy, Owner};
+use tollgate_migration::governance::owners::{self, LegacyColumns, Owner};
 use tollgate_migration::governance::{BUDGETS, VIRTUAL_KEYS, header_keys, remembered};
-use tollgate_migration::plan::Split;
+use tollgate_migration::plan::CloneShared;
 use tollgate_migration::{Context, Track};
 
 use super::cutover;
@@ -91,10 +91,10 @@ pub(crate) fn rewritten_by_down(track: Track) -> &'static [(&'static str, &'stat
 
 /// Copies of shared budgets are known by their originals.
 fn budgets_and_owners(context: &Context, table: &str) -> Reading {
-    let cloned = context.catalog.has_table(Split::TABLE);
+    let cloned = context.catalog.has_table(CloneShared::TABLE);
     let copies = |on: &str| {
         if cloned {
-            format!("LEFT JOIN {} c ON c.copy = {on}", Split::TABLE)
+            format!("LEFT JOIN {} c ON c.copy = {on}", CloneShared::TABLE)
         } else {
             String::new()
         }
@@ -181,7 +181,7 @@ fn owners_of_budgets(context: &Context) -> String {
     let legacy = (!is_backfilled(context))
         .then(|| owners::references(context))
         .flatten();
-    let columns = is_backfilled(context) || owners::legacy(context) == Legacy::Leftover;
+    let columns = is_backfilled(context) || owners::legacy(context) == LegacyColumns::Stale;
     let mut claims: Vec<String> = legacy.into_iter().collect();
     for (rank, owner) in Owner::BOTH.into_iter().enumerate() {
         let column = owner.column();
@@ -195,10 +195,10 @@ fn owners_of_budgets(context: &Context) -> String {
     if claims.is_empty() {
         claims.push("SELECT 0 AS kind, '' AS owner, '' AS budget WHERE 1 = 0".to_owned());
     }
-    let (budget, join) = if context.catalog.has_table(Split::TABLE) {
+    let (budget, join) = if context.catalog.has_table(CloneShared::TABLE) {
         (
             "COALESCE(c.original, r.budget)",
-            format!("LEFT JOIN {} c ON c.copy = r.budget", Split::TABLE),
+            format!("LEFT JOIN {} c ON c.copy = r.budget", CloneShared::TABLE),
         )
     } else {
         ("r.budget", String::new())
@@ -226,7 +226,7 @@ fn aligned(context: &Context) -> Option<String> {
     if is_backfilled(context) {
         return column.then(own);
     }
-    let leftover = owners::legacy(context) == Legacy::Leftover;
+    let leftover = owners::legacy(context) == LegacyColumns::Stale;
     let of: &[Owner] = if leftover {
         &[Owner::ProviderConfig]
     } else {
@@ -252,7 +252,7 @@ fn aligned(context: &Context) -> Option<String> {
 /// Copies that may not be what their original is: `id`, and both values as text. They are made with the original's limit,
 /// duration, window and usage. SQLite's times differ as texts where the instant is one.
 pub(crate) fn unlike_their_original(context: &Context) -> Vec<(&'static str, String)> {
-    if !context.catalog.has_table(Split::TABLE) {
+    if !context.catalog.has_table(CloneShared::TABLE) {
         return Vec::new();
     }
     let differs = match context.catalog.dialect {
@@ -269,7 +269,7 @@ pub(crate) fn unlike_their_original(context: &Context) -> Vec<(&'static str, Str
                     "SELECT k.id AS id, CAST(k.{column} AS text) AS copied, CAST(o.{column} AS text) AS original \
                      FROM {} c JOIN {BUDGETS} k ON k.id = c.copy JOIN {BUDGETS} o ON o.id = c.original \
                      WHERE k.{column} {differs} o.{column} ORDER BY k.id",
-                    Split::TABLE
+                    CloneShared::TABLE
                 ),
             )
         })
@@ -278,11 +278,11 @@ pub(crate) fn unlike_their_original(context: &Context) -> Vec<(&'static str, Str
 
 /// Copies that are recorded and not there: `id`.
 pub(crate) fn lost_copies(context: &Context) -> Option<String> {
-    context.catalog.has_table(Split::TABLE).then(|| {
+    context.catalog.has_table(CloneShared::TABLE).then(|| {
         format!(
             "SELECT c.copy AS id FROM {} c LEFT JOIN {BUDGETS} k ON k.id = c.copy \
              WHERE c.copy IS NOT NULL AND k.id IS NULL",
-            Split::TABLE
+            CloneShared::TABLE
         )
     })
 }

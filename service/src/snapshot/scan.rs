@@ -11,7 +11,7 @@ use super::cell::{self, ExactSum, Kind};
 use super::sketch::{Presence, Salted, Sketch};
 use crate::connection::{Connection, Driver, query_failed};
 use crate::fault;
-use crate::stop::Stop;
+use crate::shutdown::ShutdownSignal;
 
 /// What is to be walked.
 #[derive(Clone, Debug)]
@@ -156,7 +156,7 @@ pub(crate) async fn walk(
     connection: &Connection,
     walk: &Walk,
     salted: &Salted,
-    stop: &Stop,
+    stop: &ShutdownSignal,
 ) -> Result<Walked, DbErr> {
     struct Digesting<'a> {
         salted: &'a Salted,
@@ -234,7 +234,7 @@ pub(crate) async fn named(
     walk: &Walk,
     salted: &Salted,
     wanted: &[u64],
-    stop: &Stop,
+    stop: &ShutdownSignal,
 ) -> Result<HashMap<u64, String>, DbErr> {
     struct Naming<'a> {
         salted: &'a Salted,
@@ -273,7 +273,7 @@ async fn visit(
     connection: &Connection,
     walk: &Walk,
     visitor: &mut impl Visitor,
-    stop: &Stop,
+    stop: &ShutdownSignal,
 ) -> Result<(), DbErr> {
     fault::statement()?;
     let mut bytes = Vec::new();

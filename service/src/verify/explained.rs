@@ -223,7 +223,7 @@ async fn holds(
     finding: &Finding,
 ) -> Result<bool> {
     let dialect = live.catalog.dialect;
-    let doing = || Error::database(format!("read {table}.{column}"));
+    let db_context = || Error::database(format!("read {table}.{column}"));
     let ids: Vec<String> = (1..=finding.sample_ids.len())
         .map(|position| dialect.parameter(position + 1))
         .collect();
@@ -248,10 +248,10 @@ async fn holds(
             values,
         ))
         .await
-        .map_err(doing())?;
+        .map_err(db_context())?;
     let Some(row) = row else { return Ok(false) };
-    let there: i64 = row.try_get("", "there").map_err(doing())?;
-    let named: i64 = row.try_get("", "named").map_err(doing())?;
+    let there: i64 = row.try_get("", "there").map_err(db_context())?;
+    let named: i64 = row.try_get("", "named").map_err(db_context())?;
     Ok(there.unsigned_abs() >= finding.rows
         && named.unsigned_abs() >= finding.sample_ids.len() as u64)
 }

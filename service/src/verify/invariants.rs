@@ -335,10 +335,10 @@ fn of_the_cutover(live: &Context) -> Vec<Question> {
             let column = (due.table == MODEL_CONFIGS).then_some("ai_provider_id");
             ask("V009", due.table, column, due.due);
         }
-        for (table, column, sql) in cutover::unlike(catalog) {
+        for (table, column, sql) in cutover::conflicting_copies(catalog) {
             ask("V010", table, Some(column), sql);
         }
-        if let Some(sql) = cutover::astray(catalog) {
+        if let Some(sql) = cutover::mislinked(catalog) {
             ask("V010", MODEL_CONFIGS, Some("ai_provider_id"), sql);
         }
     }

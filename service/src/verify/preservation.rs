@@ -16,11 +16,11 @@ use crate::history::History;
 use crate::instant;
 use crate::observer::{Event, Observer};
 use crate::report::Finding;
+use crate::shutdown::ShutdownSignal;
 use crate::snapshot::file::{Section, TrackSnapshot};
 use crate::snapshot::scan::{self, Walk};
 use crate::snapshot::sketch::{Salted, Unpaired};
 use crate::snapshot::{moved, walk_or_stop};
-use crate::stop::Stop;
 
 /// Before and now.
 pub(super) struct Comparison<'a> {
@@ -31,7 +31,7 @@ pub(super) struct Comparison<'a> {
     /// Whether migrations went down since the snapshot.
     pub undone: bool,
     pub observer: &'a dyn Observer,
-    pub stop: &'a Stop,
+    pub stop: &'a ShutdownSignal,
 }
 
 /// How many ids a finding lists.
@@ -87,24 +87,24 @@ pub(super) async fn examine(
 /// Copies that were made since are what they were made as.
 async fn copies(connection: &Connection, comparison: &Comparison<'_>) -> Result<Vec<Finding>> {
     let live = comparison.live;
-    let doing = || Error::database("compare the copies of shared budgets");
+    let db_context = || Error::database("compare the copies of shared budgets");
     let mut found = Vec::new();
     for (column, sql) in moved::unlike_their_original(live) {
         let rows = connection
             .query_all_raw(Statement::from_string(live.catalog.dialect.backend(), sql))
             .await
-            .map_err(doing())?;
+            .map_err(db_context())?;
         let mut ids = Vec::new();
         for row in rows {
             let text = |name| row.try_get::<Option<String>>("", name);
             let (copied, original) = (
-                text("copied").map_err(doing())?,
-                text("original").map_err(doing())?,
+                text("copied").map_err(db_context())?,
+                text("original").map_err(db_context())?,
             );
             let at = |text: Option<String>| text.as_deref().and_then(instant::parse);
             let same_instant = at(copied).is_some_and(|copied| Some(copied) == at(original));
             if column != "last_reset" || !same_instant {
-                ids.push(text("id").map_err(doing())?.unwrap_or_default());
+                ids.push(text("id").map_err(db_context())?.unwrap_or_default());
             }
         }
         if !ids.is_empty() {
@@ -116,7 +116,7 @@ async fn copies(connection: &Connection, comparison: &Comparison<'_>) -> Result<
     if let Some(sql) = moved::lost_copies(live) {
         let (rows, ids) = ids(connection, live, &sql, Samples::default())
             .await
-            .map_err(doing())?;
+            .map_err(db_context())?;
         if rows > 0 {
             found.push(finding("V102", BUDGETS, None, rows, ids));
         }

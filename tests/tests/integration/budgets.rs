@@ -14,7 +14,7 @@ use tollgate_service::budget::{Budgets, Cost};
 use tollgate_service::reconcile::Options;
 use tollgate_service::reconcile::resets::resets;
 use tollgate_service::runner::Session;
-use tollgate_service::{Location, Report, Stop, Track};
+use tollgate_service::{Location, Report, ShutdownSignal, Track};
 use tollgate_tests::fixture::{Calendar, Shape, SilentKeys, legacy, with_credentials};
 use tollgate_tests::{Backend, TestDatabase};
 
@@ -50,14 +50,28 @@ async fn sweep(database: &TestDatabase, now: &str) -> Report {
             max_changes: None,
         },
         at(now),
-        &Stop::default(),
+        &ShutdownSignal::default(),
     )
     .await;
     assert!(planned.error.is_none(), "{:?}", planned.error);
-    let outcome = resets(&session, day, Options::default(), at(now), &Stop::default()).await;
+    let outcome = resets(
+        &session,
+        day,
+        Options::default(),
+        at(now),
+        &ShutdownSignal::default(),
+    )
+    .await;
     assert!(outcome.error.is_none(), "{:?}", outcome.error);
     assert_eq!(planned.report, outcome.report, "the plan and what was done");
-    let again = resets(&session, day, Options::default(), at(now), &Stop::default()).await;
+    let again = resets(
+        &session,
+        day,
+        Options::default(),
+        at(now),
+        &ShutdownSignal::default(),
+    )
+    .await;
     assert_eq!(again.report.changes, [], "a second run finds nothing");
     outcome.report
 }
@@ -371,11 +385,11 @@ async fn the_first_budget_that_is_spent_is_named(
 ) {
     let now = "2026-03-29 12:00:00";
     let database = chains(backend, now).await;
-    let look = Budgets::look(&database.connection, database.dialect())
+    let load = Budgets::load(&database.connection, database.dialect())
         .await
         .unwrap();
     let check = async |key: &str, provider: &str, at: DateTime<Utc>| {
-        look.check(&database.connection, key, provider, None, at)
+        load.check(&database.connection, key, provider, None, at)
             .await
             .unwrap()
             .blocked_by
@@ -434,7 +448,7 @@ async fn the_first_budget_that_is_spent_is_named(
     database
         .execute("UPDATE governance_budgets SET max_limit = 1, current_usage = 1, reset_duration = 'soon' WHERE id = 'b-customer'")
         .await;
-    let verdict = look
+    let verdict = load
         .check(
             &database.connection,
             "vk-bob",
@@ -575,11 +589,11 @@ async fn a_cost_behind_the_end_of_a_window_stays(
     database
         .execute("UPDATE governance_budgets SET current_usage = 10; UPDATE governance_virtual_keys SET calendar_aligned = true WHERE id = 'vk-alice'")
         .await;
-    let look = Budgets::look(&database.connection, database.dialect())
+    let load = Budgets::load(&database.connection, database.dialect())
         .await
         .unwrap();
     let cost: Cost = "0.1".parse().unwrap();
-    look.record(
+    load.record(
         &database.connection,
         "vk-alice",
         "openai",
@@ -651,7 +665,7 @@ async fn concurrent_writers_add_up_exactly(
                     Duration::from_secs(86_400),
                     Options::default(),
                     now,
-                    &Stop::default(),
+                    &ShutdownSignal::default(),
                 )
                 .await;
                 assert!(outcome.error.is_none(), "{:?}", outcome.error);
@@ -665,14 +679,14 @@ async fn concurrent_writers_add_up_exactly(
     for writer in 0..writers {
         let connection = database.another().await;
         tasks.push(tokio::spawn(async move {
-            let look = Budgets::look(&connection, connection.dialect())
+            let load = Budgets::load(&connection, connection.dialect())
                 .await
                 .unwrap();
             for number in (writer..costs).step_by(writers) {
                 let key = format!("key-{}", number % 16);
                 // Each request comes twice every tenth time.
                 for _ in 0..if number % 10 == 0 { 2 } else { 1 } {
-                    look.record(
+                    load.record(
                         &connection,
                         &key,
                         "openai",
@@ -722,7 +736,7 @@ async fn concurrent_writers_add_up_exactly(
 async fn the_first_request_waits_for_whoever_writes() {
     let database = migrated(Backend::Sqlite).await;
     let connection = database.another().await;
-    let budgets = Budgets::look(&connection, connection.dialect())
+    let budgets = Budgets::load(&connection, connection.dialect())
         .await
         .unwrap();
     database.execute("BEGIN IMMEDIATE").await;

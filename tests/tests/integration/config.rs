@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tollgate_service::reconcile::Options;
 use tollgate_service::reconcile::config::{ConfigFile, config};
 use tollgate_service::runner::Session;
-use tollgate_service::{Location, Outcome, Report, Stop, Track};
+use tollgate_service::{Location, Outcome, Report, ShutdownSignal, Track};
 use tollgate_tests::fixture::{Calendar, Shape, legacy};
 use tollgate_tests::{Backend, TestDatabase};
 
@@ -55,16 +55,16 @@ impl World {
         let now = DateTime::parse_from_rfc3339(NOW)
             .unwrap()
             .with_timezone(&Utc);
-        config(&session, &file, options, now, &Stop::default()).await
+        config(&session, &file, options, now, &ShutdownSignal::default()).await
     }
 
     async fn applied(&self, file: ConfigFile) -> Report {
-        let look = Options {
+        let load = Options {
             dry_run: true,
             max_changes: None,
         };
         let before = self.database.everything(|_, _| true).await;
-        let planned = self.run(file.clone(), look).await;
+        let planned = self.run(file.clone(), load).await;
         assert!(planned.error.is_none(), "{:?}", planned.error);
         assert_eq!(
             before,

@@ -917,7 +917,7 @@ async fn a_flag_is_put_back_wherever_the_gateway_of_now_looks(
     ] {
         database.drop_column(table, column).await;
     }
-    let no = database.dialect().falsehood();
+    let no = database.dialect().false_literal();
     database
         .execute(&format!(
             "UPDATE governance_budgets SET calendar_aligned = {no}"
@@ -953,8 +953,8 @@ async fn the_way_down_takes_no_provider_that_others_made(
     let tollgate = tollgate().on(&database.url);
     tollgate.succeed(&[&["migrate", "up", "--adopt"], PASS].concat());
     let at = "'2026-04-01 00:00:00+00:00'";
-    let yes = database.dialect().truth();
-    let no = database.dialect().falsehood();
+    let yes = database.dialect().true_literal();
+    let no = database.dialect().false_literal();
     database
         .execute(&format!(
             "INSERT INTO ai_providers (id, type, name, display_name, enabled, deleted, base_url, created_at, updated_at) \

@@ -6,27 +6,29 @@
 )]
 
 mod addresses;
-mod aged;
 mod bad_input;
 mod billing;
 mod budgets;
+mod concurrency;
 mod config;
-mod contract;
 mod corruption;
 mod credentials;
 mod doctor;
 mod drift;
 mod entities;
 mod environment;
+mod fault_injection;
 mod files;
 mod gateway_key;
 mod gateways;
 mod golden;
 mod handover;
+mod json_output;
+mod legacy_quirks;
+mod migration_conformance;
 mod multi_budget;
 mod online;
 mod plans;
-mod proof;
 mod provider_key;
 mod providers;
 mod rebuild;
@@ -38,10 +40,8 @@ mod row_security;
 mod secrets;
 mod shapes;
 mod shared;
+mod snapshot_verify;
 mod squawk;
-mod standing;
-mod together;
-mod torture;
 mod versions;
 mod waiting;
 

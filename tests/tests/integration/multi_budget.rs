@@ -176,7 +176,7 @@ async fn down_brings_the_legacy_columns_back_with_their_constraints(
     database
         .execute(&format!(
             "UPDATE governance_budgets SET calendar_aligned = {} WHERE id = 'b-nobody'",
-            database.dialect().truth()
+            database.dialect().true_literal()
         ))
         .await;
     let flags = "SELECT id || ' ' || COALESCE(CAST(calendar_aligned AS text), '-') FROM governance_budgets ORDER BY id";

@@ -120,11 +120,11 @@ async fn what_is_asked_for_every_request_reads_no_table_whole(
         database.execute("SET enable_seqscan = off").await;
     }
     let dialect = database.dialect();
-    let resolver = Resolver::look(&database.connection, dialect).await.unwrap();
-    let keys = GatewayKeys::look(&database.connection, dialect)
+    let resolver = Resolver::load(&database.connection, dialect).await.unwrap();
+    let keys = GatewayKeys::load(&database.connection, dialect)
         .await
         .unwrap();
-    let budgets = Budgets::look(&database.connection, dialect).await.unwrap();
+    let budgets = Budgets::load(&database.connection, dialect).await.unwrap();
     let secret = keys
         .create(
             &database.connection,

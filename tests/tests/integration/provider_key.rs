@@ -212,7 +212,7 @@ impl Asked<'_> {
 async fn asked(database: &TestDatabase) -> Asked<'_> {
     Asked {
         database,
-        resolver: Resolver::look(&database.connection, database.dialect())
+        resolver: Resolver::load(&database.connection, database.dialect())
             .await
             .unwrap(),
     }

@@ -9,13 +9,13 @@ use serde_json::Value;
 use tollgate_migration::Track;
 use tollgate_tests::{Backend, TestDatabase};
 
+use crate::fault_injection::{State, difference, up, without_headers};
 use crate::tollgate;
-use crate::torture::{State, difference, up, without_headers};
 
 /// Rows and schema. A check that this release writes as upstream does reads as the earlier one's; and that one's contract
 /// dropped the flag of a team's budget for good, which today's remembers.
 async fn state(database: &TestDatabase) -> State {
-    let mut state = crate::torture::state(database).await;
+    let mut state = crate::fault_injection::state(database).await;
     state.0.retain(|(table, _)| table != "tollgate_remembered");
     for (table, rows) in &mut state.0 {
         let of_the_team = rows

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use squawk_linter::Linter;
 use squawk_syntax::SourceFile;
-use tollgate_migration::plan::{Split, Unit};
+use tollgate_migration::plan::{CloneShared, Unit};
 use tollgate_migration::{Context, SharedBudgets, Track};
 use tollgate_tests::fixture::{Calendar, Shape, legacy};
 use tollgate_tests::{Backend, TestDatabase};
@@ -132,20 +132,20 @@ fn statements(context: &Context, track: Track) -> Vec<(bool, String)> {
                 Unit::Transaction(steps) => {
                     found.extend(steps.iter().map(|step| (true, step.sql())));
                 }
-                Unit::Alone(statement) => found.push((false, statement.sql.clone())),
+                Unit::NonTransactional(statement) => found.push((false, statement.sql.clone())),
                 Unit::Backfill(pass) => found.push((
                     true,
                     pass.batch("r.ctid >= '(0,0)'::tid AND r.ctid < '(9,0)'::tid"),
                 )),
                 // Its statements are the routine's, which reads rows and writes them back one batch at a time.
-                Unit::Fold(_) => {}
-                Unit::Split(split) => found.extend(
+                Unit::NormalizeHeaderNames(_) => {}
+                Unit::CloneShared(split) => found.extend(
                     split
                         .stage
                         .iter()
                         .chain(&split.lock)
                         .chain(&split.copy)
-                        .map(|sql| (true, sql.replace(Split::PAGE, "'x'"))),
+                        .map(|sql| (true, sql.replace(CloneShared::PAGE, "'x'"))),
                 ),
             }
         }

@@ -15,7 +15,7 @@ use crate::report::{Finding, Severity};
 pub(crate) fn examine(track: Track, live: &Context) -> Vec<Finding> {
     let ledger = live.ledger(track);
     let catalog = &live.catalog;
-    let past = track.past(catalog);
+    let past = track.newer_than_supported(catalog);
     if !past.is_empty() {
         return past
             .into_iter()

@@ -1,7 +1,7 @@
 //! Relations that have a name of Tollgate's own and are something else.
 
 use tollgate_migration::governance::remembered;
-use tollgate_migration::plan::Split;
+use tollgate_migration::plan::CloneShared;
 use tollgate_migration::script::CHANGED;
 use tollgate_migration::{Catalog, Track};
 
@@ -24,7 +24,7 @@ fn known(track: Track) -> Vec<(String, &'static [&'static str])> {
         ),
         (crate::budget::requests::TABLE.to_owned(), &["request_id"]),
         (
-            Split::TABLE.to_owned(),
+            CloneShared::TABLE.to_owned(),
             &["original", "kind", "owner", "copy"],
         ),
         (CHANGED.to_owned(), &["what", "id"]),

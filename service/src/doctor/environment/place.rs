@@ -12,7 +12,7 @@ use crate::report::Finding;
 fn signs(track: Track) -> Vec<&'static str> {
     match track {
         Track::Billing => vec![billing::WORKSPACE_SECRETS],
-        _ => track.marks().to_vec(),
+        _ => track.marker_tables().to_vec(),
     }
 }
 
@@ -25,7 +25,7 @@ pub(crate) async fn elsewhere(connection: &Connection, tracks: &[Track]) -> Resu
         return Ok(None);
     }
     for &track in tracks {
-        let found = look(connection, &signs(track), Reach::Everywhere)
+        let found = load(connection, &signs(track), Reach::Everywhere)
             .await
             .map_err(Error::database("look for the tables in other schemas"))?;
         let Some((table, schema, here)) = found.into_iter().next() else {
@@ -50,7 +50,7 @@ pub(crate) async fn elsewhere(connection: &Connection, tracks: &[Track]) -> Resu
 ///
 /// # Errors
 /// What the database says.
-pub(crate) async fn astray<'a>(
+pub(crate) async fn misplaced<'a>(
     connection: &Connection,
     names: impl Iterator<Item = &'a str>,
 ) -> std::result::Result<Vec<Finding>, DbErr> {
@@ -58,7 +58,7 @@ pub(crate) async fn astray<'a>(
         return Ok(Vec::new());
     }
     let names: Vec<&str> = names.collect();
-    let found = look(connection, &names, Reach::Path).await?;
+    let found = load(connection, &names, Reach::Path).await?;
     Ok(found
         .into_iter()
         .map(|(table, schema, here)| {
@@ -84,7 +84,7 @@ enum Reach {
 }
 
 /// Table, schema, and the current schema; those that a name without a schema reaches come first.
-async fn look(
+async fn load(
     connection: &Connection,
     names: &[&str],
     reach: Reach,

@@ -8,11 +8,11 @@ use crate::budget::schema::{CUSTOMERS, RATE_LIMITS, TEAMS};
 
 /// What a column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Holds {
+pub(super) enum ColumnType {
     /// Text; NULL where the file says nothing.
     Text,
     /// Text that a gateway reads as a list or prose: never NULL, this where the file says nothing.
-    Prose(&'static str),
+    NonNullText(&'static str),
     /// The id of a row of another kind.
     Reference(Kind),
     /// Yes or no, and which where the file says nothing.
@@ -27,18 +27,18 @@ pub(super) enum Holds {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Field {
     pub column: &'static str,
-    pub holds: Holds,
+    pub holds: ColumnType,
     /// Its place among the fields of the kind, in `present`.
     pub bit: u32,
 }
 
-const fn field(column: &'static str, holds: Holds, bit: u32) -> Field {
+const fn field(column: &'static str, holds: ColumnType, bit: u32) -> Field {
     Field { column, holds, bit }
 }
 
 /// A kind with its table.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Thing {
+pub(super) struct Resource {
     pub kind: Kind,
     pub table: &'static str,
     pub fields: &'static [Field],
@@ -47,73 +47,73 @@ pub(super) struct Thing {
 }
 
 /// In the order in which references allow them to be written, but for budgets, which go where their owner is there.
-pub(super) const THINGS: [Thing; 6] = [
-    Thing {
+pub(super) const RESOURCES: [Resource; 6] = [
+    Resource {
         kind: Kind::RateLimit,
         table: RATE_LIMITS,
         fields: &[
-            field("token_max_limit", Holds::Whole, 0),
-            field("token_reset_duration", Holds::Text, 1),
-            field("request_max_limit", Holds::Whole, 2),
-            field("request_reset_duration", Holds::Text, 3),
+            field("token_max_limit", ColumnType::Whole, 0),
+            field("token_reset_duration", ColumnType::Text, 1),
+            field("request_max_limit", ColumnType::Whole, 2),
+            field("request_reset_duration", ColumnType::Text, 3),
         ],
         needed: None,
     },
-    Thing {
+    Resource {
         kind: Kind::Customer,
         table: CUSTOMERS,
         fields: &[
-            field("name", Holds::Text, 0),
-            field("budget_id", Holds::Reference(Kind::Budget), 1),
-            field("rate_limit_id", Holds::Reference(Kind::RateLimit), 2),
+            field("name", ColumnType::Text, 0),
+            field("budget_id", ColumnType::Reference(Kind::Budget), 1),
+            field("rate_limit_id", ColumnType::Reference(Kind::RateLimit), 2),
         ],
         needed: Some("name"),
     },
-    Thing {
+    Resource {
         kind: Kind::Team,
         table: TEAMS,
         fields: &[
-            field("name", Holds::Text, 0),
-            field("customer_id", Holds::Reference(Kind::Customer), 1),
-            field("budget_id", Holds::Reference(Kind::Budget), 2),
-            field("rate_limit_id", Holds::Reference(Kind::RateLimit), 3),
-            field("calendar_aligned", Holds::Flag(false), TEAM_FLAG),
+            field("name", ColumnType::Text, 0),
+            field("customer_id", ColumnType::Reference(Kind::Customer), 1),
+            field("budget_id", ColumnType::Reference(Kind::Budget), 2),
+            field("rate_limit_id", ColumnType::Reference(Kind::RateLimit), 3),
+            field("calendar_aligned", ColumnType::Flag(false), TEAM_FLAG),
         ],
         needed: Some("name"),
     },
-    Thing {
+    Resource {
         kind: Kind::VirtualKey,
         table: VIRTUAL_KEYS,
         fields: &[
-            field("name", Holds::Text, 0),
-            field("description", Holds::Prose(""), 1),
-            field("is_active", Holds::Flag(true), 2),
-            field("team_id", Holds::Reference(Kind::Team), 3),
-            field("customer_id", Holds::Reference(Kind::Customer), 4),
-            field("rate_limit_id", Holds::Reference(Kind::RateLimit), 5),
-            field("calendar_aligned", Holds::Flag(false), KEY_FLAG),
+            field("name", ColumnType::Text, 0),
+            field("description", ColumnType::NonNullText(""), 1),
+            field("is_active", ColumnType::Flag(true), 2),
+            field("team_id", ColumnType::Reference(Kind::Team), 3),
+            field("customer_id", ColumnType::Reference(Kind::Customer), 4),
+            field("rate_limit_id", ColumnType::Reference(Kind::RateLimit), 5),
+            field("calendar_aligned", ColumnType::Flag(false), KEY_FLAG),
         ],
         needed: Some("name"),
     },
-    Thing {
+    Resource {
         kind: Kind::ProviderConfig,
         table: PROVIDER_CONFIGS,
         fields: &[
-            field("provider", Holds::Text, 0),
-            field("weight", Holds::Decimal, 1),
-            field("allowed_models", Holds::Prose("[]"), 2),
-            field("blacklisted_models", Holds::Prose("[]"), 3),
-            field("allow_all_keys", Holds::Flag(false), 4),
-            field("rate_limit_id", Holds::Reference(Kind::RateLimit), 5),
+            field("provider", ColumnType::Text, 0),
+            field("weight", ColumnType::Decimal, 1),
+            field("allowed_models", ColumnType::NonNullText("[]"), 2),
+            field("blacklisted_models", ColumnType::NonNullText("[]"), 3),
+            field("allow_all_keys", ColumnType::Flag(false), 4),
+            field("rate_limit_id", ColumnType::Reference(Kind::RateLimit), 5),
         ],
         needed: Some("provider"),
     },
-    Thing {
+    Resource {
         kind: Kind::Budget,
         table: BUDGETS,
         fields: &[
-            field("max_limit", Holds::Decimal, 0),
-            field("reset_duration", Holds::Text, 1),
+            field("max_limit", ColumnType::Decimal, 0),
+            field("reset_duration", ColumnType::Text, 1),
         ],
         needed: None,
     },
@@ -125,11 +125,11 @@ pub(super) const TEAM_FLAG: u32 = 4;
 pub(super) const KEY_FLAG: u32 = 6;
 
 /// The thing of a kind; of what has no table of its own, budgets.
-pub(super) fn thing(kind: Kind) -> &'static Thing {
-    THINGS
+pub(super) fn resource(kind: Kind) -> &'static Resource {
+    RESOURCES
         .iter()
-        .find(|thing| thing.kind == kind)
-        .unwrap_or(&THINGS[5])
+        .find(|resource| resource.kind == kind)
+        .unwrap_or(&RESOURCES[5])
 }
 
 /// The owner column of budgets for a kind of owner.
@@ -155,7 +155,7 @@ pub(super) fn owners(catalog: &Catalog) -> Vec<Kind> {
     .collect()
 }
 
-impl Thing {
+impl Resource {
     /// Whether its rows refer to a budget that is theirs.
     pub(super) fn refers_to_budgets(&self) -> bool {
         matches!(self.kind, Kind::Customer | Kind::Team)
@@ -171,7 +171,7 @@ impl Thing {
     }
 
     /// The temporary table of what is done to its rows.
-    pub(super) fn deeds(&self) -> String {
+    pub(super) fn actions(&self) -> String {
         format!("tollgate_do_{}", self.kind.name())
     }
 
@@ -199,41 +199,43 @@ impl Field {
     /// What a row gets where the file says nothing of it.
     pub(super) fn default(&self, dialect: Dialect) -> String {
         match self.holds {
-            Holds::Prose(text) => dialect.text(text),
-            Holds::Flag(true) => dialect.truth().to_owned(),
-            Holds::Flag(false) => dialect.falsehood().to_owned(),
-            Holds::Text | Holds::Reference(_) => null(dialect, "text"),
-            Holds::Decimal => null(dialect, decimal(dialect)),
-            Holds::Whole => null(dialect, "bigint"),
+            ColumnType::NonNullText(text) => dialect.text(text),
+            ColumnType::Flag(true) => dialect.true_literal().to_owned(),
+            ColumnType::Flag(false) => dialect.false_literal().to_owned(),
+            ColumnType::Text | ColumnType::Reference(_) => null(dialect, "text"),
+            ColumnType::Decimal => null(dialect, decimal(dialect)),
+            ColumnType::Whole => null(dialect, "bigint"),
         }
     }
 
     /// The text of an entry as what the column holds.
     pub(super) fn cast(&self, dialect: Dialect, text: &str) -> String {
         match self.holds {
-            Holds::Text | Holds::Reference(_) | Holds::Prose(_) => text.to_owned(),
-            Holds::Flag(_) => format!(
+            ColumnType::Text | ColumnType::Reference(_) | ColumnType::NonNullText(_) => {
+                text.to_owned()
+            }
+            ColumnType::Flag(_) => format!(
                 "CASE {text} WHEN '1' THEN {} WHEN '0' THEN {} END",
-                dialect.truth(),
-                dialect.falsehood()
+                dialect.true_literal(),
+                dialect.false_literal()
             ),
-            Holds::Decimal => format!("CAST({text} AS {})", decimal(dialect)),
-            Holds::Whole => format!("CAST({text} AS bigint)"),
+            ColumnType::Decimal => format!("CAST({text} AS {})", decimal(dialect)),
+            ColumnType::Whole => format!("CAST({text} AS bigint)"),
         }
     }
 
     /// A stored value as it is compared, NULL being what its absence means.
     pub(super) fn compared(&self, dialect: Dialect, stored: &str) -> String {
         match self.holds {
-            Holds::Prose(_) => format!("COALESCE({stored}, {})", self.default(dialect)),
-            Holds::Flag(_) => format!(
+            ColumnType::NonNullText(_) => format!("COALESCE({stored}, {})", self.default(dialect)),
+            ColumnType::Flag(_) => format!(
                 "CASE WHEN {stored} IS NULL THEN {} WHEN {} THEN {} ELSE {} END",
                 self.default(dialect),
                 dialect.is_true(stored),
-                dialect.truth(),
-                dialect.falsehood()
+                dialect.true_literal(),
+                dialect.false_literal()
             ),
-            Holds::Decimal if dialect == Dialect::Sqlite => format!("CAST({stored} AS real)"),
+            ColumnType::Decimal if dialect == Dialect::Sqlite => format!("CAST({stored} AS real)"),
             _ => stored.to_owned(),
         }
     }

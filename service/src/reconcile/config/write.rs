@@ -5,42 +5,42 @@ use sea_orm::{ConnectionTrait, DbErr};
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 use tollgate_migration::{Catalog, Dialect};
 
-use super::deeds::DOOMED;
+use super::actions::TO_DELETE;
 use super::entry::Kind;
-use super::fields::{Holds, THINGS, Thing, owner_column, owners, thing};
-use super::stage::{APPLIED, ENTRIES, Stage};
+use super::fields::{ColumnType, RESOURCES, Resource, owner_column, owners, resource};
+use super::staging::{APPLIED, ENTRIES, Staging};
 use crate::budget::schema::{RATE_LIMITS, Schema};
 use crate::instant;
 use crate::reconcile::credentials::tables_of_virtual_keys;
 use crate::virtual_key::{JOIN, JOIN_COLUMN, referrers};
 
-/// Rows of the doomed that somebody else needs.
+/// Rows to be deleted that somebody else needs.
 const NEEDED: &str = "tollgate_needed";
 
 /// What was done of a kind, where that can be less than was decided: the gateway was faster.
 pub(super) type Done = Vec<(Kind, u64)>;
 
-impl<C: ConnectionTrait> Stage<'_, C> {
+impl<C: ConnectionTrait> Staging<'_, C> {
     /// Does it all, and remembers what the file said. Gives back how many rows of each kind were updated.
     pub(super) async fn write(&self, schema: &Schema, now: DateTime<Utc>) -> Result<Done, DbErr> {
         let now = &instant::literal(self.dialect(), now);
         self.lock().await?;
         self.park().await?;
         let mut done = Vec::new();
-        for one in THINGS
+        for one in RESOURCES
             .iter()
             .filter(|one| self.catalog.has_table(one.table))
         {
             if one.kind == Kind::Customer {
                 // Customers and teams refer to budgets that have no owner column.
-                self.insert(thing(Kind::Budget), "a.parent_kind IS NULL", now)
+                self.insert(resource(Kind::Budget), "a.parent_kind IS NULL", now)
                     .await?;
             }
             if one.kind == Kind::ProviderConfig {
                 self.number_provider_configs().await?;
             }
             let which = match one.kind {
-                Kind::Budget if self.catalog.has_table(thing(Kind::Customer).table) => {
+                Kind::Budget if self.catalog.has_table(resource(Kind::Customer).table) => {
                     "a.parent_kind IS NOT NULL"
                 }
                 _ => "1 = 1",
@@ -60,9 +60,9 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         if self.dialect() == Dialect::Postgres {
             self.run(&format!(
                 "SELECT count(*) FROM (SELECT b.id FROM {BUDGETS} b WHERE b.id IN (SELECT a.row_id FROM {} a \
-                 WHERE a.action = 'update' UNION SELECT w.id FROM {DOOMED} w WHERE w.kind = 'budget') \
+                 WHERE a.action = 'update' UNION SELECT w.id FROM {TO_DELETE} w WHERE w.kind = 'budget') \
                  ORDER BY b.id FOR UPDATE) locked",
-                thing(Kind::Budget).deeds()
+                resource(Kind::Budget).actions()
             ))
             .await?;
         }
@@ -72,34 +72,34 @@ impl<C: ConnectionTrait> Stage<'_, C> {
     /// A name or value that changes hands is let go first: unique indexes are checked row by row.
     async fn park(&self) -> Result<(), DbErr> {
         for (kind, column) in self.unique() {
-            let one = thing(kind);
-            let (deeds, table) = (one.deeds(), one.table);
+            let one = resource(kind);
+            let (actions, table) = (one.actions(), one.table);
             let hash = if column == "value" && self.catalog.has_column(VIRTUAL_KEYS, "value_hash") {
                 ", value_hash = NULL"
             } else {
                 ""
             };
             self.run(&format!(
-                "UPDATE {table} SET {column} = 'tollgate:' || id{hash} WHERE id IN (SELECT w.id FROM {DOOMED} w \
-                 WHERE w.kind = '{}') AND {column} IN (SELECT a.n_{column} FROM {deeds} a WHERE a.action IN ('insert', 'update'))",
+                "UPDATE {table} SET {column} = 'tollgate:' || id{hash} WHERE id IN (SELECT w.id FROM {TO_DELETE} w \
+                 WHERE w.kind = '{}') AND {column} IN (SELECT a.n_{column} FROM {actions} a WHERE a.action IN ('insert', 'update'))",
                 kind.name()
             ))
             .await?;
             let wanted = |a: &str| {
                 format!(
-                    "{a}.action = 'update' AND {a}.n_{column} <> {a}.o_{column} AND EXISTS (SELECT 1 FROM {deeds} b \
+                    "{a}.action = 'update' AND {a}.n_{column} <> {a}.o_{column} AND EXISTS (SELECT 1 FROM {actions} b \
                      WHERE b.action IN ('insert', 'update') AND b.n_{column} = {a}.o_{column} AND b.entry <> {a}.entry)"
                 )
             };
             self.run(&format!(
-                "UPDATE {table} SET {column} = 'tollgate:' || {table}.id{hash} FROM {deeds} a \
+                "UPDATE {table} SET {column} = 'tollgate:' || {table}.id{hash} FROM {actions} a \
                  WHERE {table}.id = a.row_id AND {table}.{column} = a.o_{column} AND {}",
                 wanted("a")
             ))
             .await?;
             self.run(&format!(
-                "UPDATE {deeds} SET o_{column} = 'tollgate:' || row_id WHERE {}",
-                wanted(&deeds)
+                "UPDATE {actions} SET o_{column} = 'tollgate:' || row_id WHERE {}",
+                wanted(&actions)
             ))
             .await?;
         }
@@ -108,15 +108,15 @@ impl<C: ConnectionTrait> Stage<'_, C> {
 
     /// New provider configs get their numbers, so that their budgets can refer to them.
     async fn number_provider_configs(&self) -> Result<(), DbErr> {
-        let deeds = thing(Kind::ProviderConfig).deeds();
+        let actions = resource(Kind::ProviderConfig).actions();
         let next = match self.dialect() {
             Dialect::Postgres => {
                 let sequence = format!("pg_get_serial_sequence('{PROVIDER_CONFIGS}', 'id')");
                 // Past every number that is taken, by a row or by the file.
                 self.run(&format!(
                     "SELECT setval({sequence}, s.top) FROM (SELECT GREATEST((SELECT max(id) FROM {PROVIDER_CONFIGS}), \
-                     (SELECT max(CAST(a.new_id AS bigint)) FROM {deeds} a WHERE a.action = 'insert'), nextval({sequence})) AS top \
-                     WHERE {sequence} IS NOT NULL AND EXISTS (SELECT 1 FROM {deeds} a WHERE a.action = 'insert')) s"
+                     (SELECT max(CAST(a.new_id AS bigint)) FROM {actions} a WHERE a.action = 'insert'), nextval({sequence})) AS top \
+                     WHERE {sequence} IS NOT NULL AND EXISTS (SELECT 1 FROM {actions} a WHERE a.action = 'insert')) s"
                 ))
                 .await?;
                 format!(
@@ -133,27 +133,27 @@ impl<C: ConnectionTrait> Stage<'_, C> {
                 };
                 format!(
                     "max(COALESCE((SELECT max(id) FROM {PROVIDER_CONFIGS}), 0), COALESCE({sequence}, 0), \
-                     COALESCE((SELECT max(CAST(new_id AS bigint)) FROM {deeds} WHERE action = 'insert'), 0)) + a.place"
+                     COALESCE((SELECT max(CAST(new_id AS bigint)) FROM {actions} WHERE action = 'insert'), 0)) + a.place"
                 )
             }
         };
         self.run(&format!(
-            "UPDATE {deeds} SET row_id = CAST(m.number AS text) FROM (SELECT a.entry AS entry, \
+            "UPDATE {actions} SET row_id = CAST(m.number AS text) FROM (SELECT a.entry AS entry, \
              COALESCE(CAST(a.new_id AS bigint), {next}) AS number FROM (SELECT entry, new_id, \
-             row_number() OVER (ORDER BY entry) AS place FROM {deeds} WHERE action = 'insert') a) m \
-             WHERE {deeds}.entry = m.entry AND {deeds}.action = 'insert'"
+             row_number() OVER (ORDER BY entry) AS place FROM {actions} WHERE action = 'insert') a) m \
+             WHERE {actions}.entry = m.entry AND {actions}.action = 'insert'"
         ))
         .await?;
-        let budgets = thing(Kind::Budget).deeds();
+        let budgets = resource(Kind::Budget).actions();
         self.run(&format!(
-            "UPDATE {budgets} SET n_provider_config_id = CAST(c.row_id AS bigint) FROM {deeds} c \
+            "UPDATE {budgets} SET n_provider_config_id = CAST(c.row_id AS bigint) FROM {actions} c \
              WHERE c.action = 'insert' AND {budgets}.parent_kind = 'provider_config' AND {budgets}.parent = c.entry"
         ))
         .await
         .map(|_| ())
     }
 
-    async fn insert(&self, one: &Thing, which: &str, now: &str) -> Result<(), DbErr> {
+    async fn insert(&self, one: &Resource, which: &str, now: &str) -> Result<(), DbErr> {
         let dialect = self.dialect();
         let has = |column: &str| self.catalog.has_column(one.table, column);
         let id = match one.kind {
@@ -163,7 +163,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         let mut columns = vec![("id", id.to_owned())];
         for field in one.here(self.catalog) {
             let default = field.default(dialect);
-            let value = if field.holds == Holds::Reference(Kind::Budget) {
+            let value = if field.holds == ColumnType::Reference(Kind::Budget) {
                 // The budget may come later: it is referred to when all are there.
                 default
             } else {
@@ -219,7 +219,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
             one.table,
             names.join(", "),
             values.join(", "),
-            one.deeds(),
+            one.actions(),
             one.kind.name()
         ))
         .await
@@ -227,7 +227,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
     }
 
     /// Every row only as it was found: who wrote meanwhile wins, and is told by the next run.
-    async fn update(&self, one: &Thing, now: &str) -> Result<u64, DbErr> {
+    async fn update(&self, one: &Resource, now: &str) -> Result<u64, DbErr> {
         let mut names: Vec<&str> = one
             .here(self.catalog)
             .iter()
@@ -268,7 +268,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
             "UPDATE {table} SET {} FROM {} a JOIN {ENTRIES} e ON e.kind = '{}' AND e.key = a.entry \
              WHERE a.action = 'update' AND {table}.id = {id} AND {}",
             sets.join(", "),
-            one.deeds(),
+            one.actions(),
             one.kind.name(),
             found.join(" AND ")
         ))
@@ -277,14 +277,14 @@ impl<C: ConnectionTrait> Stage<'_, C> {
 
     /// Customers and teams refer to their budgets once these are there.
     async fn refer(&self) -> Result<(), DbErr> {
-        let differs = self.dialect().differs();
-        for one in THINGS.iter().filter(|one| one.refers_to_budgets()) {
+        let differs = self.dialect().is_distinct_from();
+        for one in RESOURCES.iter().filter(|one| one.refers_to_budgets()) {
             let table = one.table;
             if self.catalog.has_column(table, "budget_id") {
                 self.run(&format!(
                     "UPDATE {table} SET budget_id = a.n_budget_id FROM {} a WHERE a.action IN ('insert', 'update') \
                      AND {table}.id = COALESCE(a.row_id, a.new_id) AND {table}.budget_id {differs} a.n_budget_id",
-                    one.deeds()
+                    one.actions()
                 ))
                 .await?;
             }
@@ -294,7 +294,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
 
     /// New windows of aligned owners begin with the period.
     async fn align(&self, schema: &Schema) -> Result<(), DbErr> {
-        let budgets = thing(Kind::Budget).deeds();
+        let budgets = resource(Kind::Budget).actions();
         self.run(&format!(
             "UPDATE {BUDGETS} AS b SET last_reset = {} FROM {budgets} a JOIN {ENTRIES} e ON e.kind = 'budget' AND e.key = a.entry \
              WHERE a.action = 'insert' AND b.id = a.new_id AND e.starts IS NOT NULL AND {}",
@@ -305,7 +305,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         if !self.catalog.has_table(RATE_LIMITS) {
             return Ok(());
         }
-        let limits = thing(Kind::RateLimit).deeds();
+        let limits = resource(Kind::RateLimit).actions();
         for (column, starts) in [
             ("token_last_reset", "e.starts"),
             ("request_last_reset", "e.request_starts"),
@@ -323,14 +323,14 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         Ok(())
     }
 
-    /// Who refers to a doomed row of a table and stays.
+    /// Who refers to a row of a table that is to be deleted, and stays.
     fn needs(&self, table: &str, reference: &str, kind: &str) -> Vec<String> {
         let spared = |name: &str| match name {
             VIRTUAL_KEYS => format!(
-                " AND NOT EXISTS (SELECT 1 FROM {DOOMED} o WHERE o.kind = 'virtual_key' AND o.id = x.id)"
+                " AND NOT EXISTS (SELECT 1 FROM {TO_DELETE} o WHERE o.kind = 'virtual_key' AND o.id = x.id)"
             ),
             PROVIDER_CONFIGS => format!(
-                " AND NOT EXISTS (SELECT 1 FROM {DOOMED} o WHERE o.kind = 'provider_config' AND o.id = CAST(x.id AS text))"
+                " AND NOT EXISTS (SELECT 1 FROM {TO_DELETE} o WHERE o.kind = 'provider_config' AND o.id = CAST(x.id AS text))"
             ),
             _ => String::new(),
         };
@@ -338,7 +338,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
             .into_iter()
             .map(|(name, column)| {
                 format!(
-                    "SELECT w.id AS id, '{name}' AS whose FROM {name} x CROSS JOIN {DOOMED} w WHERE w.kind = '{kind}' \
+                    "SELECT w.id AS id, '{name}' AS whose FROM {name} x CROSS JOIN {TO_DELETE} w WHERE w.kind = '{kind}' \
                      AND w.id = x.{column} AND x.{column} IS NOT NULL{}",
                     spared(name)
                 )
@@ -347,7 +347,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         for column in ["team_id", "customer_id", "model_config_id"] {
             if table == BUDGETS && self.catalog.has_column(BUDGETS, column) {
                 needs.push(format!(
-                    "SELECT w.id AS id, '{}' AS whose FROM {BUDGETS} x CROSS JOIN {DOOMED} w WHERE w.kind = '{kind}' AND w.id = x.id \
+                    "SELECT w.id AS id, '{}' AS whose FROM {BUDGETS} x CROSS JOIN {TO_DELETE} w WHERE w.kind = '{kind}' AND w.id = x.id \
                      AND x.{column} IS NOT NULL",
                     column.trim_end_matches("_id")
                 ));
@@ -356,7 +356,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         needs
     }
 
-    /// A query of the doomed rows that stay, `kind`, `id` and `whose`.
+    /// A query of the rows to be deleted that stay, `kind`, `id` and `whose`.
     pub(super) fn needed(&self) -> String {
         let mut arms = Vec::new();
         for (table, reference, kind) in [
@@ -377,13 +377,15 @@ impl<C: ConnectionTrait> Stage<'_, C> {
 
     async fn delete(&self) -> Result<(), DbErr> {
         self.make(NEEDED, &format!("AS {}", self.needed())).await?;
-        let doomed = |kind: &str| format!("SELECT w.id FROM {DOOMED} w WHERE w.kind = '{kind}'");
-        let numbers =
-            format!("SELECT CAST(w.id AS bigint) FROM {DOOMED} w WHERE w.kind = 'provider_config'");
+        let to_delete =
+            |kind: &str| format!("SELECT w.id FROM {TO_DELETE} w WHERE w.kind = '{kind}'");
+        let numbers = format!(
+            "SELECT CAST(w.id AS bigint) FROM {TO_DELETE} w WHERE w.kind = 'provider_config'"
+        );
         let free = |kind: &str| {
             format!(
                 "{} AND NOT EXISTS (SELECT 1 FROM {NEEDED} n WHERE n.kind = w.kind AND n.id = w.id)",
-                doomed(kind)
+                to_delete(kind)
             )
         };
         if self.catalog.has_table(JOIN) {
@@ -395,13 +397,13 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         for (table, column) in tables_of_virtual_keys(self.connection, self.dialect()).await? {
             self.run(&format!(
                 "DELETE FROM {table} WHERE {column} IN ({})",
-                doomed("virtual_key")
+                to_delete("virtual_key")
             ))
             .await?;
         }
         // What stays loses its owner before a cascade could take it along.
         for (kind, ids) in [
-            (Kind::VirtualKey, doomed("virtual_key")),
+            (Kind::VirtualKey, to_delete("virtual_key")),
             (Kind::ProviderConfig, numbers.clone()),
         ] {
             let column = owner_column(kind);
@@ -418,7 +420,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         for (table, ids) in [
             (BUDGETS, free("budget")),
             (PROVIDER_CONFIGS, numbers.clone()),
-            (VIRTUAL_KEYS, doomed("virtual_key")),
+            (VIRTUAL_KEYS, to_delete("virtual_key")),
             (RATE_LIMITS, free("rate_limit")),
         ] {
             if self.catalog.has_table(table) {
@@ -439,7 +441,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
             ))
             .await?;
         }
-        for one in THINGS
+        for one in RESOURCES
             .iter()
             .filter(|one| self.catalog.has_table(one.table))
         {
@@ -449,7 +451,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
             };
             self.run(&format!(
                 "UPDATE {ENTRIES} SET row_id = {id} FROM {} a WHERE a.action = 'insert' AND {ENTRIES}.kind = '{}' AND {ENTRIES}.key = a.entry",
-                one.deeds(),
+                one.actions(),
                 one.kind.name()
             ))
             .await?;
@@ -460,7 +462,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
              AND o.key = {ENTRIES}.parent)) WHERE kind = 'list'"
         ))
         .await?;
-        let mut there: Vec<String> = THINGS
+        let mut there: Vec<String> = RESOURCES
             .iter()
             .filter(|one| self.catalog.has_table(one.table))
             .map(|one| {
@@ -479,7 +481,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
             there.join(" OR ")
         ))
         .await?;
-        let differs = self.dialect().differs();
+        let differs = self.dialect().is_distinct_from();
         let owner = "CASE WHEN e.kind = 'list' THEN e.parent_kind END";
         self.run(&format!(
             "INSERT INTO {APPLIED} (kind, key, hash, present, row_id, owner_kind) \

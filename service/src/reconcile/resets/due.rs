@@ -5,7 +5,7 @@ use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::Dialect;
 use tollgate_migration::governance::BUDGETS;
 
-use super::{PAGE, doing};
+use super::{PAGE, db_context};
 use crate::budget::schema::{Alignments, RATE_LIMITS, Schema};
 use crate::budget::window::Window;
 use crate::connection::Connection;
@@ -229,7 +229,7 @@ impl Kind {
                 "SELECT DISTINCT {word} AS word FROM {} WHERE {word} IS NOT NULL ORDER BY 1",
                 self.table
             );
-            for word in texts(connection, &sql).await.map_err(doing())? {
+            for word in texts(connection, &sql).await.map_err(db_context())? {
                 match Window::parse(&word) {
                     Some(window) if words.iter().all(|(known, _)| *known != word) => {
                         words.push((word, window));
@@ -249,7 +249,7 @@ impl Kind {
             if dialect == Dialect::Sqlite {
                 spell(connection, self.table, counter.last)
                     .await
-                    .map_err(doing())?;
+                    .map_err(db_context())?;
                 let condition = format!(
                     "{last} IS NOT NULL AND NOT {plain} AND NOT EXISTS \
                      (SELECT 1 FROM temp.{TIMES} t WHERE t.word = {last})",
@@ -280,7 +280,7 @@ impl Kind {
         );
         let (rows, sample_ids) = ids(connection, parameters.statement(sql))
             .await
-            .map_err(doing())?;
+            .map_err(db_context())?;
         Ok((rows > 0).then(|| Finding {
             code: what.code.to_owned(),
             severity: Severity::Warning,

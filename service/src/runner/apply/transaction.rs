@@ -14,14 +14,10 @@ use crate::connection::Transaction;
 use crate::error::{Error, Result};
 use crate::history::{self, Entry, Origin};
 use crate::observer::Event;
-use crate::retry::is_busy;
+use crate::retry::{FOR_ROWS, is_busy};
 use crate::runner::checkpoint::{self, Direction};
-use crate::runner::held::Held;
+use crate::runner::lock_timer::LockTimer;
 use crate::runner::strong::{Strong, was_busy};
-
-/// How long a statement waits for a row that a gateway has locked: below `deadlock_timeout`, so that Tollgate backs off and
-/// not the gateway.
-const FOR_ROWS: &str = "SET LOCAL lock_timeout = '500ms'";
 
 /// Why a transaction ended without committing.
 enum Abort {
@@ -93,7 +89,7 @@ pub(super) struct Piece<'a> {
 
 impl Applier<'_> {
     /// Runs it, again while somebody is in the way.
-    pub(super) async fn transaction(&self, piece: Piece<'_>, held: &Held) -> Result<u64> {
+    pub(super) async fn transaction(&self, piece: Piece<'_>, held: &LockTimer) -> Result<u64> {
         if !piece.rebuilds.is_empty() {
             // The pragma is ignored inside a transaction, and dropping a parent with it on deletes its children.
             self.foreign_keys(false).await?;
@@ -105,7 +101,7 @@ impl Applier<'_> {
         outcome
     }
 
-    async fn until_free(&self, piece: Piece<'_>, held: &Held) -> Result<u64> {
+    async fn until_free(&self, piece: Piece<'_>, held: &LockTimer) -> Result<u64> {
         let mut poll = self.patience.poll();
         loop {
             let abort = match self.attempt(piece, held).await {
@@ -150,7 +146,7 @@ impl Applier<'_> {
         })
     }
 
-    async fn attempt(&self, piece: Piece<'_>, held: &Held) -> std::result::Result<u64, Abort> {
+    async fn attempt(&self, piece: Piece<'_>, held: &LockTimer) -> std::result::Result<u64, Abort> {
         let mut begun = Instant::now();
         let transaction = self.connection.begin().await?;
         if self.dialect == Dialect::Postgres {
@@ -218,7 +214,7 @@ impl Applier<'_> {
             .map(|step| match step {
                 Step::Run(statement) => statement.blocks,
                 Step::Guard(_) => Blocks::Nothing,
-                Step::Mint(_) => Blocks::Rows,
+                Step::InsertWithUuids(_) => Blocks::Rows,
             })
             .max();
         held.since(begun, blocks.unwrap_or(Blocks::Nothing));
@@ -251,7 +247,7 @@ impl Applier<'_> {
                     }
                 }
                 Step::Guard(guard) => ask(transaction, self.dialect, guard).await?,
-                Step::Mint(mint) => {
+                Step::InsertWithUuids(mint) => {
                     self.observer.note(Event::Step(mint.purpose.clone()));
                     let found = mint.made_for(transaction, self.dialect).await?;
                     if !found.is_empty() {

@@ -7,9 +7,9 @@ use tollgate_migration::plan::Blocks;
 
 /// The longest transaction or statement so far that made anybody wait.
 #[derive(Debug, Default)]
-pub(super) struct Held(Mutex<Option<(Duration, Blocks)>>);
+pub(super) struct LockTimer(Mutex<Option<(Duration, Blocks)>>);
 
-impl Held {
+impl LockTimer {
     /// Takes note of one that began then and has just ended.
     pub(super) fn since(&self, begun: Instant, blocks: Blocks) {
         self.lasted(begun.elapsed(), blocks);

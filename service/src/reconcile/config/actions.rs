@@ -4,11 +4,13 @@ use sea_orm::{ConnectionTrait, DbErr};
 use tollgate_migration::governance::{PROVIDER_CONFIGS, VIRTUAL_KEYS};
 
 use super::entry::Kind;
-use super::fields::{Field, Holds, THINGS, Thing, decimal, owner_column, owners, thing};
-use super::stage::{ENTRIES, OWNED, Stage};
+use super::fields::{
+    ColumnType, Field, RESOURCES, Resource, decimal, owner_column, owners, resource,
+};
+use super::staging::{ENTRIES, OWNED, Staging};
 
 /// Rows that go, by kind and id.
-pub(super) const DOOMED: &str = "tollgate_doomed";
+pub(super) const TO_DELETE: &str = "tollgate_to_delete";
 /// Rows that a complete list lacks, but that somebody added since it was applied.
 pub(super) const KEPT: &str = "tollgate_kept";
 
@@ -21,27 +23,27 @@ struct Column {
     said: String,
 }
 
-impl<C: ConnectionTrait> Stage<'_, C> {
+impl<C: ConnectionTrait> Staging<'_, C> {
     /// Says what is to be done. With `prune`, owners that the file lacks go too; `keys` says whether it lists virtual keys.
     pub(super) async fn decide(&self, prune: bool, keys: bool) -> Result<(), DbErr> {
-        for thing in THINGS
+        for resource in RESOURCES
             .iter()
-            .filter(|thing| self.catalog.has_table(thing.table))
+            .filter(|resource| self.catalog.has_table(resource.table))
         {
-            let sql = self.deeds_of(thing);
-            self.make(&thing.deeds(), &sql).await?;
-            self.analyze(&thing.deeds()).await?;
+            let sql = self.deeds_of(resource);
+            self.make(&resource.actions(), &sql).await?;
+            self.analyze(&resource.actions()).await?;
         }
-        self.doom(prune, keys).await
+        self.plan_deletions(prune, keys).await
     }
 
-    fn columns_of(&self, thing: &Thing) -> Vec<Column> {
-        let mut columns: Vec<Column> = thing
+    fn columns_of(&self, resource: &Resource) -> Vec<Column> {
+        let mut columns: Vec<Column> = resource
             .here(self.catalog)
             .into_iter()
-            .map(|field| self.column(thing, field))
+            .map(|field| self.column(resource, field))
             .collect();
-        if thing.kind == Kind::VirtualKey {
+        if resource.kind == Kind::VirtualKey {
             let encrypted = self.is_encrypted().replace("v.", "d.");
             columns.push(Column {
                 name: "value".to_owned(),
@@ -53,7 +55,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
                 said: "1 = 1".to_owned(),
             });
         }
-        if thing.kind == Kind::Budget {
+        if resource.kind == Kind::Budget {
             for kind in owners(self.catalog) {
                 let column = owner_column(kind);
                 let id = match kind {
@@ -77,18 +79,20 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         columns
     }
 
-    fn column(&self, thing: &Thing, field: Field) -> Column {
+    fn column(&self, resource: &Resource, field: Field) -> Column {
         let dialect = self.dialect();
         let bit = 1_u64 << field.bit;
         let stored = format!("d.{}", field.column);
         let said = field.cast(dialect, &format!("e.{}", field.column));
         let default = field.default(dialect);
         let said = match field.holds {
-            Holds::Prose(_) | Holds::Flag(_) => format!("COALESCE({said}, {default})"),
+            ColumnType::NonNullText(_) | ColumnType::Flag(_) => {
+                format!("COALESCE({said}, {default})")
+            }
             _ => said,
         };
         // What the file said when it was applied last and says no more is taken back, but for what no row can do without.
-        let back = if thing.needed == Some(field.column) {
+        let back = if resource.needed == Some(field.column) {
             &stored
         } else {
             &default
@@ -104,9 +108,9 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         }
     }
 
-    fn deeds_of(&self, thing: &Thing) -> String {
-        let columns = self.columns_of(thing);
-        let differs = self.dialect().differs();
+    fn deeds_of(&self, resource: &Resource) -> String {
+        let columns = self.columns_of(resource);
+        let differs = self.dialect().is_distinct_from();
         let mut inner: Vec<String> = Vec::new();
         let mut outer: Vec<String> = Vec::new();
         let mut differences: Vec<String> = Vec::new();
@@ -121,7 +125,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
                 "(x.s_{name} = 1 AND x.n_{name} {differs} x.c_{name})"
             ));
         }
-        let (usage, heir) = if thing.kind == Kind::Budget {
+        let (usage, heir) = if resource.kind == Kind::Budget {
             (
                 format!(
                     "COALESCE(d.current_usage, h.usage, CAST(0 AS {}))",
@@ -151,19 +155,19 @@ impl<C: ConnectionTrait> Stage<'_, C> {
             outer = outer.join(", "),
             differences = differences.join(" OR "),
             inner = inner.join(", "),
-            kind = thing.kind.name(),
-            table = thing.table,
-            is = thing.is_row("d", "e.row_id"),
+            kind = resource.kind.name(),
+            table = resource.table,
+            is = resource.is_row("d", "e.row_id"),
         )
     }
 
-    async fn doom(&self, prune: bool, keys: bool) -> Result<(), DbErr> {
+    async fn plan_deletions(&self, prune: bool, keys: bool) -> Result<(), DbErr> {
         // A CROSS JOIN tells SQLite which table comes first: the other one has the index. PostgreSQL takes it as any join.
-        for table in [DOOMED, KEPT] {
+        for table in [TO_DELETE, KEPT] {
             self.make(table, "(kind text, id text)").await?;
         }
         self.run(&format!(
-            "CREATE INDEX tollgate_doomed_id ON {DOOMED} (kind, id)"
+            "CREATE INDEX tollgate_to_delete_id ON {TO_DELETE} (kind, id)"
         ))
         .await?;
         let unmeant = |kind: &str, id: &str| {
@@ -173,7 +177,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         };
         if prune && keys {
             self.run(&format!(
-                "INSERT INTO {DOOMED} SELECT 'virtual_key', v.id FROM {VIRTUAL_KEYS} v WHERE {}",
+                "INSERT INTO {TO_DELETE} SELECT 'virtual_key', v.id FROM {VIRTUAL_KEYS} v WHERE {}",
                 unmeant("virtual_key", "v.id")
             ))
             .await?;
@@ -191,8 +195,8 @@ impl<C: ConnectionTrait> Stage<'_, C> {
             ("l.unchanged = 0", "l.unchanged = 1")
         };
         self.run(&format!(
-            "INSERT INTO {DOOMED} {} UNION SELECT 'provider_config', CAST(c.id AS text) FROM {PROVIDER_CONFIGS} c \
-             CROSS JOIN {DOOMED} v WHERE v.kind = 'virtual_key' AND v.id = c.virtual_key_id",
+            "INSERT INTO {TO_DELETE} {} UNION SELECT 'provider_config', CAST(c.id AS text) FROM {PROVIDER_CONFIGS} c \
+             CROSS JOIN {TO_DELETE} v WHERE v.kind = 'virtual_key' AND v.id = c.virtual_key_id",
             lacking(goes)
         ))
         .await?;
@@ -206,7 +210,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
             )
         };
         self.run(&format!(
-            "INSERT INTO {DOOMED} {} UNION SELECT 'budget', o.id FROM {OWNED} o CROSS JOIN {DOOMED} w WHERE w.kind = o.parent_kind \
+            "INSERT INTO {TO_DELETE} {} UNION SELECT 'budget', o.id FROM {OWNED} o CROSS JOIN {TO_DELETE} w WHERE w.kind = o.parent_kind \
              AND w.id = o.owner_id AND {}",
             budgets("l.unchanged = 0"),
             unmeant("budget", "o.id")
@@ -225,17 +229,20 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         ] {
             if self.catalog.has_column(table, "rate_limit_id") {
                 limits.push(format!(
-                    "SELECT 'rate_limit', x.rate_limit_id FROM {table} x CROSS JOIN {DOOMED} w WHERE w.kind = '{kind}' AND w.id = {id} \
+                    "SELECT 'rate_limit', x.rate_limit_id FROM {table} x CROSS JOIN {TO_DELETE} w WHERE w.kind = '{kind}' AND w.id = {id} \
                      AND x.rate_limit_id IS NOT NULL AND {}",
                     unmeant("rate_limit", "x.rate_limit_id")
                 ));
             }
         }
         if !limits.is_empty() {
-            self.run(&format!("INSERT INTO {DOOMED} {}", limits.join(" UNION ")))
-                .await?;
+            self.run(&format!(
+                "INSERT INTO {TO_DELETE} {}",
+                limits.join(" UNION ")
+            ))
+            .await?;
         }
-        let keys = thing(Kind::VirtualKey).deeds();
+        let keys = resource(Kind::VirtualKey).actions();
         for (number, on) in [
             format!("{keys} (n_name)"),
             format!("{keys} (n_value)"),
@@ -247,6 +254,6 @@ impl<C: ConnectionTrait> Stage<'_, C> {
             self.run(&format!("CREATE INDEX tollgate_deeds_{number} ON {on}"))
                 .await?;
         }
-        self.analyze(DOOMED).await
+        self.analyze(TO_DELETE).await
     }
 }

@@ -6,10 +6,12 @@ use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 use tollgate_migration::{Catalog, Dialect};
 
-use super::collector::list_key;
-use super::deeds::{DOOMED, KEPT};
+use super::actions::{KEPT, TO_DELETE};
 use super::entry::{COLUMNS, Kind};
-use super::fields::{KEY_FLAG, TEAM_FLAG, THINGS, Thing, decimal, number, owner_column, owners};
+use super::entry_writer::list_key;
+use super::fields::{
+    KEY_FLAG, RESOURCES, Resource, TEAM_FLAG, decimal, number, owner_column, owners,
+};
 use crate::budget::schema::TEAMS;
 use crate::budget::window::Window;
 
@@ -25,12 +27,12 @@ const MEANT: &str = "tollgate_meant";
 const WORDS: &str = "tollgate_words";
 
 /// Statements of one connection or transaction.
-pub(super) struct Stage<'a, C> {
+pub(super) struct Staging<'a, C> {
     pub connection: &'a C,
     pub catalog: &'a Catalog,
 }
 
-impl<C: ConnectionTrait> Stage<'_, C> {
+impl<C: ConnectionTrait> Staging<'_, C> {
     pub(super) fn dialect(&self) -> Dialect {
         self.catalog.dialect
     }
@@ -61,8 +63,8 @@ impl<C: ConnectionTrait> Stage<'_, C> {
     /// Drops every temporary table: a connection outlives a plan.
     pub(super) async fn forget(&self) -> Result<(), DbErr> {
         let mut tables = [ENTRIES, OWNED, WORDS, MEANT].map(str::to_owned).to_vec();
-        tables.extend([DOOMED.to_owned(), KEPT.to_owned()]);
-        tables.extend(THINGS.iter().map(Thing::deeds));
+        tables.extend([TO_DELETE.to_owned(), KEPT.to_owned()]);
+        tables.extend(RESOURCES.iter().map(Resource::actions));
         for table in tables {
             self.run(&format!("DROP TABLE IF EXISTS temp.{table}"))
                 .await?;
@@ -103,7 +105,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
     }
 
     /// Adds a parcel of entries, a list in JSON.
-    pub(super) async fn load(&self, parcel: String) -> Result<(), DbErr> {
+    pub(super) async fn load(&self, batch: String) -> Result<(), DbErr> {
         let columns = COLUMNS.join(", ");
         let sql = match self.dialect() {
             Dialect::Postgres => {
@@ -138,7 +140,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
             .execute_raw(Statement::from_sql_and_values(
                 self.dialect().backend(),
                 sql,
-                [parcel.into()],
+                [batch.into()],
             ))
             .await?;
         Ok(())
@@ -168,16 +170,16 @@ impl<C: ConnectionTrait> Stage<'_, C> {
             ))
             .await?;
         }
-        for thing in THINGS
+        for resource in RESOURCES
             .iter()
-            .filter(|thing| self.catalog.has_table(thing.table))
+            .filter(|resource| self.catalog.has_table(resource.table))
         {
             self.run(&format!(
                 "UPDATE {ENTRIES} SET row_id = {id} FROM {table} d WHERE {ENTRIES}.kind = '{kind}' AND {is}",
-                id = thing.id("d"),
-                is = thing.is_row("d", &format!("{ENTRIES}.id")),
-                table = thing.table,
-                kind = thing.kind.name(),
+                id = resource.id("d"),
+                is = resource.is_row("d", &format!("{ENTRIES}.id")),
+                table = resource.table,
+                kind = resource.kind.name(),
             ))
             .await?;
         }

@@ -28,16 +28,16 @@ pub(super) struct Notes {
 }
 
 /// Collects rows in parcels of JSON.
-pub(super) struct Collector<'a, E> {
+pub(super) struct EntryWriter<'a, E> {
     now: DateTime<Utc>,
     env: &'a dyn Fn(&str) -> Option<String>,
     emit: E,
-    parcel: String,
+    batch: String,
     /// Where each id, name and claim was seen: hashed, for there may be hundreds of thousands.
     seen: HashMap<[u8; 16], Box<str>>,
     /// Whose each budget is.
     owners: HashMap<[u8; 16], ([u8; 16], Box<str>)>,
-    problems: Vec<Problem>,
+    validation: Vec<Problem>,
     more: usize,
     notes: Notes,
 }
@@ -103,7 +103,7 @@ struct Owned {
     budget_id: Field<String>,
 }
 
-impl<'a, E: FnMut(String)> Collector<'a, E> {
+impl<'a, E: FnMut(String)> EntryWriter<'a, E> {
     pub(super) fn new(
         now: DateTime<Utc>,
         env: &'a dyn Fn(&str) -> Option<String>,
@@ -113,10 +113,10 @@ impl<'a, E: FnMut(String)> Collector<'a, E> {
             now,
             env,
             emit,
-            parcel: String::new(),
+            batch: String::new(),
             seen: HashMap::new(),
             owners: HashMap::new(),
-            problems: Vec::new(),
+            validation: Vec::new(),
             more: 0,
             notes: Notes::default(),
         }
@@ -125,20 +125,20 @@ impl<'a, E: FnMut(String)> Collector<'a, E> {
     /// The last parcel, and what was noted; or what is wrong.
     pub(super) fn finish(mut self) -> Result<Notes, (Vec<Problem>, usize)> {
         self.flush();
-        if self.problems.is_empty() {
+        if self.validation.is_empty() {
             Ok(self.notes)
         } else {
-            Err((self.problems, self.more))
+            Err((self.validation, self.more))
         }
     }
 
     fn flush(&mut self) {
-        if self.parcel.is_empty() || !self.problems.is_empty() {
+        if self.batch.is_empty() || !self.validation.is_empty() {
             return;
         }
-        let mut parcel = std::mem::take(&mut self.parcel);
-        parcel.push(']');
-        (self.emit)(parcel);
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.push(']');
+        (self.emit)(batch);
     }
 
     fn put(&mut self, mut entry: Entry) {
@@ -156,20 +156,20 @@ impl<'a, E: FnMut(String)> Collector<'a, E> {
             fields,
         ]);
         entry.hash = digest(&[said.to_string().as_bytes()]);
-        self.parcel
-            .push(if self.parcel.is_empty() { '[' } else { ',' });
+        self.batch
+            .push(if self.batch.is_empty() { '[' } else { ',' });
         match serde_json::to_string(&entry) {
-            Ok(text) => self.parcel.push_str(&text),
+            Ok(text) => self.batch.push_str(&text),
             Err(error) => self.problem(path(&entry.at), error.to_string()),
         }
-        if self.parcel.len() >= PARCEL {
+        if self.batch.len() >= PARCEL {
             self.flush();
         }
     }
 
     fn problem(&mut self, path: String, message: impl Into<String>) {
-        if self.problems.len() < MOST {
-            self.problems.push(Problem {
+        if self.validation.len() < MOST {
+            self.validation.push(Problem {
                 path,
                 message: message.into(),
             });
@@ -578,7 +578,7 @@ pub(super) fn list_key(of: Kind, owner: Kind, key: &str) -> String {
     format!("{}s of {} {key}", of.name(), owner.name())
 }
 
-impl<E: FnMut(String)> Sink for Collector<'_, E> {
+impl<E: FnMut(String)> Sink for EntryWriter<'_, E> {
     fn rate_limit(&mut self, position: usize, entry: RateLimit) {
         let at = &format!("r{position}");
         self.id(at, Kind::RateLimit, &entry.id);

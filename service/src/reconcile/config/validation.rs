@@ -3,18 +3,18 @@
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 
-use super::deeds::DOOMED;
+use super::actions::TO_DELETE;
 use super::entry::{Kind, path};
-use super::fields::{Holds, THINGS, owner_column, owners, thing};
+use super::fields::{ColumnType, RESOURCES, owner_column, owners, resource};
 use super::file::Problem;
-use super::stage::{ENTRIES, Stage};
+use super::staging::{ENTRIES, Staging};
 
 /// How many are told.
 const MOST: usize = 20;
 
-impl<C: ConnectionTrait> Stage<'_, C> {
+impl<C: ConnectionTrait> Staging<'_, C> {
     /// The first problems of the file, in its order, and how many there are.
-    pub(super) async fn problems(&self) -> Result<(Vec<Problem>, usize), DbErr> {
+    pub(super) async fn validation(&self) -> Result<(Vec<Problem>, usize), DbErr> {
         let arms = self.arms();
         let sql = format!(
             "SELECT z.at AS at, z.field AS field, z.message AS message, count(*) OVER () AS number FROM ({}) z \
@@ -28,7 +28,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         let number: i64 = rows
             .first()
             .map_or(Ok(0), |row| row.try_get("", "number"))?;
-        let problems = rows
+        let validation = rows
             .iter()
             .map(|row| {
                 let (at, field): (String, String) =
@@ -39,7 +39,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
                 })
             })
             .collect::<Result<_, DbErr>>()?;
-        Ok((problems, usize::try_from(number).unwrap_or(usize::MAX)))
+        Ok((validation, usize::try_from(number).unwrap_or(usize::MAX)))
     }
 
     /// New virtual keys, where the database encrypts its keys: one that is there, and how many are new.
@@ -47,7 +47,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         let sql = format!(
             "SELECT min(a.at) AS at, count(*) AS number FROM {} a WHERE a.action = 'insert' \
              AND EXISTS (SELECT 1 FROM {VIRTUAL_KEYS} v WHERE {})",
-            thing(Kind::VirtualKey).deeds(),
+            resource(Kind::VirtualKey).actions(),
             self.is_encrypted()
         );
         let row = self
@@ -83,15 +83,15 @@ impl<C: ConnectionTrait> Stage<'_, C> {
     /// References of rows that will be written, to nothing.
     fn unknown_references(&self) -> Vec<String> {
         let mut arms = Vec::new();
-        for one in THINGS
+        for one in RESOURCES
             .iter()
             .filter(|one| self.catalog.has_table(one.table))
         {
             for field in one.here(self.catalog) {
-                let Holds::Reference(to) = field.holds else {
+                let ColumnType::Reference(to) = field.holds else {
                     continue;
                 };
-                let target = thing(to);
+                let target = resource(to);
                 let missing = if self.catalog.has_table(target.table) {
                     format!(
                         "NOT EXISTS (SELECT 1 FROM {} t WHERE t.id = a.n_{})",
@@ -103,13 +103,13 @@ impl<C: ConnectionTrait> Stage<'_, C> {
                 arms.push(format!(
                     "SELECT a.at AS at, '{column}' AS field, '{noun} \"' || a.n_{column} || CASE WHEN EXISTS (SELECT 1 FROM {ENTRIES} k \
                      WHERE k.kind = '{kind}' AND k.key = a.n_{column}) THEN '\" was deleted in the database since the file was applied; \
-                     --force makes it again' ELSE '\" is neither in the file nor in the database' END AS message FROM {deeds} a \
+                     --force makes it again' ELSE '\" is neither in the file nor in the database' END AS message FROM {actions} a \
                      WHERE a.action IN ('insert', 'update') AND a.n_{column} IS NOT NULL AND a.n_{column} {differs} a.o_{column} \
                      AND {missing} AND NOT EXISTS (SELECT 1 FROM {ENTRIES} k WHERE k.kind = '{kind}' AND k.key = a.n_{column} AND k.gone = 0)",
                     column = field.column,
                     noun = to.name().replace('_', " "),
-                    deeds = one.deeds(),
-                    differs = self.dialect().differs(),
+                    actions = one.actions(),
+                    differs = self.dialect().is_distinct_from(),
                     kind = to.name(),
                 ));
             }
@@ -138,7 +138,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
                 ));
                 continue;
             }
-            let owner = thing(kind);
+            let owner = resource(kind);
             arms.push(format!(
                 "SELECT e.at AS at, '{column}' AS field, '{noun} \"' || e.parent || \
                  '\" is neither in the file nor in the database' AS message FROM {ENTRIES} e \
@@ -165,7 +165,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
             })
             .collect();
         for kind in [Kind::Team, Kind::Customer] {
-            let owner = thing(kind);
+            let owner = resource(kind);
             if self.catalog.has_column(owner.table, "budget_id") {
                 others.push((
                     format!(
@@ -188,7 +188,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
 
     /// Sections whose table is not there, and what only the database can say of rows.
     fn tables(&self) -> Vec<String> {
-        let mut arms: Vec<String> = THINGS
+        let mut arms: Vec<String> = RESOURCES
             .iter()
             .filter(|one| !self.catalog.has_table(one.table))
             .map(|one| {
@@ -203,14 +203,14 @@ impl<C: ConnectionTrait> Stage<'_, C> {
         for kind in [Kind::VirtualKey, Kind::ProviderConfig] {
             arms.push(format!(
                 "SELECT e.at AS at, '{}' AS field, '{} \"' || e.owner_id || '\" is not in the file, so that it is deleted' AS message \
-                 FROM {ENTRIES} e JOIN {DOOMED} w ON w.kind = '{kind}' AND w.id = e.owner_id \
+                 FROM {ENTRIES} e JOIN {TO_DELETE} w ON w.kind = '{kind}' AND w.id = e.owner_id \
                  WHERE e.kind IN ('budget', 'claim') AND e.parent_kind = '{kind}'",
                 owner_column(kind),
                 kind.name().replace('_', " "),
                 kind = kind.name(),
             ));
         }
-        let limits = thing(Kind::RateLimit);
+        let limits = resource(Kind::RateLimit);
         if self.catalog.has_table(limits.table) {
             for (limit, duration) in [
                 ("token_max_limit", "token_reset_duration"),
@@ -226,14 +226,14 @@ impl<C: ConnectionTrait> Stage<'_, C> {
                     arms.push(format!(
                         "SELECT a.at AS at, '{duration}' AS field, 'is missing: a limit needs a duration' AS message FROM {} a \
                          WHERE a.action IN ('insert', 'update') AND a.n_{limit} IS NOT NULL AND a.n_{duration} IS NULL",
-                        limits.deeds()
+                        limits.actions()
                     ));
                 }
             }
         }
         // Whose a budget is that a customer or team refers to.
         for kind in [Kind::Customer, Kind::Team] {
-            let one = thing(kind);
+            let one = resource(kind);
             if !self.catalog.has_column(one.table, "budget_id") {
                 continue;
             }
@@ -247,8 +247,8 @@ impl<C: ConnectionTrait> Stage<'_, C> {
                      '\" in the database' AS message FROM {} a JOIN {BUDGETS} b ON b.id = a.n_budget_id \
                      WHERE a.action IN ('insert', 'update') AND a.n_budget_id {} a.o_budget_id AND b.{column} IS NOT NULL",
                     owner.name().replace('_', " "),
-                    one.deeds(),
-                    self.dialect().differs()
+                    one.actions(),
+                    self.dialect().is_distinct_from()
                 ));
             }
         }
@@ -258,7 +258,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
     /// Names that are missing or taken, and values that are another's.
     fn names(&self) -> Vec<String> {
         let mut arms = Vec::new();
-        for one in THINGS
+        for one in RESOURCES
             .iter()
             .filter(|one| self.catalog.has_table(one.table))
         {
@@ -267,20 +267,20 @@ impl<C: ConnectionTrait> Stage<'_, C> {
                     "SELECT a.at AS at, '{needed}' AS field, 'is missing: {} \"' || a.entry || '\" is new' AS message \
                      FROM {} a WHERE a.action = 'insert' AND a.n_{needed} IS NULL",
                     one.kind.name().replace('_', " "),
-                    one.deeds()
+                    one.actions()
                 ));
             }
         }
-        let differs = self.dialect().differs();
+        let differs = self.dialect().is_distinct_from();
         for (kind, column) in self.unique() {
-            let (one, noun) = (thing(kind), kind.name().replace('_', " "));
-            let (deeds, table) = (one.deeds(), one.table);
+            let (one, noun) = (resource(kind), kind.name().replace('_', " "));
+            let (actions, table) = (one.actions(), one.table);
             arms.push(format!(
-                "SELECT a.at AS at, '{column}' AS field, '{noun} \"' || v.id || '\" has this {column} in the database' AS message FROM {deeds} a \
+                "SELECT a.at AS at, '{column}' AS field, '{noun} \"' || v.id || '\" has this {column} in the database' AS message FROM {actions} a \
                  JOIN {table} v ON v.{column} = a.n_{column} WHERE a.action IN ('insert', 'update') \
                  AND a.n_{column} {differs} a.o_{column} AND v.id {differs} a.row_id \
-                 AND NOT EXISTS (SELECT 1 FROM {DOOMED} w WHERE w.kind = '{kind}' AND w.id = v.id) \
-                 AND NOT EXISTS (SELECT 1 FROM {deeds} b WHERE b.action = 'update' AND b.row_id = v.id AND b.n_{column} {differs} b.o_{column})",
+                 AND NOT EXISTS (SELECT 1 FROM {TO_DELETE} w WHERE w.kind = '{kind}' AND w.id = v.id) \
+                 AND NOT EXISTS (SELECT 1 FROM {actions} b WHERE b.action = 'update' AND b.row_id = v.id AND b.n_{column} {differs} b.o_{column})",
                 kind = kind.name(),
             ));
             if kind == Kind::Team {
@@ -297,7 +297,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
                 "SELECT e.at AS at, 'value' AS field, 'virtual key \"' || v.id || '\" has this value in the database' AS message \
                  FROM {ENTRIES} e JOIN {VIRTUAL_KEYS} v ON v.value_hash = e.value_hash WHERE e.kind = 'virtual_key' \
                  AND v.id {differs} e.row_id AND {} \
-                 AND NOT EXISTS (SELECT 1 FROM {DOOMED} w WHERE w.kind = 'virtual_key' AND w.id = v.id)",
+                 AND NOT EXISTS (SELECT 1 FROM {TO_DELETE} w WHERE w.kind = 'virtual_key' AND w.id = v.id)",
                 self.is_encrypted()
             ));
         }
@@ -307,7 +307,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
     /// Columns in which no two rows may have the same. Names of teams where the database says so.
     pub(super) fn unique(&self) -> Vec<(Kind, &'static str)> {
         let mut unique = vec![(Kind::VirtualKey, "name"), (Kind::VirtualKey, "value")];
-        let teams = thing(Kind::Team).table;
+        let teams = resource(Kind::Team).table;
         if self.catalog.table(teams).is_some_and(|table| {
             table
                 .indexes

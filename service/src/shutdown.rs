@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 
 /// Shared between the signal handler and the work.
 #[derive(Clone, Debug, Default)]
-pub struct Stop(Arc<Inner>);
+pub struct ShutdownSignal(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -17,7 +17,7 @@ struct Inner {
     asked: Notify,
 }
 
-impl Stop {
+impl ShutdownSignal {
     /// Asks the work to stop at the next safe place; `signal` is the number the exit code is made from.
     pub fn request(&self, signal: u8) {
         self.0.signal.store(signal, Ordering::SeqCst);

@@ -3,11 +3,11 @@
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::governance::{BUDGETS, VIRTUAL_KEYS};
 
-use super::collector::Notes;
-use super::deeds::{DOOMED, KEPT};
+use super::actions::{KEPT, TO_DELETE};
 use super::entry::{Kind, path};
-use super::fields::{Holds, THINGS, owner_column, owners, thing};
-use super::stage::{ENTRIES, OWNED, Stage};
+use super::entry_writer::Notes;
+use super::fields::{ColumnType, RESOURCES, owner_column, owners, resource};
+use super::staging::{ENTRIES, OWNED, Staging};
 use crate::budget::schema::RATE_LIMITS;
 use crate::reconcile::resets::remind;
 use crate::reconcile::{SAMPLES, count};
@@ -18,7 +18,7 @@ use crate::virtual_key::{JOIN, JOIN_COLUMN};
 const PLACE: &str = "CASE WHEN a.row_id IS NULL AND a.given IS NULL THEN 1 ELSE 0 END";
 
 /// Rows of one kind and one fate.
-struct Told {
+struct ActionCount {
     kind: String,
     action: String,
     rows: u64,
@@ -77,42 +77,47 @@ fn finding(code: &str, severity: Severity, table: &str, told: (u64, Vec<String>)
     }
 }
 
-impl<C: ConnectionTrait> Stage<'_, C> {
+impl<C: ConnectionTrait> Staging<'_, C> {
     /// Everything that is done and noticed, before it is done.
-    pub(super) async fn tell(&self, notes: &Notes, report: &mut Report) -> Result<(), DbErr> {
-        let mut arms: Vec<String> = THINGS
+    pub(super) async fn summary(&self, notes: &Notes, report: &mut Report) -> Result<(), DbErr> {
+        let mut arms: Vec<String> = RESOURCES
             .iter()
             .filter(|one| self.catalog.has_table(one.table))
             .map(|one| {
                 format!(
                     "SELECT '{}' AS kind, a.action AS action, COALESCE(a.row_id, a.given, a.at) AS id, {PLACE} AS place FROM {} a",
                     one.kind.name(),
-                    one.deeds()
+                    one.actions()
                 )
             })
             .collect();
         arms.push(format!(
             "SELECT w.kind, CASE WHEN n.id IS NULL THEN 'delete' WHEN w.kind = 'budget' THEN 'detach' ELSE 'stay' END, w.id, 0 \
-             FROM {DOOMED} w LEFT JOIN (SELECT DISTINCT z.kind AS kind, z.id AS id FROM ({}) z) n ON n.kind = w.kind AND n.id = w.id",
+             FROM {TO_DELETE} w LEFT JOIN (SELECT DISTINCT z.kind AS kind, z.id AS id FROM ({}) z) n ON n.kind = w.kind AND n.id = w.id",
             self.needed()
         ));
         // What the file speaks of stays where its owner goes, unless it moves to another.
         let moves: Vec<String> = owners(self.catalog)
             .into_iter()
             .map(owner_column)
-            .map(|column| format!("a.n_{column} {} a.o_{column}", self.dialect().differs()))
+            .map(|column| {
+                format!(
+                    "a.n_{column} {} a.o_{column}",
+                    self.dialect().is_distinct_from()
+                )
+            })
             .collect();
         arms.push(format!(
-            "SELECT 'budget', 'detach', o.id, 0 FROM {OWNED} o CROSS JOIN {DOOMED} w WHERE w.kind = o.parent_kind AND w.id = o.owner_id \
-             AND NOT EXISTS (SELECT 1 FROM {DOOMED} x WHERE x.kind = 'budget' AND x.id = o.id) \
+            "SELECT 'budget', 'detach', o.id, 0 FROM {OWNED} o CROSS JOIN {TO_DELETE} w WHERE w.kind = o.parent_kind AND w.id = o.owner_id \
+             AND NOT EXISTS (SELECT 1 FROM {TO_DELETE} x WHERE x.kind = 'budget' AND x.id = o.id) \
              AND NOT EXISTS (SELECT 1 FROM {} a WHERE a.action = 'update' AND a.row_id = o.id AND ({}))",
-            thing(Kind::Budget).deeds(),
+            resource(Kind::Budget).actions(),
             moves.join(" OR ")
         ));
         arms.push(format!("SELECT k.kind, 'keep', k.id, 0 FROM {KEPT} k"));
         if self.catalog.has_table(JOIN) {
             arms.push(format!(
-                "SELECT 'assignment', 'delete', '', 0 FROM {JOIN} j CROSS JOIN {DOOMED} w WHERE w.kind = 'provider_config' \
+                "SELECT 'assignment', 'delete', '', 0 FROM {JOIN} j CROSS JOIN {TO_DELETE} w WHERE w.kind = 'provider_config' \
                  AND w.id = CAST(j.{JOIN_COLUMN} AS text)"
             ));
         }
@@ -121,10 +126,10 @@ impl<C: ConnectionTrait> Stage<'_, C> {
                 .await?;
         for (table, column) in tables {
             arms.push(format!(
-                "SELECT '{table}', 'delete', '', 0 FROM {table} x CROSS JOIN {DOOMED} w WHERE w.kind = 'virtual_key' AND w.id = x.{column}"
+                "SELECT '{table}', 'delete', '', 0 FROM {table} x CROSS JOIN {TO_DELETE} w WHERE w.kind = 'virtual_key' AND w.id = x.{column}"
             ));
         }
-        let budgets = thing(Kind::Budget).deeds();
+        let budgets = resource(Kind::Budget).actions();
         arms.push(format!(
             "SELECT 'budget', 'low', COALESCE(a.row_id, a.given, a.at), {PLACE} FROM {budgets} a WHERE a.action IN ('insert', 'update') \
              AND a.n_max_limit < a.usage AND (a.o_max_limit IS NULL OR a.n_max_limit < a.o_max_limit)"
@@ -139,14 +144,14 @@ impl<C: ConnectionTrait> Stage<'_, C> {
                 arms.push(format!(
                     "SELECT 'rate_limit', 'low', a.row_id, 0 FROM {} a JOIN {RATE_LIMITS} r ON r.id = a.row_id \
                      WHERE a.action = 'update' AND a.n_{limit} < r.{usage} AND (a.o_{limit} IS NULL OR a.n_{limit} < a.o_{limit})",
-                    thing(Kind::RateLimit).deeds()
+                    resource(Kind::RateLimit).actions()
                 ));
             }
         }
-        for one in &THINGS {
+        for one in &RESOURCES {
             for field in one.fields {
                 // A team's budget_id is a claim where budgets have owners.
-                let claims = field.holds == Holds::Reference(Kind::Budget)
+                let claims = field.holds == ColumnType::Reference(Kind::Budget)
                     && owners(self.catalog).contains(&one.kind);
                 if self.catalog.has_table(one.table)
                     && !self.catalog.has_column(one.table, field.column)
@@ -161,7 +166,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
                 }
             }
         }
-        let keys = thing(Kind::VirtualKey).deeds();
+        let keys = resource(Kind::VirtualKey).actions();
         arms.push(format!(
             "SELECT 'virtual_key', 'fresh', a.entry, 0 FROM {keys} a JOIN {ENTRIES} e ON e.kind = 'virtual_key' AND e.key = a.entry \
              WHERE a.action = 'insert' AND e.value IS NULL"
@@ -171,7 +176,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
                 "SELECT 'virtual_key', 'encrypted', v.id, 0 FROM {ENTRIES} e JOIN {VIRTUAL_KEYS} v ON v.id = e.row_id \
                  WHERE e.kind = 'virtual_key' AND e.value_hash IS NOT NULL AND {} AND v.value_hash {} e.value_hash",
                 self.is_encrypted(),
-                self.dialect().differs()
+                self.dialect().is_distinct_from()
             ));
         }
         let sql = format!(
@@ -181,7 +186,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
              WHERE y.nth <= {SAMPLES} ORDER BY y.kind, y.action, y.nth",
             arms.join(" UNION ALL ")
         );
-        let mut told: Vec<Told> = Vec::new();
+        let mut told: Vec<ActionCount> = Vec::new();
         for row in self
             .connection
             .query_all_raw(Statement::from_string(self.dialect().backend(), sql))
@@ -199,7 +204,7 @@ impl<C: ConnectionTrait> Stage<'_, C> {
             let number: i64 = row.try_get("", "number")?;
             match told.last_mut() {
                 Some(last) if last.kind == kind && last.action == action => last.ids.push(id),
-                _ => told.push(Told {
+                _ => told.push(ActionCount {
                     kind,
                     action,
                     rows: number.unsigned_abs(),
@@ -271,14 +276,14 @@ impl<C: ConnectionTrait> Stage<'_, C> {
 fn table_of(kind: &str) -> &str {
     match kind {
         "assignment" => JOIN,
-        other => THINGS
+        other => RESOURCES
             .iter()
             .find(|one| one.kind.name() == other)
             .map_or(other, |one| one.table),
     }
 }
 
-fn changes(told: &mut [Told], report: &mut Report) {
+fn changes(told: &mut [ActionCount], report: &mut Report) {
     // In the order in which rows are written.
     for action in ["insert", "update", "detach", "delete"] {
         for one in told.iter_mut().filter(|one| one.action == action) {
@@ -299,7 +304,7 @@ fn changes(told: &mut [Told], report: &mut Report) {
     }
 }
 
-fn findings(told: Vec<Told>, report: &mut Report) {
+fn findings(told: Vec<ActionCount>, report: &mut Report) {
     for one in told {
         let (code, severity) = match one.action.as_str() {
             "edited" => ("R005", Severity::Warning),
