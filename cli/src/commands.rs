@@ -36,17 +36,17 @@ pub(crate) async fn run(arguments: &Arguments, stop: &ShutdownSignal) -> Answer 
 /// Where a command misses tables that are in another schema than the one it looks in, that is the answer.
 async fn misplaced(arguments: &Arguments) -> Option<Error> {
     let tracks: &[Track] = match &arguments.command {
-        Command::BillingMode(_) | Command::WorkspaceSecret(_) => &[Track::Billing],
-        Command::ProviderKey(_) | Command::GatewayKey(_) => &[Track::Providers],
-        Command::Reconcile(Reconcile::Billing(_)) => &[Track::Billing],
-        Command::Reconcile(Reconcile::ProviderKeys { .. }) => &[Track::Providers],
+        Command::BillingMode(_) | Command::WorkspaceSecret(_) => &[Track::BILLING],
+        Command::ProviderKey(_) | Command::GatewayKey(_) => &[Track::PROVIDERS],
+        Command::Reconcile(Reconcile::Billing(_)) => &[Track::BILLING],
+        Command::Reconcile(Reconcile::ProviderKeys { .. }) => &[Track::PROVIDERS],
         Command::Reconcile(Reconcile::All(_)) if arguments.tracks.is_empty() => &Track::ALL,
         Command::Reconcile(Reconcile::All(_)) => &arguments.tracks,
         Command::Reconcile(_)
         | Command::Budget(_)
         | Command::McpClient(_)
         | Command::VirtualKey(_)
-        | Command::ProviderConfig(_) => &[Track::Governance],
+        | Command::ProviderConfig(_) => &[Track::GOVERNANCE],
         _ => return None,
     };
     let session = session(arguments, Duration::ZERO).ok()?;

@@ -3,11 +3,14 @@
 pub mod adoption;
 mod m20260401_000001_billing_baseline;
 mod m20260402_000002_llm_billing_mode;
+pub mod molecule;
 mod tables;
+mod versions;
 
 use crate::catalog::Check;
+use crate::ledger;
 use crate::migration::Migration;
-use crate::track::Track;
+use crate::track::{Definition, Track};
 
 /// Where agents live; a removed one stays with the status `removed`.
 pub const WORKSPACES: &str = "workspaces";
@@ -36,7 +39,27 @@ pub const MIGRATIONS: &[&Migration] = &[
     &m20260402_000002_llm_billing_mode::MIGRATION,
 ];
 
-crate::migrator::migrator!(Track::Billing, MIGRATIONS);
+const DEFINITION: Definition = Definition {
+    name: "billing",
+    gateway: "Molecule",
+    ledger_table: ledger::SCHEMA_MIGRATIONS,
+    versions: &versions::VERSIONS,
+    migrations: MIGRATIONS,
+    marker_tables: &[WORKSPACES],
+    reads: &[],
+    is_foreign_table: |table, columns| table == WORKSPACES && adoption::is_foreign_table(columns),
+    recognise: adoption::recognise,
+    newer_than_supported: |_| Vec::new(),
+    inherited_types: &[],
+    is_later_upstream: |_, _, _| false,
+};
+
+impl Track {
+    /// Molecule's workspaces and how they pay for their models.
+    pub const BILLING: Self = Self::new(&DEFINITION);
+}
+
+crate::migrator::migrator!(Track::BILLING, MIGRATIONS);
 
 /// Whether a check is over the billing mode.
 pub fn is_over_mode(check: &Check) -> bool {

@@ -1,6 +1,7 @@
 //! The governance track: Bifrost's budgets and who owns them (`reference/bifrost.md`).
 
 pub mod adoption;
+pub mod bifrost;
 mod m20260329_000001_governance_baseline;
 mod m20260330_000002_multi_budget_expand;
 mod m20260330_000003_mcp_credentials;
@@ -13,11 +14,13 @@ pub mod owners;
 pub mod remembered;
 pub mod sharing;
 mod tables;
+mod versions;
 
 pub use tables::{KEYS, OF_PROVIDERS, legacy as legacy_tables};
 
+use crate::ledger;
 use crate::migration::Migration;
-use crate::track::Track;
+use crate::track::{Definition, Track};
 
 /// Spending limits.
 pub const BUDGETS: &str = "governance_budgets";
@@ -50,4 +53,33 @@ pub fn header_keys(context: &crate::migration::Context) -> Vec<crate::plan::Norm
     m20260330_000006_canonical_header_keys::folds(context)
 }
 
-crate::migrator::migrator!(Track::Governance, MIGRATIONS);
+const DEFINITION: Definition = Definition {
+    name: "governance",
+    gateway: "Bifrost",
+    ledger_table: ledger::MIGRATIONS,
+    versions: &versions::VERSIONS,
+    migrations: MIGRATIONS,
+    marker_tables: &[BUDGETS, VIRTUAL_KEYS, PROVIDER_CONFIGS],
+    reads: READS,
+    is_foreign_table: |_, _| false,
+    recognise: adoption::recognise,
+    newer_than_supported: adoption::newer_than_supported,
+    inherited_types: &[
+        (
+            "governance_budgets column virtual_key_id",
+            (VIRTUAL_KEYS, "id"),
+        ),
+        (
+            "governance_budgets column provider_config_id",
+            (PROVIDER_CONFIGS, "id"),
+        ),
+    ],
+    is_later_upstream: adoption::is_later_upstream,
+};
+
+impl Track {
+    /// Bifrost's budgets, virtual keys and their owners.
+    pub const GOVERNANCE: Self = Self::new(&DEFINITION);
+}
+
+crate::migrator::migrator!(Track::GOVERNANCE, MIGRATIONS);

@@ -1,16 +1,16 @@
 //! What a gateway has recorded of its own migrations (`reference/bifrost.md` §9.1, `coder.md` A8, `molecule.md` B6): its
 //! ledger. Where it is there, the gateway owns the database. It is read, and but for a hand-over never written.
 
-pub mod bifrost;
-pub mod coder;
-pub mod molecule;
 pub mod target;
 
 pub use target::Target;
 
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 
+use crate::billing::molecule;
 use crate::catalog::Catalog;
+use crate::governance::bifrost;
+use crate::providers::coder;
 use crate::track::Track;
 
 /// Bifrost's ledger.
@@ -74,6 +74,15 @@ impl Ledger {
         }
     }
 
+    /// Where `schema_migrations` has neither gateway's columns it is another product's.
+    pub fn odd(catalog: &Catalog) -> Self {
+        if is_odd(catalog) {
+            Self::Anothers(SCHEMA_MIGRATIONS)
+        } else {
+            Self::None
+        }
+    }
+
     /// Whether a migration failed half-way.
     pub fn is_dirty(&self) -> bool {
         matches!(self, Self::Number { dirty: true, .. })
@@ -95,8 +104,10 @@ impl Ledger {
 pub struct Ledgers {
     /// The ids of `migrations`; `None` where there is no such table, or it has no `id` that is a text.
     pub ids: Option<Vec<String>>,
-    number: Option<(i64, bool)>,
-    files: Option<Vec<String>>,
+    /// The number of `schema_migrations`, and whether it is dirty; `None` where it has no such columns.
+    pub number: Option<(i64, bool)>,
+    /// The files of `schema_migrations`, in order; `None` where it has no such column.
+    pub files: Option<Vec<String>>,
 }
 
 impl Ledgers {
@@ -167,38 +178,16 @@ impl Ledgers {
 
     /// The ledger of a track's gateway.
     pub fn of(&self, track: Track, catalog: &Catalog) -> Ledger {
-        let carried = track.is_carried_by(catalog);
-        match track {
-            Track::Governance => match &self.ids {
-                None if catalog.has_table(MIGRATIONS) => Ledger::Anothers(MIGRATIONS),
-                None => Ledger::None,
-                Some(ids) if ids.is_empty() => Ledger::None,
-                Some(ids) if ids.iter().any(|id| bifrost::is_known(id)) => Ledger::Ids(ids.clone()),
-                Some(_) => Ledger::Anothers(MIGRATIONS),
-            },
-            Track::Providers => match (self.number, &self.files) {
-                (Some((version, _)), _) if !coder::is_plausible(version, carried) => {
-                    Ledger::Anothers(SCHEMA_MIGRATIONS)
-                }
-                (Some((version, dirty)), _) => Ledger::Number { version, dirty },
-                // The other gateway that has a table of this name.
-                (None, Some(_)) if Track::Billing.is_carried_by(catalog) => Ledger::None,
-                (None, Some(_)) => Ledger::Anothers(SCHEMA_MIGRATIONS),
-                (None, None) if is_odd(catalog) => Ledger::Anothers(SCHEMA_MIGRATIONS),
-                (None, None) => Ledger::None,
-            },
-            Track::Billing => match (&self.files, self.number) {
-                (Some(files), _) if files.is_empty() => Ledger::None,
-                (Some(files), _) if files.iter().any(|name| molecule::is_known(name)) => {
-                    Ledger::Files(files.clone())
-                }
-                (Some(_), _) => Ledger::Anothers(SCHEMA_MIGRATIONS),
-                (None, Some(_)) if Track::Providers.is_carried_by(catalog) => Ledger::None,
-                (None, Some(_)) => Ledger::Anothers(SCHEMA_MIGRATIONS),
-                (None, None) if is_odd(catalog) => Ledger::Anothers(SCHEMA_MIGRATIONS),
-                (None, None) => Ledger::None,
-            },
-        }
+        (track.versions().read)(self, catalog)
+    }
+
+    /// Whether the database carries another track whose gateway keeps a table of the same name.
+    pub fn is_anothers(&self, track: Track, catalog: &Catalog) -> bool {
+        Track::ALL.iter().any(|other| {
+            *other != track
+                && other.ledger_table() == track.ledger_table()
+                && other.is_carried_by(catalog)
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! The providers track: from Coder's chat providers to AI providers and the keys to them (`reference/coder.md`).
 
 pub mod adoption;
+pub mod coder;
 pub mod cutover;
 pub mod legacy;
 mod m20260510_000001_providers_baseline;
@@ -10,13 +11,15 @@ mod m20260510_000004_provider_key_backfill;
 mod m20260510_000005_provider_key_contract;
 pub mod policy;
 pub mod tables;
+mod versions;
 
 use uuid::Uuid;
 
 use crate::catalog::Catalog;
 use crate::dialect::Dialect;
+use crate::ledger;
 use crate::migration::Migration;
-use crate::track::Track;
+use crate::track::{Definition, Track};
 
 /// Who may have keys of their own. Tollgate reads `id` and `deleted` only.
 pub const USERS: &str = "users";
@@ -85,7 +88,27 @@ pub const MIGRATIONS: &[&Migration] = &[
     &m20260510_000005_provider_key_contract::MIGRATION,
 ];
 
-crate::migrator::migrator!(Track::Providers, MIGRATIONS);
+const DEFINITION: Definition = Definition {
+    name: "providers",
+    gateway: "Coder",
+    ledger_table: ledger::SCHEMA_MIGRATIONS,
+    versions: &versions::VERSIONS,
+    migrations: MIGRATIONS,
+    marker_tables: &[CHAT_PROVIDERS, CHAT_USER_KEYS, PROVIDERS],
+    reads: &[],
+    is_foreign_table: |_, _| false,
+    recognise: adoption::recognise,
+    newer_than_supported: |_| Vec::new(),
+    inherited_types: &[],
+    is_later_upstream: adoption::is_later_upstream,
+};
+
+impl Track {
+    /// Coder's AI providers and the keys to them.
+    pub const PROVIDERS: Self = Self::new(&DEFINITION);
+}
+
+crate::migrator::migrator!(Track::PROVIDERS, MIGRATIONS);
 
 /// Whether the legacy tables are there.
 pub fn has_legacy(catalog: &Catalog) -> bool {

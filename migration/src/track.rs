@@ -1,64 +1,84 @@
-//! The tracks, and the list of each one's migrations.
+//! A track is a value: what its migrations are, and what everything else asks of it.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::adoption::{Recognised, Unknown};
 use crate::catalog::Catalog;
+use crate::ledger::target::Versions;
 use crate::migration::{Context, Migration};
-use crate::{billing, governance, ledger, providers};
 
-/// One independent lineage of migrations over one upstream's tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Track {
-    /// Bifrost's budgets, virtual keys and their owners.
-    Governance,
-    /// Coder's AI providers and the keys to them.
-    Providers,
-    /// Molecule's workspaces and how they pay for their models.
-    Billing,
+/// A table's name and a column's.
+pub type TableColumn = (&'static str, &'static str);
+
+/// One independent lineage of migrations over one upstream's tables. Compared and written by its name.
+#[derive(Clone, Copy)]
+pub struct Track(&'static Definition);
+
+/// What a track is.
+pub struct Definition {
+    /// Its word on the command line.
+    pub name: &'static str,
+    /// The product whose tables these are.
+    pub gateway: &'static str,
+    /// The table in which that product records its own migrations.
+    pub ledger_table: &'static str,
+    /// Which of its versions there are, and what each step waits for.
+    pub versions: &'static Versions,
+    /// Its migrations, oldest first.
+    pub migrations: &'static [&'static Migration],
+    /// The tables that show a database carries this track.
+    pub marker_tables: &'static [&'static str],
+    /// Tables of others that the migrations look into where they exist.
+    pub reads: &'static [&'static str],
+    /// Whether a table of that name with those columns is another product's.
+    pub is_foreign_table: fn(&str, &[&str]) -> bool,
+    /// Recognises a database without history.
+    pub recognise: fn(&Context) -> Result<Recognised, Unknown>,
+    /// Signs that the database is past what this track knows: objects by table.
+    pub newer_than_supported: fn(&Catalog) -> Vec<(&'static str, &'static str)>,
+    /// Objects of the canonical schema whose type follows that of another column.
+    pub inherited_types: &'static [(&'static str, TableColumn)],
+    /// Whether a difference from the golden schema is the work of a later upstream.
+    pub is_later_upstream: fn(&str, &str, bool) -> bool,
 }
 
 impl Track {
     /// Every track.
-    pub const ALL: [Self; 3] = [Self::Governance, Self::Providers, Self::Billing];
+    pub const ALL: [Self; 3] = [Self::GOVERNANCE, Self::PROVIDERS, Self::BILLING];
+
+    /// The track that is so defined.
+    pub const fn new(definition: &'static Definition) -> Self {
+        Self(definition)
+    }
 
     /// The track's word on the command line.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Governance => "governance",
-            Self::Providers => "providers",
-            Self::Billing => "billing",
-        }
+        self.0.name
     }
 
     /// The product whose tables these are.
     pub fn gateway(self) -> &'static str {
-        match self {
-            Self::Governance => "Bifrost",
-            Self::Providers => "Coder",
-            Self::Billing => "Molecule",
-        }
+        self.0.gateway
     }
 
     /// The table in which that product records its own migrations.
     pub fn ledger_table(self) -> &'static str {
-        match self {
-            Self::Governance => ledger::MIGRATIONS,
-            Self::Providers | Self::Billing => ledger::SCHEMA_MIGRATIONS,
-        }
+        self.0.ledger_table
+    }
+
+    /// Which of its gateway's versions there are.
+    pub fn versions(self) -> &'static Versions {
+        self.0.versions
     }
 
     /// Its migrations, oldest first.
     pub fn migrations(self) -> &'static [&'static Migration] {
-        match self {
-            Self::Governance => governance::MIGRATIONS,
-            Self::Providers => providers::MIGRATIONS,
-            Self::Billing => billing::MIGRATIONS,
-        }
+        self.0.migrations
     }
 
     /// The table that records which of them are applied.
@@ -68,26 +88,12 @@ impl Track {
 
     /// The tables that show a database carries this track.
     pub fn marker_tables(self) -> &'static [&'static str] {
-        match self {
-            Self::Governance => &[
-                governance::BUDGETS,
-                governance::VIRTUAL_KEYS,
-                governance::PROVIDER_CONFIGS,
-            ],
-            Self::Providers => &[
-                providers::CHAT_PROVIDERS,
-                providers::CHAT_USER_KEYS,
-                providers::PROVIDERS,
-            ],
-            Self::Billing => &[billing::WORKSPACES],
-        }
+        self.0.marker_tables
     }
 
     /// Whether a table of that name with those columns is another product's: several have one called `workspaces`.
     pub fn is_foreign_table<'a>(self, table: &str, columns: impl Iterator<Item = &'a str>) -> bool {
-        self == Self::Billing
-            && table == billing::WORKSPACES
-            && billing::adoption::is_foreign_table(columns)
+        (self.0.is_foreign_table)(table, &columns.collect::<Vec<_>>())
     }
 
     /// Recognises a database without history.
@@ -95,51 +101,31 @@ impl Track {
     /// # Errors
     /// [`Unknown`] with every difference from the nearest version.
     pub fn recognise(self, context: &Context) -> Result<Recognised, Unknown> {
-        match self {
-            Self::Governance => governance::adoption::recognise(context),
-            Self::Providers => providers::adoption::recognise(context),
-            Self::Billing => billing::adoption::recognise(context),
-        }
+        (self.0.recognise)(context)
     }
 
     /// Signs that the database is past what this track knows: objects by table.
     pub fn newer_than_supported(self, catalog: &Catalog) -> Vec<(&'static str, &'static str)> {
-        match self {
-            Self::Governance => governance::adoption::newer_than_supported(catalog),
-            Self::Providers | Self::Billing => Vec::new(),
-        }
+        (self.0.newer_than_supported)(catalog)
     }
 
     /// The column whose type an object of the canonical schema follows.
-    pub fn type_inherited_from(self, object: &str) -> Option<(&'static str, &'static str)> {
-        match (self, object) {
-            (Self::Governance, "governance_budgets column virtual_key_id") => {
-                Some((governance::VIRTUAL_KEYS, "id"))
-            }
-            (Self::Governance, "governance_budgets column provider_config_id") => {
-                Some((governance::PROVIDER_CONFIGS, "id"))
-            }
-            _ => None,
-        }
+    pub fn type_inherited_from(self, object: &str) -> Option<TableColumn> {
+        self.0
+            .inherited_types
+            .iter()
+            .find(|(known, _)| *known == object)
+            .map(|(_, column)| *column)
     }
 
     /// Whether a difference from the golden schema is the work of a later upstream.
     pub fn is_later_upstream(self, object: &str, definition: &str, expected: bool) -> bool {
-        match self {
-            Self::Governance => {
-                governance::adoption::is_later_upstream(object, definition, expected)
-            }
-            Self::Providers => providers::adoption::is_later_upstream(object, definition, expected),
-            Self::Billing => false,
-        }
+        (self.0.is_later_upstream)(object, definition, expected)
     }
 
     /// Tables of others that the track's migrations look into where they exist.
     pub fn reads(self) -> &'static [&'static str] {
-        match self {
-            Self::Governance => governance::READS,
-            Self::Providers | Self::Billing => &[],
-        }
+        self.0.reads
     }
 
     /// Whether the database has any of the track's tables.
@@ -155,6 +141,58 @@ impl Track {
             .iter()
             .copied()
             .find(|migration| migration.version == name || migration.slug() == name)
+    }
+}
+
+/// In the order of [`Track::ALL`]; a track that is not listed there comes behind, by its name.
+impl Ord for Track {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let place = |track: &Self| {
+            let place = Self::ALL
+                .iter()
+                .position(|known| known.name() == track.name());
+            (place.unwrap_or(Self::ALL.len()), track.name())
+        };
+        place(self).cmp(&place(other))
+    }
+}
+
+impl PartialOrd for Track {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Track {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for Track {}
+
+impl Hash for Track {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name().hash(state);
+    }
+}
+
+impl Serialize for Track {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Track {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        name.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl fmt::Debug for Track {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Track").field(&self.name()).finish()
     }
 }
 

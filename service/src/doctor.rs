@@ -1,10 +1,10 @@
 //! Finds what would make a migration fail, lose something or change behaviour, before it runs.
 
-mod billing;
+pub(crate) mod billing;
 pub(crate) mod boots;
 pub(crate) mod environment;
-mod governance;
-mod providers;
+pub(crate) mod governance;
+pub(crate) mod providers;
 
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::governance::BUDGETS;
@@ -17,6 +17,7 @@ use crate::connection::Connection;
 use crate::database::Access;
 use crate::duration;
 use crate::error::{Error, Result};
+use crate::module::Module;
 use crate::reconcile::header_keys;
 use crate::report::{Finding, Report, Severity};
 use crate::runner::target::gateway;
@@ -76,11 +77,7 @@ pub struct Options {
 }
 
 fn hazards(track: Track) -> &'static [Hazard] {
-    match track {
-        Track::Governance => governance::HAZARDS,
-        Track::Providers => providers::HAZARDS,
-        Track::Billing => billing::HAZARDS,
-    }
+    Module::of(track).hazards
 }
 
 /// Every code that `--code` may name.

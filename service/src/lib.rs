@@ -16,6 +16,7 @@ pub mod history;
 mod instant;
 mod lock;
 pub mod mcp_client;
+mod module;
 mod nearest;
 pub mod observer;
 mod parameters;
@@ -33,6 +34,7 @@ pub mod shutdown;
 pub mod snapshot;
 mod statement;
 pub mod survey;
+mod tracks;
 pub mod verify;
 pub mod virtual_key;
 

@@ -72,7 +72,7 @@ pub async fn delete(
     let (lock, connection) = Lock::take(
         session,
         connection,
-        &[Track::Governance],
+        &[Track::GOVERNANCE],
         Gateway::Boots,
         stop,
     )

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use chrono::Utc;
 use sea_orm::ConnectionTrait;
 use tollgate_migration::governance::BUDGETS;
-use tollgate_migration::ledger::coder;
+use tollgate_migration::providers::coder;
 use tollgate_migration::providers::{MODEL_CONFIGS, PROVIDERS, cutover, has_legacy};
 use tollgate_migration::script::{CHANGED, create_list, note as note_rows};
 use tollgate_migration::{
@@ -142,14 +142,16 @@ impl Work<'_> {
                 left.extend(refused);
                 continue;
             }
-            let state = match track {
-                Track::Governance if self.options.finish => {
-                    self.finish_governance(&live, report, &mut left).await?
-                }
-                Track::Governance => self.governance(&live, report, &mut left).await?,
-                Track::Providers if self.options.finish => finish_providers(&live)?,
-                Track::Providers => self.providers(&live, report, &mut left).await?,
-                Track::Billing => "nothing to prepare: the gateway's migration adds a column",
+            let state = if track == Track::GOVERNANCE && self.options.finish {
+                self.finish_governance(&live, report, &mut left).await?
+            } else if track == Track::GOVERNANCE {
+                self.governance(&live, report, &mut left).await?
+            } else if track == Track::PROVIDERS && self.options.finish {
+                finish_providers(&live)?
+            } else if track == Track::PROVIDERS {
+                self.providers(&live, report, &mut left).await?
+            } else {
+                "nothing to prepare: the gateway's migration adds a column"
             };
             let is_left = left
                 .iter()
@@ -194,12 +196,12 @@ impl Work<'_> {
                 "the gateway has done its migration; `--finish` puts back what was remembered",
             );
         }
-        let mut stops = environment::lost_parents(Track::Governance, &live.catalog);
+        let mut stops = environment::lost_parents(Track::GOVERNANCE, &live.catalog);
         stops.extend(
             doctor::examine_only(
                 self.connection,
                 live,
-                Track::Governance,
+                Track::GOVERNANCE,
                 &["G015", "G018", "G022"],
                 Samples::default(),
             )
@@ -252,7 +254,7 @@ impl Work<'_> {
         left: &mut Vec<Finding>,
     ) -> Result<&'static str> {
         if clones::is_legacy(live) {
-            return Err(not_moved(Track::Governance));
+            return Err(not_moved(Track::GOVERNANCE));
         }
         let finished = remembered::finish(self.connection, live)
             .await
@@ -324,13 +326,13 @@ impl Work<'_> {
         let found = doctor::examine_only(
             self.connection,
             live,
-            Track::Providers,
+            Track::PROVIDERS,
             &asked,
             Samples::default(),
         )
         .await?;
         left.extend(found);
-        let number = live.ledger(Track::Providers).number().unwrap_or_default();
+        let number = live.ledger(Track::PROVIDERS).number().unwrap_or_default();
         Ok(if number < coder::BEFORE {
             "prepared: the gateway's next boot does the cutover"
         } else {
@@ -381,8 +383,8 @@ impl Work<'_> {
 }
 
 fn finish_providers(live: &Context) -> Result<&'static str> {
-    match live.ledger(Track::Providers).number() {
-        Some(number) if number < coder::FINISHED => Err(not_moved(Track::Providers)),
+    match live.ledger(Track::PROVIDERS).number() {
+        Some(number) if number < coder::FINISHED => Err(not_moved(Track::PROVIDERS)),
         _ => Ok("nothing was remembered: the cutover carries every row"),
     }
 }

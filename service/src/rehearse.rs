@@ -1,6 +1,6 @@
 //! `rehearse`: the whole migration on a copy, in one exit code. The source is only read.
 
-mod boot;
+pub(crate) mod boot;
 mod copy;
 mod gateway;
 

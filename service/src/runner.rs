@@ -139,7 +139,7 @@ impl Session {
             let columns = columns(connection, self.dialect(), billing::WORKSPACES)
                 .await
                 .map_err(Error::database("look whose workspaces these are"))?;
-            Track::Billing.is_foreign_table(billing::WORKSPACES, columns.iter().map(String::as_str))
+            Track::BILLING.is_foreign_table(billing::WORKSPACES, columns.iter().map(String::as_str))
         } else {
             false
         };
@@ -149,7 +149,7 @@ impl Session {
                 .filter(|track| {
                     has(&track.history_table())
                         || track.marker_tables().iter().any(|mark| has(mark))
-                            && !(*track == Track::Billing && anothers)
+                            && !(*track == Track::BILLING && anothers)
                 })
                 .collect()
         } else {

@@ -1,7 +1,7 @@
 //! `snapshot`: what a database holds, as digests that `verify` holds the database against after a migration.
 
 pub(crate) mod cell;
-mod cutover;
+pub(crate) mod cutover;
 pub(crate) mod file;
 pub(crate) mod moved;
 pub(crate) mod scan;

@@ -120,7 +120,7 @@ pub async fn delete(
     let (lock, connection) = Lock::take(
         session,
         connection,
-        &[Track::Governance],
+        &[Track::GOVERNANCE],
         Gateway::Boots,
         stop,
     )

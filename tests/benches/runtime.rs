@@ -131,7 +131,7 @@ async fn keys(backend: Backend, users: u32) {
     // Before contract, when a model config may still be without a provider.
     let (database, gateway) = seeded(
         backend,
-        Track::Providers,
+        Track::PROVIDERS,
         Profile::CoderLegacy,
         users,
         Some(Phase::Backfill),
@@ -276,7 +276,7 @@ async fn keys(backend: Backend, users: u32) {
 async fn budgets(backend: Backend, virtual_keys: u32) {
     let (database, gateway) = seeded(
         backend,
-        Track::Governance,
+        Track::GOVERNANCE,
         Profile::BifrostLegacy,
         virtual_keys,
         None,

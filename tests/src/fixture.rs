@@ -72,22 +72,22 @@ pub async fn own(backend: Backend, shape: Shape, calendar: Calendar) -> TestData
 
 /// A database as the track's upstream left it before the track's first own migration, every table filled.
 pub async fn populated(backend: Backend, track: Track) -> TestDatabase {
-    match track {
-        Track::Governance => with_credentials(backend, SilentKeys::There).await,
-        Track::Providers => coder(backend).await,
-        Track::Billing => {
-            let database = TestDatabase::new(backend).await;
-            let schema = match backend {
-                Backend::Sqlite => include_str!("../fixtures/molecule/full.sqlite.sql"),
-                Backend::Postgres => include_str!("../fixtures/molecule/full.postgres.sql"),
-            };
-            database.execute(schema).await;
-            database
-                .execute(include_str!("../fixtures/molecule/full.rows.sql"))
-                .await;
-            database
-        }
+    if track == Track::GOVERNANCE {
+        return with_credentials(backend, SilentKeys::There).await;
     }
+    if track == Track::PROVIDERS {
+        return coder(backend).await;
+    }
+    let database = TestDatabase::new(backend).await;
+    let schema = match backend {
+        Backend::Sqlite => include_str!("../fixtures/molecule/full.sqlite.sql"),
+        Backend::Postgres => include_str!("../fixtures/molecule/full.postgres.sql"),
+    };
+    database.execute(schema).await;
+    database
+        .execute(include_str!("../fixtures/molecule/full.rows.sql"))
+        .await;
+    database
 }
 
 /// Whether the tables of per-user credentials have the foreign keys that some versions made unasked.

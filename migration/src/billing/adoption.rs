@@ -10,8 +10,8 @@ use super::{MODE, WORKSPACES, is_guarded};
 const OF_CODER: [&str; 3] = ["owner_id", "organization_id", "template_id"];
 
 /// Whether another product owns the `workspaces` table.
-pub fn is_foreign_table<'a>(mut columns: impl Iterator<Item = &'a str>) -> bool {
-    columns.any(|column| OF_CODER.contains(&column))
+pub fn is_foreign_table(columns: &[&str]) -> bool {
+    columns.iter().any(|column| OF_CODER.contains(column))
 }
 
 /// Recognises a database.

@@ -21,7 +21,7 @@ pub(super) const MIGRATION: Migration = Migration {
 
 fn up(context: &Context, script: &mut PlanBuilder) {
     // Their shapes differ by version, and each of the gateway's migrations takes what is there for its own.
-    if context.ledger(Track::Governance).owns() {
+    if context.ledger(Track::GOVERNANCE).owns() {
         script.leave_to_gateway();
         return;
     }

@@ -3,21 +3,17 @@
 
 use crate::track::Track;
 
-use super::{Ledger, bifrost, coder, molecule};
+use super::{Ledger, Ledgers};
+use crate::catalog::Catalog;
 
 /// A gateway version, as one number that counts up, and in the gateway's own words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Bifrost: the stage; Coder: the migration; Molecule: the file's number.
+    /// What counts the gateway's versions: a stage, the number of a migration or of a file.
     pub at: i64,
     /// As the gateway calls it.
     pub words: String,
 }
-
-/// The last of Bifrost's versions on which virtual keys own budgets.
-const BIFROST: &str = "1.5.8";
-/// The file of Molecule's column has no certain name; it sorts after 043 and before the one that drops it.
-const COLUMN: i64 = 44;
 
 /// A word that is no version which this track knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,67 +22,25 @@ pub struct UnknownVersion {
     pub known: String,
 }
 
-fn stage(release: &str) -> i64 {
-    bifrost::parse(release).map_or(i64::MAX, |stage| i64::try_from(stage).unwrap_or(i64::MAX))
-}
-
-fn at_stage(at: i64) -> Target {
-    let words = usize::try_from(at)
-        .ok()
-        .and_then(|at| bifrost::STAGES.get(at))
-        .map(bifrost::Stage::words)
-        .unwrap_or_default();
-    Target { at, words }
-}
-
-fn file(name: &str) -> i64 {
-    molecule::number(name).parse().unwrap_or_default()
+/// The versions of a track's gateway.
+#[derive(Debug)]
+pub struct Versions {
+    /// What the gateway has recorded, out of all that was found.
+    pub read: fn(&Ledgers, &Catalog) -> Ledger,
+    /// The version that a ledger shows, or the end of the one change that is done in the gateway's stead where it lacks that.
+    pub of: fn(&Ledger) -> Target,
+    /// A version that somebody named.
+    pub parse: fn(&str) -> Result<Target, UnknownVersion>,
+    /// From which version on the work of the step of that slug is there on a gateway's own database.
+    pub since: fn(&str) -> i64,
+    /// A version in the gateway's own words.
+    pub words: fn(i64) -> String,
 }
 
 impl Target {
-    /// From what the gateway has recorded: the version it shows, or the end of the one change that is done in its stead where
-    /// it lacks that.
+    /// From what the gateway has recorded.
     pub fn of(track: Track, ledger: &Ledger) -> Self {
-        match (track, ledger) {
-            (Track::Governance, Ledger::Ids(ids)) => {
-                let shown =
-                    bifrost::stage_of(ids).map_or(0, |stage| i64::try_from(stage).unwrap_or(0));
-                at_stage(if shown < stage("1.5.0-prerelease2") {
-                    stage(BIFROST)
-                } else {
-                    shown
-                })
-            }
-            (Track::Governance, _) => at_stage(stage(BIFROST)),
-            (Track::Providers, Ledger::Number { version, .. }) => {
-                let at = if (coder::BEFORE..coder::FINISHED).contains(version) {
-                    coder::FINISHED
-                } else {
-                    *version
-                };
-                Self {
-                    at,
-                    words: coder::words(at),
-                }
-            }
-            (Track::Providers, _) => Self {
-                at: coder::NEWEST,
-                words: coder::words(coder::NEWEST),
-            },
-            (Track::Billing, Ledger::Files(files)) => Self {
-                at: files
-                    .iter()
-                    .map(|name| file(name))
-                    .max()
-                    .unwrap_or_default()
-                    .max(COLUMN),
-                words: "llm_billing_mode".to_owned(),
-            },
-            (Track::Billing, _) => Self {
-                at: COLUMN,
-                words: "043 and llm_billing_mode".to_owned(),
-            },
-        }
+        (track.versions().of)(ledger)
     }
 
     /// A version that somebody named.
@@ -94,82 +48,19 @@ impl Target {
     /// # Errors
     /// [`UnknownVersion`] with what is known.
     pub fn parse(track: Track, word: &str) -> Result<Self, UnknownVersion> {
-        let word = word.trim();
-        match track {
-            Track::Governance => bifrost::parse(word)
-                .map(|stage| i64::try_from(stage).unwrap_or(i64::MAX))
-                .filter(|&at| at <= stage(BIFROST))
-                .map(|at| Self {
-                    at,
-                    words: word.strip_prefix('v').unwrap_or(word).to_owned(),
-                })
-                .ok_or_else(|| UnknownVersion {
-                    known: format!("Bifrost 1.4.0 to {BIFROST}, prereleases included"),
-                }),
-            Track::Providers => coder::parse(word)
-                .filter(|number| (coder::FIRST..=coder::NEWEST).contains(number))
-                .map(|at| Self {
-                    at,
-                    words: coder::words(at),
-                })
-                .ok_or_else(|| UnknownVersion {
-                    known: format!(
-                        "Coder's migrations {} to {}, or the releases 2.32 to 2.34",
-                        coder::FIRST,
-                        coder::NEWEST
-                    ),
-                }),
-            Track::Billing => molecule::number(word)
-                .parse::<i64>()
-                .ok()
-                .filter(|&at| at >= 1 && at < file(molecule::DROPPED))
-                .map(|at| Self {
-                    at,
-                    words: word.to_owned(),
-                })
-                .ok_or_else(|| UnknownVersion {
-                    known: format!(
-                        "Molecule's files 001 to 043, or a number before {}, which drops the column",
-                        molecule::DROPPED
-                    ),
-                }),
-        }
+        (track.versions().parse)(word.trim())
     }
 
     /// Whether a step runs for this version.
     pub fn reaches(&self, track: Track, slug: &str) -> bool {
-        since(track, slug) <= self.at
-    }
-}
-
-/// From which version on a step's work is there on a gateway's own database.
-fn since(track: Track, slug: &str) -> i64 {
-    match (track, slug) {
-        (
-            Track::Governance,
-            "multi_budget_expand"
-            | "multi_budget_backfill"
-            | "multi_budget_constraints"
-            | "multi_budget_contract",
-        ) => stage("1.5.0-prerelease2"),
-        (Track::Governance, "mcp_credentials" | "canonical_header_keys") => stage("1.5.6"),
-        (Track::Providers, "provider_key_expand") => coder::EXPANDED,
-        (Track::Providers, "provider_key_backfill") => coder::COPIED,
-        (Track::Providers, "provider_key_contract") => coder::FINISHED,
-        (Track::Providers, "gateway_keys") => coder::GATEWAY_KEYS,
-        (Track::Billing, "llm_billing_mode") => COLUMN,
-        _ => 0,
+        (track.versions().since)(slug) <= self.at
     }
 }
 
 /// The version that a step waits for.
 pub fn waits_for(track: Track, slug: &str) -> String {
-    let at = since(track, slug);
-    match track {
-        Track::Governance => format!("Bifrost {}", at_stage(at).words),
-        Track::Providers => format!("Coder {}", coder::words(at)),
-        Track::Billing => "Molecule's own column".to_owned(),
-    }
+    let versions = track.versions();
+    (versions.words)((versions.since)(slug))
 }
 
 #[cfg(test)]
@@ -179,7 +70,7 @@ mod tests {
     #[test]
     fn defaults_end_the_one_change_and_go_no_further() {
         let ids = |ids: &[&str]| Ledger::Ids(ids.iter().map(|id| (*id).to_owned()).collect());
-        let governance = |ledger: &Ledger| Target::of(Track::Governance, ledger).words;
+        let governance = |ledger: &Ledger| Target::of(Track::GOVERNANCE, ledger).words;
         assert_eq!(governance(&Ledger::None), "1.5.6 to 1.5.8");
         assert_eq!(
             governance(&ids(&["add_budget_calendar_aligned_column"])),
@@ -191,7 +82,7 @@ mod tests {
         );
         let providers = |version| {
             Target::of(
-                Track::Providers,
+                Track::PROVIDERS,
                 &Ledger::Number {
                     version,
                     dirty: false,
@@ -208,16 +99,16 @@ mod tests {
     #[test]
     fn what_a_track_does_not_know_is_refused() {
         for (track, word) in [
-            (Track::Governance, "1.5.9"),
-            (Track::Governance, "1.4.99"),
-            (Track::Providers, "533"),
-            (Track::Providers, "2.35"),
-            (Track::Billing, "20260630120000"),
-            (Track::Billing, "abc"),
+            (Track::GOVERNANCE, "1.5.9"),
+            (Track::GOVERNANCE, "1.4.99"),
+            (Track::PROVIDERS, "533"),
+            (Track::PROVIDERS, "2.35"),
+            (Track::BILLING, "20260630120000"),
+            (Track::BILLING, "abc"),
         ] {
             assert!(Target::parse(track, word).is_err(), "{track} {word}");
         }
-        assert!(Target::parse(Track::Governance, "v1.5.8").is_ok());
-        assert!(Target::parse(Track::Providers, "2.34.1").is_ok_and(|target| target.at == 509));
+        assert!(Target::parse(Track::GOVERNANCE, "v1.5.8").is_ok());
+        assert!(Target::parse(Track::PROVIDERS, "2.34.1").is_ok_and(|target| target.at == 509));
     }
 }

@@ -19,7 +19,7 @@ pub(super) const MIGRATION: Migration = Migration {
 
 fn up(context: &Context, script: &mut PlanBuilder) {
     // Coder's own migration 514 finds neither the table nor its indexes, or fails.
-    if context.ledger(Track::Providers).owns() {
+    if context.ledger(Track::PROVIDERS).owns() {
         script.leave_to_gateway();
         return;
     }

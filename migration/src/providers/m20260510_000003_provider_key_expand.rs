@@ -2,9 +2,9 @@
 
 use super::m20260510_000005_provider_key_contract::undo_number;
 use crate::ddl::{Type, column, foreign_key, index};
-use crate::ledger::coder;
 use crate::migration::{Context, Migration, Phase};
 use crate::plan::{Created, Loss};
+use crate::providers::coder;
 use crate::schema::Difference;
 use crate::script::PlanBuilder;
 use crate::script::objects::TriggerSpec;
@@ -31,7 +31,7 @@ const TRIGGER: TriggerSpec = TriggerSpec {
 
 fn up(context: &Context, script: &mut PlanBuilder) {
     let dialect = script.dialect();
-    let owned = context.ledger(Track::Providers).owns();
+    let owned = context.ledger(Track::PROVIDERS).owns();
     if owned {
         // The enum and the tables of providers are Coder's own 495 and 499; this step stands for 503.
     } else if context.catalog.enums.contains_key(TYPE.0) {

@@ -2,9 +2,9 @@
 //! Ciphertext and key ids are moved as the bytes they are. The legacy rows stay, and stay the truth.
 
 use crate::dialect::Dialect;
-use crate::ledger::coder;
 use crate::migration::{Context, Migration, NameConflicts, Phase};
 use crate::plan::{Backfill, Blocks, Created, Loss};
+use crate::providers::coder;
 use crate::script::{PlanBuilder, remembered};
 use crate::track::Track;
 
@@ -31,7 +31,7 @@ fn up(context: &Context, script: &mut PlanBuilder) {
     let dialect = script.dialect();
     let conflicts = context.name_conflicts;
     // Expand widens it, but not where the tables were there before and expand was adopted.
-    if !context.ledger(Track::Providers).owns() {
+    if !context.ledger(Track::PROVIDERS).owns() {
         script.widen_enum(TYPE.0, &FAMILIES);
     }
     remember(context, script);
@@ -94,7 +94,7 @@ fn up(context: &Context, script: &mut PlanBuilder) {
             "SELECT count(*) AS number FROM {MODEL_CONFIGS} c JOIN {CHAT_PROVIDERS} p ON p.provider = c.provider"
         ),
     });
-    if context.ledger(Track::Providers).owns() {
+    if context.ledger(Track::PROVIDERS).owns() {
         script.tell_coder();
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::ddl::{CheckSpec, foreign_key};
 use crate::dialect::Dialect;
-use crate::ledger::coder;
 use crate::migration::{Context, Migration, OrphanedModels, Phase};
 use crate::plan::{Blocks, Created, Loss};
+use crate::providers::coder;
 use crate::script::{PlanBuilder, remembered};
 use crate::track::Track;
 
@@ -32,7 +32,7 @@ fn check() -> CheckSpec {
 
 fn up(context: &Context, script: &mut PlanBuilder) {
     let catalog = &context.catalog;
-    let number = context.ledger(Track::Providers).number();
+    let number = context.ledger(Track::PROVIDERS).number();
     let carries_legacy = has_legacy(catalog);
     let checked = catalog
         .table(MODEL_CONFIGS)
@@ -187,7 +187,7 @@ fn restore_cut_key(created: &Created, script: &mut PlanBuilder) {
 
 /// The ledger goes back with the step that its number stands for.
 pub(super) fn undo_number(context: &Context, stands_for: i64, script: &mut PlanBuilder) {
-    if context.ledger(Track::Providers).number() == Some(stands_for) {
+    if context.ledger(Track::PROVIDERS).number() == Some(stands_for) {
         script.move_ledger(stands_for, stands_for - 1);
     }
 }

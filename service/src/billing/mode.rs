@@ -263,7 +263,7 @@ async fn refuse_anothers<C: ConnectionTrait>(
     dialect: Dialect,
 ) -> std::result::Result<(), DbErr> {
     let columns = columns(connection, dialect, WORKSPACES).await?;
-    if Track::Billing.is_foreign_table(WORKSPACES, columns.iter().map(String::as_str)) {
+    if Track::BILLING.is_foreign_table(WORKSPACES, columns.iter().map(String::as_str)) {
         return Err(DbErr::Custom(format!(
             "{WORKSPACES} belongs to another product"
         )));

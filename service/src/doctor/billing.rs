@@ -9,7 +9,7 @@ use super::{Facts, Hazard, Queries};
 use crate::billing::BYPASS_KEYS;
 use crate::report::Severity;
 
-pub(super) const HAZARDS: &[Hazard] = &[
+pub(crate) const HAZARDS: &[Hazard] = &[
     Hazard {
         code: "B001",
         severity: Severity::Blocking,

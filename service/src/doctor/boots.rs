@@ -1,8 +1,8 @@
 //! What would stop a later boot of Bifrost's, or make it lose something, although this track's own migrations pass
 //! (`reference/bifrost.md` §2.2, §9.3, §11.2, §12). Asked only where a gateway owns the database.
 
+use tollgate_migration::governance::bifrost;
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, mcp, owners};
-use tollgate_migration::ledger::bifrost;
 use tollgate_migration::{Context, Dialect, Ledger, Track};
 
 use super::{Facts, Queries};
@@ -11,7 +11,7 @@ const TEAMS: &str = "governance_teams";
 const RATE_LIMITS: &str = "governance_rate_limits";
 
 fn ledger(context: &Context) -> &Ledger {
-    context.ledger(Track::Governance)
+    context.ledger(Track::GOVERNANCE)
 }
 
 /// Whether one of the gateway's migrations is still before it.

@@ -29,7 +29,7 @@ const ANY: &[&str] = &[
 /// No migration: rows that a routine brings in line.
 const DRIFT: &[&str] = &[];
 
-pub(super) const HAZARDS: &[Hazard] = &[
+pub(crate) const HAZARDS: &[Hazard] = &[
     Hazard {
         code: "G001",
         severity: Severity::Blocking,
@@ -202,7 +202,7 @@ pub(super) const HAZARDS: &[Hazard] = &[
         concerns: &["mcp_credentials"],
         queries: |context, _| {
             // The gateway's own migrations build these indexes, or do not.
-            if context.ledger(Track::Governance).owns() {
+            if context.ledger(Track::GOVERNANCE).owns() {
                 return Vec::new();
             }
             Kind::BOTH

@@ -16,7 +16,7 @@ use crate::report::Severity;
 const BACKFILL: &str = "provider_key_backfill";
 const CONTRACT: &str = "provider_key_contract";
 
-pub(super) const HAZARDS: &[Hazard] = &[
+pub(crate) const HAZARDS: &[Hazard] = &[
     Hazard {
         code: "P001",
         severity: Severity::Blocking,

@@ -11,6 +11,7 @@ use tollgate_migration::{Dialect, Track};
 use super::{Gateway, Poll};
 use crate::connection::{Connection, Opening, Server, Work};
 use crate::error::{Error, Result};
+use crate::module::Module;
 use crate::runner::Session;
 use crate::shutdown::ShutdownSignal;
 
@@ -18,22 +19,11 @@ use crate::shutdown::ShutdownSignal;
 const LOCK: i32 = 0x546f_6c6c;
 /// The first half of every work key: "Work".
 const WORK: i32 = 0x576f_726b;
-/// The key that every Bifrost takes before it migrates, in its own source.
-const BIFROST: i64 = 1_000_001;
-
-/// The key that every Coder takes before it migrates, in its own source.
-const CODER: i64 = 1_037_453_835_920_848_937;
-
 /// The keys of the gateways of tracks, with their names.
 fn gateways(tracks: &[Track]) -> Vec<(&'static str, i64)> {
     tracks
         .iter()
-        .filter_map(|track| match track {
-            Track::Governance => Some(("Bifrost", BIFROST)),
-            Track::Providers => Some(("Coder", CODER)),
-            // Molecule's runner takes no lock.
-            Track::Billing => None,
-        })
+        .filter_map(|&track| Some((track.gateway(), Module::of(track).gateway_lock?)))
         .collect()
 }
 
@@ -208,7 +198,7 @@ impl PostgresLock {
             self.let_gateway_in().await?;
             if !poll.again(stop).await? {
                 return Err(Error::Locked {
-                    track: self.tracks.first().copied().unwrap_or(Track::Governance),
+                    track: self.tracks.first().copied().unwrap_or(Track::GOVERNANCE),
                     holder: format!(
                         "a {name} that is migrating the database itself ({})",
                         holder.unwrap_or_else(|| "it has just ended".to_owned())
@@ -283,10 +273,11 @@ pub(crate) async fn migrating(connection: &Connection) -> Result<Option<(Track, 
         .await
         .map_err(db_context())?;
     let mut found = None;
-    for (track, (name, key)) in [Track::Governance, Track::Providers]
+    let locks = Track::ALL
         .into_iter()
-        .zip(gateways(&[Track::Governance, Track::Providers]))
-    {
+        .filter_map(|track| Some((track, Module::of(track).gateway_lock?)));
+    for (track, key) in locks {
+        let name = track.gateway();
         let free: bool = connection
             .query_one_raw(query(format!(
                 "SELECT pg_try_advisory_xact_lock_shared({key}) AS held"

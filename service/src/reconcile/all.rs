@@ -55,9 +55,9 @@ impl Part {
 
     fn track(self) -> Track {
         match self {
-            Self::ProviderKeys => Track::Providers,
-            Self::Billing => Track::Billing,
-            _ => Track::Governance,
+            Self::ProviderKeys => Track::PROVIDERS,
+            Self::Billing => Track::BILLING,
+            _ => Track::GOVERNANCE,
         }
     }
 }
@@ -177,7 +177,7 @@ async fn over(session: &Session) -> crate::error::Result<Option<Finding>> {
         .map_err(Error::database("look for the tables of the tracks"))?;
     let over = found.iter().any(|name| name == PROVIDERS)
         && !found.iter().any(|name| name == CHAT_PROVIDERS)
-        && (session.tracks.is_empty() || session.tracks.contains(&Track::Providers));
+        && (session.tracks.is_empty() || session.tracks.contains(&Track::PROVIDERS));
     Ok(over.then(|| Finding {
         code: "R020".to_owned(),
         severity: Severity::Info,

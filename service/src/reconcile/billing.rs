@@ -30,12 +30,12 @@ pub async fn billing(session: &Session, options: Options, stop: &ShutdownSignal)
         Access::Write
     };
     let connection = session.connect(access).await?;
-    environment::refuse_hidden(&connection, Track::Billing).await?;
+    environment::refuse_hidden(&connection, Track::BILLING).await?;
     let present = columns(&connection, session.dialect(), WORKSPACES)
         .await
         .map_err(Error::database("look for the billing mode"))?;
     if !present.iter().any(|column| column == MODE)
-        || Track::Billing.is_foreign_table(WORKSPACES, present.iter().map(String::as_str))
+        || Track::BILLING.is_foreign_table(WORKSPACES, present.iter().map(String::as_str))
     {
         return Err(Error::NotFound {
             what: format!("{WORKSPACES}.{MODE}, which this routine is about"),
@@ -49,7 +49,7 @@ pub async fn billing(session: &Session, options: Options, stop: &ShutdownSignal)
     change_limit(options, &find(&connection, session).await?)?;
     prove_writable(session, &connection).await?;
     let (lock, connection) =
-        Lock::take(session, connection, &[Track::Billing], Gateway::Boots, stop).await?;
+        Lock::take(session, connection, &[Track::BILLING], Gateway::Boots, stop).await?;
     let outcome = apply(&connection, session, options).await;
     let report = outcome?;
     if !report.changes.is_empty() {

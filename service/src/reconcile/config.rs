@@ -249,7 +249,7 @@ impl Routine for Config<'_> {
     }
 
     fn track(&self) -> Track {
-        Track::Governance
+        Track::GOVERNANCE
     }
 
     fn access_to_plan(&self, dialect: Dialect) -> Access {

@@ -521,7 +521,7 @@ impl Routine for Credentials<'_> {
     }
 
     fn track(&self) -> Track {
-        Track::Governance
+        Track::GOVERNANCE
     }
 
     async fn plan(&self, connection: &Connection) -> Result<Report> {

@@ -170,7 +170,7 @@ impl Routine for Flows<'_> {
     }
 
     fn track(&self) -> Track {
-        Track::Governance
+        Track::GOVERNANCE
     }
 
     async fn plan(&self, connection: &Connection) -> Result<Report> {

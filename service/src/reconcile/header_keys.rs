@@ -390,7 +390,7 @@ impl Routine for HeaderKeys<'_> {
     }
 
     fn track(&self) -> Track {
-        Track::Governance
+        Track::GOVERNANCE
     }
 
     async fn plan(&self, connection: &Connection) -> Result<Report> {

@@ -231,7 +231,7 @@ impl Routine for Requirements<'_> {
     }
 
     fn track(&self) -> Track {
-        Track::Governance
+        Track::GOVERNANCE
     }
 
     async fn plan(&self, connection: &Connection) -> Result<Report> {

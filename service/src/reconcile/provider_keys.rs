@@ -43,7 +43,7 @@ impl ProviderKeys<'_> {
     /// The live schema, what differs, and what is to be said besides.
     async fn load(&self, connection: &Connection, report: &mut Report) -> Result<Loaded> {
         let dialect = connection.dialect();
-        let history = History::read(connection, dialect, Track::Providers)
+        let history = History::read(connection, dialect, Track::PROVIDERS)
             .await
             .map_err(db_context())?;
         let mut live = context(connection, &history).await?;
@@ -59,7 +59,7 @@ impl ProviderKeys<'_> {
         let found = doctor::examine_only(
             connection,
             &live,
-            Track::Providers,
+            Track::PROVIDERS,
             &[&BLOCKING[..], &SAID[..]].concat(),
             Samples::default(),
         )
@@ -201,7 +201,7 @@ impl Routine for ProviderKeys<'_> {
     }
 
     fn track(&self) -> Track {
-        Track::Providers
+        Track::PROVIDERS
     }
 
     async fn plan(&self, connection: &Connection) -> Result<Report> {

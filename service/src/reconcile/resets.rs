@@ -263,7 +263,7 @@ impl Routine for Resets<'_> {
     }
 
     fn track(&self) -> Track {
-        Track::Governance
+        Track::GOVERNANCE
     }
 
     async fn plan(&self, connection: &Connection) -> Result<Report> {

@@ -4,9 +4,11 @@
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::ddl::Type::{BigInt, Bool, Text, Varchar};
 use tollgate_migration::ddl::{column, index, unique_index};
+use tollgate_migration::governance::bifrost;
 use tollgate_migration::governance::{BUDGETS, KEYS, PROVIDER_CONFIGS, VIRTUAL_KEYS, mcp};
-use tollgate_migration::ledger::{MIGRATIONS, SCHEMA_MIGRATIONS, Target, bifrost, coder};
+use tollgate_migration::ledger::{MIGRATIONS, SCHEMA_MIGRATIONS, Target};
 use tollgate_migration::plan::{self, Blocks, Plan, Unit};
+use tollgate_migration::providers::coder;
 use tollgate_migration::providers::{
     CHAT_PROVIDERS, CHAT_USER_KEYS, MODEL_CONFIGS, NAME_PREFIX, PROVIDER_KEYS, PROVIDERS, TYPE,
     USER_KEYS, cutover,
@@ -15,6 +17,7 @@ use tollgate_migration::script::PlanBuilder;
 use tollgate_migration::{Context, Dialect, Ledger, Track};
 
 use crate::connection::Connection;
+use crate::module::Module;
 
 const TEAMS: &str = "governance_teams";
 const RATE_LIMITS: &str = "governance_rate_limits";
@@ -72,18 +75,17 @@ pub(super) async fn boot(
     track: Track,
     target: &Target,
 ) -> Result<(), DbErr> {
-    match track {
-        Track::Governance => bifrost(connection, target).await,
-        Track::Providers => coder(connection, target).await,
-        Track::Billing => {
-            let live = Context::read(connection).await?;
-            let Some(column) = track.find("llm_billing_mode") else {
-                return Ok(());
-            };
-            let plan = column.plan_up(&unowned(live)).0;
-            run(connection, steps(&plan)).await
-        }
-    }
+    (Module::of(track).boot)(connection, target).await
+}
+
+/// Molecule adds one column.
+pub(crate) async fn molecule(connection: &Connection) -> Result<(), DbErr> {
+    let live = Context::read(connection).await?;
+    let Some(column) = Track::BILLING.find("llm_billing_mode") else {
+        return Ok(());
+    };
+    let plan = column.plan_up(&unowned(live)).0;
+    run(connection, steps(&plan)).await
 }
 
 /// The same database without ledgers: whoever boots makes everything itself.
@@ -149,7 +151,7 @@ async fn run(connection: &Connection, pieces: Vec<Piece>) -> Result<(), DbErr> {
     Ok(())
 }
 
-async fn bifrost(connection: &Connection, target: &Target) -> Result<(), DbErr> {
+pub(crate) async fn bifrost(connection: &Connection, target: &Target) -> Result<(), DbErr> {
     let dialect = connection.dialect();
     for (id, release, work) in BIFROST {
         let brought = bifrost::parse(release).and_then(|stage| i64::try_from(stage).ok());
@@ -432,15 +434,15 @@ fn blacklists(_live: &Context, script: &mut PlanBuilder) {
 }
 
 /// Coder's 495 to 505.
-async fn coder(connection: &Connection, target: &Target) -> Result<(), DbErr> {
+pub(crate) async fn coder(connection: &Connection, target: &Target) -> Result<(), DbErr> {
     let live = Context::read(connection).await?;
-    let Some(number) = live.ledger(Track::Providers).number() else {
+    let Some(number) = live.ledger(Track::PROVIDERS).number() else {
         return Ok(());
     };
     let reached = target.at.min(coder::FINISHED);
     if number < coder::EXPANDED
         && reached >= coder::EXPANDED
-        && let Some(expand) = Track::Providers.find("provider_key_expand")
+        && let Some(expand) = Track::PROVIDERS.find("provider_key_expand")
     {
         run(connection, steps(&expand.plan_up(&unowned(live)).0)).await?;
     }

@@ -49,7 +49,7 @@ fn lost_indexes(live: &Context) -> Vec<(String, IndexSpec)> {
         return Vec::new();
     }
     let shaped = live
-        .ledger(Track::Governance)
+        .ledger(Track::GOVERNANCE)
         .has("add_oauth_auth_mode_columns");
     let mut specs: Vec<TableSpec> = legacy_tables();
     if shaped {
@@ -296,7 +296,7 @@ pub(super) async fn find(
 ) -> Result<(Vec<Repair>, Vec<String>), DbErr> {
     let dialect = live.catalog.dialect;
     let (mut repairs, mut left) = lost_objects(live, track, history);
-    if track == Track::Governance && live.ledger(track).owns() {
+    if track == Track::GOVERNANCE && live.ledger(track).owns() {
         for (table, index) in lost_indexes(live) {
             if repairs
                 .iter()
@@ -327,7 +327,7 @@ pub(super) async fn find(
                 .map(|table| dropped_flag(live, table)),
         );
     }
-    if track == Track::Governance && !live.ledger(track).owns() {
+    if track == Track::GOVERNANCE && !live.ledger(track).owns() {
         repairs.extend(bare_keys(live));
     }
     for object in ledger::early(track, live) {

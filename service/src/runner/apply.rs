@@ -371,9 +371,7 @@ impl Applier<'_> {
             .await?;
         if invalid.is_some() {
             // Whoever the build waited for may be there still: this does not wait for them.
-            transaction
-                .execute_unprepared(FOR_ROWS)
-                .await?;
+            transaction.execute_unprepared(FOR_ROWS).await?;
             transaction
                 .execute_unprepared(&format!("DROP INDEX {index}"))
                 .await?;

@@ -4,7 +4,8 @@
 use chrono::Utc;
 use sea_orm::{ConnectionTrait, Statement};
 use tollgate_migration::golden::golden;
-use tollgate_migration::ledger::{SCHEMA_MIGRATIONS, coder};
+use tollgate_migration::ledger::SCHEMA_MIGRATIONS;
+use tollgate_migration::providers::coder;
 use tollgate_migration::providers::cutover;
 use tollgate_migration::providers::{
     CHAT_PROVIDERS, CHAT_USER_KEYS, GATEWAY_KEYS, MODEL_CONFIGS, PROVIDERS, TYPE, USER_KEYS, USERS,
@@ -34,7 +35,7 @@ pub async fn handover(session: &Session, stop: &ShutdownSignal) -> Result<Report
     if session
         .tracks
         .iter()
-        .any(|track| *track != Track::Providers)
+        .any(|track| *track != Track::PROVIDERS)
     {
         return Err(Error::usage(
             "only Coder's ledger is handed over: Bifrost's and Molecule's migrations find their work done",
@@ -46,7 +47,7 @@ pub async fn handover(session: &Session, stop: &ShutdownSignal) -> Result<Report
         .tracks(&connection)
         .await?
         .into_iter()
-        .find(|(track, _)| *track == Track::Providers);
+        .find(|(track, _)| *track == Track::PROVIDERS);
     let Some((track, exists)) = exists else {
         return Err(Error::usage(
             format!(
@@ -78,15 +79,15 @@ pub async fn handover(session: &Session, stop: &ShutdownSignal) -> Result<Report
 
 /// From which number to which the ledger is to move.
 fn due(live: &Context, history: &History) -> Result<Option<(i64, i64)>> {
-    let blocking = environment::ledger::blocking(Track::Providers, live);
+    let blocking = environment::ledger::blocking(Track::PROVIDERS, live);
     if !blocking.is_empty() {
         return Err(doctor::refusal(blocking));
     }
-    let Some(number) = live.ledger(Track::Providers).number() else {
+    let Some(number) = live.ledger(Track::PROVIDERS).number() else {
         return Ok(None);
     };
     let applied = |slug: &str| {
-        Track::Providers
+        Track::PROVIDERS
             .find(slug)
             .is_some_and(|migration| history.entries.contains_key(migration.version))
     };
@@ -104,17 +105,17 @@ fn due(live: &Context, history: &History) -> Result<Option<(i64, i64)>> {
 }
 
 fn told(report: &mut Report, live: &Context, history: &History, moved: Option<(i64, i64)>) {
-    let number = live.ledger(Track::Providers).number();
+    let number = live.ledger(Track::PROVIDERS).number();
     report.result = Some(serde_json::json!({
         "from": moved.map(|(from, _)| from).or(number),
         "to": moved.map(|(_, to)| to).or(number),
         "moved": moved.is_some(),
     }));
-    report.tracks = vec![idle(Track::Providers, history)];
+    report.tracks = vec![idle(Track::PROVIDERS, history)];
 }
 
 async fn locked(session: &Session, connection: &Connection, report: &mut Report) -> Result<()> {
-    let track = Track::Providers;
+    let track = Track::PROVIDERS;
     let history = read_again(session, connection, track).await?;
     let live = context(connection, &history).await?;
     let Some((from, to)) = due(&live, &history)? else {
@@ -276,7 +277,7 @@ async fn differences(connection: &Connection, live: &Context, number: i64) -> Re
     if legacy {
         // What 504 and 505 stop on, or lose.
         let asked = ["P001", "P002", "P003", "P004", "P005", "P006", "P007"];
-        let track = Track::Providers;
+        let track = Track::PROVIDERS;
         for mut finding in
             doctor::examine_only(connection, live, track, &asked, Samples::default()).await?
         {
@@ -307,7 +308,7 @@ fn objects(live: &Context, number: i64) -> Vec<Finding> {
     } else {
         "provider_key_expand"
     };
-    let expected = Track::Providers
+    let expected = Track::PROVIDERS
         .find(slug)
         .and_then(|migration| golden(Dialect::Postgres, migration.version))
         .unwrap_or_default();

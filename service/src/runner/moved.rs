@@ -1,8 +1,9 @@
 //! Whether a gateway has migrated since a step was applied.
 
 use sea_orm::{ConnectionTrait, Statement};
-use tollgate_migration::ledger::{MIGRATIONS, coder};
+use tollgate_migration::ledger::MIGRATIONS;
 use tollgate_migration::migration::slug_of;
+use tollgate_migration::providers::coder;
 use tollgate_migration::{Context, Dialect, Track};
 
 use crate::connection::Connection;
@@ -56,7 +57,7 @@ pub(super) async fn since(
     let moved = match &entry.created.ledger {
         Some(then) => ledger.newest().as_ref() != Some(then),
         // An earlier release wrote down when it ran, and nothing of the ledger.
-        None if track == Track::Governance => newer(connection, live, entry.applied_at)
+        None if track == Track::GOVERNANCE => newer(connection, live, entry.applied_at)
             .await
             .map_err(Error::database("read the gateway's ledger"))?,
         None => false,

@@ -112,9 +112,7 @@ impl Page {
         let table = CloneShared::TABLE;
         let transaction = connection.begin().await?;
         if dialect == Dialect::Postgres {
-            transaction
-                .execute_unprepared(FOR_ROWS)
-                .await?;
+            transaction.execute_unprepared(FOR_ROWS).await?;
         }
         let named = transaction
             .execute_raw(Statement::from_sql_and_values(

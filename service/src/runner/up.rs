@@ -105,14 +105,14 @@ async fn finish(
     stop: &ShutdownSignal,
     report: &mut Report,
 ) -> Result<()> {
-    if !tracks.contains(&Track::Governance) || !live.catalog.has_table(remembered::TABLE) {
+    if !tracks.contains(&Track::GOVERNANCE) || !live.catalog.has_table(remembered::TABLE) {
         return Ok(());
     }
     prove_writable(session, &connection).await?;
     let (lock, connection) = Lock::take(
         session,
         connection,
-        &[Track::Governance],
+        &[Track::GOVERNANCE],
         Gateway::Boots,
         stop,
     )
@@ -286,7 +286,7 @@ async fn run(
         lock: &lock,
     };
     let mut outcome = locked.run(&waiting, report, &mut in_full).await;
-    if outcome.is_ok() && names.contains(&Track::Governance) {
+    if outcome.is_ok() && names.contains(&Track::GOVERNANCE) {
         outcome = put_back(&connection, report).await;
     }
     // A step of several transactions may have committed some before it failed.

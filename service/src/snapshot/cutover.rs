@@ -15,7 +15,7 @@ use super::scan::{Reading, Walk};
 const MOVED: [&str; 3] = [PROVIDERS, PROVIDER_KEYS, USER_KEYS];
 
 /// What a `down` brings back is what the new schema could say: every flag is set, and nobody has created a provider.
-pub(super) const REWRITTEN_BY_DOWN: &[(&str, &str)] = &[
+pub(crate) const REWRITTEN_BY_DOWN: &[(&str, &str)] = &[
     (PROVIDERS, policy::FLAGS[0]),
     (PROVIDERS, policy::FLAGS[1]),
     (PROVIDERS, policy::FLAGS[2]),
@@ -23,12 +23,12 @@ pub(super) const REWRITTEN_BY_DOWN: &[(&str, &str)] = &[
 ];
 
 /// Whether a table's rows are read together with those that move to it.
-pub(super) fn is_moved(name: &str) -> bool {
+pub(crate) fn is_moved(name: &str) -> bool {
     MOVED.contains(&name)
 }
 
 /// The sections of the track.
-pub(super) fn sections(mut tables: Vec<String>) -> Vec<String> {
+pub(crate) fn sections(mut tables: Vec<String>) -> Vec<String> {
     tables.retain(|name| !is_moved(name) && name != CHAT_PROVIDERS && name != CHAT_USER_KEYS);
     tables.extend(MOVED.map(str::to_owned));
     tables.sort();
@@ -36,7 +36,7 @@ pub(super) fn sections(mut tables: Vec<String>) -> Vec<String> {
 }
 
 /// How the other tables are read.
-pub(super) fn reading(catalog: &Catalog, table: &str) -> Reading {
+pub(crate) fn reading(catalog: &Catalog, table: &str) -> Reading {
     match table {
         // The rest of a user is the gateway's own, and changes all the time.
         USERS => Reading {
@@ -97,7 +97,7 @@ fn section(dialect: Dialect, sql: &str, key: &[&str], columns: &[Typed]) -> Walk
 }
 
 /// The walk over a moved table; `None` where neither side is there.
-pub(super) fn walk(catalog: &Catalog, name: &str) -> Option<Walk> {
+pub(crate) fn walk(catalog: &Catalog, name: &str) -> Option<Walk> {
     let dialect = catalog.dialect;
     let (old, new) = (has_legacy(catalog), catalog.has_table(name));
     if !old && !new {
@@ -292,7 +292,7 @@ fn user_keys(catalog: &Catalog, old: bool, new: bool) -> String {
 }
 
 /// Which model config is linked to which provider, or will be.
-pub(super) fn links(catalog: &Catalog) -> Option<Fact> {
+pub(crate) fn links(catalog: &Catalog) -> Option<Fact> {
     let dialect = catalog.dialect;
     if !catalog.has_table(MODEL_CONFIGS) {
         return None;

@@ -1,14 +1,13 @@
 //! What a track's migrations move: the facts that must have exactly one new place each, and how the rows around them are
 //! read so that what the doctor announced is no difference.
 
-use tollgate_migration::billing::{MODE, WORKSPACES, is_garbled};
 use tollgate_migration::governance::owners::{self, LegacyColumns, Owner};
 use tollgate_migration::governance::{BUDGETS, VIRTUAL_KEYS, header_keys, remembered};
 use tollgate_migration::plan::CloneShared;
 use tollgate_migration::{Context, Track};
 
-use super::cutover;
 use super::scan::{self, Reading, Walk};
+use crate::module::Module;
 
 /// Something that rows say, in whichever schema.
 #[derive(Clone, Debug)]
@@ -27,65 +26,37 @@ pub(crate) const SEPARATOR: char = '\u{1f}';
 
 /// What of the track is moved, on a database as it is now.
 pub(crate) fn facts(track: Track, context: &Context) -> Vec<Fact> {
-    match track {
-        Track::Governance => governance(context),
-        Track::Providers => cutover::links(&context.catalog).into_iter().collect(),
-        Track::Billing => Vec::new(),
-    }
+    (Module::of(track).facts)(context)
 }
 
 /// What is walked of a track's tables: each of them, and of those between which rows move the ones they move to, whether
 /// they are there yet or not.
 pub(crate) fn sections(track: Track, tables: Vec<String>) -> Vec<String> {
-    match track {
-        Track::Providers => cutover::sections(tables),
-        Track::Governance | Track::Billing => tables,
-    }
+    (Module::of(track).sections)(tables)
 }
 
 /// The walk over a section.
 pub(crate) fn walk(track: Track, context: &Context, name: &str) -> Option<Walk> {
-    if track == Track::Providers && cutover::is_moved(name) {
-        return cutover::walk(&context.catalog, name);
-    }
-    scan::table(&context.catalog, name, &reading(track, context, name))
-}
-
-/// How a table's rows are read.
-fn reading(track: Track, context: &Context, table: &str) -> Reading {
-    match track {
-        Track::Governance => Reading {
-            header_keys: header_keys(context)
-                .into_iter()
-                .filter(|fold| fold.table == table)
-                .map(|fold| (fold.column, fold.list))
-                .collect(),
-            ..budgets_and_owners(context, table)
-        },
-        Track::Providers => cutover::reading(&context.catalog, table),
-        Track::Billing if table == WORKSPACES && context.catalog.has_column(WORKSPACES, MODE) => {
-            // What is none of the three counts as nothing, before it is cleared and after.
-            let garbled = is_garbled(context.catalog.dialect).replace(MODE, &format!("t.{MODE}"));
-            Reading {
-                instead: [(
-                    MODE,
-                    format!("CASE WHEN {garbled} THEN NULL ELSE t.{MODE} END"),
-                )]
-                .into(),
-                ..Reading::default()
-            }
-        }
-        Track::Billing => Reading::default(),
-    }
+    let module = Module::of(track);
+    (module.walk)(context, name)
+        .or_else(|| scan::table(&context.catalog, name, &(module.reading)(context, name)))
 }
 
 /// Columns that come back from a `down` with what the new schema could say: every budget below an aligned virtual key is
 /// aligned then.
 pub(crate) fn rewritten_by_down(track: Track) -> &'static [(&'static str, &'static str)] {
-    match track {
-        Track::Governance => &[(BUDGETS, "calendar_aligned")],
-        Track::Providers => cutover::REWRITTEN_BY_DOWN,
-        Track::Billing => &[],
+    Module::of(track).rewritten_by_down
+}
+
+/// How the governance track's rows are read: header keys in lower case, and copies of budgets as their originals.
+pub(crate) fn governance_reading(context: &Context, table: &str) -> Reading {
+    Reading {
+        header_keys: header_keys(context)
+            .into_iter()
+            .filter(|fold| fold.table == table)
+            .map(|fold| (fold.column, fold.list))
+            .collect(),
+        ..budgets_and_owners(context, table)
     }
 }
 
@@ -155,7 +126,8 @@ fn budgets_and_owners(context: &Context, table: &str) -> Reading {
     }
 }
 
-fn governance(context: &Context) -> Vec<Fact> {
+/// Who owns which budget, and whose windows follow the calendar.
+pub(crate) fn governance_facts(context: &Context) -> Vec<Fact> {
     let mut facts = vec![Fact {
         name: "owners of budgets",
         table: BUDGETS,

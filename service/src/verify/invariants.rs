@@ -2,16 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use tollgate_migration::billing::{MODE, WORKSPACE_SECRETS, WORKSPACES, is_garbled};
 use tollgate_migration::catalog::{ForeignKey, Table};
-use tollgate_migration::governance::mcp::{CLIENTS, GRANTS};
-use tollgate_migration::governance::owners::{self, Owner};
-use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
-use tollgate_migration::providers::{
-    CHAT_PROVIDERS, CHAT_USER_KEYS, MODEL_CONFIGS, PROVIDER_KEYS, PROVIDERS, TYPE, USER_KEYS,
-    USERS, cutover,
-};
-use tollgate_migration::{Context, Dialect, NameConflicts, Track};
+use tollgate_migration::{Context, Dialect, Track};
 
 use super::finding;
 use crate::connection::Connection;
@@ -19,17 +11,21 @@ use crate::doctor::{Samples, environment, ids};
 use crate::drift;
 use crate::error::{Error, Result};
 use crate::history::History;
+use crate::module::Module;
 use crate::report::Finding;
 use crate::runner::status::unfinished;
 use crate::snapshot::tables;
 
 /// A row that may not be there.
-struct Question {
-    code: &'static str,
-    table: String,
-    column: Option<String>,
+pub(crate) struct Question {
+    /// The finding's code.
+    pub code: &'static str,
+    /// The table of the row.
+    pub table: String,
+    /// The column that is wrong.
+    pub column: Option<String>,
     /// Names the offending rows in a column `id`.
-    sql: String,
+    pub sql: String,
 }
 
 /// Looks for every broken invariant of a track. Statements grow with the schema, not with the rows.
@@ -55,10 +51,10 @@ pub(crate) async fn examine(
             );
         }
     }
-    for (child, column, parent) in parents(track) {
+    for (child, column, parent) in Module::of(track).parents {
         questions.extend(orphans(live, child, column, parent));
     }
-    questions.extend(own(track, live));
+    questions.extend((Module::of(track).invariants)(live));
     for question in questions {
         let (rows, sample_ids) = ids(connection, live, &question.sql, Samples::default())
             .await
@@ -109,22 +105,12 @@ fn schema(track: Track, live: &Context, history: &History, names: &[String]) -> 
             found.push(finding("V003", name, None, 1, vec![label]));
         }
     }
-    for (table, column) in legacy(track, live) {
-        named.insert(format!("{table} column {column}"));
-        found.push(finding(
-            "V007",
-            table,
-            Some(column),
-            1,
-            vec![column.to_owned()],
-        ));
-    }
-    if live.created("provider_key_contract").is_some() && track == Track::Providers {
-        for table in [CHAT_PROVIDERS, CHAT_USER_KEYS] {
-            if live.catalog.has_table(table) {
-                found.push(finding("V007", table, None, 1, vec![table.to_owned()]));
-            }
+    for (table, column) in (Module::of(track).left_by_contract)(live) {
+        if let Some(column) = column {
+            named.insert(format!("{table} column {column}"));
         }
+        let object = column.unwrap_or(table).to_owned();
+        found.push(finding("V007", table, column, 1, vec![object]));
     }
     for drift in drift::examine(live, track, history) {
         if drift.tolerated {
@@ -149,22 +135,6 @@ fn schema(track: Track, live: &Context, history: &History, names: &[String]) -> 
         found.push(broken);
     }
     found
-}
-
-/// Columns that contract drops and that are there all the same.
-fn legacy(track: Track, live: &Context) -> Vec<(&'static str, &'static str)> {
-    if track != Track::Governance || live.created("multi_budget_contract").is_none() {
-        return Vec::new();
-    }
-    let mut left: Vec<_> = Owner::BOTH
-        .into_iter()
-        .filter(|owner| owner.has_legacy_reference(live))
-        .map(|owner| (owner.table(), "budget_id"))
-        .collect();
-    if owners::has_legacy_flag(live) {
-        left.push((BUDGETS, "calendar_aligned"));
-    }
-    left
 }
 
 /// How a row is named: by its key.
@@ -235,35 +205,6 @@ fn childless(live: &Context, name: &str, table: &Table, key: &ForeignKey) -> Que
     }
 }
 
-/// Which rows make no sense without another: child, its column, and the parent, whose key is `id`.
-fn parents(track: Track) -> &'static [(&'static str, &'static str, &'static str)] {
-    const JOIN: &str = "governance_virtual_key_provider_config_keys";
-    match track {
-        Track::Governance => &[
-            (BUDGETS, "virtual_key_id", VIRTUAL_KEYS),
-            (BUDGETS, "provider_config_id", PROVIDER_CONFIGS),
-            (PROVIDER_CONFIGS, "virtual_key_id", VIRTUAL_KEYS),
-            (
-                JOIN,
-                "table_virtual_key_provider_config_id",
-                PROVIDER_CONFIGS,
-            ),
-            (JOIN, "table_key_id", "config_keys"),
-            (GRANTS, "virtual_key_id", VIRTUAL_KEYS),
-            (GRANTS, "mcp_client_id", CLIENTS),
-        ],
-        Track::Providers => &[
-            (PROVIDER_KEYS, "provider_id", PROVIDERS),
-            (USER_KEYS, "ai_provider_id", PROVIDERS),
-            (USER_KEYS, "user_id", USERS),
-            (MODEL_CONFIGS, "ai_provider_id", PROVIDERS),
-            (CHAT_USER_KEYS, "chat_provider_id", CHAT_PROVIDERS),
-            (CHAT_USER_KEYS, "user_id", USERS),
-        ],
-        Track::Billing => &[(WORKSPACE_SECRETS, "workspace_id", WORKSPACES)],
-    }
-}
-
 /// Rows without their parent, where no key says so.
 fn orphans(live: &Context, child: &str, column: &str, parent: &str) -> Option<Question> {
     let catalog = &live.catalog;
@@ -287,74 +228,4 @@ fn orphans(live: &Context, child: &str, column: &str, parent: &str) -> Option<Qu
             dialect.quote(parent)
         ),
     })
-}
-
-/// The track's own invariants.
-fn own(track: Track, live: &Context) -> Vec<Question> {
-    match track {
-        Track::Governance => owners::owned_twice(live)
-            .map(|sql| Question {
-                code: "V005",
-                table: BUDGETS.to_owned(),
-                column: Some(Owner::ProviderConfig.column().to_owned()),
-                sql,
-            })
-            .into_iter()
-            .collect(),
-        Track::Providers => of_the_cutover(live),
-        Track::Billing => (live.catalog.has_column(WORKSPACES, MODE)
-            && live.created("llm_billing_mode").is_some())
-        .then(|| Question {
-            code: "V008",
-            table: WORKSPACES.to_owned(),
-            column: Some(MODE.to_owned()),
-            sql: format!(
-                "SELECT CAST(id AS text) AS id FROM {WORKSPACES} WHERE {}",
-                is_garbled(live.catalog.dialect)
-            ),
-        })
-        .into_iter()
-        .collect(),
-    }
-}
-
-/// Behind the copy every legacy row has its place; behind contract every active model config has a provider.
-fn of_the_cutover(live: &Context) -> Vec<Question> {
-    let catalog = &live.catalog;
-    let mut questions = Vec::new();
-    let mut ask = |code, table: &str, column: Option<&str>, sql: String| {
-        questions.push(Question {
-            code,
-            table: table.to_owned(),
-            column: column.map(str::to_owned),
-            sql,
-        });
-    };
-    if live.created("provider_key_backfill").is_some() {
-        for due in cutover::moves(catalog, NameConflicts::Refuse) {
-            let column = (due.table == MODEL_CONFIGS).then_some("ai_provider_id");
-            ask("V009", due.table, column, due.due);
-        }
-        for (table, column, sql) in cutover::conflicting_copies(catalog) {
-            ask("V010", table, Some(column), sql);
-        }
-        if let Some(sql) = cutover::mislinked(catalog) {
-            ask("V010", MODEL_CONFIGS, Some("ai_provider_id"), sql);
-        }
-    }
-    if live.created("provider_key_contract").is_some()
-        && let Some(sql) = cutover::without_provider(catalog)
-    {
-        ask("V011", MODEL_CONFIGS, Some("ai_provider_id"), sql);
-    }
-    if catalog.dialect == Dialect::Sqlite && catalog.has_column(PROVIDERS, "type") {
-        let types = TYPE.1.join("', '");
-        ask(
-            "V012",
-            PROVIDERS,
-            Some("type"),
-            format!("SELECT id FROM {PROVIDERS} WHERE type NOT IN ('{types}')"),
-        );
-    }
-    questions
 }

@@ -37,7 +37,7 @@ async fn migrated(backend: Backend) -> TestDatabase {
 /// Runs the routine at an instant.
 async fn sweep(database: &TestDatabase, now: &str) -> Report {
     let session = Session {
-        tracks: vec![Track::Governance],
+        tracks: vec![Track::GOVERNANCE],
         wait_lock: Duration::from_secs(30),
         ..Session::new(Location::parse(&database.url).unwrap())
     };
@@ -649,7 +649,7 @@ async fn concurrent_writers_add_up_exactly(
     }
     database.execute(&rows).await;
     let session = Session {
-        tracks: vec![Track::Governance],
+        tracks: vec![Track::GOVERNANCE],
         wait_lock: Duration::from_secs(30),
         ..Session::new(Location::parse(&database.url).unwrap())
     };

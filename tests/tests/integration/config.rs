@@ -48,7 +48,7 @@ impl World {
 
     async fn run(&self, file: ConfigFile, options: Options) -> Outcome {
         let session = Session {
-            tracks: vec![Track::Governance],
+            tracks: vec![Track::GOVERNANCE],
             wait_lock: Duration::from_secs(30),
             ..Session::new(Location::parse(&self.database.url).unwrap())
         };

@@ -199,7 +199,7 @@ fn corruptions() -> Vec<Corruption> {
 
 /// A database with a shared budget, snapshot, migrated; the copy's id.
 async fn migrated(backend: Backend) -> (Template, tempfile::TempDir, String) {
-    let database = populated(backend, Track::Governance).await;
+    let database = populated(backend, Track::GOVERNANCE).await;
     database
         .execute(
             "UPDATE governance_virtual_keys SET budget_id = 'b-alice' WHERE id = 'vk-carol'; \
@@ -364,7 +364,7 @@ async fn harmless_changes_raise_nothing(
 async fn corruptions_of_billing_are_found_and_named(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
 ) {
-    let database = populated(backend, Track::Billing).await;
+    let database = populated(backend, Track::BILLING).await;
     let first = tollgate().on(&database.url);
     first.succeed(&["migrate", "up", "--adopt"]);
     let workspace = "11111111-1111-4111-8111-111111111111".to_owned();

@@ -9,7 +9,7 @@ use tollgate_tests::{Backend, TestDatabase};
 use crate::tollgate;
 
 async fn postgres() -> TestDatabase {
-    populated(Backend::Postgres, Track::Governance).await
+    populated(Backend::Postgres, Track::GOVERNANCE).await
 }
 
 /// Expects a finding of doctor, of plan and of up, and that nothing changed.
@@ -151,7 +151,7 @@ async fn a_table_under_a_name_of_tollgates_own_is_named(
     if backend == Backend::Sqlite && squatter.contains("SEQUENCE") {
         return;
     }
-    let database = populated(backend, Track::Governance).await;
+    let database = populated(backend, Track::GOVERNANCE).await;
     database.execute(squatter).await;
     let name = squatter.split(' ').nth(2).unwrap();
     refused(&database, &database.url, "E004", name).await;

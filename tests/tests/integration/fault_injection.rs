@@ -24,13 +24,13 @@ fn points(backend: Backend) -> usize {
 /// What a routine is tried on: the track, statements after its migrations, and the command.
 const ROUTINES: &[(Track, &str, &str, &[&str])] = &[
     (
-        Track::Billing,
+        Track::BILLING,
         "UPDATE workspaces SET llm_billing_mode = 'byokk'",
         "llm_billing_mode",
         &["reconcile", "billing"],
     ),
     (
-        Track::Providers,
+        Track::PROVIDERS,
         "UPDATE chat_providers SET api_key = 'newer', display_name = 'Newer', updated_at = '2027-01-01 00:00:00+00:00'; \
          UPDATE user_chat_provider_keys SET api_key = 'newer', updated_at = '2027-01-01 00:00:00+00:00' \
          WHERE api_key = 'plain-bob'; DELETE FROM user_ai_provider_keys WHERE api_key = 'cipher-alice'; \
@@ -39,25 +39,25 @@ const ROUTINES: &[(Track, &str, &str, &[&str])] = &[
         &["reconcile", "provider-keys"],
     ),
     (
-        Track::Governance,
+        Track::GOVERNANCE,
         "UPDATE oauth_user_sessions SET status = 'pending'",
         "multi_budget_contract",
         &["reconcile", "credentials"],
     ),
     (
-        Track::Governance,
+        Track::GOVERNANCE,
         "UPDATE mcp_per_user_header_flows SET status = 'pending'",
         "multi_budget_contract",
         &["reconcile", "flows", "--orphan-ttl", "1d"],
     ),
     (
-        Track::Governance,
+        Track::GOVERNANCE,
         "UPDATE mcp_per_user_header_credentials SET headers_json = '{\"A\":\"1\",\"a\":\"2\"}' WHERE status <> 'needs_update'",
         "multi_budget_contract",
         &["reconcile", "header-keys"],
     ),
     (
-        Track::Governance,
+        Track::GOVERNANCE,
         "UPDATE config_mcp_clients SET per_user_header_keys_json = '[\"region\"]'",
         "multi_budget_contract",
         &[
@@ -85,14 +85,14 @@ fn words(words: &[&str]) -> Vec<String> {
 /// The populated database, with what the operator's flags are for.
 async fn base(backend: Backend, track: Track) -> TestDatabase {
     let database = populated(backend, track).await;
-    if track == Track::Governance {
+    if track == Track::GOVERNANCE {
         database
             .execute(
                 "UPDATE governance_virtual_keys SET budget_id = 'b-alice' WHERE id = 'vk-carol'",
             )
             .await;
     }
-    if track == Track::Providers {
+    if track == Track::PROVIDERS {
         database
             .execute(
                 "DROP TABLE ai_gateway_keys; UPDATE chat_providers SET central_api_key_enabled = false, \
@@ -185,7 +185,7 @@ async fn subjects(backend: Backend, track: Track) -> Vec<Subject> {
             database
                 .execute("PRAGMA ignore_check_constraints = ON")
                 .await;
-        } else if track == Track::Billing {
+        } else if track == Track::BILLING {
             database
                 .execute("ALTER TABLE workspaces DROP CONSTRAINT IF EXISTS workspaces_llm_billing_mode_check")
                 .await;
@@ -421,7 +421,7 @@ impl Subject {
 #[tokio::test]
 async fn whatever_statement_fails_the_next_run_ends_as_if_it_had_not(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
-    #[values(Track::Governance, Track::Providers, Track::Billing)] track: Track,
+    #[values(Track::GOVERNANCE, Track::PROVIDERS, Track::BILLING)] track: Track,
 ) {
     // `all`, or the end of one subject's name: all of its points, and no other subject.
     let wish = std::env::var("TOLLGATE_TORTURE").ok();

@@ -196,7 +196,7 @@ async fn an_id_that_nothing_has_is_an_error(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
 ) {
     let database =
-        tollgate_tests::fixture::populated(backend, tollgate_migration::Track::Governance).await;
+        tollgate_tests::fixture::populated(backend, tollgate_migration::Track::GOVERNANCE).await;
     tollgate().on(&database.url).succeed(&[
         "migrate",
         "up",
@@ -260,7 +260,7 @@ async fn empty_variables_count_as_unset() {
 #[tokio::test]
 async fn a_switch_in_a_variable_is_read(#[case] value: &str) {
     let database =
-        tollgate_tests::fixture::populated(Backend::Sqlite, tollgate_migration::Track::Providers)
+        tollgate_tests::fixture::populated(Backend::Sqlite, tollgate_migration::Track::PROVIDERS)
             .await;
     tollgate()
         .on(&database.url)

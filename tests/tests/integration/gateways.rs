@@ -656,7 +656,7 @@ async fn a_key_is_resolved_as_the_gateway_does_between_copy_and_contract() {
 async fn a_molecule_past_the_feature_is_named(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
 ) {
-    let database = populated(backend, Track::Billing).await;
+    let database = populated(backend, Track::BILLING).await;
     database
         .execute(
             "CREATE TABLE schema_migrations (filename text PRIMARY KEY); \
@@ -949,7 +949,7 @@ async fn a_flag_is_put_back_wherever_the_gateway_of_now_looks(
 async fn the_way_down_takes_no_provider_that_others_made(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
 ) {
-    let database = populated(backend, Track::Providers).await;
+    let database = populated(backend, Track::PROVIDERS).await;
     let tollgate = tollgate().on(&database.url);
     tollgate.succeed(&[&["migrate", "up", "--adopt"], PASS].concat());
     let at = "'2026-04-01 00:00:00+00:00'";

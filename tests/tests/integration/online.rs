@@ -140,12 +140,12 @@ async fn every_batch_reaches_the_other_tables_by_their_keys() {
             .on(&database.url)
             .succeed(&["migrate", "up", "--adopt", "--phase", "expand"]);
         let mut context = Context::read(&database.connection).await.unwrap();
-        let track = Track::Governance;
+        let track = Track::GOVERNANCE;
         context.history = History::read(&database.connection, database.dialect(), track)
             .await
             .unwrap()
             .created();
-        let backfill = Track::Governance.find("multi_budget_backfill").unwrap();
+        let backfill = Track::GOVERNANCE.find("multi_budget_backfill").unwrap();
         let (plan, _) = backfill.plan_up(&context);
         let passes: Vec<_> = plan
             .units

@@ -75,7 +75,7 @@ fn dumps(backend: Backend) -> Vec<Dump> {
 /// there is no ledger, and the ends can be compared.
 async fn load(backend: Backend, dump: &Dump) -> TestDatabase {
     let database = load_owned(backend, dump).await;
-    if dump.track == Track::Governance {
+    if dump.track == Track::GOVERNANCE {
         database.execute("DELETE FROM migrations").await;
     }
     database

@@ -11,7 +11,7 @@ async fn hidden(track: Track, table: &str, rule: &str) -> (TestDatabase, Role) {
     let database = populated(Backend::Postgres, track).await;
     let role = database.role("gw", "").await;
     database.belongs_to(&role).await;
-    if track == Track::Billing {
+    if track == Track::BILLING {
         tollgate()
             .on(&role.url)
             .succeed(&["migrate", "up", "--adopt"]);
@@ -40,8 +40,8 @@ fn commands(track: Track, file: &str) -> Vec<Vec<&str>> {
         vec!["reconcile", "all"],
         vec!["reconcile", "all", "--check"],
     ];
-    all.extend(match track {
-        Track::Governance => vec![
+    all.extend(match track.name() {
+        "governance" => vec![
             vec!["reconcile", "credentials"],
             vec!["reconcile", "credentials", "--check"],
             vec!["reconcile", "resets", "--dry-run"],
@@ -67,8 +67,8 @@ fn commands(track: Track, file: &str) -> Vec<Vec<&str>> {
             ],
             vec!["virtual-key", "delete", "vk-alice"],
         ],
-        Track::Providers => vec![vec!["reconcile", "provider-keys"]],
-        Track::Billing => vec![
+        "providers" => vec![vec!["reconcile", "provider-keys"]],
+        _ => vec![
             vec![
                 "billing-mode",
                 "get",
@@ -102,7 +102,7 @@ async fn every_command_refuses(track: Track, table: &str, rule: &str) {
     for command in commands(track, file.to_str().unwrap()) {
         let words = [&["--track", track.name()], &command[..]].concat();
         let (code, json) = tollgate().on(&role.url).json(&words);
-        if track == Track::Billing && command.starts_with(&["migrate", "up"]) {
+        if track == Track::BILLING && command.starts_with(&["migrate", "up"]) {
             // Nothing is pending, and nothing is read.
             assert_eq!(code, 0, "{words:?}: {json:#}");
             continue;
@@ -135,7 +135,7 @@ async fn every_command_refuses(track: Track, table: &str, rule: &str) {
 #[tokio::test]
 async fn hidden_virtual_keys_stop_every_command() {
     every_command_refuses(
-        Track::Governance,
+        Track::GOVERNANCE,
         "governance_virtual_keys",
         "id <> 'vk-alice'",
     )
@@ -144,22 +144,22 @@ async fn hidden_virtual_keys_stop_every_command() {
 
 #[tokio::test]
 async fn hidden_budgets_stop_every_command() {
-    every_command_refuses(Track::Governance, "governance_budgets", "false").await;
+    every_command_refuses(Track::GOVERNANCE, "governance_budgets", "false").await;
 }
 
 #[tokio::test]
 async fn hidden_user_keys_stop_every_command() {
-    every_command_refuses(Track::Providers, "user_chat_provider_keys", "false").await;
+    every_command_refuses(Track::PROVIDERS, "user_chat_provider_keys", "false").await;
 }
 
 #[tokio::test]
 async fn hidden_workspaces_stop_every_command() {
-    every_command_refuses(Track::Billing, "workspaces", "false").await;
+    every_command_refuses(Track::BILLING, "workspaces", "false").await;
 }
 
 #[tokio::test]
 async fn a_role_that_sees_every_row_works() {
-    let (database, role) = hidden(Track::Governance, "governance_virtual_keys", "false").await;
+    let (database, role) = hidden(Track::GOVERNANCE, "governance_virtual_keys", "false").await;
     database
         .execute(&format!("ALTER ROLE {} BYPASSRLS", role.name))
         .await;

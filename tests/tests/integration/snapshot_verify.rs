@@ -126,10 +126,10 @@ async fn a_snapshot_holds_no_secret_and_is_its_owners_alone(
     let folder = tempfile::tempdir().unwrap();
     for (track, secrets) in [
         (
-            Track::Governance,
+            Track::GOVERNANCE,
             &["sk-bf-alice", "vh-alice", "env.OPENAI_KEY", "hash-alice"][..],
         ),
-        (Track::Billing, &["made-up-openai", "made-up-slack"]),
+        (Track::BILLING, &["made-up-openai", "made-up-slack"]),
     ] {
         let database = populated(backend, track).await;
         let file = path(&folder, track.name());

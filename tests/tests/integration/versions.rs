@@ -175,7 +175,7 @@ async fn a_coder_of_every_number_is_what_the_page_says(
 
 #[tokio::test]
 async fn a_molecule_is_what_the_page_says() {
-    let database = populated(Backend::Postgres, Track::Billing).await;
+    let database = populated(Backend::Postgres, Track::BILLING).await;
     database
         .execute(
             "CREATE TABLE schema_migrations (filename text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now()); \

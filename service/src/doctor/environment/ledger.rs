@@ -1,14 +1,10 @@
 //! What a gateway's own record of its migrations forbids: one that failed half-way, one that says what is not there, another
 //! product's, and versions that are too old or too new.
 
-use tollgate_migration::governance::{BUDGETS, mcp};
-use tollgate_migration::ledger::{SCHEMA_MIGRATIONS, coder, molecule};
-use tollgate_migration::providers::{
-    GATEWAY_KEYS, MODEL_CONFIGS, PROVIDER_KEYS, PROVIDERS, TYPE, USER_KEYS,
-};
 use tollgate_migration::{Context, Ledger, Track};
 
 use super::finding;
+use crate::module::Module;
 use crate::report::{Finding, Severity};
 
 /// Every finding of the ledger's. They do not depend on what is planned.
@@ -59,7 +55,7 @@ pub(crate) fn examine(track: Track, live: &Context) -> Vec<Finding> {
         told.resolve = format!("repair it with {}'s own means first", track.gateway());
         found.push(told);
     }
-    let missing: Vec<String> = relied_upon(track, live)
+    let missing: Vec<String> = (Module::of(track).relied_upon)(live)
         .into_iter()
         .filter(|(id, is_there, _)| ledger.has(id) && !is_there)
         .map(|(id, _, what)| format!("{id}: no {what}"))
@@ -67,7 +63,7 @@ pub(crate) fn examine(track: Track, live: &Context) -> Vec<Finding> {
     if !missing.is_empty() && track.is_carried_by(catalog) {
         found.push(finding("E006", table, missing));
     }
-    found.extend(versions(track, live));
+    found.extend((Module::of(track).versions)(live));
     found.extend(made_early(track, live));
     found
 }
@@ -89,113 +85,12 @@ pub(crate) fn contradictions(track: Track, live: &Context) -> Vec<Finding> {
     found
 }
 
-/// Migrations of the gateway's on which steps rely: the id, whether its work is there, and what that is.
-fn relied_upon(track: Track, live: &Context) -> Vec<(&'static str, bool, &'static str)> {
-    let catalog = &live.catalog;
-    let column = |table, column| catalog.has_column(table, column);
-    match track {
-        Track::Governance => vec![
-            (
-                "add_multi_budget_tables",
-                column(BUDGETS, "virtual_key_id") && column(BUDGETS, "provider_config_id"),
-                "governance_budgets.virtual_key_id and provider_config_id",
-            ),
-            (
-                "add_team_budgets_to_budgets_table",
-                column(BUDGETS, "team_id"),
-                "governance_budgets.team_id",
-            ),
-            (
-                "add_budget_model_config_id_column",
-                column(BUDGETS, "model_config_id"),
-                "governance_budgets.model_config_id",
-            ),
-            (
-                "add_customer_budgets_to_budgets_table",
-                column(BUDGETS, "customer_id"),
-                "governance_budgets.customer_id",
-            ),
-            (
-                "merge_oauth_token_tables",
-                catalog.has_table("mcp_oauth_tokens"),
-                "table mcp_oauth_tokens",
-            ),
-        ],
-        Track::Providers => vec![
-            (
-                "495",
-                catalog.has_table(PROVIDERS) && catalog.has_table(PROVIDER_KEYS),
-                "tables ai_providers and ai_provider_keys",
-            ),
-            (
-                "499",
-                catalog
-                    .enums
-                    .get(TYPE.0)
-                    .is_none_or(|labels| labels.len() >= 8),
-                "eight labels of ai_provider_type",
-            ),
-            (
-                "503",
-                catalog.has_table(USER_KEYS) && column(MODEL_CONFIGS, "ai_provider_id"),
-                "table user_ai_provider_keys with the model configs' link",
-            ),
-            (
-                "514",
-                catalog.has_table(GATEWAY_KEYS),
-                "table ai_gateway_keys",
-            ),
-        ],
-        Track::Billing => Vec::new(),
-    }
-}
-
-/// Versions at which nothing can be done, or nothing is known.
-fn versions(track: Track, live: &Context) -> Vec<Finding> {
-    match (track, live.ledger(track)) {
-        (Track::Providers, Ledger::Number { version, .. }) if *version > coder::NEWEST => {
-            vec![finding(
-                "P014",
-                SCHEMA_MIGRATIONS,
-                vec![version.to_string()],
-            )]
-        }
-        (Track::Providers, Ledger::Number { version, .. }) if *version < coder::BEFORE => {
-            vec![finding(
-                "P013",
-                SCHEMA_MIGRATIONS,
-                vec![coder::words(*version)],
-            )]
-        }
-        (Track::Billing, Ledger::Files(files)) if molecule::is_past(files) => {
-            let newest = files.last().cloned().unwrap_or_default();
-            vec![finding("B003", SCHEMA_MIGRATIONS, vec![newest])]
-        }
-        _ => Vec::new(),
-    }
-}
-
 /// What an earlier Tollgate made that is the gateway's own to make, and whose migration it has still before it.
 pub(crate) fn early(track: Track, live: &Context) -> Vec<String> {
     let ledger = live.ledger(track);
     if !ledger.owns() {
         return Vec::new();
     }
-    let theirs: &[(&str, &str)] = match track {
-        Track::Governance => &[
-            (mcp::TOKENS, "add_per_user_oauth_tables"),
-            (mcp::SESSIONS, "add_per_user_oauth_tables"),
-            (mcp::HEADERS, "add_mcp_per_user_header_credentials_table"),
-            (mcp::HEADER_FLOWS, "add_mcp_per_user_header_flows_table"),
-        ],
-        Track::Providers => &[
-            (GATEWAY_KEYS, "514"),
-            (PROVIDERS, "495"),
-            (PROVIDER_KEYS, "495"),
-            (USER_KEYS, "502"),
-        ],
-        Track::Billing => &[],
-    };
     let made = |object: &str| {
         live.history.values().any(|created| {
             created
@@ -205,15 +100,16 @@ pub(crate) fn early(track: Track, live: &Context) -> Vec<String> {
                 .any(|made| made == object)
         })
     };
-    let mut early: Vec<String> = theirs
+    Module::of(track)
+        .of_gateway
         .iter()
-        .filter(|(table, id)| live.catalog.has_table(table) && !ledger.has(id) && made(table))
-        .map(|(table, _)| (*table).to_owned())
-        .collect();
-    if track == Track::Providers && made(TYPE.0) && !ledger.has("495") {
-        early.push(TYPE.0.to_owned());
-    }
-    early
+        .filter(|(object, id)| {
+            let is_there =
+                live.catalog.has_table(object) || live.catalog.enums.contains_key(*object);
+            is_there && !ledger.has(id) && made(object)
+        })
+        .map(|(object, _)| (*object).to_owned())
+        .collect()
 }
 
 fn made_early(track: Track, live: &Context) -> Vec<Finding> {

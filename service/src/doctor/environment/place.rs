@@ -1,20 +1,13 @@
 //! Where the tables of a track are, if not in the schema that is used.
 
 use sea_orm::{ConnectionTrait, DbErr, Statement};
-use tollgate_migration::{Dialect, Track, billing};
+use tollgate_migration::{Dialect, Track};
 
 use super::finding;
 use crate::connection::Connection;
 use crate::error::{Error, Result};
+use crate::module::Module;
 use crate::report::Finding;
-
-/// The tables that show where a track is. Several products have `workspaces`.
-fn signs(track: Track) -> Vec<&'static str> {
-    match track {
-        Track::Billing => vec![billing::WORKSPACE_SECRETS],
-        _ => track.marker_tables().to_vec(),
-    }
-}
 
 /// The refusal where a track's tables are in another schema than the current one, which has none of them.
 ///
@@ -25,7 +18,7 @@ pub(crate) async fn elsewhere(connection: &Connection, tracks: &[Track]) -> Resu
         return Ok(None);
     }
     for &track in tracks {
-        let found = load(connection, &signs(track), Reach::Everywhere)
+        let found = load(connection, Module::of(track).signs, Reach::Everywhere)
             .await
             .map_err(Error::database("look for the tables in other schemas"))?;
         let Some((table, schema, here)) = found.into_iter().next() else {

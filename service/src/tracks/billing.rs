@@ -1,0 +1,75 @@
+//! Molecule's workspaces and how they pay for their models.
+
+use tollgate_migration::billing::{MODE, WORKSPACE_SECRETS, WORKSPACES, is_garbled, molecule};
+use tollgate_migration::ledger::SCHEMA_MIGRATIONS;
+use tollgate_migration::{Context, Ledger, Track};
+
+use crate::doctor::billing::HAZARDS;
+use crate::doctor::environment::finding;
+use crate::module::Module;
+use crate::rehearse::boot;
+use crate::report::Finding;
+use crate::snapshot::scan::Reading;
+use crate::verify::invariants::Question;
+
+pub(super) static MODULE: Module = Module {
+    track: Track::BILLING,
+    // Molecule's runner takes no lock.
+    gateway_lock: None,
+    // Several products have `workspaces`.
+    signs: &[WORKSPACE_SECRETS],
+    hazards: HAZARDS,
+    parents: &[(WORKSPACE_SECRETS, "workspace_id", WORKSPACES)],
+    invariants,
+    left_by_contract: |_| Vec::new(),
+    relied_upon: |_| Vec::new(),
+    versions,
+    of_gateway: &[],
+    facts: |_| Vec::new(),
+    sections: |tables| tables,
+    walk: |_, _| None,
+    reading,
+    rewritten_by_down: &[],
+    boot: |connection, _| Box::pin(boot::molecule(connection)),
+};
+
+fn invariants(live: &Context) -> Vec<Question> {
+    (live.catalog.has_column(WORKSPACES, MODE) && live.created("llm_billing_mode").is_some())
+        .then(|| Question {
+            code: "V008",
+            table: WORKSPACES.to_owned(),
+            column: Some(MODE.to_owned()),
+            sql: format!(
+                "SELECT CAST(id AS text) AS id FROM {WORKSPACES} WHERE {}",
+                is_garbled(live.catalog.dialect)
+            ),
+        })
+        .into_iter()
+        .collect()
+}
+
+fn versions(live: &Context) -> Vec<Finding> {
+    match live.ledger(Track::BILLING) {
+        Ledger::Files(files) if molecule::is_past(files) => {
+            let newest = files.last().cloned().unwrap_or_default();
+            vec![finding("B003", SCHEMA_MIGRATIONS, vec![newest])]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// What is none of the three modes counts as nothing, before it is cleared and after.
+fn reading(context: &Context, table: &str) -> Reading {
+    if table != WORKSPACES || !context.catalog.has_column(WORKSPACES, MODE) {
+        return Reading::default();
+    }
+    let garbled = is_garbled(context.catalog.dialect).replace(MODE, &format!("t.{MODE}"));
+    Reading {
+        instead: [(
+            MODE,
+            format!("CASE WHEN {garbled} THEN NULL ELSE t.{MODE} END"),
+        )]
+        .into(),
+        ..Reading::default()
+    }
+}

@@ -1,0 +1,110 @@
+//! Bifrost's budgets and who owns them.
+
+use tollgate_migration::governance::mcp::{self, CLIENTS, GRANTS};
+use tollgate_migration::governance::owners::{self, Owner};
+use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
+use tollgate_migration::{Context, Track};
+
+use crate::doctor::governance::HAZARDS;
+use crate::module::{Leftover, Module};
+use crate::rehearse::boot;
+use crate::snapshot::moved;
+use crate::verify::invariants::Question;
+
+/// Which provider keys a provider config may use.
+const JOIN: &str = "governance_virtual_key_provider_config_keys";
+
+pub(super) static MODULE: Module = Module {
+    track: Track::GOVERNANCE,
+    gateway_lock: Some(1_000_001),
+    signs: &[BUDGETS, VIRTUAL_KEYS, PROVIDER_CONFIGS],
+    hazards: HAZARDS,
+    parents: &[
+        (BUDGETS, "virtual_key_id", VIRTUAL_KEYS),
+        (BUDGETS, "provider_config_id", PROVIDER_CONFIGS),
+        (PROVIDER_CONFIGS, "virtual_key_id", VIRTUAL_KEYS),
+        (
+            JOIN,
+            "table_virtual_key_provider_config_id",
+            PROVIDER_CONFIGS,
+        ),
+        (JOIN, "table_key_id", "config_keys"),
+        (GRANTS, "virtual_key_id", VIRTUAL_KEYS),
+        (GRANTS, "mcp_client_id", CLIENTS),
+    ],
+    invariants,
+    left_by_contract,
+    relied_upon,
+    // Versions past what is known show in the schema.
+    versions: |_| Vec::new(),
+    of_gateway: &[
+        (mcp::TOKENS, "add_per_user_oauth_tables"),
+        (mcp::SESSIONS, "add_per_user_oauth_tables"),
+        (mcp::HEADERS, "add_mcp_per_user_header_credentials_table"),
+        (mcp::HEADER_FLOWS, "add_mcp_per_user_header_flows_table"),
+    ],
+    facts: moved::governance_facts,
+    sections: |tables| tables,
+    walk: |_, _| None,
+    reading: moved::governance_reading,
+    rewritten_by_down: &[(BUDGETS, "calendar_aligned")],
+    boot: |connection, target| Box::pin(boot::bifrost(connection, target)),
+};
+
+fn invariants(live: &Context) -> Vec<Question> {
+    owners::owned_twice(live)
+        .map(|sql| Question {
+            code: "V005",
+            table: BUDGETS.to_owned(),
+            column: Some(Owner::ProviderConfig.column().to_owned()),
+            sql,
+        })
+        .into_iter()
+        .collect()
+}
+
+fn left_by_contract(live: &Context) -> Vec<Leftover> {
+    if live.created("multi_budget_contract").is_none() {
+        return Vec::new();
+    }
+    let mut left: Vec<_> = Owner::BOTH
+        .into_iter()
+        .filter(|owner| owner.has_legacy_reference(live))
+        .map(|owner| (owner.table(), Some("budget_id")))
+        .collect();
+    if owners::has_legacy_flag(live) {
+        left.push((BUDGETS, Some("calendar_aligned")));
+    }
+    left
+}
+
+fn relied_upon(live: &Context) -> Vec<(&'static str, bool, &'static str)> {
+    let column = |column| live.catalog.has_column(BUDGETS, column);
+    vec![
+        (
+            "add_multi_budget_tables",
+            column("virtual_key_id") && column("provider_config_id"),
+            "governance_budgets.virtual_key_id and provider_config_id",
+        ),
+        (
+            "add_team_budgets_to_budgets_table",
+            column("team_id"),
+            "governance_budgets.team_id",
+        ),
+        (
+            "add_budget_model_config_id_column",
+            column("model_config_id"),
+            "governance_budgets.model_config_id",
+        ),
+        (
+            "add_customer_budgets_to_budgets_table",
+            column("customer_id"),
+            "governance_budgets.customer_id",
+        ),
+        (
+            "merge_oauth_token_tables",
+            live.catalog.has_table("mcp_oauth_tokens"),
+            "table mcp_oauth_tokens",
+        ),
+    ]
+}

@@ -1,0 +1,153 @@
+//! Coder's AI providers and the keys to them.
+
+use tollgate_migration::ledger::SCHEMA_MIGRATIONS;
+use tollgate_migration::providers::{
+    CHAT_PROVIDERS, CHAT_USER_KEYS, GATEWAY_KEYS, MODEL_CONFIGS, PROVIDER_KEYS, PROVIDERS, TYPE,
+    USER_KEYS, USERS, coder, cutover,
+};
+use tollgate_migration::{Context, Dialect, Ledger, NameConflicts, Track};
+
+use crate::doctor::environment::finding;
+use crate::doctor::providers::HAZARDS;
+use crate::module::{Leftover, Module};
+use crate::rehearse::boot;
+use crate::report::Finding;
+use crate::snapshot::cutover as moves;
+use crate::verify::invariants::Question;
+
+pub(super) static MODULE: Module = Module {
+    track: Track::PROVIDERS,
+    gateway_lock: Some(1_037_453_835_920_848_937),
+    signs: &[CHAT_PROVIDERS, CHAT_USER_KEYS, PROVIDERS],
+    hazards: HAZARDS,
+    parents: &[
+        (PROVIDER_KEYS, "provider_id", PROVIDERS),
+        (USER_KEYS, "ai_provider_id", PROVIDERS),
+        (USER_KEYS, "user_id", USERS),
+        (MODEL_CONFIGS, "ai_provider_id", PROVIDERS),
+        (CHAT_USER_KEYS, "chat_provider_id", CHAT_PROVIDERS),
+        (CHAT_USER_KEYS, "user_id", USERS),
+    ],
+    invariants,
+    left_by_contract,
+    relied_upon,
+    versions,
+    of_gateway: &[
+        (GATEWAY_KEYS, "514"),
+        (PROVIDERS, "495"),
+        (PROVIDER_KEYS, "495"),
+        (USER_KEYS, "502"),
+        (TYPE.0, "495"),
+    ],
+    facts: |context| moves::links(&context.catalog).into_iter().collect(),
+    sections: moves::sections,
+    walk: |context, name| {
+        moves::is_moved(name)
+            .then(|| moves::walk(&context.catalog, name))
+            .flatten()
+    },
+    reading: |context, table| moves::reading(&context.catalog, table),
+    rewritten_by_down: moves::REWRITTEN_BY_DOWN,
+    boot: |connection, target| Box::pin(boot::coder(connection, target)),
+};
+
+fn left_by_contract(live: &Context) -> Vec<Leftover> {
+    if live.created("provider_key_contract").is_none() {
+        return Vec::new();
+    }
+    [CHAT_PROVIDERS, CHAT_USER_KEYS]
+        .into_iter()
+        .filter(|table| live.catalog.has_table(table))
+        .map(|table| (table, None))
+        .collect()
+}
+
+fn relied_upon(live: &Context) -> Vec<(&'static str, bool, &'static str)> {
+    let catalog = &live.catalog;
+    vec![
+        (
+            "495",
+            catalog.has_table(PROVIDERS) && catalog.has_table(PROVIDER_KEYS),
+            "tables ai_providers and ai_provider_keys",
+        ),
+        (
+            "499",
+            catalog
+                .enums
+                .get(TYPE.0)
+                .is_none_or(|labels| labels.len() >= 8),
+            "eight labels of ai_provider_type",
+        ),
+        (
+            "503",
+            catalog.has_table(USER_KEYS) && catalog.has_column(MODEL_CONFIGS, "ai_provider_id"),
+            "table user_ai_provider_keys with the model configs' link",
+        ),
+        (
+            "514",
+            catalog.has_table(GATEWAY_KEYS),
+            "table ai_gateway_keys",
+        ),
+    ]
+}
+
+fn versions(live: &Context) -> Vec<Finding> {
+    match live.ledger(Track::PROVIDERS) {
+        Ledger::Number { version, .. } if *version > coder::NEWEST => {
+            vec![finding(
+                "P014",
+                SCHEMA_MIGRATIONS,
+                vec![version.to_string()],
+            )]
+        }
+        Ledger::Number { version, .. } if *version < coder::BEFORE => {
+            vec![finding(
+                "P013",
+                SCHEMA_MIGRATIONS,
+                vec![coder::words(*version)],
+            )]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Behind the copy every legacy row has its place; behind contract every active model config has a provider.
+fn invariants(live: &Context) -> Vec<Question> {
+    let catalog = &live.catalog;
+    let mut questions = Vec::new();
+    let mut ask = |code, table: &str, column: Option<&str>, sql: String| {
+        questions.push(Question {
+            code,
+            table: table.to_owned(),
+            column: column.map(str::to_owned),
+            sql,
+        });
+    };
+    if live.created("provider_key_backfill").is_some() {
+        for due in cutover::moves(catalog, NameConflicts::Refuse) {
+            let column = (due.table == MODEL_CONFIGS).then_some("ai_provider_id");
+            ask("V009", due.table, column, due.due);
+        }
+        for (table, column, sql) in cutover::conflicting_copies(catalog) {
+            ask("V010", table, Some(column), sql);
+        }
+        if let Some(sql) = cutover::mislinked(catalog) {
+            ask("V010", MODEL_CONFIGS, Some("ai_provider_id"), sql);
+        }
+    }
+    if live.created("provider_key_contract").is_some()
+        && let Some(sql) = cutover::without_provider(catalog)
+    {
+        ask("V011", MODEL_CONFIGS, Some("ai_provider_id"), sql);
+    }
+    if catalog.dialect == Dialect::Sqlite && catalog.has_column(PROVIDERS, "type") {
+        let types = TYPE.1.join("', '");
+        ask(
+            "V012",
+            PROVIDERS,
+            Some("type"),
+            format!("SELECT id FROM {PROVIDERS} WHERE type NOT IN ('{types}')"),
+        );
+    }
+    questions
+}
