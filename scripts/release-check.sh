@@ -11,6 +11,13 @@ parts=("$@")
 [ ${#parts[@]} -gt 0 ] || parts=(servers pooler torture demo)
 work=$(mktemp -d)
 chmod 755 "$work"
+# Clusters live in memory where there is room: most of the time goes to files of databases that live for a second.
+clusters=$work
+if [ "$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 { print $4 }')" -ge 4194304 ] 2>/dev/null; then
+    clusters=$(mktemp -d -p /dev/shm)
+    chmod 755 "$clusters"
+fi
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
 results=()
 stop=()
 as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi; }
@@ -19,13 +26,13 @@ as_postgres() {
 }
 clean() {
     for command in "${stop[@]}"; do eval "$command" >/dev/null 2>&1; done
-    rm -rf "$work"
+    rm -rf "$work" "$clusters"
 }
 trap clean EXIT
 
 # server BIN PORT: a throw-away cluster, its address in $url
 server() {
-    local bin=$1 port=$2 data=$work/pg-$2
+    local bin=$1 port=$2 data=$clusters/pg-$2
     mkdir -p "$data" && { [ "$(id -u)" -ne 0 ] || chown postgres "$data"; }
     (cd "$data" && as_postgres "$bin/initdb" -D "$data/data" -U postgres -E UTF8 --locale=C.UTF-8 --auth=trust --no-sync >/dev/null) || return 1
     (cd "$data" && as_postgres "$bin/pg_ctl" -D "$data/data" -l "$data/log" -w start \
