@@ -76,7 +76,11 @@ impl Ledger {
 
     /// Where `schema_migrations` has neither gateway's columns it is another product's.
     pub fn odd(catalog: &Catalog) -> Self {
-        if is_odd(catalog) {
+        let has = |column: &str| catalog.has_column(SCHEMA_MIGRATIONS, column);
+        let is_odd = catalog.has_table(SCHEMA_MIGRATIONS)
+            && !(has("version") && has("dirty"))
+            && !is_text(catalog, SCHEMA_MIGRATIONS, "filename");
+        if is_odd {
             Self::Anothers(SCHEMA_MIGRATIONS)
         } else {
             Self::None
@@ -182,21 +186,13 @@ impl Ledgers {
     }
 
     /// Whether the database carries another track whose gateway keeps a table of the same name.
-    pub fn is_anothers(&self, track: Track, catalog: &Catalog) -> bool {
+    pub fn is_of_another_track(&self, track: Track, catalog: &Catalog) -> bool {
         Track::ALL.iter().any(|other| {
             *other != track
                 && other.ledger_table() == track.ledger_table()
                 && other.is_carried_by(catalog)
         })
     }
-}
-
-/// A `schema_migrations` with neither gateway's columns.
-fn is_odd(catalog: &Catalog) -> bool {
-    let has = |column: &str| catalog.has_column(SCHEMA_MIGRATIONS, column);
-    catalog.has_table(SCHEMA_MIGRATIONS)
-        && !(has("version") && has("dirty"))
-        && !is_text(catalog, SCHEMA_MIGRATIONS, "filename")
 }
 
 fn is_text(catalog: &Catalog, table: &str, column: &str) -> bool {

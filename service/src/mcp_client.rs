@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::lock::{Gateway, Lock};
 use crate::reconcile::count;
 use crate::report::{Change, Report};
-use crate::retry::{FOR_ROWS, Turns, backoff};
+use crate::retry::{self, Turns, backoff};
 use crate::runner::{Session, prove_writable};
 use crate::shutdown::ShutdownSignal;
 
@@ -168,10 +168,7 @@ async fn transaction(
     client_id: &str,
     number: i64,
 ) -> std::result::Result<Vec<Change>, DbErr> {
-    let transaction = connection.begin().await?;
-    if dialect == Dialect::Postgres {
-        transaction.execute_unprepared(FOR_ROWS).await?;
-    }
+    let transaction = retry::begin(connection).await?;
     let mut changes = Vec::new();
     // As many statements as tables.
     for step in steps(&transaction, dialect).await? {

@@ -9,7 +9,7 @@ use crate::connection::Connection;
 use crate::doctor::Hazard;
 use crate::report::Finding;
 use crate::snapshot::moved::Fact;
-use crate::snapshot::scan::{Reading, Walk};
+use crate::snapshot::scan::{self, Reading, Walk};
 use crate::tracks;
 use crate::verify::invariants::Question;
 
@@ -22,8 +22,8 @@ pub(crate) struct Module {
     pub track: Track,
     /// The advisory key that its gateway takes before it migrates, in that program's own source; `None` where it takes none.
     pub gateway_lock: Option<i64>,
-    /// The tables that show in which schema the track is.
-    pub signs: &'static [&'static str],
+    /// The tables that show in which schema the track is, where its marker tables do not: other products have those too.
+    pub signs: Option<&'static [&'static str]>,
     /// What the doctor looks for.
     pub hazards: &'static [Hazard],
     /// Which rows make no sense without another: child, its column, and the parent, whose key is `id`.
@@ -40,7 +40,8 @@ pub(crate) struct Module {
     pub of_gateway: &'static [(&'static str, &'static str)],
     /// What is moved, on a database as it is now.
     pub facts: fn(&Context) -> Vec<Fact>,
-    /// What is walked of the tables: each of them, and in the place of those between which rows move what they move to.
+    /// What is walked of the tables: each of them, and of those between which rows move the ones they move to, whether they are
+    /// there yet or not.
     pub sections: fn(Vec<String>) -> Vec<String>,
     /// The walk over a section that is no table.
     pub walk: fn(&Context, &str) -> Option<Walk>,
@@ -60,6 +61,12 @@ impl Module {
             .copied()
             .find(|module| module.track == track)
             .unwrap_or(tracks::ALL[0])
+    }
+
+    /// The walk over a section: what the track says of it, or over the table of that name.
+    pub(crate) fn section(&self, context: &Context, name: &str) -> Option<Walk> {
+        (self.walk)(context, name)
+            .or_else(|| scan::table(&context.catalog, name, &(self.reading)(context, name)))
     }
 }
 

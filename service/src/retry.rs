@@ -3,13 +3,32 @@
 use std::time::{Duration, Instant};
 
 use backon::ExponentialBuilder;
-use sea_orm::{DbErr, RuntimeErr};
+use sea_orm::{ConnectionTrait, DbErr, RuntimeErr};
 
-use crate::connection::Connection;
+use tollgate_migration::Dialect;
+
+use crate::connection::{Connection, Transaction};
 
 /// How long a statement of a routine waits for a row: below `deadlock_timeout`, so that Tollgate backs off and not the
 /// gateway. Whoever sets it tries again as [`Turns`] says.
-pub(crate) const FOR_ROWS: &str = "SET LOCAL lock_timeout = '500ms'";
+pub(crate) const ROW_TIMEOUT: &str = "500ms";
+
+/// Sets it for the rest of the transaction.
+pub(crate) fn for_rows() -> String {
+    format!("SET LOCAL lock_timeout = '{ROW_TIMEOUT}'")
+}
+
+/// Begins a transaction whose statements wait for a row no longer than that. On SQLite one writes at a time, and has the file.
+///
+/// # Errors
+/// Those of [`Connection::begin`], and what the server says to the setting.
+pub(crate) async fn begin(connection: &Connection) -> Result<Transaction, DbErr> {
+    let transaction = connection.begin().await?;
+    if connection.dialect() == Dialect::Postgres {
+        transaction.execute_unprepared(&for_rows()).await?;
+    }
+    Ok(transaction)
+}
 
 /// The tries of a transaction that waits half a second at a time: again after every deadlock, and after a wait for as long
 /// as `--lock-timeout` says.

@@ -241,7 +241,7 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
             "seed an empty database; nothing was changed",
         ));
     }
-    let misplaced = environment::misplaced(
+    let later = environment::later_on_path(
         &connection,
         tables
             .iter()
@@ -250,8 +250,8 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
     )
     .await
     .map_err(Error::database("look for the tables in other schemas"))?;
-    if !misplaced.is_empty() {
-        return Err(doctor::refusal(misplaced));
+    if !later.is_empty() {
+        return Err(doctor::refusal(later));
     }
     let dialect = session.dialect();
     let db_context = |what: &str| Error::database(format!("seed {what}"));

@@ -20,6 +20,7 @@ use crate::database::Access;
 use crate::doctor::environment;
 use crate::error::{Error, Result};
 use crate::history::History;
+use crate::module::Module;
 use crate::observer::{Event, Observer};
 use crate::report::Report;
 use crate::runner::{Session, adopt, context, idle};
@@ -153,15 +154,16 @@ async fn track_snapshot(
         copies: copies(connection, live).await?,
         ledger: explained::entries(live.ledger(track)),
     };
-    for name in moved::sections(track, names) {
-        let Some(walk) = moved::walk(track, live, &name) else {
+    let module = Module::of(track);
+    for name in (module.sections)(names) {
+        let Some(walk) = module.section(live, &name) else {
             continue;
         };
         observer.note(Event::Step(format!("read {name}")));
         let walked = walk_or_stop(connection, &walk, salted, stop, &name).await?;
         part.tables.insert(name, Section::of(&walked));
     }
-    for fact in moved::facts(track, live) {
+    for fact in (module.facts)(live) {
         observer.note(Event::Step(format!("read {}", fact.name)));
         let walked =
             walk_or_stop(connection, &scan::fact(&fact.sql), salted, stop, fact.name).await?;

@@ -24,7 +24,7 @@ use crate::parameters::Parameters;
 use crate::reconcile::credentials::{count_rows_of_virtual_key, delete_rows_of_virtual_key};
 use crate::reconcile::{SAMPLES, count};
 use crate::report::{Change, Finding, Report, Severity};
-use crate::retry::{FOR_ROWS, Turns, backoff};
+use crate::retry::{self, Turns, backoff};
 use crate::runner::{Session, prove_writable};
 use crate::shutdown::ShutdownSignal;
 
@@ -485,10 +485,7 @@ async fn transaction(
     target: &Deletion,
 ) -> std::result::Result<Option<(Vec<Change>, Vec<Finding>)>, DbErr> {
     let dialect = catalog.dialect;
-    let transaction = connection.begin().await?;
-    if dialect == Dialect::Postgres {
-        transaction.execute_unprepared(FOR_ROWS).await?;
-    }
+    let transaction = retry::begin(connection).await?;
     let Some(owned) = plan(&transaction, catalog, target, true).await? else {
         return Ok(None);
     };

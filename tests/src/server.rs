@@ -122,7 +122,7 @@ fn binaries() -> Option<std::path::PathBuf> {
 /// time goes to files that live for a second.
 fn place_of_files() -> std::path::PathBuf {
     const MEMORY: &str = "/dev/shm";
-    const KIB: u64 = 4 * 1024 * 1024;
+    const ROOM_KIB: u64 = 4 * 1024 * 1024;
     let room = Command::new("df")
         .args(["-Pk", MEMORY])
         .output()
@@ -132,7 +132,7 @@ fn place_of_files() -> std::path::PathBuf {
             let mut fields = text.lines().nth(1)?.split_whitespace();
             fields.nth(3)?.parse::<u64>().ok()
         });
-    if room.is_some_and(|free| free >= KIB) {
+    if room.is_some_and(|free| free >= ROOM_KIB) {
         MEMORY.into()
     } else {
         std::env::temp_dir()

@@ -35,7 +35,7 @@ fn read(ledgers: &Ledgers, catalog: &Catalog) -> Ledger {
             Ledger::Files(files.clone())
         }
         (Some(_), _) => Ledger::Anothers(SCHEMA_MIGRATIONS),
-        (None, Some(_)) if ledgers.is_anothers(Track::BILLING, catalog) => Ledger::None,
+        (None, Some(_)) if ledgers.is_of_another_track(Track::BILLING, catalog) => Ledger::None,
         (None, Some(_)) => Ledger::Anothers(SCHEMA_MIGRATIONS),
         (None, None) => Ledger::odd(catalog),
     }

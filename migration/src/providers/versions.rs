@@ -30,7 +30,7 @@ fn read(ledgers: &Ledgers, catalog: &Catalog) -> Ledger {
         }
         (Some((version, dirty)), _) => Ledger::Number { version, dirty },
         // The other gateway that has a table of this name.
-        (None, Some(_)) if ledgers.is_anothers(Track::PROVIDERS, catalog) => Ledger::None,
+        (None, Some(_)) if ledgers.is_of_another_track(Track::PROVIDERS, catalog) => Ledger::None,
         (None, Some(_)) => Ledger::Anothers(SCHEMA_MIGRATIONS),
         (None, None) => Ledger::odd(catalog),
     }

@@ -17,7 +17,7 @@ use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::report::{Finding, Severity};
 
-pub(crate) use place::{elsewhere, misplaced};
+pub(crate) use place::{elsewhere, later_on_path};
 
 /// A trouble of the environment.
 pub(super) struct Trouble {
@@ -201,7 +201,7 @@ pub(crate) async fn examine(
         .iter()
         .map(String::as_str)
         .filter(|name| ![MIGRATIONS, SCHEMA_MIGRATIONS, WORKSPACES, USERS].contains(name));
-    let misplaced = misplaced(connection, own)
+    let later = later_on_path(connection, own)
         .await
         .map_err(Error::database("look for the tables in other schemas"))?;
     // A key to a table that is there, and only elsewhere, has lost nothing.
@@ -210,9 +210,9 @@ pub(crate) async fn examine(
             || !finding
                 .sample_ids
                 .iter()
-                .all(|lost| misplaced.iter().any(|misplaced| misplaced.table == *lost))
+                .all(|lost| later.iter().any(|found| found.table == *lost))
     });
-    found.extend(misplaced);
+    found.extend(later);
     let needs = needs::of(track, live, plans);
     found.extend(
         server::missing_rights(connection, &needs)

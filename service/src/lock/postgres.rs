@@ -19,11 +19,11 @@ use crate::shutdown::ShutdownSignal;
 const LOCK: i32 = 0x546f_6c6c;
 /// The first half of every work key: "Work".
 const WORK: i32 = 0x576f_726b;
-/// The keys of the gateways of tracks, with their names.
-fn gateways(tracks: &[Track]) -> Vec<(&'static str, i64)> {
+/// The keys of the gateways of tracks.
+fn gateways(tracks: &[Track]) -> Vec<(Track, i64)> {
     tracks
         .iter()
-        .filter_map(|&track| Some((track.gateway(), Module::of(track).gateway_lock?)))
+        .filter_map(|&track| Some((track, Module::of(track).gateway_lock?)))
         .collect()
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct PostgresLock {
     work: Arc<Work>,
     wait: Duration,
     /// The gateways' own keys, where the run keeps gateways waiting.
-    gateways: Vec<(&'static str, i64)>,
+    gateways: Vec<(Track, i64)>,
     tracks: Vec<Track>,
 }
 
@@ -176,7 +176,7 @@ impl PostgresLock {
             let tried = async {
                 crate::fault::statement()?;
                 server.simple("SAVEPOINT gateway").await?;
-                for &(name, key) in &self.gateways {
+                for &(track, key) in &self.gateways {
                     let held: bool = server
                         .one(&query(format!(
                             "SELECT pg_try_advisory_xact_lock({key}) AS held"
@@ -184,12 +184,12 @@ impl PostgresLock {
                         .await?
                         .map_or(Ok(false), |row| row.try_get("", "held"))?;
                     if !held {
-                        return Ok(Some((name, key)));
+                        return Ok(Some((track, key)));
                     }
                 }
                 Ok(None)
             };
-            let Some((name, key)) = tried.await.map_err(|error| self.lost(&error))? else {
+            let Some((gateway, key)) = tried.await.map_err(|error| self.lost(&error))? else {
                 return Ok(());
             };
             let holder = holder(server, (key >> 32, key & 0xffff_ffff), 1)
@@ -200,7 +200,8 @@ impl PostgresLock {
                 return Err(Error::Locked {
                     track: self.tracks.first().copied().unwrap_or(Track::GOVERNANCE),
                     holder: format!(
-                        "a {name} that is migrating the database itself ({})",
+                        "a {} that is migrating the database itself ({})",
+                        gateway.gateway(),
                         holder.unwrap_or_else(|| "it has just ended".to_owned())
                     ),
                 });
@@ -273,10 +274,7 @@ pub(crate) async fn migrating(connection: &Connection) -> Result<Option<(Track, 
         .await
         .map_err(db_context())?;
     let mut found = None;
-    let locks = Track::ALL
-        .into_iter()
-        .filter_map(|track| Some((track, Module::of(track).gateway_lock?)));
-    for (track, key) in locks {
+    for (track, key) in gateways(&Track::ALL) {
         let name = track.gateway();
         let free: bool = connection
             .query_one_raw(query(format!(

@@ -39,7 +39,7 @@ use crate::connection::Connection;
 use crate::database::Access;
 use crate::error::{Error, Result};
 use crate::report::{Outcome, Report};
-use crate::retry::{FOR_ROWS, Turns, backoff};
+use crate::retry::{self, Turns, backoff};
 use crate::runner::Session;
 use crate::shutdown::ShutdownSignal;
 
@@ -76,8 +76,8 @@ impl Config<'_> {
         db_context(&self.file.name)
     }
 
-    fn rejected(&self, validation: &[Problem], number: usize) -> Error {
-        let told: Vec<String> = validation
+    fn rejected(&self, problems: &[Problem], number: usize) -> Error {
+        let told: Vec<String> = problems
             .iter()
             .take(MOST)
             .map(|problem| format!("{}: {}", problem.path, problem.message))
@@ -117,7 +117,7 @@ impl Config<'_> {
     }
 
     /// Loads the file, and says what is to be done.
-    async fn staging<C: ConnectionTrait>(
+    async fn stage<C: ConnectionTrait>(
         &self,
         staging: &Staging<'_, C>,
         report: &mut Report,
@@ -134,9 +134,9 @@ impl Config<'_> {
             .decide(self.file.prune, notes.virtual_keys)
             .await
             .map_err(self.db_context())?;
-        let (validation, number) = staging.validation().await.map_err(self.db_context())?;
-        if !validation.is_empty() {
-            return Err(self.rejected(&validation, number));
+        let (problems, number) = staging.validate().await.map_err(self.db_context())?;
+        if !problems.is_empty() {
+            return Err(self.rejected(&problems, number));
         }
         if let Some((path, number)) = staging
             .new_keys_among_encrypted()
@@ -154,7 +154,7 @@ impl Config<'_> {
         }
         self.stop.check()?;
         staging
-            .summary(&notes, report)
+            .summarize(&notes, report)
             .await
             .map_err(self.db_context())
     }
@@ -174,16 +174,16 @@ impl Config<'_> {
         let now = self.now;
         let reading = tokio::task::spawn_blocking(move || {
             let env = |name: &str| std::env::var(name).ok();
-            let mut entry_writer = EntryWriter::new(now, &env, |batch| {
+            let mut writer = EntryWriter::new(now, &env, |batch| {
                 // Nobody takes it any more where the database has failed, which is told there.
                 let _ = sender.blocking_send(batch);
             });
             let mut reader = BufReader::with_capacity(1 << 20, file);
             skip_mark(&mut reader);
-            file::read(reader, &mut entry_writer).map_err(|problem| (vec![problem], 1))?;
-            entry_writer.finish().map_err(|(validation, more)| {
-                let number = validation.len() + more;
-                (validation, number)
+            file::read(reader, &mut writer).map_err(|problem| (vec![problem], 1))?;
+            writer.finish().map_err(|(problems, more)| {
+                let number = problems.len() + more;
+                (problems, number)
             })
         });
         while let Some(batch) = parcels.recv().await {
@@ -191,7 +191,7 @@ impl Config<'_> {
         }
         match reading.await {
             Ok(Ok(notes)) => Ok(notes),
-            Ok(Err((validation, number))) => Err(self.rejected(&validation, number)),
+            Ok(Err((problems, number))) => Err(self.rejected(&problems, number)),
             Err(error) => Err(failed(std::io::Error::other(error))),
         }
     }
@@ -200,19 +200,13 @@ impl Config<'_> {
         let schema = Schema::load(connection, catalog.dialect)
             .await
             .map_err(self.db_context())?;
-        let transaction = connection.begin().await.map_err(self.db_context())?;
-        if catalog.dialect == Dialect::Postgres {
-            transaction
-                .execute_unprepared(FOR_ROWS)
-                .await
-                .map_err(self.db_context())?;
-        }
+        let transaction = retry::begin(connection).await.map_err(self.db_context())?;
         let mut report = Report::default();
         let staging = Staging {
             connection: &transaction,
             catalog,
         };
-        self.staging(&staging, &mut report).await?;
+        self.stage(&staging, &mut report).await?;
         let done = staging
             .write(&schema, self.now)
             .await
@@ -269,7 +263,7 @@ impl Routine for Config<'_> {
                 connection: &transaction,
                 catalog,
             };
-            self.staging(&staging, &mut report).await?;
+            self.stage(&staging, &mut report).await?;
             transaction.rollback().await.map_err(self.db_context())?;
             return Ok(report);
         }
@@ -278,7 +272,7 @@ impl Routine for Config<'_> {
             connection,
             catalog,
         };
-        self.staging(&staging, &mut report).await?;
+        self.stage(&staging, &mut report).await?;
         staging.forget().await.map_err(self.db_context())?;
         Ok(report)
     }

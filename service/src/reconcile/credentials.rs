@@ -27,7 +27,7 @@ use crate::database::columns_of;
 use crate::error::{Error, Result};
 use crate::instant;
 use crate::report::{Change, Outcome, Report};
-use crate::retry::{FOR_ROWS, Turns, backoff, is_busy};
+use crate::retry::{self, ROW_TIMEOUT, Turns, backoff, is_busy};
 use crate::runner::Session;
 use crate::shutdown::ShutdownSignal;
 
@@ -599,10 +599,7 @@ async fn transaction(
     bounds: impl Fn(Kind) -> Bounds,
 ) -> std::result::Result<Vec<Change>, DbErr> {
     let attempt = async || {
-        let transaction = connection.begin().await?;
-        if present.dialect == Dialect::Postgres {
-            transaction.execute_unprepared(FOR_ROWS).await?;
-        }
+        let transaction = retry::begin(connection).await?;
         let mut changes = Vec::new();
         apply(&transaction, present, &bounds, now, &mut changes).await?;
         transaction.commit().await?;
@@ -735,7 +732,9 @@ async fn impatient<C: ConnectionTrait>(
     connection
         .query_one_raw(Statement::from_string(
             dialect.backend(),
-            "SELECT current_setting('lock_timeout') AS before, set_config('lock_timeout', '500ms', true) AS now",
+            format!(
+                "SELECT current_setting('lock_timeout') AS before, set_config('lock_timeout', '{ROW_TIMEOUT}', true) AS now"
+            ),
         ))
         .await?
         .map(|row| row.try_get("", "before"))

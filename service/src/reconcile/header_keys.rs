@@ -21,7 +21,7 @@ use crate::connection::Connection;
 use crate::doctor::{Samples, ids};
 use crate::error::{Error, Result};
 use crate::report::{Finding, Outcome, Report, Severity};
-use crate::retry::{FOR_ROWS, Turns, backoff};
+use crate::retry::{self, Turns, backoff};
 use crate::runner::Session;
 use crate::shutdown::ShutdownSignal;
 
@@ -229,10 +229,7 @@ async fn write(
         }
         rows.push(format!("({})", parameters.join(", ")));
     }
-    let transaction = connection.begin().await?;
-    if dialect == Dialect::Postgres {
-        transaction.execute_unprepared(FOR_ROWS).await?;
-    }
+    let transaction = retry::begin(connection).await?;
     let written = transaction
         .execute_raw(Statement::from_sql_and_values(
             dialect.backend(),

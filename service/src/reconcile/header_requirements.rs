@@ -19,7 +19,7 @@ use crate::database::columns_of;
 use crate::error::{Error, Result};
 use crate::instant;
 use crate::report::{Finding, Outcome, Report, Severity};
-use crate::retry::{FOR_ROWS, Turns, backoff};
+use crate::retry::{self, Turns, backoff};
 use crate::runner::Session;
 use crate::shutdown::ShutdownSignal;
 
@@ -193,10 +193,7 @@ impl Requirements<'_> {
                 dialect.parameter(n)
             ));
         }
-        let transaction = connection.begin().await?;
-        if dialect == Dialect::Postgres {
-            transaction.execute_unprepared(FOR_ROWS).await?;
-        }
+        let transaction = retry::begin(connection).await?;
         // Headers that were submitted meanwhile are other headers.
         let written = transaction
             .execute_raw(Statement::from_sql_and_values(

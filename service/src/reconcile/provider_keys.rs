@@ -9,15 +9,15 @@ use backon::Retryable;
 use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::providers::cutover::{Close, Move, moves};
-use tollgate_migration::{Context, Dialect, NameConflicts, Track};
+use tollgate_migration::{Context, NameConflicts, Track};
 
 use super::{Options, Routine, SAMPLES, count, run};
-use crate::connection::{Connection, Transaction};
+use crate::connection::Connection;
 use crate::doctor::{self, Samples};
 use crate::error::{Error, Result};
 use crate::history::History;
 use crate::report::{Change, Outcome, Report, Severity};
-use crate::retry::{FOR_ROWS, Turns, backoff, is_foreign_key_violation};
+use crate::retry::{self, Turns, backoff, is_foreign_key_violation};
 use crate::runner::{Session, context};
 use crate::shutdown::ShutdownSignal;
 
@@ -81,7 +81,7 @@ impl ProviderKeys<'_> {
         moves: &[Move],
     ) -> std::result::Result<Vec<Change>, DbErr> {
         let dialect = connection.dialect();
-        let transaction = begin(connection).await?;
+        let transaction = retry::begin(connection).await?;
         let mut changes = Vec::new();
         for step in moves {
             let ids = names(&transaction, step.page(dialect, true, SAMPLES), None).await?;
@@ -155,7 +155,7 @@ impl ProviderKeys<'_> {
         let Some(statement) = step.of(connection.dialect(), ids) else {
             return Ok(0);
         };
-        let transaction = begin(connection).await?;
+        let transaction = retry::begin(connection).await?;
         let rows = transaction.execute_raw(statement).await?.rows_affected();
         transaction.commit().await?;
         Ok(rows)
@@ -166,15 +166,6 @@ impl ProviderKeys<'_> {
 struct Loaded {
     live: Context,
     moves: Vec<Move>,
-}
-
-async fn begin(connection: &Connection) -> std::result::Result<Transaction, DbErr> {
-    let transaction = connection.begin().await?;
-    if connection.dialect() == Dialect::Postgres {
-        // Tollgate backs off, not the gateway.
-        transaction.execute_unprepared(FOR_ROWS).await?;
-    }
-    Ok(transaction)
 }
 
 async fn names<C: ConnectionTrait>(

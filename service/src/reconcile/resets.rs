@@ -25,7 +25,7 @@ use crate::budget::{REQUESTS, count_requests, forget_requests, unnoticed};
 use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::report::{Change, Outcome, Report};
-use crate::retry::{FOR_ROWS, Turns, backoff};
+use crate::retry::{self, Turns, backoff};
 use crate::runner::Session;
 use crate::shutdown::ShutdownSignal;
 use due::{Counter, KINDS, ids};
@@ -203,13 +203,12 @@ async fn page(
         ));
     }
     let (sets, unchanged) = (sets.join(", "), unchanged.join(" AND "));
-    let transaction = connection.begin().await?;
+    let transaction = retry::begin(connection).await?;
     let sql = match dialect {
         Dialect::Postgres => {
             // Rows are few and reached by their key; who records into one of them begins its window anew itself, so it is
             // passed over rather than waited for.
             for sql in [
-                FOR_ROWS,
                 "SET LOCAL enable_hashjoin = off",
                 "SET LOCAL enable_mergejoin = off",
             ] {

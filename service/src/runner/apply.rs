@@ -23,7 +23,7 @@ use crate::lock::Lock;
 use crate::observer::{Event, Observer};
 use crate::reconcile::header_keys::{self, How};
 use crate::report::Applied;
-use crate::retry::FOR_ROWS;
+use crate::retry::for_rows;
 use crate::shutdown::ShutdownSignal;
 use transaction::{Ending, Piece};
 
@@ -371,7 +371,7 @@ impl Applier<'_> {
             .await?;
         if invalid.is_some() {
             // Whoever the build waited for may be there still: this does not wait for them.
-            transaction.execute_unprepared(FOR_ROWS).await?;
+            transaction.execute_unprepared(&for_rows()).await?;
             transaction
                 .execute_unprepared(&format!("DROP INDEX {index}"))
                 .await?;

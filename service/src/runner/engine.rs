@@ -15,7 +15,7 @@ use super::lock_timer::LockTimer;
 use super::patience::Patience;
 use crate::error::{Error, Result};
 use crate::observer::{Event, Observer, Progress};
-use crate::retry::{is_busy, is_foreign_key_violation};
+use crate::retry::{for_rows, is_busy, is_foreign_key_violation};
 use crate::shutdown::ShutdownSignal;
 
 /// What the engine needs besides the pass.
@@ -261,11 +261,11 @@ impl Engine<'_> {
             // The batch is a few hundred rows whatever the planner believes of tables it has never analysed: only a
             // nested loop over primary keys stays linear.
             transaction
-                .execute_unprepared(
-                    "SET LOCAL lock_timeout = '500ms'; SET LOCAL synchronous_commit = off; \
-                     SET LOCAL enable_hashjoin = off; \
+                .execute_unprepared(&format!(
+                    "{}; SET LOCAL synchronous_commit = off; SET LOCAL enable_hashjoin = off; \
                      SET LOCAL enable_mergejoin = off; SET LOCAL enable_seqscan = off",
-                )
+                    for_rows()
+                ))
                 .await?;
         }
         let changed = transaction.execute_unprepared(sql).await?.rows_affected();

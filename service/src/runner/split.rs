@@ -8,7 +8,7 @@ use tollgate_migration::plan::CloneShared;
 use uuid::Uuid;
 
 use crate::database::existing;
-use crate::retry::{FOR_ROWS, backoff, is_busy};
+use crate::retry::{self, backoff, is_busy};
 
 /// Copies made in one transaction.
 const PAGE: usize = 200;
@@ -110,10 +110,7 @@ impl Page {
         split: &CloneShared,
     ) -> Result<(), DbErr> {
         let table = CloneShared::TABLE;
-        let transaction = connection.begin().await?;
-        if dialect == Dialect::Postgres {
-            transaction.execute_unprepared(FOR_ROWS).await?;
-        }
+        let transaction = retry::begin(connection).await?;
         let named = transaction
             .execute_raw(Statement::from_sql_and_values(
                 dialect.backend(),

@@ -8,6 +8,7 @@ use tollgate_migration::plan::{Blocks, Step};
 
 use crate::connection::{Transaction, of};
 use crate::database::existing;
+use crate::retry::for_rows;
 use crate::statement::Touched;
 
 /// The tables that a transaction locks against the gateway.
@@ -84,9 +85,10 @@ impl Strong {
         }
         // What follows is bounded by its work, and the tables that it needs are locked.
         transaction
-            .execute_unprepared(
-                "SET LOCAL statement_timeout TO DEFAULT; SET LOCAL lock_timeout = '500ms'",
-            )
+            .execute_unprepared(&format!(
+                "SET LOCAL statement_timeout TO DEFAULT; {}",
+                for_rows()
+            ))
             .await
             .map(|_| ())
     }

@@ -1,13 +1,12 @@
-//! What a track's migrations move: the facts that must have exactly one new place each, and how the rows around them are
+//! What the governance track moves: the facts that must have exactly one new place each, and how the rows around them are
 //! read so that what the doctor announced is no difference.
 
+use tollgate_migration::Context;
 use tollgate_migration::governance::owners::{self, LegacyColumns, Owner};
 use tollgate_migration::governance::{BUDGETS, VIRTUAL_KEYS, header_keys, remembered};
 use tollgate_migration::plan::CloneShared;
-use tollgate_migration::{Context, Track};
 
-use super::scan::{self, Reading, Walk};
-use crate::module::Module;
+use super::scan::Reading;
 
 /// Something that rows say, in whichever schema.
 #[derive(Clone, Debug)]
@@ -23,30 +22,6 @@ pub(crate) struct Fact {
 
 /// Separates the parts of a fact; a character that no id has.
 pub(crate) const SEPARATOR: char = '\u{1f}';
-
-/// What of the track is moved, on a database as it is now.
-pub(crate) fn facts(track: Track, context: &Context) -> Vec<Fact> {
-    (Module::of(track).facts)(context)
-}
-
-/// What is walked of a track's tables: each of them, and of those between which rows move the ones they move to, whether
-/// they are there yet or not.
-pub(crate) fn sections(track: Track, tables: Vec<String>) -> Vec<String> {
-    (Module::of(track).sections)(tables)
-}
-
-/// The walk over a section.
-pub(crate) fn walk(track: Track, context: &Context, name: &str) -> Option<Walk> {
-    let module = Module::of(track);
-    (module.walk)(context, name)
-        .or_else(|| scan::table(&context.catalog, name, &(module.reading)(context, name)))
-}
-
-/// Columns that come back from a `down` with what the new schema could say: every budget below an aligned virtual key is
-/// aligned then.
-pub(crate) fn rewritten_by_down(track: Track) -> &'static [(&'static str, &'static str)] {
-    Module::of(track).rewritten_by_down
-}
 
 /// How the governance track's rows are read: header keys in lower case, and copies of budgets as their originals.
 pub(crate) fn governance_reading(context: &Context, table: &str) -> Reading {

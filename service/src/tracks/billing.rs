@@ -17,7 +17,7 @@ pub(super) static MODULE: Module = Module {
     // Molecule's runner takes no lock.
     gateway_lock: None,
     // Several products have `workspaces`.
-    signs: &[WORKSPACE_SECRETS],
+    signs: Some(&[WORKSPACE_SECRETS]),
     hazards: HAZARDS,
     parents: &[(WORKSPACE_SECRETS, "workspace_id", WORKSPACES)],
     invariants,

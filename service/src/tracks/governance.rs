@@ -17,7 +17,7 @@ const JOIN: &str = "governance_virtual_key_provider_config_keys";
 pub(super) static MODULE: Module = Module {
     track: Track::GOVERNANCE,
     gateway_lock: Some(1_000_001),
-    signs: &[BUDGETS, VIRTUAL_KEYS, PROVIDER_CONFIGS],
+    signs: None,
     hazards: HAZARDS,
     parents: &[
         (BUDGETS, "virtual_key_id", VIRTUAL_KEYS),

@@ -18,7 +18,7 @@ use crate::verify::invariants::Question;
 pub(super) static MODULE: Module = Module {
     track: Track::PROVIDERS,
     gateway_lock: Some(1_037_453_835_920_848_937),
-    signs: &[CHAT_PROVIDERS, CHAT_USER_KEYS, PROVIDERS],
+    signs: None,
     hazards: HAZARDS,
     parents: &[
         (PROVIDER_KEYS, "provider_id", PROVIDERS),

@@ -14,6 +14,7 @@ use crate::doctor::{Samples, ids};
 use crate::error::{Error, Result};
 use crate::history::History;
 use crate::instant;
+use crate::module::Module;
 use crate::observer::{Event, Observer};
 use crate::report::Finding;
 use crate::shutdown::ShutdownSignal;
@@ -45,8 +46,9 @@ pub(super) async fn examine(
     let mut found = schema(comparison, known);
     let mut compared = Vec::new();
     let salted = Salted::new(comparison.salt);
+    let module = Module::of(comparison.before.track);
     for (name, before) in &comparison.before.tables {
-        let Some(walk) = moved::walk(comparison.before.track, comparison.live, name) else {
+        let Some(walk) = module.section(comparison.live, name) else {
             continue;
         };
         comparison
@@ -61,7 +63,7 @@ pub(super) async fn examine(
         };
         compared.push(rows.compare(before, &mut found).await?);
     }
-    for fact in moved::facts(comparison.before.track, comparison.live) {
+    for fact in (module.facts)(comparison.live) {
         let Some(before) = comparison.before.facts.get(fact.name) else {
             continue;
         };
@@ -249,7 +251,8 @@ impl Rows<'_> {
         let mut changed: BTreeMap<&String, (u64, Vec<u64>)> = BTreeMap::new();
         for (column, was) in &before.columns {
             let rewritten = self.comparison.undone
-                && moved::rewritten_by_down(self.comparison.before.track)
+                && Module::of(self.comparison.before.track)
+                    .rewritten_by_down
                     .contains(&(self.name, column.as_str()));
             let Some(is) = now.columns.get(column).filter(|_| !rewritten) else {
                 continue;

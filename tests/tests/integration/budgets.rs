@@ -385,11 +385,12 @@ async fn the_first_budget_that_is_spent_is_named(
 ) {
     let now = "2026-03-29 12:00:00";
     let database = chains(backend, now).await;
-    let load = Budgets::load(&database.connection, database.dialect())
+    let runtime = Budgets::load(&database.connection, database.dialect())
         .await
         .unwrap();
     let check = async |key: &str, provider: &str, at: DateTime<Utc>| {
-        load.check(&database.connection, key, provider, None, at)
+        runtime
+            .check(&database.connection, key, provider, None, at)
             .await
             .unwrap()
             .blocked_by
@@ -448,7 +449,7 @@ async fn the_first_budget_that_is_spent_is_named(
     database
         .execute("UPDATE governance_budgets SET max_limit = 1, current_usage = 1, reset_duration = 'soon' WHERE id = 'b-customer'")
         .await;
-    let verdict = load
+    let verdict = runtime
         .check(
             &database.connection,
             "vk-bob",
@@ -589,20 +590,21 @@ async fn a_cost_behind_the_end_of_a_window_stays(
     database
         .execute("UPDATE governance_budgets SET current_usage = 10; UPDATE governance_virtual_keys SET calendar_aligned = true WHERE id = 'vk-alice'")
         .await;
-    let load = Budgets::load(&database.connection, database.dialect())
+    let runtime = Budgets::load(&database.connection, database.dialect())
         .await
         .unwrap();
     let cost: Cost = "0.1".parse().unwrap();
-    load.record(
-        &database.connection,
-        "vk-alice",
-        "openai",
-        &cost,
-        None,
-        at("2026-03-30 13:00:00"),
-    )
-    .await
-    .unwrap();
+    runtime
+        .record(
+            &database.connection,
+            "vk-alice",
+            "openai",
+            &cost,
+            None,
+            at("2026-03-30 13:00:00"),
+        )
+        .await
+        .unwrap();
     let chain = "id IN ('b-alice', 'b-alice-openai', 'b-team', 'b-customer')";
     let after = [
         "b-alice 0.1 2026-03-30 00:00:00",
@@ -679,23 +681,24 @@ async fn concurrent_writers_add_up_exactly(
     for writer in 0..writers {
         let connection = database.another().await;
         tasks.push(tokio::spawn(async move {
-            let load = Budgets::load(&connection, connection.dialect())
+            let runtime = Budgets::load(&connection, connection.dialect())
                 .await
                 .unwrap();
             for number in (writer..costs).step_by(writers) {
                 let key = format!("key-{}", number % 16);
                 // Each request comes twice every tenth time.
                 for _ in 0..if number % 10 == 0 { 2 } else { 1 } {
-                    load.record(
-                        &connection,
-                        &key,
-                        "openai",
-                        &"0.1".parse().unwrap(),
-                        Some(&format!("request-{number}")),
-                        now,
-                    )
-                    .await
-                    .unwrap();
+                    runtime
+                        .record(
+                            &connection,
+                            &key,
+                            "openai",
+                            &"0.1".parse().unwrap(),
+                            Some(&format!("request-{number}")),
+                            now,
+                        )
+                        .await
+                        .unwrap();
                 }
             }
         }));
@@ -736,12 +739,12 @@ async fn concurrent_writers_add_up_exactly(
 async fn the_first_request_waits_for_whoever_writes() {
     let database = migrated(Backend::Sqlite).await;
     let connection = database.another().await;
-    let budgets = Budgets::load(&connection, connection.dialect())
+    let runtime = Budgets::load(&connection, connection.dialect())
         .await
         .unwrap();
     database.execute("BEGIN IMMEDIATE").await;
     let cost: Cost = "1".parse().unwrap();
-    let record = budgets.record(
+    let record = runtime.record(
         &connection,
         "vk-alice",
         "none",

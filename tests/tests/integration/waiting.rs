@@ -142,7 +142,16 @@ async fn a_row_in_somebodys_hands_is_waited_for_as_long_as_told(
         "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
     )
     .await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    let waits = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let first = database
+        .one(&format!("SELECT max(xact_start)::text FROM {waits}"))
+        .await;
+    until(
+        &database,
+        "it waits for the row in another transaction",
+        &format!("{waits} AND xact_start > '{first}'"),
+    )
+    .await;
     drop(other);
     let run = ended(child);
     assert_eq!(run.code, 0, "{run:#?}");

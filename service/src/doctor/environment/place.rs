@@ -18,7 +18,8 @@ pub(crate) async fn elsewhere(connection: &Connection, tracks: &[Track]) -> Resu
         return Ok(None);
     }
     for &track in tracks {
-        let found = load(connection, Module::of(track).signs, Reach::Everywhere)
+        let signs = Module::of(track).signs.unwrap_or(track.marker_tables());
+        let found = load(connection, signs, Reach::Everywhere)
             .await
             .map_err(Error::database("look for the tables in other schemas"))?;
         let Some((table, schema, here)) = found.into_iter().next() else {
@@ -43,7 +44,7 @@ pub(crate) async fn elsewhere(connection: &Connection, tracks: &[Track]) -> Resu
 ///
 /// # Errors
 /// What the database says.
-pub(crate) async fn misplaced<'a>(
+pub(crate) async fn later_on_path<'a>(
     connection: &Connection,
     names: impl Iterator<Item = &'a str>,
 ) -> std::result::Result<Vec<Finding>, DbErr> {

@@ -37,7 +37,7 @@ pub(super) struct EntryWriter<'a, E> {
     seen: HashMap<[u8; 16], Box<str>>,
     /// Whose each budget is.
     owners: HashMap<[u8; 16], ([u8; 16], Box<str>)>,
-    validation: Vec<Problem>,
+    problems: Vec<Problem>,
     more: usize,
     notes: Notes,
 }
@@ -116,7 +116,7 @@ impl<'a, E: FnMut(String)> EntryWriter<'a, E> {
             batch: String::new(),
             seen: HashMap::new(),
             owners: HashMap::new(),
-            validation: Vec::new(),
+            problems: Vec::new(),
             more: 0,
             notes: Notes::default(),
         }
@@ -125,15 +125,15 @@ impl<'a, E: FnMut(String)> EntryWriter<'a, E> {
     /// The last parcel, and what was noted; or what is wrong.
     pub(super) fn finish(mut self) -> Result<Notes, (Vec<Problem>, usize)> {
         self.flush();
-        if self.validation.is_empty() {
+        if self.problems.is_empty() {
             Ok(self.notes)
         } else {
-            Err((self.validation, self.more))
+            Err((self.problems, self.more))
         }
     }
 
     fn flush(&mut self) {
-        if self.batch.is_empty() || !self.validation.is_empty() {
+        if self.batch.is_empty() || !self.problems.is_empty() {
             return;
         }
         let mut batch = std::mem::take(&mut self.batch);
@@ -168,8 +168,8 @@ impl<'a, E: FnMut(String)> EntryWriter<'a, E> {
     }
 
     fn problem(&mut self, path: String, message: impl Into<String>) {
-        if self.validation.len() < MOST {
-            self.validation.push(Problem {
+        if self.problems.len() < MOST {
+            self.problems.push(Problem {
                 path,
                 message: message.into(),
             });

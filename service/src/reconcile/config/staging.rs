@@ -82,47 +82,25 @@ impl<C: ConnectionTrait> Staging<'_, C> {
 
     /// The empty table of entries.
     pub(super) async fn prepare(&self) -> Result<(), DbErr> {
-        let columns: Vec<String> = COLUMNS
-            .iter()
-            .map(|column| {
-                let kind = if *column == "present" {
-                    "bigint"
-                } else {
-                    "text"
-                };
-                format!("{column} {kind}")
-            })
-            .collect();
         self.make(
             ENTRIES,
             &format!(
                 "({}, row_id text, owner_id text, unchanged integer DEFAULT 0, was bigint DEFAULT 0, gone integer DEFAULT 0, \
                  lost integer DEFAULT 0)",
-                columns.join(", ")
+                typed_columns()
             ),
         )
         .await
     }
 
-    /// Adds a parcel of entries, a list in JSON.
+    /// Adds a batch of entries, a list in JSON.
     pub(super) async fn load(&self, batch: String) -> Result<(), DbErr> {
         let columns = COLUMNS.join(", ");
         let sql = match self.dialect() {
             Dialect::Postgres => {
-                let typed: Vec<String> = COLUMNS
-                    .iter()
-                    .map(|column| {
-                        let kind = if *column == "present" {
-                            "bigint"
-                        } else {
-                            "text"
-                        };
-                        format!("{column} {kind}")
-                    })
-                    .collect();
                 format!(
                     "INSERT INTO {ENTRIES} ({columns}) SELECT {columns} FROM json_to_recordset(CAST($1 AS json)) AS r ({})",
-                    typed.join(", ")
+                    typed_columns()
                 )
             }
             Dialect::Sqlite => {
@@ -484,4 +462,17 @@ impl<C: ConnectionTrait> Staging<'_, C> {
             "1 = 0".to_owned()
         }
     }
+}
+
+/// The columns of an entry with their types.
+fn typed_columns() -> String {
+    let typed = COLUMNS.iter().map(|column| {
+        let kind = if *column == "present" {
+            "bigint"
+        } else {
+            "text"
+        };
+        format!("{column} {kind}")
+    });
+    typed.collect::<Vec<_>>().join(", ")
 }

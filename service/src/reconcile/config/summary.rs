@@ -79,7 +79,7 @@ fn finding(code: &str, severity: Severity, table: &str, told: (u64, Vec<String>)
 
 impl<C: ConnectionTrait> Staging<'_, C> {
     /// Everything that is done and noticed, before it is done.
-    pub(super) async fn summary(&self, notes: &Notes, report: &mut Report) -> Result<(), DbErr> {
+    pub(super) async fn summarize(&self, notes: &Notes, report: &mut Report) -> Result<(), DbErr> {
         let mut arms: Vec<String> = RESOURCES
             .iter()
             .filter(|one| self.catalog.has_table(one.table))

@@ -14,7 +14,7 @@ const MOST: usize = 20;
 
 impl<C: ConnectionTrait> Staging<'_, C> {
     /// The first problems of the file, in its order, and how many there are.
-    pub(super) async fn validation(&self) -> Result<(Vec<Problem>, usize), DbErr> {
+    pub(super) async fn validate(&self) -> Result<(Vec<Problem>, usize), DbErr> {
         let arms = self.arms();
         let sql = format!(
             "SELECT z.at AS at, z.field AS field, z.message AS message, count(*) OVER () AS number FROM ({}) z \
@@ -28,7 +28,7 @@ impl<C: ConnectionTrait> Staging<'_, C> {
         let number: i64 = rows
             .first()
             .map_or(Ok(0), |row| row.try_get("", "number"))?;
-        let validation = rows
+        let problems = rows
             .iter()
             .map(|row| {
                 let (at, field): (String, String) =
@@ -39,7 +39,7 @@ impl<C: ConnectionTrait> Staging<'_, C> {
                 })
             })
             .collect::<Result<_, DbErr>>()?;
-        Ok((validation, usize::try_from(number).unwrap_or(usize::MAX)))
+        Ok((problems, usize::try_from(number).unwrap_or(usize::MAX)))
     }
 
     /// New virtual keys, where the database encrypts its keys: one that is there, and how many are new.

@@ -14,7 +14,7 @@ use crate::connection::Transaction;
 use crate::error::{Error, Result};
 use crate::history::{self, Entry, Origin};
 use crate::observer::Event;
-use crate::retry::{FOR_ROWS, is_busy};
+use crate::retry::{for_rows, is_busy};
 use crate::runner::checkpoint::{self, Direction};
 use crate::runner::lock_timer::LockTimer;
 use crate::runner::strong::{Strong, was_busy};
@@ -152,7 +152,7 @@ impl Applier<'_> {
         if self.dialect == Dialect::Postgres {
             let strong = Strong::of(piece.steps, &transaction).await?;
             if strong.is_empty() {
-                transaction.execute_unprepared(FOR_ROWS).await?;
+                transaction.execute_unprepared(&for_rows()).await?;
             } else {
                 strong.take(&transaction).await.map_err(|error| {
                     if was_busy(&error) {
