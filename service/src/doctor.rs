@@ -5,6 +5,7 @@ pub(crate) mod boots;
 pub(crate) mod environment;
 pub(crate) mod governance;
 pub(crate) mod providers;
+mod query;
 
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::governance::BUDGETS;
@@ -23,8 +24,7 @@ use crate::report::{Finding, Report, Severity};
 use crate::runner::target::gateway;
 use crate::runner::{Session, adopt, context, idle, pending, pending_report};
 
-/// Queries by the table they look in. Each names the offending rows in a column `id`.
-pub(crate) type Queries = Vec<(&'static str, String)>;
+pub(crate) use query::{Queries, Query};
 
 /// What some hazards need to know of the data before they can be put into SQL.
 #[derive(Clone, Debug, Default)]
@@ -301,7 +301,7 @@ pub(crate) async fn examine_only(
             findings.extend(header_keys::examine(connection, context, samples).await?);
         }
         for (table, query) in (hazard.queries)(context, &facts) {
-            let (rows, sample_ids) = ids(connection, context, &query, samples)
+            let (rows, sample_ids) = ids(connection, context, query, samples)
                 .await
                 .map_err(Error::database(format!("look for hazard {}", hazard.code)))?;
             if rows > 0 {
@@ -399,21 +399,20 @@ fn finding(
 pub(crate) async fn ids<C: ConnectionTrait>(
     connection: &C,
     context: &Context,
-    query: &str,
+    query: impl Into<Query>,
     samples: Samples,
 ) -> std::result::Result<(u64, Vec<String>), DbErr> {
     let limit = match samples {
         Samples::First(count) => format!(" LIMIT {}", count.max(1)),
         Samples::All => String::new(),
     };
+    let query = query.into();
+    let sql = format!(
+        "SELECT CAST(found.id AS text) AS id, count(*) OVER () AS total FROM ({}) found ORDER BY found.id{limit}",
+        query.sql()
+    );
     let rows = connection
-        .query_all_raw(Statement::from_string(
-            context.catalog.dialect.backend(),
-            format!(
-                "SELECT CAST(found.id AS text) AS id, count(*) OVER () AS total FROM ({query}) found \
-                 ORDER BY found.id{limit}"
-            ),
-        ))
+        .query_all_raw(query.within(context.catalog.dialect, sql))
         .await?;
     let total: i64 = rows.first().map_or(Ok(0), |row| row.try_get("", "total"))?;
     let mut ids = rows

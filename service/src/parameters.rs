@@ -36,6 +36,11 @@ impl Parameters {
         places.join(", ")
     }
 
+    /// What was bound, in the order of the placeholders.
+    pub(crate) fn into_values(self) -> Vec<Value> {
+        self.values
+    }
+
     /// The statement with what was bound.
     pub(crate) fn statement(self, sql: String) -> Statement {
         Statement::from_sql_and_values(self.dialect.backend(), sql, self.values)

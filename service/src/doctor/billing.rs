@@ -7,6 +7,7 @@ use tollgate_migration::{Context, Dialect};
 
 use super::{Facts, Hazard, Queries};
 use crate::billing::BYPASS_KEYS;
+use crate::parameters::Parameters;
 use crate::report::Severity;
 
 pub(crate) const HAZARDS: &[Hazard] = &[
@@ -32,8 +33,9 @@ pub(crate) const HAZARDS: &[Hazard] = &[
 
 fn garbled_modes(context: &Context, _: &Facts) -> Queries {
     if !context.catalog.has_column(WORKSPACES, MODE) {
-        return Vec::new();
+        return Queries::none();
     }
+    let mut parameters = Parameters::new(context.catalog.dialect);
     let mut arms = vec![format!(
         "SELECT CAST(id AS text) AS id FROM ({}) garbled",
         garbled(context.catalog.dialect)
@@ -49,11 +51,14 @@ fn garbled_modes(context: &Context, _: &Facts) -> Queries {
                         .name
                         .clone()
                         .unwrap_or_else(|| "without a name".to_owned());
-                    format!("SELECT 'check {}' AS id", name.replace('\'', "''"))
+                    format!(
+                        "SELECT CAST({} AS text) AS id",
+                        parameters.bind(format!("check {name}"))
+                    )
                 }),
         );
     }
-    vec![(WORKSPACES, arms.join(" UNION ALL "))]
+    Queries::on(WORKSPACES, parameters.query(arms.join(" UNION ALL ")))
 }
 
 /// Workspaces without an override are taken for `platform_managed`: what the organisation chose stands in no table.
@@ -62,7 +67,7 @@ fn bypassed(context: &Context, _: &Facts) -> Queries {
         .catalog
         .has_column(WORKSPACE_SECRETS, "workspace_id")
     {
-        return Vec::new();
+        return Queries::none();
     }
     let names: Vec<String> = BYPASS_KEYS.iter().map(|key| format!("'{key}'")).collect();
     let open = if context.catalog.has_column(WORKSPACES, MODE) {
@@ -74,12 +79,12 @@ fn bypassed(context: &Context, _: &Facts) -> Queries {
         Dialect::Postgres => "w.id::text || ' ' || s.key",
         Dialect::Sqlite => "w.id || ' ' || s.key",
     };
-    vec![(
+    Queries::on(
         WORKSPACE_SECRETS,
         format!(
             "SELECT {label} AS id FROM {WORKSPACE_SECRETS} s JOIN {WORKSPACES} w ON w.id = s.workspace_id \
              WHERE upper(trim(s.key)) IN ({}){open}",
             names.join(", ")
         ),
-    )]
+    )
 }

@@ -22,7 +22,7 @@ fn is_to_come(context: &Context, id: &str) -> bool {
 /// A budget of two teams, or of two of customer, team, provider and model config (G021).
 pub(super) fn shared_without_a_key(context: &Context, _facts: &Facts) -> Queries {
     if !is_to_come(context, "add_customer_budgets_to_budgets_table") {
-        return Vec::new();
+        return Queries::none();
     }
     owners::every_foreign_claim(context)
         .map(|claims| {
@@ -41,7 +41,7 @@ pub(super) fn team_names(context: &Context, _facts: &Facts) -> Queries {
         .iter()
         .all(|column| context.catalog.has_column(TEAMS, column));
     if !there || !is_to_come(context, "gov_unique_team_names") {
-        return Vec::new();
+        return Queries::none();
     }
     let twice = format!("SELECT name FROM {TEAMS} GROUP BY name HAVING count(*) > 1");
     let sql = match context.catalog.dialect {
@@ -53,7 +53,7 @@ pub(super) fn team_names(context: &Context, _facts: &Facts) -> Queries {
              (SELECT 1 FROM {TEAMS} o WHERE o.name = t.name AND o.id <> t.id AND left(o.id, 8) = left(t.id, 8)))"
         ),
     };
-    vec![(TEAMS, sql)]
+    Queries::on(TEAMS, sql)
 }
 
 /// Virtual keys with two configs of one provider (G023).
@@ -62,35 +62,35 @@ pub(super) fn twin_configs(context: &Context, _facts: &Facts) -> Queries {
         .iter()
         .all(|column| context.catalog.has_column(PROVIDER_CONFIGS, column));
     if !there || !is_to_come(context, "migrate_virtual_key_governance_to_model_configs") {
-        return Vec::new();
+        return Queries::none();
     }
-    vec![(
+    Queries::on(
         PROVIDER_CONFIGS,
         format!(
             "SELECT DISTINCT virtual_key_id AS id FROM {PROVIDER_CONFIGS} GROUP BY virtual_key_id, provider HAVING count(*) > 1"
         ),
-    )]
+    )
 }
 
 /// What stops the merge of OAuth tokens (G024).
 pub(super) fn unmergeable(context: &Context, _facts: &Facts) -> Queries {
     let catalog = &context.catalog;
     if !is_to_come(context, "merge_oauth_token_tables") {
-        return Vec::new();
+        return Queries::none();
     }
-    let mut found = Vec::new();
+    let mut found = Queries::none();
     if ["id", "oauth_config_id"]
         .iter()
         .all(|column| catalog.has_column(mcp::CLIENTS, column))
     {
-        found.push((
+        found.push(
             mcp::CLIENTS,
             format!(
                 "SELECT c.id AS id FROM {clients} c WHERE c.oauth_config_id IN (SELECT oauth_config_id FROM {clients} \
                  WHERE oauth_config_id IS NOT NULL AND oauth_config_id <> '' GROUP BY oauth_config_id HAVING count(*) > 1)",
                 clients = mcp::CLIENTS
             ),
-        ));
+        );
     }
     if catalog.has_column(mcp::TOKENS, "auth_mode") {
         let mut arms = vec![format!(
@@ -98,7 +98,7 @@ pub(super) fn unmergeable(context: &Context, _facts: &Facts) -> Queries {
             mcp::TOKENS
         )];
         arms.extend(mcp::duplicate_bindings(context, mcp::Kind::OAuth));
-        found.push((mcp::TOKENS, arms.join(" UNION ")));
+        found.push(mcp::TOKENS, arms.join(" UNION "));
     }
     found
 }

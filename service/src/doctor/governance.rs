@@ -1,12 +1,15 @@
 //! The hazards of the governance track (`reference/bifrost.md` §2.2 to §2.4).
 
+use std::collections::BTreeMap;
+
 use tollgate_migration::governance::adoption;
 use tollgate_migration::governance::mcp::{self, Kind};
 use tollgate_migration::governance::owners::{self, LegacyColumns, Owner};
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 use tollgate_migration::{Context, Dialect, Track};
 
-use super::{Facts, Hazard, Queries, boots};
+use super::{Facts, Hazard, Queries, Query, boots};
+use crate::parameters::Parameters;
 use crate::reconcile::credentials::Present;
 use crate::report::Severity;
 
@@ -137,7 +140,7 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "write each header once",
         concerns: &["canonical_header_keys"],
         // What is JSON, SQL cannot say on PostgreSQL 15: the doctor reads the rows.
-        queries: |_, _| Vec::new(),
+        queries: |_, _| Queries::none(),
     },
     Hazard {
         code: "G013",
@@ -203,7 +206,7 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         queries: |context, _| {
             // The gateway's own migrations build these indexes, or do not.
             if context.ledger(Track::GOVERNANCE).owns() {
-                return Vec::new();
+                return Queries::none();
             }
             Kind::BOTH
                 .into_iter()
@@ -265,15 +268,11 @@ fn on(table: &'static str, query: Option<String>) -> Queries {
 }
 
 /// Names that are known without asking the database, as a query.
-fn names(table: &'static str, names: &[String]) -> Queries {
+fn names(context: &Context, table: &'static str, names: &[String]) -> Queries {
     if names.is_empty() {
-        return Vec::new();
+        return Queries::none();
     }
-    let arms: Vec<String> = names
-        .iter()
-        .map(|name| format!("SELECT '{}' AS id", name.replace('\'', "''")))
-        .collect();
-    vec![(table, arms.join(" UNION "))]
+    Queries::on(table, Query::names(context.catalog.dialect, names))
 }
 
 fn per_owner(context: &Context, condition: &str) -> Queries {
@@ -297,9 +296,9 @@ fn shared(context: &Context, _: &Facts) -> Queries {
         .map(|query| format!("SELECT id FROM ({query}) shared"))
         .collect();
     if arms.is_empty() {
-        return Vec::new();
+        return Queries::none();
     }
-    vec![(BUDGETS, arms.join(" UNION "))]
+    on(BUDGETS, Some(arms.join(" UNION ")))
 }
 
 fn dangling(context: &Context, _: &Facts) -> Queries {
@@ -370,7 +369,7 @@ fn moves_flags(context: &Context) -> bool {
 
 fn promoted(context: &Context, _: &Facts) -> Queries {
     if !moves_flags(context) || !Owner::ProviderConfig.has_legacy_reference(context) {
-        return Vec::new();
+        return Queries::none();
     }
     let flagged = context.catalog.dialect.is_true("b.calendar_aligned");
     on(
@@ -384,14 +383,14 @@ fn promoted(context: &Context, _: &Facts) -> Queries {
 
 fn also_aligned(context: &Context, _: &Facts) -> Queries {
     if !moves_flags(context) {
-        return Vec::new();
+        return Queries::none();
     }
     let sources: &[Owner] = match owners::legacy(context) {
         LegacyColumns::Authoritative => &Owner::BOTH,
         LegacyColumns::Stale => &[Owner::ProviderConfig],
     };
     let Some(flagged) = owners::flagged_by_legacy(context, sources) else {
-        return Vec::new();
+        return Queries::none();
     };
     let unaligned = format!(
         "NOT ({})",
@@ -417,27 +416,27 @@ fn also_aligned(context: &Context, _: &Facts) -> Queries {
 
 fn leftovers(context: &Context, _: &Facts) -> Queries {
     if owners::legacy(context) == LegacyColumns::Authoritative {
-        return Vec::new();
+        return Queries::none();
     }
-    let mut queries = Vec::new();
+    let mut queries = Queries::none();
     for owner in Owner::BOTH {
         if owner.has_legacy_reference(context) {
-            queries.extend(names(owner.table(), &["budget_id".to_owned()]));
+            queries.extend(names(context, owner.table(), &["budget_id".to_owned()]));
         }
     }
     if owners::has_legacy_flag(context) {
-        queries.extend(names(BUDGETS, &["calendar_aligned".to_owned()]));
+        queries.extend(names(context, BUDGETS, &["calendar_aligned".to_owned()]));
     }
     queries
 }
 
 fn senseless(context: &Context, facts: &Facts) -> Queries {
     let dialect = context.catalog.dialect;
-    let unreadable: Vec<String> = facts
+    let unreadable: Vec<&str> = facts
         .durations
         .iter()
         .filter(|(_, nanoseconds)| nanoseconds.is_none_or(|nanoseconds| nanoseconds <= 0))
-        .map(|(text, _)| dialect.text(text))
+        .map(|(text, _)| text.as_str())
         .collect();
     let infinite = match dialect {
         Dialect::Postgres => "b.max_limit::text IN ('NaN', 'Infinity')",
@@ -446,51 +445,66 @@ fn senseless(context: &Context, facts: &Facts) -> Queries {
         }
     };
     let mut conditions = vec!["b.max_limit < 0".to_owned(), infinite.to_owned()];
+    let mut parameters = Parameters::new(dialect);
     if !unreadable.is_empty() {
-        conditions.push(format!("b.reset_duration IN ({})", unreadable.join(", ")));
+        // One parameter, however many texts: there is no end to what somebody may have written.
+        let listed = parameters.bind(serde_json::json!(unreadable).to_string());
+        let listed = match dialect {
+            Dialect::Postgres => {
+                format!("SELECT json_array_elements_text(CAST({listed} AS json))")
+            }
+            Dialect::Sqlite => format!("SELECT value FROM json_each({listed})"),
+        };
+        conditions.push(format!("CAST(b.reset_duration AS text) IN ({listed})"));
     }
-    on(
-        BUDGETS,
-        Some(format!(
-            "SELECT b.id AS id FROM {BUDGETS} b WHERE {}",
-            conditions.join(" OR ")
-        )),
-    )
+    let sql = format!(
+        "SELECT b.id AS id FROM {BUDGETS} b WHERE {}",
+        conditions.join(" OR ")
+    );
+    Queries::on(BUDGETS, parameters.query(sql))
 }
 
 fn same_duration(context: &Context, facts: &Facts) -> Queries {
     let dialect = context.catalog.dialect;
-    let arms: Vec<String> = facts
+    let lengths: BTreeMap<&str, i64> = facts
         .durations
         .iter()
-        .filter_map(|(text, nanoseconds)| {
-            nanoseconds.map(|nanoseconds| format!("WHEN {} THEN {nanoseconds}", dialect.text(text)))
-        })
+        .filter_map(|(text, nanoseconds)| Some((text.as_str(), (*nanoseconds)?)))
         .collect();
-    if arms.is_empty() {
-        return Vec::new();
+    if lengths.is_empty() {
+        return Queries::none();
     }
-    let length = format!("CASE reset_duration {} END", arms.join(" "));
+    let mut parameters = Parameters::new(dialect);
+    let lengths = parameters.bind(serde_json::json!(lengths).to_string());
+    let lengths = match dialect {
+        Dialect::Postgres => format!(
+            "SELECT key AS written, CAST(value AS bigint) AS length FROM json_each_text(CAST({lengths} AS json))"
+        ),
+        Dialect::Sqlite => {
+            format!("SELECT key AS written, value AS length FROM json_each({lengths})")
+        }
+    };
     let queries: Vec<String> = Owner::BOTH
         .into_iter()
         .filter(|owner| context.catalog.has_column(BUDGETS, owner.column()))
         .map(|owner| {
             let column = owner.column();
             format!(
-                "SELECT id FROM (SELECT id, count(*) OVER (PARTITION BY {column}, {length}) AS twins \
-                 FROM {BUDGETS} WHERE {column} IS NOT NULL AND {length} IS NOT NULL) counted WHERE twins > 1"
+                "SELECT id FROM (SELECT b.id AS id, count(*) OVER (PARTITION BY b.{column}, l.length) AS twins \
+                 FROM {BUDGETS} b JOIN ({lengths}) l ON l.written = CAST(b.reset_duration AS text) \
+                 WHERE b.{column} IS NOT NULL) counted WHERE twins > 1"
             )
         })
         .collect();
     if queries.is_empty() {
-        return Vec::new();
+        return Queries::none();
     }
-    on(BUDGETS, Some(queries.join(" UNION ")))
+    Queries::on(BUDGETS, parameters.query(queries.join(" UNION ")))
 }
 
 fn stale_hash(context: &Context, _: &Facts) -> Queries {
     if !context.catalog.has_column(VIRTUAL_KEYS, "config_hash") {
-        return Vec::new();
+        return Queries::none();
     }
     let mut arms = Vec::new();
     if Owner::VirtualKey.has_legacy_reference(context) {
@@ -505,27 +519,27 @@ fn stale_hash(context: &Context, _: &Facts) -> Queries {
         ));
     }
     if arms.is_empty() {
-        return Vec::new();
+        return Queries::none();
     }
     on(VIRTUAL_KEYS, Some(arms.join(" UNION ")))
 }
 
 fn ownerless_by_key(context: &Context, _: &Facts) -> Queries {
     let dialect = context.catalog.dialect;
-    let mut queries = Vec::new();
+    let mut queries = Queries::none();
     // While old code writes the legacy columns, an owner that is gone was deleted since the backfill, and is no owner.
     if owners::legacy(context) == LegacyColumns::Stale {
         for owner in Owner::BOTH {
             let column = owner.column();
             if context.catalog.has_column(BUDGETS, column) {
-                queries.push((
+                queries.push(
                     BUDGETS,
                     format!(
                         "SELECT b.id AS id FROM {BUDGETS} b WHERE b.{column} IS NOT NULL \
                          AND NOT EXISTS (SELECT 1 FROM {} r WHERE r.id = b.{column})",
                         owner.table()
                     ),
-                ));
+                );
             }
         }
     }
@@ -539,13 +553,13 @@ fn ownerless_by_key(context: &Context, _: &Facts) -> Queries {
 fn too_new(context: &Context, _: &Facts) -> Queries {
     adoption::newer_than_supported(&context.catalog)
         .into_iter()
-        .flat_map(|(table, sign)| names(table, &[sign.to_owned()]))
+        .flat_map(|(table, sign)| names(context, table, &[sign.to_owned()]))
         .collect()
 }
 
 fn placeless_flag(context: &Context, _: &Facts) -> Queries {
     if !owners::has_legacy_flag(context) {
-        return Vec::new();
+        return Queries::none();
     }
     let flagged = context.catalog.dialect.is_true("b.calendar_aligned");
     let (join, unreferred) = unreferred(owners::references(context));
@@ -581,7 +595,7 @@ fn dependents(context: &Context, _: &Facts) -> Queries {
                         .to_owned()
                 })
                 .collect();
-            names(table, &found)
+            names(context, table, &found)
         })
         .collect()
 }

@@ -8,9 +8,10 @@ use tollgate_migration::providers::{
 };
 use tollgate_migration::{Catalog, Context, Dialect};
 
-use super::{Facts, Hazard, Queries, Samples, ids};
+use super::{Facts, Hazard, Queries, Query, Samples, ids};
 use crate::connection::Connection;
 use crate::error::{Error, Result};
+use crate::parameters::Parameters;
 use crate::report::Severity;
 
 const BACKFILL: &str = "provider_key_backfill";
@@ -129,14 +130,16 @@ pub(crate) const HAZARDS: &[Hazard] = &[
 
 fn conflicting_copies(context: &Context, _: &Facts) -> Queries {
     if context.created(BACKFILL).is_none() {
-        return Vec::new();
+        return Queries::none();
     }
     cutover::conflicting_rows(&context.catalog)
+        .into_iter()
+        .collect()
 }
 
 fn cleared(context: &Context, _: &Facts) -> Queries {
     if context.created(BACKFILL).is_none() {
-        return Vec::new();
+        return Queries::none();
     }
     cutover::moves(&context.catalog, context.name_conflicts)
         .into_iter()
@@ -152,6 +155,7 @@ fn placeless(context: &Context, _: &Facts) -> Queries {
         .into_iter()
         .filter(|(table, _)| [CHAT_PROVIDERS, CHAT_USER_KEYS].contains(table))
         .filter_map(|(table, known)| {
+            let mut parameters = Parameters::new(catalog.dialect);
             let arms: Vec<String> = catalog
                 .table(table)?
                 .columns
@@ -160,20 +164,20 @@ fn placeless(context: &Context, _: &Facts) -> Queries {
                 .filter(|name| !known.contains(name))
                 .map(|name| {
                     format!(
-                        "SELECT {} AS id WHERE EXISTS (SELECT 1 FROM {table} WHERE {} IS NOT NULL)",
-                        catalog.dialect.text(name),
+                        "SELECT CAST({} AS text) AS id WHERE EXISTS (SELECT 1 FROM {table} WHERE {} IS NOT NULL)",
+                        parameters.bind(name),
                         catalog.dialect.quote(name)
                     )
                 })
                 .collect();
-            (!arms.is_empty()).then(|| (table, arms.join(" UNION ALL ")))
+            (!arms.is_empty()).then(|| (table, parameters.query(arms.join(" UNION ALL "))))
         })
         .collect()
 }
 
 fn families(context: &Context, _: &Facts) -> Queries {
     if !context.catalog.has_column(CHAT_PROVIDERS, "provider") {
-        return Vec::new();
+        return Queries::none();
     }
     // A wider type of a later upstream is as good; a narrower one is widened by expand.
     let mut known: Vec<String> = FAMILIES.iter().map(|&family| family.to_owned()).collect();
@@ -185,25 +189,20 @@ fn families(context: &Context, _: &Facts) -> Queries {
             .cloned()
             .unwrap_or_default(),
     );
-    let known: Vec<String> = known
-        .iter()
-        .map(|family| context.catalog.dialect.text(family))
-        .collect();
-    vec![(
-        CHAT_PROVIDERS,
-        format!(
-            "SELECT p.id AS id FROM {CHAT_PROVIDERS} p WHERE p.provider IS NULL OR p.provider NOT IN ({})",
-            known.join(", ")
-        ),
-    )]
+    let mut parameters = Parameters::new(context.catalog.dialect);
+    let sql = format!(
+        "SELECT p.id AS id FROM {CHAT_PROVIDERS} p WHERE p.provider IS NULL OR CAST(p.provider AS text) NOT IN ({})",
+        parameters.list(&known)
+    );
+    Queries::on(CHAT_PROVIDERS, parameters.query(sql))
 }
 
 fn name_holders(context: &Context, _: &Facts) -> Queries {
     let catalog = &context.catalog;
     if !catalog.has_table(CHAT_PROVIDERS) || !catalog.has_column(PROVIDERS, "name") {
-        return Vec::new();
+        return Queries::none();
     }
-    vec![(PROVIDERS, cutover::name_holders(catalog.dialect))]
+    Queries::on(PROVIDERS, cutover::name_holders(catalog.dialect))
 }
 
 fn lonely(context: &Context, _: &Facts) -> Queries {
@@ -253,7 +252,7 @@ pub(super) async fn causes(
         if of != table {
             continue;
         }
-        let (rows, sample_ids) = ids(connection, context, &query, samples)
+        let (rows, sample_ids) = ids(connection, context, query.as_str(), samples)
             .await
             .map_err(Error::database("look for hazard P005"))?;
         if rows > 0 {
@@ -391,7 +390,7 @@ fn has_parent(catalog: &Catalog, table: &str, column: &str, parent: &str) -> boo
 fn timeless(context: &Context, _: &Facts) -> Queries {
     let catalog = &context.catalog;
     if !has_legacy(catalog) {
-        return Vec::new();
+        return Queries::none();
     }
     // Both sides of a comparison: against a time that cannot be read nothing is newer.
     [
@@ -444,11 +443,7 @@ fn dependents(context: &Context, _: &Facts) -> Queries {
                 .collect();
             found.sort();
             found.dedup();
-            let arms: Vec<String> = found
-                .iter()
-                .map(|name| format!("SELECT {} AS id", catalog.dialect.text(name)))
-                .collect();
-            (!arms.is_empty()).then(|| (table, arms.join(" UNION ALL ")))
+            (!found.is_empty()).then(|| (table, Query::names(catalog.dialect, &found)))
         })
         .collect()
 }
@@ -482,11 +477,11 @@ fn goes_too(catalog: &Catalog, name: &str) -> bool {
 fn deleted_since(context: &Context, _: &Facts) -> Queries {
     let catalog = &context.catalog;
     let Some(since) = context.expanded_at else {
-        return Vec::new();
+        return Queries::none();
     };
     if !has_legacy(catalog) || context.created(BACKFILL).is_none() || !catalog.has_table(USER_KEYS)
     {
-        return Vec::new();
+        return Queries::none();
     }
     let before = match catalog.dialect {
         Dialect::Postgres => format!("n.created_at < to_timestamp({since})"),
@@ -494,7 +489,7 @@ fn deleted_since(context: &Context, _: &Facts) -> Queries {
             format!("CAST(strftime('%s', n.created_at) AS integer) < {since}")
         }
     };
-    vec![
+    Queries::from_iter([
         (
             PROVIDERS,
             format!(
@@ -510,14 +505,14 @@ fn deleted_since(context: &Context, _: &Facts) -> Queries {
                  WHERE r.user_id = n.user_id AND r.chat_provider_id = n.ai_provider_id)"
             ),
         ),
-    ]
+    ])
 }
 
 /// Legacy keys that were there when the keys were copied, and have no copy.
 fn revoked_since(context: &Context, _: &Facts) -> Queries {
     let catalog = &context.catalog;
     let Some(since) = context.copied_at else {
-        return Vec::new();
+        return Queries::none();
     };
     let before = |column: &str| match catalog.dialect {
         Dialect::Postgres => format!("{column} < to_timestamp({since})"),

@@ -305,7 +305,7 @@ async fn encrypted(
         "SELECT id FROM {} WHERE COALESCE(encryption_status, '') NOT IN ('', 'plain_text')",
         fold.table
     );
-    let (rows, sample_ids) = ids(connection, context, &sql, samples)
+    let (rows, sample_ids) = ids(connection, context, sql, samples)
         .await
         .map_err(Error::database("count encrypted headers"))?;
     Ok((rows > 0).then(|| Finding {

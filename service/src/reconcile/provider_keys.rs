@@ -199,7 +199,7 @@ impl Routine for ProviderKeys<'_> {
         let mut report = Report::default();
         let Loaded { live, moves } = self.load(connection, &mut report).await?;
         for step in &moves {
-            let (rows, ids) = doctor::ids(connection, &live, &step.due, Samples::default())
+            let (rows, ids) = doctor::ids(connection, &live, step.due.as_str(), Samples::default())
                 .await
                 .map_err(db_context())?;
             count(&mut report.changes, step.table, step.action, rows, ids);

@@ -116,7 +116,7 @@ async fn copies(connection: &Connection, comparison: &Comparison<'_>) -> Result<
         }
     }
     if let Some(sql) = moved::lost_copies(live) {
-        let (rows, ids) = ids(connection, live, &sql, Samples::default())
+        let (rows, ids) = ids(connection, live, sql, Samples::default())
             .await
             .map_err(db_context())?;
         if rows > 0 {

@@ -221,6 +221,33 @@ async fn a_database_past_what_the_track_knows_is_refused_with_its_hazard(
 
 #[rstest]
 #[tokio::test]
+async fn a_duration_of_any_text_is_a_value_and_never_a_piece_of_the_query(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = legacy(backend, Shape::Full, Calendar::None).await;
+    let (odd, budget) = (r#"it's \' OR "1"='1' -- 雪"#, "b-dave");
+    database
+        .execute(&format!(
+            "UPDATE governance_budgets SET reset_duration = '{}' WHERE id = '{budget}'",
+            odd.replace('\'', "''")
+        ))
+        .await;
+    let before = by_code(&{
+        let healthy = legacy(backend, Shape::Full, Calendar::None).await;
+        tollgate().on(&healthy.url).json(&["doctor"]).1
+    });
+    let (_, report) = tollgate()
+        .on(&database.url)
+        .json(&["doctor", "--samples", "all"]);
+    let place = ("G009".to_owned(), "governance_budgets".to_owned());
+    let (_, rows, ids) = &by_code(&report)[&place];
+    let known = before.get(&place).map_or(0, |(_, rows, _)| *rows);
+    assert_eq!(*rows, known + 1, "{report:#}");
+    assert!(ids.contains(&budget.to_owned()), "{ids:?}");
+}
+
+#[rstest]
+#[tokio::test]
 async fn owners_that_violate_the_coming_keys_block(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
 ) {

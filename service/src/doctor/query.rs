@@ -1,0 +1,110 @@
+//! A question of the doctor: SQL with the values it speaks of bound, never written into it.
+
+use sea_orm::{Statement, Value};
+use tollgate_migration::Dialect;
+
+use crate::parameters::Parameters;
+
+/// A query that names the offending rows in a column `id`.
+#[derive(Clone, Debug)]
+pub(crate) struct Query {
+    sql: String,
+    values: Vec<Value>,
+}
+
+/// Queries by the table they look in.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Queries(Vec<(&'static str, Query)>);
+
+impl Queries {
+    /// None: this schema cannot have the hazard.
+    pub(super) fn none() -> Self {
+        Self::default()
+    }
+
+    /// One query of one table.
+    pub(super) fn on(table: &'static str, query: impl Into<Query>) -> Self {
+        [(table, query)].into_iter().collect()
+    }
+
+    pub(super) fn push(&mut self, table: &'static str, query: impl Into<Query>) {
+        self.0.push((table, query.into()));
+    }
+}
+
+impl<Q: Into<Query>> FromIterator<(&'static str, Q)> for Queries {
+    fn from_iter<I: IntoIterator<Item = (&'static str, Q)>>(queries: I) -> Self {
+        Self(
+            queries
+                .into_iter()
+                .map(|(table, query)| (table, query.into()))
+                .collect(),
+        )
+    }
+}
+
+impl Extend<(&'static str, Query)> for Queries {
+    fn extend<I: IntoIterator<Item = (&'static str, Query)>>(&mut self, queries: I) {
+        self.0.extend(queries);
+    }
+}
+
+impl IntoIterator for Queries {
+    type Item = (&'static str, Query);
+    type IntoIter = std::vec::IntoIter<Self::Item>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl Query {
+    /// Names that are known without asking the database.
+    pub(super) fn names(dialect: Dialect, names: &[String]) -> Self {
+        let mut parameters = Parameters::new(dialect);
+        let arms: Vec<String> = names
+            .iter()
+            .map(|name| {
+                format!(
+                    "SELECT CAST({} AS text) AS id",
+                    parameters.bind(name.clone())
+                )
+            })
+            .collect();
+        parameters.query(arms.join(" UNION "))
+    }
+
+    pub(super) fn sql(&self) -> &str {
+        &self.sql
+    }
+
+    /// The statement that this query is a part of.
+    pub(super) fn within(&self, dialect: Dialect, sql: String) -> Statement {
+        Statement::from_sql_and_values(dialect.backend(), sql, self.values.clone())
+    }
+}
+
+impl Parameters {
+    /// What was bound, with the query that it was bound for.
+    pub(super) fn query(self, sql: String) -> Query {
+        Query {
+            sql,
+            values: self.into_values(),
+        }
+    }
+}
+
+impl From<String> for Query {
+    fn from(sql: String) -> Self {
+        Self {
+            sql,
+            values: Vec::new(),
+        }
+    }
+}
+
+impl From<&str> for Query {
+    fn from(sql: &str) -> Self {
+        sql.to_owned().into()
+    }
+}
