@@ -16,7 +16,7 @@ pub mod sharing;
 mod tables;
 mod versions;
 
-pub use tables::{KEYS, OF_PROVIDERS, legacy as legacy_tables};
+pub use tables::{KEYS, OF_PROVIDERS, described_since, legacy as legacy_tables};
 
 use crate::ledger;
 use crate::migration::Migration;

@@ -220,8 +220,8 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
         .await
         .map_err(Error::database("read the catalog"))?;
     let tables = match options.profile {
-        Profile::BifrostLegacy => bifrost_legacy::tables(),
-        Profile::BifrostCredentials => bifrost_credentials::tables(),
+        Profile::BifrostLegacy => bifrost_legacy::tables(session.dialect()),
+        Profile::BifrostCredentials => bifrost_credentials::tables(session.dialect()),
         Profile::CoderLegacy => coder_legacy::tables(session.dialect()),
         Profile::Molecule => molecule::tables(session.dialect()),
     };

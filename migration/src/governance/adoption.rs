@@ -272,8 +272,16 @@ fn missing(catalog: &Catalog) -> Vec<String> {
 
 /// What upstream's later migrations add to the track's tables (`reference/bifrost.md` §2.4, §2.5), by the objects of a
 /// canonical schema and the start of their definition. None of it is a hand's work.
-const LATER: [(&str, &str); 23] = [
+const LATER: [(&str, &str); 26] = [
     // Of an earlier release.
+    (
+        "governance_virtual_key_provider_config_keys foreign key fk_vk_provider_config_keys_key",
+        "(table_key_id)",
+    ),
+    (
+        "governance_virtual_key_provider_config_keys foreign key fk_vk_provider_config_keys_provider_config",
+        "(table_virtual_key_provider_config_id)",
+    ),
     (
         "mcp_per_user_header_credentials column headers_json",
         "text not null default '{}'",
@@ -317,6 +325,10 @@ const LATER: [(&str, &str); 23] = [
     ("governance_virtual_keys column access_profile_id", ""),
     ("governance_virtual_keys column expires_at", TIME),
     (
+        "governance_virtual_keys index idx_virtual_key_created_by",
+        "(created_by_user_id)",
+    ),
+    (
         "governance_virtual_keys index idx_governance_virtual_keys_created_by_user_id",
         "",
     ),
@@ -350,16 +362,24 @@ const TAKEN: [&str; 3] = [
     "governance_teams foreign key fk_governance_teams_budget",
 ];
 
-/// What earlier releases did not make with their tables; none of it does more than speed up a query.
-const MADE_SINCE: [&str; 12] = [
+/// What earlier releases did not make with their tables, or under another name; none of it changes what a row means.
+const MADE_SINCE: [&str; 20] = [
     "config_keys index idx_config_keys_created_at",
     "config_keys index idx_config_keys_updated_at",
     "config_providers index idx_config_providers_created_at",
     "config_providers index idx_config_providers_updated_at",
     "governance_customers index idx_governance_customers_created_at",
     "governance_customers index idx_governance_customers_updated_at",
+    "governance_teams column source_id",
+    "governance_teams index idx_governance_teams_source_id",
+    "governance_virtual_key_provider_config_keys foreign key fk_governance_virtual_key_provider_config_keys_table_key",
+    "governance_virtual_key_provider_config_keys foreign key fk_governance_virtual_key_provider_config_keys_table_vi9ac4e889",
+    "governance_virtual_key_provider_config_keys foreign key fk_governance_virtual_key_provider_config_keys_table_vir9ac4e889",
+    "governance_virtual_key_provider_configs column blacklisted_models",
     "governance_virtual_key_provider_configs index idx_provider_config_budget",
     "governance_virtual_key_provider_configs index idx_provider_config_rate_limit",
+    "governance_virtual_keys column created_by_user_id",
+    "governance_virtual_keys index idx_virtual_key_created_by",
     "mcp_per_user_header_credentials index idx_mcp_per_user_header_credentials_created_at",
     "mcp_per_user_header_credentials index idx_mcp_per_user_header_credentials_updated_at",
     "oauth_user_sessions index idx_oauth_user_sessions_created_at",

@@ -16,7 +16,7 @@ pub(super) const MIGRATION: Migration = Migration {
 };
 
 fn up(_context: &Context, script: &mut PlanBuilder) {
-    for table in tables::legacy() {
+    for table in tables::legacy(script.dialect()) {
         script.create_table(&table);
     }
 }

@@ -1,5 +1,6 @@
 //! The tables of MCP clients, grants and per-user credentials: what is missing is created, on real databases column by
-//! column and index by index (`reference/bifrost.md` §1, §4.1 to §4.5).
+//! column and index by index (`reference/bifrost.md` §1, §4.1 to §4.5). With them come the columns of the other tables that
+//! releases of that time describe something in.
 //!
 //! The silent foreign keys that some databases have on the credential tables (§4.5) are neither created nor dropped.
 
@@ -9,6 +10,7 @@ use crate::script::PlanBuilder;
 use crate::track::Track;
 
 use super::mcp::{self, DERIVED_MODE};
+use super::tables;
 
 pub(super) const MIGRATION: Migration = Migration {
     version: "m20260330_000003_mcp_credentials",
@@ -25,6 +27,7 @@ fn up(context: &Context, script: &mut PlanBuilder) {
         script.leave_to_gateway();
         return;
     }
+    script.add_missing(&tables::described_since());
     script.ensure_tables(MIGRATION.version, &mcp::all(), |script, spec, column| {
         let derivable = ["virtual_key_id", "user_id"]
             .iter()

@@ -5,6 +5,8 @@ use crate::ddl::{
     ColumnSpec, ForeignKeySpec, IndexSpec, TableSpec, column, foreign_key, index, unique_index,
 };
 
+use crate::dialect::Dialect;
+
 use super::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 
 const RATE_LIMITS: &str = "governance_rate_limits";
@@ -72,7 +74,7 @@ pub(super) fn plain(table: &str, columns: &[&str]) -> Vec<IndexSpec> {
 }
 
 /// The tables in an order in which each one's parents come first.
-pub fn legacy() -> Vec<TableSpec> {
+pub fn legacy(dialect: Dialect) -> Vec<TableSpec> {
     vec![
         budgets(),
         rate_limits(),
@@ -82,7 +84,29 @@ pub fn legacy() -> Vec<TableSpec> {
         providers(),
         keys(),
         provider_configs(),
-        join(),
+        join(dialect),
+    ]
+}
+
+/// What later releases up to 1.5.8 add to those tables and nothing has to be moved for, by table.
+pub fn described_since() -> Vec<TableSpec> {
+    let addition =
+        |name, column: ColumnSpec, indexes| table(name, &[], vec![column], vec![], indexes);
+    vec![
+        addition(
+            TEAMS,
+            reference("source_id"),
+            vec![unique_index(
+                "idx_governance_teams_source_id",
+                &["source_id"],
+            )],
+        ),
+        addition(
+            VIRTUAL_KEYS,
+            reference("created_by_user_id"),
+            vec![index("idx_virtual_key_created_by", &["created_by_user_id"])],
+        ),
+        addition(PROVIDER_CONFIGS, column("blacklisted_models", Text), vec![]),
     ]
 }
 
@@ -302,7 +326,12 @@ fn provider_configs() -> TableSpec {
     )
 }
 
-fn join() -> TableSpec {
+fn join(dialect: Dialect) -> TableSpec {
+    // Too long for PostgreSQL, and shortened differently for each: the gateway's boot looks a key up by its name.
+    let to_config = match dialect {
+        Dialect::Postgres => "fk_governance_virtual_key_provider_config_keys_table_vi9ac4e889",
+        Dialect::Sqlite => "fk_governance_virtual_key_provider_config_keys_table_vir9ac4e889",
+    };
     table(
         JOIN,
         &["table_virtual_key_provider_config_id", "table_key_id"],
@@ -311,15 +340,20 @@ fn join() -> TableSpec {
             column("table_key_id", BigInt).not_null(),
         ],
         vec![
-            // Upstream's names are longer than PostgreSQL's 63 characters and end in a digest; nobody looks them up.
             foreign_key(
-                "fk_vk_provider_config_keys_provider_config",
+                to_config,
                 "table_virtual_key_provider_config_id",
                 PROVIDER_CONFIGS,
                 "id",
             )
             .cascade(),
-            foreign_key("fk_vk_provider_config_keys_key", "table_key_id", KEYS, "id").cascade(),
+            foreign_key(
+                "fk_governance_virtual_key_provider_config_keys_table_key",
+                "table_key_id",
+                KEYS,
+                "id",
+            )
+            .cascade(),
         ],
         vec![unique_index(
             "idx_vk_provider_config_key",

@@ -54,6 +54,15 @@ impl PlanBuilder {
         self.tolerate(&differences(&expected, &live));
     }
 
+    /// Adds the columns, each with its indexes, that existing tables lack.
+    pub fn add_missing(&mut self, additions: &[TableSpec]) {
+        for addition in additions {
+            if self.catalog.has_table(&addition.name) {
+                self.complete(addition, &mut |_, _, _| {});
+            }
+        }
+    }
+
     fn complete(&mut self, spec: &TableSpec, added: &mut impl FnMut(&mut Self, &TableSpec, &str)) {
         for column in &spec.columns {
             let mut column = column.clone();

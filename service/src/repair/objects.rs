@@ -5,7 +5,7 @@
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::ddl::{IndexSpec, TableSpec, column, index};
 use tollgate_migration::governance::{
-    BUDGETS, KEYS, OF_PROVIDERS, VIRTUAL_KEYS, legacy_tables, mcp, owners::Owner,
+    BUDGETS, KEYS, OF_PROVIDERS, VIRTUAL_KEYS, described_since, legacy_tables, mcp, owners::Owner,
 };
 use tollgate_migration::plan::{Created, Step, Unit};
 use tollgate_migration::{Catalog, Context, Dialect, Track};
@@ -51,7 +51,8 @@ fn lost_indexes(live: &Context) -> Vec<(String, IndexSpec)> {
     let shaped = live
         .ledger(Track::GOVERNANCE)
         .has("add_oauth_auth_mode_columns");
-    let mut specs: Vec<TableSpec> = legacy_tables();
+    let mut specs: Vec<TableSpec> = legacy_tables(catalog.dialect);
+    specs.extend(described_since());
     if shaped {
         specs.extend(mcp::all());
     }

@@ -1,6 +1,7 @@
 //! Per-user MCP credentials: ten to a virtual key, one in twenty of which has strayed from its grant. With the tables of
 //! before multi-budget beside them, which no release of the gateway has at once: a program of its own may.
 
+use tollgate_migration::Dialect;
 use tollgate_migration::ddl::TableSpec;
 use tollgate_migration::governance::legacy_tables;
 use tollgate_migration::governance::mcp::{
@@ -13,8 +14,8 @@ use super::{Fill, Maker, bifrost_legacy};
 const COUNT: u32 = 12;
 const PER_KEY: u32 = 10;
 
-pub(super) fn tables() -> Vec<TableSpec> {
-    let mut tables = legacy_tables();
+pub(super) fn tables(dialect: Dialect) -> Vec<TableSpec> {
+    let mut tables = legacy_tables(dialect);
     tables.extend(mcp::all());
     tables
 }

@@ -1,5 +1,6 @@
 //! Bifrost 1.4.24, before multi-budget: customers, teams, virtual keys with provider configs, each level with budgets.
 
+use tollgate_migration::Dialect;
 use tollgate_migration::ddl::TableSpec;
 use tollgate_migration::governance::mcp::{self, CLIENTS, GRANTS};
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS, legacy_tables};
@@ -30,8 +31,8 @@ pub(super) const LATER: [&str; 7] = [
     "tls_config_json",
 ];
 
-pub(super) fn tables() -> Vec<TableSpec> {
-    let mut tables = legacy_tables();
+pub(super) fn tables(dialect: Dialect) -> Vec<TableSpec> {
+    let mut tables = legacy_tables(dialect);
     tables.extend(
         mcp::all()
             .into_iter()

@@ -14,8 +14,8 @@ use crate::tollgate;
 
 /// Rows and schema. A check that this release writes as upstream does reads as the earlier one's; and that one's contract
 /// dropped the flag of a team's budget for good, which today's remembers.
-async fn state(database: &TestDatabase) -> State {
-    let mut state = crate::fault_injection::state(database).await;
+async fn state_without(database: &TestDatabase, columns: &[(&str, &str)]) -> State {
+    let mut state = crate::fault_injection::state_without(database, columns).await;
     state.0.retain(|(table, _)| table != "tollgate_remembered");
     for (table, rows) in &mut state.0 {
         let of_the_team = rows
@@ -97,22 +97,47 @@ async fn load_owned(backend: Backend, dump: &Dump) -> TestDatabase {
     database
 }
 
-/// Without what release 0.1.0 did not make: indexes that a table gets when it is made or completed, and a default that none has.
-fn comparable(state: &State) -> State {
-    let mut state = state.clone();
-    let since: Vec<String> = ["oauth_user_sessions", "mcp_per_user_header_credentials"]
+/// Columns that release 0.1.0 did not make.
+const COLUMNS_SINCE: [(&str, &str); 3] = [
+    ("governance_teams", "source_id"),
+    ("governance_virtual_keys", "created_by_user_id"),
+    (
+        "governance_virtual_key_provider_configs",
+        "blacklisted_models",
+    ),
+];
+
+/// Rows, schema and histories without what release 0.1.0 did not make: those columns, indexes that a table gets when it is
+/// made or completed, and a default that none has.
+async fn comparable(database: &TestDatabase) -> State {
+    let mut state = state_without(database, &COLUMNS_SINCE).await;
+    let mut indexes: Vec<String> = ["oauth_user_sessions", "mcp_per_user_header_credentials"]
         .iter()
         .flat_map(|table| {
             ["created_at", "updated_at"].map(|column| format!("idx_{table}_{column}"))
         })
         .collect();
-    state
-        .1
-        .retain(|line| !since.iter().any(|index| line.contains(index)));
+    indexes.extend([
+        "idx_governance_teams_source_id".to_owned(),
+        "idx_virtual_key_created_by".to_owned(),
+    ]);
+    let columns = COLUMNS_SINCE.map(|(table, column)| format!("{table} column {column} "));
+    state.1.retain(|line| {
+        !indexes.iter().any(|index| line.contains(index))
+            && !columns.iter().any(|column| line.starts_with(column))
+    });
+    let created: Vec<String> = COLUMNS_SINCE
+        .iter()
+        .map(|(table, column)| format!("\"{table}.{column}\""))
+        .chain(indexes.iter().map(|index| format!("\"{index}\"")))
+        .collect();
     for (_, rows) in &mut state.0 {
         for row in rows {
-            for index in &since {
-                *row = row.replace(&format!(",\"{index}\""), "");
+            for name in &created {
+                *row = row
+                    .replace(&format!(",{name}"), "")
+                    .replace(&format!("{name},"), "")
+                    .replace(&format!("[{name}]"), "[]");
             }
             *row = row.replace(
                 "\"mcp_per_user_header_credentials column headers_json\":\"text not null default ''{}''\",",
@@ -145,10 +170,7 @@ async fn whole(backend: Backend) -> BTreeMap<(Track, String), State> {
     let mut states = BTreeMap::new();
     for dump in dumps(backend).iter().filter(|dump| dump.half.is_none()) {
         let database = load(backend, dump).await;
-        states.insert(
-            (dump.track, dump.step.clone()),
-            comparable(&state(&database).await),
-        );
+        states.insert((dump.track, dump.step.clone()), comparable(&database).await);
     }
     states
 }
@@ -196,7 +218,7 @@ async fn whole_databases_of_a_release_verify_go_up_and_go_down(
         let (code, json) = run(&database, &["verify".to_owned()]);
         assert_eq!(code, 0, "{name}: {json:#}");
         let expected = &states[&(dump.track, last.to_owned())];
-        let reached = comparable(&state(&database).await);
+        let reached = comparable(&database).await;
         assert!(
             reached == *expected,
             "{name} ends elsewhere: {}",
@@ -264,18 +286,18 @@ async fn half_way_databases_of_a_release_are_named_finished_undone_and_settled(
         let key = (way.clone(), dump.step.clone());
         if !undisturbed.contains_key(&key) {
             let calm = load(backend, whole_of(&all, track, start)).await;
-            let first = comparable(&state(&calm).await);
+            let first = comparable(&calm).await;
             assert_eq!(run(&calm, &same).0, 0, "{name}");
-            let finished = comparable(&state(&calm).await);
+            let finished = comparable(&calm).await;
             assert_eq!(run(&calm, &back).0, 0, "{name}");
             // Copies of shared budgets stay when a step goes down: a gateway works on with them.
-            let ends = [first, comparable(&state(&calm).await)];
+            let ends = [first, comparable(&calm).await];
             undisturbed.insert(key.clone(), (finished, ends));
         }
         let (expected, ends) = &undisturbed[&key];
         let (code, json) = run(&database, &same);
         assert_eq!(code, 0, "{name}: {json:#}");
-        let reached = comparable(&state(&database).await);
+        let reached = comparable(&database).await;
         assert!(
             reached == *expected,
             "{name} finished: {}",
@@ -289,7 +311,7 @@ async fn half_way_databases_of_a_release_are_named_finished_undone_and_settled(
         assert_eq!(code, 0, "{name} undone: {json:#}");
         // Header keys that are folded stay so, as many as there are by then.
         let folds = dump.step == "canonical_header_keys";
-        let reached = without_headers(&comparable(&state(&database).await), folds);
+        let reached = without_headers(&comparable(&database).await, folds);
         assert!(
             ends.iter()
                 .any(|end| without_headers(end, folds) == reached),
