@@ -538,6 +538,16 @@ pub(crate) enum Reconcile {
     /// header-keys, credentials, flows, resets, provider-keys and billing, in this order. One whose tables are missing is
     /// skipped; one that fails does not keep the others from running.
     All(Routine),
+    /// One routine that needs no file and no argument, by its name
+    ///
+    /// For the routines that a program's own tracks bring along, which have no word of their own here. An unknown name is
+    /// answered with those that there are.
+    Run {
+        /// The routine's name
+        routine: String,
+        #[command(flatten)]
+        how: Routine,
+    },
 }
 
 /// A duration that is waited; a bare number is seconds.
@@ -568,7 +578,8 @@ impl Reconcile {
         match self {
             Self::Credentials { how, .. }
             | Self::Flows { how, .. }
-            | Self::HeaderRequirements { how, .. } => how,
+            | Self::HeaderRequirements { how, .. }
+            | Self::Run { how, .. } => how,
             Self::Resets { routine, .. }
             | Self::ProviderKeys { routine, .. }
             | Self::Config { routine, .. } => routine,
@@ -1012,6 +1023,7 @@ impl Command {
             Self::Reconcile(Reconcile::Billing(_)) => "reconcile billing",
             Self::Reconcile(Reconcile::Config { .. }) => "reconcile config",
             Self::Reconcile(Reconcile::All(_)) => "reconcile all",
+            Self::Reconcile(Reconcile::Run { .. }) => "reconcile run",
             Self::McpClient(McpClient::Delete { .. }) => "mcp-client delete",
             Self::ProviderKey(ProviderKeyCommand::Resolve { .. }) => "provider-key resolve",
             Self::GatewayKey(GatewayKeyCommand::Create { .. }) => "gateway-key create",

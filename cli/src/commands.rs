@@ -40,8 +40,12 @@ async fn misplaced(arguments: &Arguments) -> Option<Error> {
         Command::ProviderKey(_) | Command::GatewayKey(_) => &[Track::PROVIDERS],
         Command::Reconcile(Reconcile::Billing(_)) => &[Track::BILLING],
         Command::Reconcile(Reconcile::ProviderKeys { .. }) => &[Track::PROVIDERS],
-        Command::Reconcile(Reconcile::All(_)) if arguments.tracks.is_empty() => &Track::ALL,
-        Command::Reconcile(Reconcile::All(_)) => &arguments.tracks,
+        Command::Reconcile(Reconcile::All(_) | Reconcile::Run { .. })
+            if arguments.tracks.is_empty() =>
+        {
+            Track::all()
+        }
+        Command::Reconcile(Reconcile::All(_) | Reconcile::Run { .. }) => &arguments.tracks,
         Command::Reconcile(_)
         | Command::Budget(_)
         | Command::McpClient(_)

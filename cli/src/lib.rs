@@ -1,4 +1,6 @@
 //! The command line of Tollgate: arguments, output, exit codes. It knows no SQL.
+//!
+//! A program with tracks of its own is [`main`] with a [`Registry`] of them.
 
 mod arguments;
 mod commands;
@@ -12,14 +14,20 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::error::ErrorKind;
+pub use tollgate_service::Registry;
+
 use tollgate_service::Error;
 use tollgate_service::gateway_key::without_secrets;
 
 use arguments::{Arguments, Output};
 use output::Answer;
 
-/// Runs the command line of this process.
-pub fn main() -> ExitCode {
+/// Runs the command line of this process, for these tracks.
+pub fn main(tracks: Registry) -> ExitCode {
+    if let Err(error) = tracks.install() {
+        output::stderr(&format!("tollgate: {error}"));
+        return ExitCode::FAILURE;
+    }
     let mut arguments = match Arguments::read() {
         Ok(arguments) => arguments,
         Err(error) => return usage(&error),

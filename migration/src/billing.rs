@@ -45,13 +45,19 @@ const DEFINITION: Definition = Definition {
     ledger_table: ledger::SCHEMA_MIGRATIONS,
     versions: &versions::VERSIONS,
     migrations: MIGRATIONS,
+    goldens: crate::goldens!("schema/billing":
+        "m20260401_000001_billing_baseline",
+        "m20260402_000002_llm_billing_mode",
+    ),
     marker_tables: &[WORKSPACES],
     reads: &[],
+    common_names: &[WORKSPACES],
     is_foreign_table: |table, columns| table == WORKSPACES && adoption::is_foreign_table(columns),
     recognise: adoption::recognise,
     newer_than_supported: |_| Vec::new(),
     inherited_types: &[],
     is_later_upstream: |_, _, _| false,
+    asks: &[],
 };
 
 impl Track {

@@ -9,52 +9,41 @@ use crate::dialect::Dialect;
 use crate::schema::{self, Schema};
 use crate::track::Track;
 
-macro_rules! goldens {
-    ($($track:literal: [$($version:literal),* $(,)?]),* $(,)?) => {
-        const GOLDENS: &[(&str, &str, &str)] = &[
-            $($(
-                (
-                    $version,
-                    include_str!(concat!("../schema/", $track, "/postgres/", $version, ".txt")),
-                    include_str!(concat!("../schema/", $track, "/sqlite/", $version, ".txt")),
-                ),
-            )*)*
-        ];
-    };
+/// The canonical schema behind one migration, as text for each backend.
+#[derive(Clone, Copy, Debug)]
+pub struct Golden {
+    /// The migration.
+    pub version: &'static str,
+    /// On PostgreSQL.
+    pub postgres: &'static str,
+    /// On SQLite.
+    pub sqlite: &'static str,
 }
 
-goldens! {
-    "governance": [
-        "m20260329_000001_governance_baseline",
-        "m20260330_000002_multi_budget_expand",
-        "m20260330_000003_mcp_credentials",
-        "m20260330_000004_multi_budget_backfill",
-        "m20260330_000005_multi_budget_constraints",
-        "m20260330_000006_canonical_header_keys",
-        "m20260330_000007_multi_budget_contract",
-    ],
-    "providers": [
-        "m20260510_000001_providers_baseline",
-        "m20260510_000002_gateway_keys",
-        "m20260510_000003_provider_key_expand",
-        "m20260510_000004_provider_key_backfill",
-        "m20260510_000005_provider_key_contract",
-    ],
-    "billing": [
-        "m20260401_000001_billing_baseline",
-        "m20260402_000002_llm_billing_mode",
-    ],
+/// The golden schemas of a track, out of a folder of its crate that holds `postgres/VERSION.txt` and `sqlite/VERSION.txt`.
+#[macro_export]
+macro_rules! goldens {
+    ($folder:literal: $($version:literal),* $(,)?) => {
+        &[$(
+            $crate::golden::Golden {
+                version: $version,
+                postgres: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/", $folder, "/postgres/", $version, ".txt")),
+                sqlite: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/", $folder, "/sqlite/", $version, ".txt")),
+            },
+        )*]
+    };
 }
 
 /// The schema of a fresh database after that migration; `None` for a version without a golden file.
 pub fn golden(dialect: Dialect, version: &str) -> Option<Schema> {
-    GOLDENS
+    Track::all()
         .iter()
-        .find(|(known, _, _)| *known == version)
-        .map(|(_, postgres, sqlite)| {
+        .flat_map(|track| track.goldens())
+        .find(|golden| golden.version == version)
+        .map(|golden| {
             schema::parse(match dialect {
-                Dialect::Postgres => postgres,
-                Dialect::Sqlite => sqlite,
+                Dialect::Postgres => golden.postgres,
+                Dialect::Sqlite => golden.sqlite,
             })
         })
 }
@@ -82,7 +71,7 @@ mod tests {
 
     #[test]
     fn every_migration_has_a_golden_schema_on_both_backends() {
-        for migration in Track::ALL.iter().flat_map(|track| track.migrations()) {
+        for migration in Track::all().iter().flat_map(|track| track.migrations()) {
             for dialect in [Dialect::Postgres, Dialect::Sqlite] {
                 let golden = golden(dialect, migration.version);
                 assert!(

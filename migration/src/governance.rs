@@ -59,8 +59,18 @@ const DEFINITION: Definition = Definition {
     ledger_table: ledger::MIGRATIONS,
     versions: &versions::VERSIONS,
     migrations: MIGRATIONS,
+    goldens: crate::goldens!("schema/governance":
+        "m20260329_000001_governance_baseline",
+        "m20260330_000002_multi_budget_expand",
+        "m20260330_000003_mcp_credentials",
+        "m20260330_000004_multi_budget_backfill",
+        "m20260330_000005_multi_budget_constraints",
+        "m20260330_000006_canonical_header_keys",
+        "m20260330_000007_multi_budget_contract",
+    ),
     marker_tables: &[BUDGETS, VIRTUAL_KEYS, PROVIDER_CONFIGS],
     reads: READS,
+    common_names: &[],
     is_foreign_table: |_, _| false,
     recognise: adoption::recognise,
     newer_than_supported: adoption::newer_than_supported,
@@ -75,6 +85,7 @@ const DEFINITION: Definition = Definition {
         ),
     ],
     is_later_upstream: adoption::is_later_upstream,
+    asks: &[],
 };
 
 impl Track {

@@ -7,10 +7,7 @@ pub use target::Target;
 
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 
-use crate::billing::molecule;
 use crate::catalog::Catalog;
-use crate::governance::bifrost;
-use crate::providers::coder;
 use crate::track::Track;
 
 /// Bifrost's ledger.
@@ -90,16 +87,6 @@ impl Ledger {
     /// Whether a migration failed half-way.
     pub fn is_dirty(&self) -> bool {
         matches!(self, Self::Number { dirty: true, .. })
-    }
-
-    /// What it says, in the gateway's own words.
-    pub fn words(&self) -> Option<String> {
-        match self {
-            Self::Ids(ids) => Some(bifrost::words(ids)),
-            Self::Number { version, .. } => Some(coder::words(*version)),
-            Self::Files(files) => molecule::version(files).map(molecule::words),
-            Self::None | Self::Anothers(_) => None,
-        }
     }
 }
 
@@ -187,7 +174,7 @@ impl Ledgers {
 
     /// Whether the database carries another track whose gateway keeps a table of the same name.
     pub fn is_of_another_track(&self, track: Track, catalog: &Catalog) -> bool {
-        Track::ALL.iter().any(|other| {
+        Track::all().iter().any(|other| {
             *other != track
                 && other.ledger_table() == track.ledger_table()
                 && other.is_carried_by(catalog)

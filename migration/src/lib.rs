@@ -13,6 +13,7 @@ pub mod migrator;
 pub mod plan;
 pub mod providers;
 mod rebuild;
+pub mod registry;
 pub mod schema;
 pub mod script;
 pub mod track;

@@ -1,6 +1,6 @@
 //! One step of a track.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sea_orm::{ConnectionTrait, DbErr};
 use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager};
@@ -82,8 +82,8 @@ pub struct Context {
     pub catalog: Catalog,
     /// Ids in upstream's own `migrations` table; empty where there is none.
     pub upstream: Vec<String>,
-    /// What each track's gateway has recorded, in the order of [`Track::ALL`].
-    pub ledgers: [Ledger; 3],
+    /// What each track's gateway has recorded.
+    pub ledgers: Vec<(Track, Ledger)>,
     /// What the track's applied migrations created here, by version.
     pub history: BTreeMap<String, Created>,
     /// What the caller wants done with shared budgets.
@@ -100,8 +100,8 @@ pub struct Context {
     pub expanded_at: Option<i64>,
     /// When chat providers' keys were copied here, likewise.
     pub copied_at: Option<i64>,
-    /// Whether AI providers that were copied from chat providers are there: upstream's own copy has run, or Tollgate's.
-    pub providers_copied: bool,
+    /// The names of the tracks' questions about the rows whose answer is yes ([`Track::asks`]).
+    pub answers: BTreeSet<&'static str>,
 }
 
 impl Context {
@@ -112,19 +112,21 @@ impl Context {
     pub async fn read<C: ConnectionTrait>(connection: &C) -> Result<Self, DbErr> {
         let catalog = Catalog::read(connection).await?;
         let ledgers = Ledgers::read(connection, &catalog).await?;
-        let providers_copied = match crate::providers::adoption::copied(&catalog) {
-            None => false,
-            Some(sql) => connection
-                .query_one_raw(sea_orm::Statement::from_string(
-                    catalog.dialect.backend(),
-                    sql,
-                ))
-                .await?
-                .is_some(),
-        };
+        let mut answers = BTreeSet::new();
+        // As many as the tracks declare.
+        for (name, ask) in Track::all().iter().flat_map(|track| track.asks()) {
+            let Some(sql) = ask(&catalog) else { continue };
+            let sql = sea_orm::Statement::from_string(catalog.dialect.backend(), sql);
+            if connection.query_one_raw(sql).await?.is_some() {
+                answers.insert(*name);
+            }
+        }
         Ok(Self {
             upstream: ledgers.ids.clone().unwrap_or_default(),
-            ledgers: Track::ALL.map(|track| ledgers.of(track, &catalog)),
+            ledgers: Track::all()
+                .iter()
+                .map(|&track| (track, ledgers.of(track, &catalog)))
+                .collect(),
             catalog,
             history: BTreeMap::new(),
             shared_budgets: SharedBudgets::default(),
@@ -134,16 +136,16 @@ impl Context {
             accept_policy_change: false,
             expanded_at: None,
             copied_at: None,
-            providers_copied,
+            answers,
         })
     }
 
     /// What a track's gateway has recorded of its own migrations.
     pub fn ledger(&self, track: Track) -> &Ledger {
-        let position = Track::ALL.iter().position(|known| *known == track);
-        position
-            .and_then(|position| self.ledgers.get(position))
-            .unwrap_or(&Ledger::None)
+        self.ledgers
+            .iter()
+            .find(|(known, _)| *known == track)
+            .map_or(&Ledger::None, |(_, ledger)| ledger)
     }
 
     /// Whether upstream has recorded one of its own migrations.

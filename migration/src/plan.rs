@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use sea_orm::{ConnectionTrait, DbErr};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::catalog::Catalog;
 use crate::dialect::Dialect;
@@ -57,6 +58,8 @@ pub struct Guard {
 pub struct InsertWithUuids {
     /// What it is for, as one line.
     pub purpose: String,
+    /// The name space of the ids, so that a row gets the same one in every run and on every machine.
+    pub namespace: Uuid,
     /// The table that gets the rows.
     pub table: String,
     /// A query whose column `id` names what the rows are made for, as text.
@@ -95,7 +98,7 @@ impl InsertWithUuids {
         let pairs: Vec<String> = found
             .iter()
             .map(|name| {
-                let id = crate::providers::central_key_id(name).to_string();
+                let id = Uuid::new_v5(&self.namespace, name.to_lowercase().as_bytes()).to_string();
                 values.extend([name.clone().into(), id.into()]);
                 format!(
                     "({}, {})",

@@ -72,12 +72,7 @@ pub const TYPE: (&str, [&str; 9]) = (
 pub const NAME_PREFIX: &str = "agents-";
 
 /// The name space of the ids of migrated central keys, a random UUID that never changes.
-const NAMES: Uuid = Uuid::from_u128(0x2a91_c7d4_0b6e_4f53_8e1d_94c3_60af_71b8);
-
-/// The id of the central key that is migrated for a provider: the same in every run and on every machine.
-pub fn central_key_id(provider: &str) -> Uuid {
-    Uuid::new_v5(&NAMES, provider.to_lowercase().as_bytes())
-}
+pub(crate) const CENTRAL_KEYS: Uuid = Uuid::from_u128(0x2a91_c7d4_0b6e_4f53_8e1d_94c3_60af_71b8);
 
 /// The track's migrations, oldest first.
 pub const MIGRATIONS: &[&Migration] = &[
@@ -88,19 +83,31 @@ pub const MIGRATIONS: &[&Migration] = &[
     &m20260510_000005_provider_key_contract::MIGRATION,
 ];
 
+/// Whether AI providers that were copied from chat providers are there: upstream's own copy has run, or Tollgate's.
+pub const COPIED: &str = "providers_copied";
+
 const DEFINITION: Definition = Definition {
     name: "providers",
     gateway: "Coder",
     ledger_table: ledger::SCHEMA_MIGRATIONS,
     versions: &versions::VERSIONS,
     migrations: MIGRATIONS,
+    goldens: crate::goldens!("schema/providers":
+        "m20260510_000001_providers_baseline",
+        "m20260510_000002_gateway_keys",
+        "m20260510_000003_provider_key_expand",
+        "m20260510_000004_provider_key_backfill",
+        "m20260510_000005_provider_key_contract",
+    ),
     marker_tables: &[CHAT_PROVIDERS, CHAT_USER_KEYS, PROVIDERS],
     reads: &[],
+    common_names: &[],
     is_foreign_table: |_, _| false,
     recognise: adoption::recognise,
     newer_than_supported: |_| Vec::new(),
     inherited_types: &[],
     is_later_upstream: adoption::is_later_upstream,
+    asks: &[(COPIED, adoption::copied)],
 };
 
 impl Track {

@@ -9,11 +9,17 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::adoption::{Recognised, Unknown};
 use crate::catalog::Catalog;
+use crate::golden::Golden;
+use crate::ledger::Ledger;
 use crate::ledger::target::Versions;
 use crate::migration::{Context, Migration};
 
 /// A table's name and a column's.
 pub type TableColumn = (&'static str, &'static str);
+
+/// A question about the rows: its name, and a query that finds a row where the answer is yes, or none where the schema says
+/// no.
+pub type Ask = (&'static str, fn(&Catalog) -> Option<String>);
 
 /// One independent lineage of migrations over one upstream's tables. Compared and written by its name.
 #[derive(Clone, Copy)]
@@ -31,10 +37,14 @@ pub struct Definition {
     pub versions: &'static Versions,
     /// Its migrations, oldest first.
     pub migrations: &'static [&'static Migration],
+    /// The canonical schema behind each of them.
+    pub goldens: &'static [Golden],
     /// The tables that show a database carries this track.
     pub marker_tables: &'static [&'static str],
     /// Tables of others that the migrations look into where they exist.
     pub reads: &'static [&'static str],
+    /// Those of its tables whose names other products use too.
+    pub common_names: &'static [&'static str],
     /// Whether a table of that name with those columns is another product's.
     pub is_foreign_table: fn(&str, &[&str]) -> bool,
     /// Recognises a database without history.
@@ -45,12 +55,39 @@ pub struct Definition {
     pub inherited_types: &'static [(&'static str, TableColumn)],
     /// Whether a difference from the golden schema is the work of a later upstream.
     pub is_later_upstream: fn(&str, &str, bool) -> bool,
+    /// Questions about the rows that its migrations ask before they plan.
+    pub asks: &'static [Ask],
+}
+
+impl Definition {
+    /// A track of a program's own tables, which follows no gateway; to be completed by what it has.
+    pub const fn named(name: &'static str) -> Self {
+        Self {
+            name,
+            gateway: "the program",
+            ledger_table: "",
+            versions: &Versions::NONE,
+            migrations: &[],
+            goldens: &[],
+            marker_tables: &[],
+            reads: &[],
+            common_names: &[],
+            is_foreign_table: |_, _| false,
+            recognise: |_| {
+                Err(Unknown {
+                    nearest: "the first of its migrations",
+                    differences: vec!["the track recognises no database".to_owned()],
+                })
+            },
+            newer_than_supported: |_| Vec::new(),
+            inherited_types: &[],
+            is_later_upstream: |_, _, _| false,
+            asks: &[],
+        }
+    }
 }
 
 impl Track {
-    /// Every track.
-    pub const ALL: [Self; 3] = [Self::GOVERNANCE, Self::PROVIDERS, Self::BILLING];
-
     /// The track that is so defined.
     pub const fn new(definition: &'static Definition) -> Self {
         Self(definition)
@@ -76,9 +113,24 @@ impl Track {
         self.0.versions
     }
 
+    /// What its gateway's ledger says, in the gateway's own words.
+    pub fn words(self, ledger: &Ledger) -> Option<String> {
+        (self.0.versions.said)(ledger)
+    }
+
     /// Its migrations, oldest first.
     pub fn migrations(self) -> &'static [&'static Migration] {
         self.0.migrations
+    }
+
+    /// The canonical schema behind each of them.
+    pub fn goldens(self) -> &'static [Golden] {
+        self.0.goldens
+    }
+
+    /// Questions about the rows that its migrations ask before they plan.
+    pub fn asks(self) -> &'static [Ask] {
+        self.0.asks
     }
 
     /// The table that records which of them are applied.
@@ -89,6 +141,11 @@ impl Track {
     /// The tables that show a database carries this track.
     pub fn marker_tables(self) -> &'static [&'static str] {
         self.0.marker_tables
+    }
+
+    /// Those of its tables whose names other products use too.
+    pub fn common_names(self) -> &'static [&'static str] {
+        self.0.common_names
     }
 
     /// Whether a table of that name with those columns is another product's: several have one called `workspaces`.
@@ -144,14 +201,14 @@ impl Track {
     }
 }
 
-/// In the order of [`Track::ALL`]; a track that is not listed there comes behind, by its name.
+/// In the order of [`Track::all`]; a track that is not listed there comes behind, by its name.
 impl Ord for Track {
     fn cmp(&self, other: &Self) -> Ordering {
         let place = |track: &Self| {
-            let place = Self::ALL
+            let place = Self::all()
                 .iter()
                 .position(|known| known.name() == track.name());
-            (place.unwrap_or(Self::ALL.len()), track.name())
+            (place.unwrap_or(usize::MAX), track.name())
         };
         place(self).cmp(&place(other))
     }
@@ -204,15 +261,16 @@ impl fmt::Display for Track {
 
 /// A word that is no track.
 #[derive(Debug, thiserror::Error)]
-#[error("there is no track {0:?}; the tracks are {names}", names = Track::ALL.map(Track::name).join(", "))]
+#[error("there is no track {0:?}; the tracks are {names}", names = Track::names())]
 pub struct UnknownTrack(String);
 
 impl FromStr for Track {
     type Err = UnknownTrack;
 
     fn from_str(word: &str) -> Result<Self, UnknownTrack> {
-        Self::ALL
-            .into_iter()
+        Self::all()
+            .iter()
+            .copied()
             .find(|track| track.name() == word)
             .ok_or_else(|| UnknownTrack(word.to_owned()))
     }

@@ -24,17 +24,17 @@ use crate::report::{Finding, Report, Severity};
 use crate::runner::target::gateway;
 use crate::runner::{Session, adopt, context, idle, pending, pending_report};
 
-pub(crate) use query::{Queries, Query};
+pub use query::{Queries, Query};
 
 /// What some hazards need to know of the data before they can be put into SQL.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Facts {
+pub struct Facts {
     /// Every distinct reset duration, and its nanoseconds where it can be read.
     pub durations: Vec<(String, Option<i64>)>,
 }
 
 /// A question about the data or the schema.
-pub(crate) struct Hazard {
+pub struct Hazard {
     /// Its stable code.
     pub code: &'static str,
     /// How much a finding weighs.
@@ -83,9 +83,9 @@ fn hazards(track: Track) -> &'static [Hazard] {
 /// Every code that `--code` may name.
 pub fn codes() -> Vec<&'static str> {
     let environment = environment::TROUBLES.iter().map(|trouble| trouble.code);
-    Track::ALL
-        .into_iter()
-        .flat_map(hazards)
+    Track::all()
+        .iter()
+        .flat_map(|&track| hazards(track))
         .map(|hazard| hazard.code)
         .chain(environment)
         .collect()
@@ -430,9 +430,9 @@ pub(crate) async fn ids<C: ConnectionTrait>(
 
 /// A finding that is known from the schema alone.
 pub(crate) fn schema_finding(code: &str, table: &str, object: &str) -> Finding {
-    let hazard = Track::ALL
-        .into_iter()
-        .flat_map(hazards)
+    let hazard = Track::all()
+        .iter()
+        .flat_map(|&track| hazards(track))
         .find(|hazard| hazard.code == code);
     let text = |pick: fn(&Hazard) -> &'static str| hazard.map(pick).unwrap_or_default().to_owned();
     Finding {
@@ -469,9 +469,9 @@ pub(crate) fn refusal(findings: Vec<Finding>) -> Error {
 
 /// The refusal for a hazard that has come up since the doctor looked, found under the migration's own lock.
 pub(crate) fn refusal_under_lock(code: &str, table: &str, ids: Vec<String>) -> Error {
-    let found = Track::ALL
-        .into_iter()
-        .flat_map(hazards)
+    let found = Track::all()
+        .iter()
+        .flat_map(|&track| hazards(track))
         .find(|hazard| hazard.code == code)
         .map(|hazard| Finding {
             code: hazard.code.to_owned(),

@@ -16,7 +16,7 @@ pub mod history;
 mod instant;
 mod lock;
 pub mod mcp_client;
-mod module;
+pub mod module;
 mod nearest;
 pub mod observer;
 mod parameters;
@@ -47,3 +47,4 @@ pub use shutdown::ShutdownSignal;
 pub use tollgate_migration::{
     GarbledModes, NameConflicts, OrphanedModels, Phase, SharedBudgets, Track,
 };
+pub use tracks::Registry;

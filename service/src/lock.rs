@@ -134,7 +134,7 @@ impl Lock {
                     tracing::debug!(%holder, "waiting for the lock");
                     if !poll.again(stop).await? {
                         return Err(Error::Locked {
-                            track: tracks.first().copied().unwrap_or(Track::GOVERNANCE),
+                            track: tracks.first().copied().unwrap_or(Track::all()[0]),
                             holder,
                         });
                     }

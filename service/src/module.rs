@@ -1,23 +1,44 @@
 //! What the engines ask of a track beside its migrations.
 
+use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use sea_orm::DbErr;
 use tollgate_migration::ledger::Target;
 use tollgate_migration::{Context, Track};
 
+pub use crate::doctor::{Facts, Hazard, Queries, Query};
+pub use crate::snapshot::moved::{Fact, SEPARATOR};
+pub use crate::snapshot::scan::{Reading, Walk};
+pub use crate::verify::Invariant;
+pub use crate::verify::invariants::Question;
+
 use crate::connection::Connection;
-use crate::doctor::Hazard;
-use crate::report::Finding;
-use crate::snapshot::moved::Fact;
-use crate::snapshot::scan::{self, Reading, Walk};
+use crate::reconcile::Options;
+use crate::report::{Finding, Outcome};
+use crate::runner::Session;
+use crate::shutdown::ShutdownSignal;
+use crate::snapshot::scan;
 use crate::tracks;
-use crate::verify::invariants::Question;
 
 /// A table, or a column of it.
-pub(crate) type Leftover = (&'static str, Option<&'static str>);
+pub type Leftover = (&'static str, Option<&'static str>);
 
-/// A track as the engines see it.
-pub(crate) struct Module {
+/// Runs a routine with the defaults of what it may be asked.
+pub type RunRoutine =
+    for<'a> fn(&'a Session, Options, DateTime<Utc>, &'a ShutdownSignal) -> BoxFuture<'a, Outcome>;
+
+/// A routine that needs no file and no argument: `reconcile run NAME`, and a part of `reconcile all`.
+pub struct NamedRoutine {
+    /// Its word on the command line.
+    pub name: &'static str,
+    /// What it does, as one line.
+    pub about: &'static str,
+    /// Runs it; [`crate::reconcile::run`] does for a [`crate::reconcile::Routine`] all that is the same for every one.
+    pub run: RunRoutine,
+}
+
+/// A track as the engines see it. [`Module::of_track`] has what one needs that is nobody else's.
+pub struct Module {
     /// Its migrations.
     pub track: Track,
     /// The advisory key that its gateway takes before it migrates, in that program's own source; `None` where it takes none.
@@ -28,6 +49,8 @@ pub(crate) struct Module {
     pub hazards: &'static [Hazard],
     /// Which rows make no sense without another: child, its column, and the parent, whose key is `id`.
     pub parents: &'static [(&'static str, &'static str, &'static str)],
+    /// What the codes of [`Module::invariants`] say.
+    pub codes: &'static [Invariant],
     /// What must hold of the rows.
     pub invariants: fn(&Context) -> Vec<Question>,
     /// Tables and columns that contract drops, where they are there all the same; no column stands for the whole table.
@@ -49,18 +72,48 @@ pub(crate) struct Module {
     pub reading: fn(&Context, &str) -> Reading,
     /// Columns that come back from a `down` with what the new schema could say.
     pub rewritten_by_down: &'static [(&'static str, &'static str)],
+    /// Its routines, in the order of `reconcile all`.
+    pub routines: &'static [NamedRoutine],
+    /// A table that is there and one that is gone where the routines' work is over for good.
+    pub over: Option<(&'static str, &'static str)>,
     /// Boots the gateway of that version, as far as the track's rows are concerned.
     pub boot: for<'a> fn(&'a Connection, &'a Target) -> BoxFuture<'a, Result<(), DbErr>>,
 }
 
 impl Module {
+    /// The module of a track whose tables are the program's own: no gateway, no hazards, nothing that moves.
+    pub const fn of_track(track: Track) -> Self {
+        Self {
+            track,
+            gateway_lock: None,
+            signs: None,
+            hazards: &[],
+            parents: &[],
+            codes: &[],
+            invariants: |_| Vec::new(),
+            left_by_contract: |_| Vec::new(),
+            relied_upon: |_| Vec::new(),
+            versions: |_| Vec::new(),
+            of_gateway: &[],
+            facts: |_| Vec::new(),
+            sections: |tables| tables,
+            walk: |_, _| None,
+            reading: |_, _| Reading::default(),
+            rewritten_by_down: &[],
+            routines: &[],
+            over: None,
+            boot: |_, _| Box::pin(async { Ok(()) }),
+        }
+    }
+
     /// The module of a track. Every track is registered with one.
     pub(crate) fn of(track: Track) -> &'static Self {
-        tracks::ALL
+        let modules = tracks::all();
+        modules
             .iter()
             .copied()
             .find(|module| module.track == track)
-            .unwrap_or(tracks::ALL[0])
+            .unwrap_or(modules[0])
     }
 
     /// The walk over a section: what the track says of it, or over the table of that name.
@@ -76,9 +129,9 @@ mod tests {
 
     #[test]
     fn every_track_has_its_module() {
-        for track in Track::ALL {
+        for &track in Track::all() {
             assert_eq!(Module::of(track).track, track);
         }
-        assert_eq!(tracks::ALL.len(), Track::ALL.len());
+        assert_eq!(tracks::all().len(), Track::all().len());
     }
 }

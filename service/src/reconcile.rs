@@ -10,6 +10,7 @@ pub mod header_keys;
 pub mod header_requirements;
 pub mod provider_keys;
 pub mod resets;
+pub mod sweep;
 
 use chrono::{DateTime, Utc};
 use tollgate_migration::{Dialect, Track};
@@ -33,7 +34,7 @@ pub struct Options {
 }
 
 /// A routine: what differs, and how it is closed.
-pub(crate) trait Routine {
+pub trait Routine: Sync {
     /// Its name in the record of runs.
     fn name(&self) -> &'static str;
     /// The track whose tables it writes.
@@ -43,13 +44,17 @@ pub(crate) trait Routine {
         Access::Read
     }
     /// What would change, read-only. Fails with [`Error::NotFound`] where its tables are missing.
-    async fn plan(&self, connection: &Connection) -> Result<Report>;
+    fn plan(&self, connection: &Connection) -> impl Future<Output = Result<Report>> + Send;
     /// Closes the difference. What was committed before an error stands in the report.
-    async fn apply(&self, connection: &Connection, report: &mut Report) -> Result<()>;
+    fn apply(
+        &self,
+        connection: &Connection,
+        report: &mut Report,
+    ) -> impl Future<Output = Result<()>> + Send;
 }
 
 /// Runs a routine: under its track's lock, with the change limit, and on the record.
-pub(crate) async fn run(
+pub async fn run(
     session: &Session,
     options: Options,
     now: DateTime<Utc>,

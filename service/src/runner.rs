@@ -28,7 +28,7 @@ use std::time::Duration;
 use crate::connection::Connection;
 use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, Statement};
-use tollgate_migration::{Context, Dialect, Migration, Track, billing};
+use tollgate_migration::{Context, Dialect, Migration, Track};
 
 use crate::database::{Access, Location, columns, existing};
 use crate::error::{Error, Result};
@@ -127,7 +127,7 @@ impl Session {
     /// [`Error::Usage`] when none was named and the database carries none.
     pub(crate) async fn tracks(&self, connection: &Connection) -> Result<Vec<(Track, bool)>> {
         let mut names: Vec<String> = Vec::new();
-        for track in Track::ALL {
+        for track in Track::all() {
             names.push(track.history_table());
             names.extend(track.marker_tables().iter().map(|&mark| mark.to_owned()));
         }
@@ -135,21 +135,21 @@ impl Session {
             .await
             .map_err(Error::database("look for the tables of the tracks"))?;
         let has = |name: &str| found.iter().any(|found| found == name);
-        let anothers = if self.tracks.is_empty() && has(billing::WORKSPACES) {
-            let columns = columns(connection, self.dialect(), billing::WORKSPACES)
-                .await
-                .map_err(Error::database("look whose workspaces these are"))?;
-            Track::BILLING.is_foreign_table(billing::WORKSPACES, columns.iter().map(String::as_str))
+        let foreign = if self.tracks.is_empty() {
+            self.foreign(connection, &found).await?
         } else {
-            false
+            Vec::new()
         };
         let carried: Vec<Track> = if self.tracks.is_empty() {
-            Track::ALL
-                .into_iter()
+            Track::all()
+                .iter()
+                .copied()
                 .filter(|track| {
                     has(&track.history_table())
-                        || track.marker_tables().iter().any(|mark| has(mark))
-                            && !(*track == Track::BILLING && anothers)
+                        || track
+                            .marker_tables()
+                            .iter()
+                            .any(|mark| has(mark) && !foreign.contains(&(*track, *mark)))
                 })
                 .collect()
         } else {
@@ -160,7 +160,7 @@ impl Session {
         };
         let lacking: Vec<Track> = if self.tracks.is_empty() {
             if carried.is_empty() {
-                Track::ALL.to_vec()
+                Track::all().to_vec()
             } else {
                 Vec::new()
             }
@@ -185,7 +185,7 @@ impl Session {
                 format!(
                     "{} carries none of the tracks {}",
                     self.location.display,
-                    Track::ALL.map(Track::name).join(", ")
+                    Track::names()
                 ),
                 "name one with --track to create its tables here, or check the database URL",
             ));
@@ -194,6 +194,30 @@ impl Session {
             .into_iter()
             .map(|track| (track, has(&track.history_table())))
             .collect())
+    }
+
+    /// Marker tables that bear their name by chance: other products have one too.
+    async fn foreign(
+        &self,
+        connection: &Connection,
+        found: &[String],
+    ) -> Result<Vec<(Track, &'static str)>> {
+        let mut foreign = Vec::new();
+        // As many as the tracks declare: a name or none.
+        for &track in Track::all() {
+            for &name in track.common_names() {
+                if !found.iter().any(|found| found == name) {
+                    continue;
+                }
+                let columns = columns(connection, self.dialect(), name)
+                    .await
+                    .map_err(Error::database("look whose tables these are"))?;
+                if track.is_foreign_table(name, columns.iter().map(String::as_str)) {
+                    foreign.push((track, name));
+                }
+            }
+        }
+        Ok(foreign)
     }
 
     /// Reads a track's history where its table is known to exist.

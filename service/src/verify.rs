@@ -18,17 +18,23 @@ use crate::runs;
 use crate::shutdown::ShutdownSignal;
 use crate::snapshot::file::Snapshot;
 use crate::snapshot::{live, view};
+use crate::tracks;
 
 /// Something that must hold.
-struct Invariant {
-    code: &'static str,
-    title: &'static str,
-    effect: &'static str,
-    resolve: &'static str,
+pub struct Invariant {
+    /// The code of a finding that it does not.
+    pub code: &'static str,
+    /// What is wrong then, as one line.
+    pub title: &'static str,
+    /// What comes of it.
+    pub effect: &'static str,
+    /// What to do.
+    pub resolve: &'static str,
 }
 
-const RESTORE: &str = "compare with the backup, and correct the rows or restore it";
+pub(crate) const RESTORE: &str = "compare with the backup, and correct the rows or restore it";
 
+/// What must hold of every track; a track's own are its module's.
 const INVARIANTS: &[Invariant] = &[
     Invariant {
         code: "V001",
@@ -55,12 +61,6 @@ const INVARIANTS: &[Invariant] = &[
         resolve: "create the parent, or delete the row",
     },
     Invariant {
-        code: "V005",
-        title: "a budget has two owners",
-        effect: "the gateway rejects it on its next save",
-        resolve: "empty one of the two columns",
-    },
-    Invariant {
         code: "V006",
         title: "a row's parent is not there",
         effect: "nothing reaches the row, and no foreign key keeps it from piling up",
@@ -71,36 +71,6 @@ const INVARIANTS: &[Invariant] = &[
         title: "a legacy column or table is still there",
         effect: "old code would write to what nothing reads",
         resolve: "drop it, or find out which program created it again",
-    },
-    Invariant {
-        code: "V008",
-        title: "a stored value is none of the legal ones",
-        effect: "whoever reads it falls back to a default",
-        resolve: "`tollgate reconcile billing` clears it",
-    },
-    Invariant {
-        code: "V009",
-        title: "what a legacy row says has no place in the new tables, or an older one",
-        effect: "new code does not see it until contract has caught up",
-        resolve: "`tollgate reconcile provider-keys` carries it over",
-    },
-    Invariant {
-        code: "V010",
-        title: "the copy of a key is not like its legacy row, although neither is newer",
-        effect: "old and new code would use different keys",
-        resolve: "store the right key again, in the gateway",
-    },
-    Invariant {
-        code: "V011",
-        title: "an active model config has no provider",
-        effect: "the model cannot be reached",
-        resolve: "link it to a provider, or delete it, in the gateway",
-    },
-    Invariant {
-        code: "V012",
-        title: "an AI provider's type is none of the legal ones",
-        effect: "the gateway does not know how to reach it",
-        resolve: "correct the type",
     },
     Invariant {
         code: "V101",
@@ -138,12 +108,6 @@ const INVARIANTS: &[Invariant] = &[
         effect: "no migration makes it true",
         resolve: RESTORE,
     },
-    Invariant {
-        code: "V107",
-        title: "the copy of a shared budget is not like its original",
-        effect: "a copy has its original's limit, duration, window and usage",
-        resolve: RESTORE,
-    },
 ];
 
 /// A broken invariant.
@@ -154,7 +118,11 @@ pub(crate) fn finding(
     rows: u64,
     sample_ids: Vec<String>,
 ) -> Finding {
-    let invariant = INVARIANTS.iter().find(|invariant| invariant.code == code);
+    let of_tracks = tracks::all().iter().flat_map(|module| module.codes);
+    let invariant = INVARIANTS
+        .iter()
+        .chain(of_tracks)
+        .find(|invariant| invariant.code == code);
     let text =
         |pick: fn(&Invariant) -> &'static str| invariant.map(pick).unwrap_or_default().to_owned();
     Finding {

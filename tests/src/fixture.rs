@@ -70,6 +70,11 @@ pub async fn own(backend: Backend, shape: Shape, calendar: Calendar) -> TestData
     database
 }
 
+/// Tollgate's own tracks, and the one of the examples: what holds of one track holds of each.
+pub fn every_track() -> impl Iterator<Item = Track> {
+    Track::all().iter().copied().chain([seats::TRACK])
+}
+
 /// A database as the track's upstream left it before the track's first own migration, every table filled.
 pub async fn populated(backend: Backend, track: Track) -> TestDatabase {
     if track == Track::GOVERNANCE {
@@ -79,6 +84,12 @@ pub async fn populated(backend: Backend, track: Track) -> TestDatabase {
         return coder(backend).await;
     }
     let database = TestDatabase::new(backend).await;
+    if track == seats::TRACK {
+        database
+            .execute(include_str!("../fixtures/seats/full.sql"))
+            .await;
+        return database;
+    }
     let schema = match backend {
         Backend::Sqlite => include_str!("../fixtures/molecule/full.sqlite.sql"),
         Backend::Postgres => include_str!("../fixtures/molecule/full.postgres.sql"),

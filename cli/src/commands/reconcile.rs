@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use chrono::Utc;
-use tollgate_service::reconcile::all::all;
+use tollgate_service::reconcile::all::{all, named};
 use tollgate_service::reconcile::config::{ConfigFile, config};
 use tollgate_service::reconcile::credentials::{Scope, credentials};
 use tollgate_service::reconcile::flows::flows;
@@ -34,6 +34,7 @@ pub(super) async fn run(
     | Reconcile::Resets { routine, .. }
     | Reconcile::Config { routine, .. }
     | Reconcile::All(routine)
+    | Reconcile::Run { how: routine, .. }
     | Reconcile::Billing(routine)) = command;
     let session = match session(arguments, routine.wait.duration()) {
         Ok(session) => session,
@@ -93,6 +94,10 @@ pub(super) async fn run(
             config(&session, &file, how, now, stop).await
         }
         Reconcile::All(_) => all(&session, how, now, stop).await,
+        Reconcile::Run { routine, .. } => match named(&session, routine) {
+            Ok(found) => (found.run)(&session, how, now, stop).await,
+            Err(error) => return Answer::failed(name, error),
+        },
         Reconcile::Billing(_) => Outcome::from(billing::billing(&session, how, stop).await),
     };
     let found = routine.check && !outcome.report.changes.is_empty();

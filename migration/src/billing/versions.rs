@@ -19,6 +19,10 @@ pub(super) const VERSIONS: Versions = Versions {
         }
     },
     words: |_| "Molecule's own column".to_owned(),
+    said: |ledger| match ledger {
+        Ledger::Files(files) => molecule::version(files).map(molecule::words),
+        _ => None,
+    },
 };
 
 /// The file of Molecule's column has no certain name; it sorts after 043 and before the one that drops it.

@@ -12,6 +12,10 @@ pub(super) const VERSIONS: Versions = Versions {
     parse,
     since,
     words: |at| format!("Bifrost {}", at_stage(at).words),
+    said: |ledger| match ledger {
+        Ledger::Ids(ids) => Some(bifrost::words(ids)),
+        _ => None,
+    },
 };
 
 /// The last of the versions on which virtual keys own budgets.

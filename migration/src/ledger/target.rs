@@ -35,6 +35,27 @@ pub struct Versions {
     pub since: fn(&str) -> i64,
     /// A version in the gateway's own words.
     pub words: fn(i64) -> String,
+    /// What a ledger says, in the gateway's own words; `None` where it is not this gateway's.
+    pub said: fn(&Ledger) -> Option<String>,
+}
+
+impl Versions {
+    /// Of a track whose tables are nobody's but the program's that embeds it: no ledger, and every step runs.
+    pub const NONE: Self = Self {
+        read: |_, _| Ledger::None,
+        of: |_| Target {
+            at: i64::MAX,
+            words: String::new(),
+        },
+        parse: |_| {
+            Err(UnknownVersion {
+                known: "none: this track follows no gateway".to_owned(),
+            })
+        },
+        since: |_| 0,
+        words: |_| String::new(),
+        said: |_| None,
+    };
 }
 
 impl Target {

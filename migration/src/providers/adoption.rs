@@ -151,7 +151,7 @@ pub fn recognise(context: &Context) -> Result<Recognised, Unknown> {
     }
     let (shape, more): (&'static str, &[&'static str]) = match (legacy, expanded) {
         (true, false) => ("Coder, before the provider-key cutover", &[]),
-        (true, true) if context.providers_copied => (
+        (true, true) if context.answers.contains(super::COPIED) => (
             "Coder, provider keys copied (504), old code still served",
             &["provider_key_expand", "provider_key_backfill"],
         ),

@@ -9,6 +9,7 @@ use crate::migration::NameConflicts;
 use crate::plan::InsertWithUuids;
 use crate::script::CHANGED;
 
+use super::CENTRAL_KEYS;
 use super::{
     CHAT_PROVIDERS, CHAT_USER_KEYS, MODEL_CONFIGS, NAME_PREFIX, PROVIDER_KEYS, PROVIDERS,
     USER_KEYS, USERS, as_type, has_legacy, has_new, is_after, is_present, is_same_time, text,
@@ -194,6 +195,7 @@ pub fn new_central_keys(dialect: Dialect, created_at: &str) -> Move {
         purpose: "central keys, as the bytes they are",
         close: Close::InsertWithUuids(InsertWithUuids {
             purpose: "central keys become keys of their provider, as the bytes they are".to_owned(),
+            namespace: CENTRAL_KEYS,
             table: PROVIDER_KEYS.to_owned(),
             find: format!(
                 "SELECT {} AS id FROM ({due}) due ORDER BY 1",

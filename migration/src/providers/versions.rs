@@ -13,6 +13,7 @@ pub(super) const VERSIONS: Versions = Versions {
     parse,
     since,
     words: |at| format!("Coder {}", coder::words(at)),
+    said: |ledger| ledger.number().map(coder::words),
 };
 
 fn at(number: i64) -> Target {

@@ -251,9 +251,8 @@ pub(crate) async fn refuse_unknown(connection: &Connection, track: Track) -> Res
             .iter()
             .flat_map(|finding| finding.sample_ids.clone())
             .collect();
-        let version = live
-            .ledger(track)
-            .words()
+        let version = track
+            .words(live.ledger(track))
             .map_or_else(String::new, |version| {
                 format!(" ({} {version})", track.gateway())
             });

@@ -7,27 +7,28 @@ use crate::parameters::Parameters;
 
 /// A query that names the offending rows in a column `id`.
 #[derive(Clone, Debug)]
-pub(crate) struct Query {
+pub struct Query {
     sql: String,
     values: Vec<Value>,
 }
 
 /// Queries by the table they look in.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Queries(Vec<(&'static str, Query)>);
+pub struct Queries(Vec<(&'static str, Query)>);
 
 impl Queries {
     /// None: this schema cannot have the hazard.
-    pub(super) fn none() -> Self {
+    pub fn none() -> Self {
         Self::default()
     }
 
     /// One query of one table.
-    pub(super) fn on(table: &'static str, query: impl Into<Query>) -> Self {
+    pub fn on(table: &'static str, query: impl Into<Query>) -> Self {
         [(table, query)].into_iter().collect()
     }
 
-    pub(super) fn push(&mut self, table: &'static str, query: impl Into<Query>) {
+    /// One more of another table.
+    pub fn push(&mut self, table: &'static str, query: impl Into<Query>) {
         self.0.push((table, query.into()));
     }
 }
@@ -60,7 +61,7 @@ impl IntoIterator for Queries {
 
 impl Query {
     /// Names that are known without asking the database.
-    pub(super) fn names(dialect: Dialect, names: &[String]) -> Self {
+    pub(crate) fn names(dialect: Dialect, names: &[String]) -> Self {
         let mut parameters = Parameters::new(dialect);
         let arms: Vec<String> = names
             .iter()

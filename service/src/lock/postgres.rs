@@ -198,7 +198,7 @@ impl PostgresLock {
             self.let_gateway_in().await?;
             if !poll.again(stop).await? {
                 return Err(Error::Locked {
-                    track: self.tracks.first().copied().unwrap_or(Track::GOVERNANCE),
+                    track: self.tracks.first().copied().unwrap_or(Track::all()[0]),
                     holder: format!(
                         "a {} that is migrating the database itself ({})",
                         gateway.gateway(),
@@ -274,7 +274,7 @@ pub(crate) async fn migrating(connection: &Connection) -> Result<Option<(Track, 
         .await
         .map_err(db_context())?;
     let mut found = None;
-    for (track, key) in gateways(&Track::ALL) {
+    for (track, key) in gateways(Track::all()) {
         let name = track.gateway();
         let free: bool = connection
             .query_one_raw(query(format!(

@@ -3,67 +3,40 @@
 //! A routine whose tables are missing is skipped. One that fails does not keep the others from running: stale credentials
 //! are closed although a budget's duration is garbled. The first failure is the run's.
 
-use std::time::Duration;
-
 use chrono::{DateTime, Utc};
-use tollgate_migration::providers::{CHAT_PROVIDERS, PROVIDERS};
-use tollgate_migration::{NameConflicts, Track};
 
-use super::credentials::{Scope, credentials};
-use super::flows::flows;
-use super::header_keys::fold_header_keys;
-use super::provider_keys::provider_keys;
-use super::resets::resets;
-use super::{Options, billing, count};
+use super::{Options, count};
 use crate::database::{Access, existing};
 use crate::error::Error;
+use crate::module::{Module, NamedRoutine};
 use crate::report::{Finding, Outcome, Report, Severity};
 use crate::runner::Session;
 use crate::shutdown::ShutdownSignal;
+use crate::tracks;
 
-/// A routine, as `all` runs it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
-    HeaderKeys,
-    Credentials,
-    Flows,
-    Resets,
-    ProviderKeys,
-    Billing,
+/// The modules of the tracks that the session works on.
+fn modules(session: &Session) -> impl Iterator<Item = &'static Module> {
+    let wanted = session.tracks.clone();
+    tracks::all()
+        .iter()
+        .copied()
+        .filter(move |module| wanted.is_empty() || wanted.contains(&module.track))
 }
 
-const PARTS: [Part; 6] = [
-    Part::HeaderKeys,
-    Part::Credentials,
-    Part::Flows,
-    Part::Resets,
-    Part::ProviderKeys,
-    Part::Billing,
-];
-
-impl Part {
-    fn name(self) -> &'static str {
-        match self {
-            Self::HeaderKeys => "header-keys",
-            Self::Credentials => "credentials",
-            Self::Flows => "flows",
-            Self::Resets => "resets",
-            Self::ProviderKeys => "provider-keys",
-            Self::Billing => "billing",
-        }
-    }
-
-    fn track(self) -> Track {
-        match self {
-            Self::ProviderKeys => Track::PROVIDERS,
-            Self::Billing => Track::BILLING,
-            _ => Track::GOVERNANCE,
-        }
-    }
+/// The routine of that name, of a track that the session works on.
+///
+/// # Errors
+/// [`Error::Usage`] with the names that there are.
+pub fn named(session: &Session, name: &str) -> crate::error::Result<&'static NamedRoutine> {
+    let all = || modules(session).flat_map(|module| module.routines);
+    all().find(|routine| routine.name == name).ok_or_else(|| {
+        let names: Vec<&str> = all().map(|routine| routine.name).collect();
+        Error::usage(
+            format!("there is no routine {name:?}"),
+            format!("the routines are {}", names.join(", ")),
+        )
+    })
 }
-
-/// How long `resets` keeps request ids here.
-pub const REQUEST_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Runs them. The change limit holds for all of them together: nothing is changed when their sum is more.
 pub async fn all(
@@ -110,20 +83,8 @@ async fn each(
     let mut report = Report::default();
     let mut failed: Option<Error> = None;
     let mut told = Vec::new();
-    for part in PARTS {
-        if !session.tracks.is_empty() && !session.tracks.contains(&part.track()) {
-            continue;
-        }
-        let outcome = match part {
-            Part::HeaderKeys => fold_header_keys(session, options, now, stop).await,
-            Part::Credentials => credentials(session, &Scope::All, options, now, stop).await,
-            Part::Flows => flows(session, None, options, now, stop).await,
-            Part::Resets => resets(session, REQUEST_RETENTION, options, now, stop).await,
-            Part::ProviderKeys => {
-                provider_keys(session, NameConflicts::default(), options, now, stop).await
-            }
-            Part::Billing => Outcome::from(billing::billing(session, options, stop).await),
-        };
+    for routine in modules(session).flat_map(|module| module.routines) {
+        let outcome = (routine.run)(session, options, now, stop).await;
         let rows = outcome.report.rows();
         for change in outcome.report.changes {
             count(
@@ -147,7 +108,7 @@ async fn each(
                 "failed"
             }
         };
-        told.push(serde_json::json!({ "routine": part.name(), "outcome": word, "rows": rows }));
+        told.push(serde_json::json!({ "routine": routine.name, "outcome": word, "rows": rows }));
     }
     let all_skipped = told.iter().all(|one| one["outcome"] == "skipped");
     if failed.is_none() && all_skipped {
@@ -168,21 +129,26 @@ async fn each(
     }
 }
 
-/// That every routine's work is over: a database behind the provider-key cutover has nothing left to be copied.
+/// That every routine's work is over: a database behind a cutover has nothing left to be copied.
 async fn over(session: &Session) -> crate::error::Result<Option<Finding>> {
     let connection = session.connect(Access::Read).await?;
-    let names = [PROVIDERS, CHAT_PROVIDERS].map(str::to_owned);
+    let ends: Vec<_> = modules(session).filter_map(|module| module.over).collect();
+    let names: Vec<String> = ends
+        .iter()
+        .flat_map(|(there, gone)| [(*there).to_owned(), (*gone).to_owned()])
+        .collect();
     let found = existing(&connection, session.dialect(), &names)
         .await
         .map_err(Error::database("look for the tables of the tracks"))?;
-    let over = found.iter().any(|name| name == PROVIDERS)
-        && !found.iter().any(|name| name == CHAT_PROVIDERS)
-        && (session.tracks.is_empty() || session.tracks.contains(&Track::PROVIDERS));
-    Ok(over.then(|| Finding {
+    let has = |name: &str| found.iter().any(|found| found == name);
+    let over = ends
+        .into_iter()
+        .find(|(there, gone)| has(there) && !has(gone));
+    Ok(over.map(|(table, _)| Finding {
         code: "R020".to_owned(),
         severity: Severity::Info,
         title: "the routines of this database are over".to_owned(),
-        table: PROVIDERS.to_owned(),
+        table: table.to_owned(),
         column: None,
         rows: 0,
         sample_ids: Vec::new(),

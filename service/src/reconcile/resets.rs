@@ -322,6 +322,9 @@ pub(super) fn remind(report: &mut Report) {
     report.findings.extend(finding);
 }
 
+/// How long `reconcile all` keeps request ids.
+pub const REQUEST_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// Runs the routine. The outcome's error is [`Error::NotFound`] where there are no budgets, [`Error::Refused`] when the
 /// change limit holds.
 pub async fn resets(

@@ -14,7 +14,7 @@ use tollgate_migration::providers::{
     USER_KEYS, cutover,
 };
 use tollgate_migration::script::PlanBuilder;
-use tollgate_migration::{Context, Dialect, Ledger, Track};
+use tollgate_migration::{Context, Dialect, Track};
 
 use crate::connection::Connection;
 use crate::module::Module;
@@ -90,7 +90,7 @@ pub(crate) async fn molecule(connection: &Connection) -> Result<(), DbErr> {
 
 /// The same database without ledgers: whoever boots makes everything itself.
 fn unowned(mut live: Context) -> Context {
-    live.ledgers = [Ledger::None, Ledger::None, Ledger::None];
+    live.ledgers.clear();
     live.upstream.clear();
     live
 }

@@ -56,7 +56,7 @@ async fn run(
 ) -> Result<()> {
     let started = Utc::now();
     if let Some(to) = &options.to {
-        find(&Track::ALL, to)?;
+        find(Track::all(), to)?;
     }
     // Before the lock nothing is waited for, and under it each look is short, so that gateways are let in between.
     let quick = session.briefly();

@@ -28,7 +28,7 @@ pub(super) async fn since(
     if !ledger.owns() {
         return Ok(None);
     }
-    let words = ledger.words();
+    let words = track.words(ledger);
     // What was Coder's own contract is not undone here: its next boot would do it again, on rows that were made up.
     if entry.origin == Origin::Gateway && slug_of(&entry.version) == "provider_key_contract" {
         return Ok(words);

@@ -49,7 +49,7 @@ pub async fn resolve(
 ) -> Result<Report> {
     let started = Utc::now();
     let all = if session.tracks.is_empty() {
-        &Track::ALL[..]
+        Track::all()
     } else {
         session.tracks.as_slice()
     };

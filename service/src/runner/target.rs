@@ -74,7 +74,7 @@ pub(crate) fn waiting(track: Track, history: &History) -> Vec<Value> {
 /// What a track's gateway has recorded, for a result.
 pub(crate) fn gateway(track: Track, context: &Context, history: &History) -> Option<Value> {
     let ledger = context.ledger(track);
-    let version = ledger.words()?;
+    let version = track.words(ledger)?;
     Some(json!({
         "track": track,
         "gateway": track.gateway(),

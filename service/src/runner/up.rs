@@ -219,7 +219,7 @@ async fn run(
     }
     if let Some(to) = &options.to {
         let tracks = if session.tracks.is_empty() {
-            &Track::ALL
+            Track::all()
         } else {
             session.tracks.as_slice()
         };

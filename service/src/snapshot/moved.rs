@@ -10,7 +10,7 @@ use super::scan::Reading;
 
 /// Something that rows say, in whichever schema.
 #[derive(Clone, Debug)]
-pub(crate) struct Fact {
+pub struct Fact {
     /// Its name in the file.
     pub name: &'static str,
     /// The table that says it in the new schema.
@@ -21,7 +21,7 @@ pub(crate) struct Fact {
 }
 
 /// Separates the parts of a fact; a character that no id has.
-pub(crate) const SEPARATOR: char = '\u{1f}';
+pub const SEPARATOR: char = '\u{1f}';
 
 /// How the governance track's rows are read: header keys in lower case, and copies of budgets as their originals.
 pub(crate) fn governance_reading(context: &Context, table: &str) -> Reading {

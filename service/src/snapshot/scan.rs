@@ -15,15 +15,15 @@ use crate::shutdown::ShutdownSignal;
 
 /// What is to be walked.
 #[derive(Clone, Debug)]
-pub(crate) struct Walk {
-    /// What is selected: the id's parts, then the columns of [`Walk::columns`].
+pub struct Walk {
+    /// What is selected: the id's parts, then the columns that are digested.
     pub selected: String,
     /// From where, with joins and condition.
     pub from: String,
     /// How many of its columns make up the id.
     pub key: usize,
     /// The columns that are digested, with how they are compared.
-    pub columns: Vec<(String, Kind)>,
+    pub(crate) columns: Vec<(String, Kind)>,
     /// Those of them that are summed.
     pub summed: Vec<String>,
 }
@@ -39,7 +39,7 @@ pub(crate) struct Walked {
 
 /// How a table's rows are read where it is not just as they are.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Reading {
+pub struct Reading {
     /// Joined to the table, whose alias is `t`.
     pub join: String,
     /// Rows that are left out fail this; empty for none.

@@ -6,10 +6,12 @@ use tollgate_migration::{Context, Ledger, Track};
 
 use crate::doctor::billing::HAZARDS;
 use crate::doctor::environment::finding;
-use crate::module::Module;
+use crate::module::{Module, NamedRoutine};
+use crate::reconcile::billing::billing;
 use crate::rehearse::boot;
-use crate::report::Finding;
+use crate::report::{Finding, Outcome};
 use crate::snapshot::scan::Reading;
+use crate::verify::Invariant;
 use crate::verify::invariants::Question;
 
 pub(super) static MODULE: Module = Module {
@@ -20,6 +22,12 @@ pub(super) static MODULE: Module = Module {
     signs: Some(&[WORKSPACE_SECRETS]),
     hazards: HAZARDS,
     parents: &[(WORKSPACE_SECRETS, "workspace_id", WORKSPACES)],
+    codes: &[Invariant {
+        code: "V008",
+        title: "a stored value is none of the legal ones",
+        effect: "whoever reads it falls back to a default",
+        resolve: "`tollgate reconcile billing` clears it",
+    }],
     invariants,
     left_by_contract: |_| Vec::new(),
     relied_upon: |_| Vec::new(),
@@ -30,6 +38,14 @@ pub(super) static MODULE: Module = Module {
     walk: |_, _| None,
     reading,
     rewritten_by_down: &[],
+    routines: &[NamedRoutine {
+        name: "billing",
+        about: "stored billing modes outside the three become NULL",
+        run: |session, options, _, stop| {
+            Box::pin(async move { Outcome::from(billing(session, options, stop).await) })
+        },
+    }],
+    over: None,
     boot: |connection, _| Box::pin(boot::molecule(connection)),
 };
 

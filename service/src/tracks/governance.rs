@@ -6,10 +6,15 @@ use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 use tollgate_migration::{Context, Track};
 
 use crate::doctor::governance::HAZARDS;
-use crate::module::{Leftover, Module};
+use crate::module::{Leftover, Module, NamedRoutine};
+use crate::reconcile::credentials::{Scope, credentials};
+use crate::reconcile::flows::flows;
+use crate::reconcile::header_keys::fold_header_keys;
+use crate::reconcile::resets::{REQUEST_RETENTION, resets};
 use crate::rehearse::boot;
 use crate::snapshot::moved;
 use crate::verify::invariants::Question;
+use crate::verify::{Invariant, RESTORE};
 
 /// Which provider keys a provider config may use.
 const JOIN: &str = "governance_virtual_key_provider_config_keys";
@@ -32,6 +37,20 @@ pub(super) static MODULE: Module = Module {
         (GRANTS, "virtual_key_id", VIRTUAL_KEYS),
         (GRANTS, "mcp_client_id", CLIENTS),
     ],
+    codes: &[
+        Invariant {
+            code: "V005",
+            title: "a budget has two owners",
+            effect: "the gateway rejects it on its next save",
+            resolve: "empty one of the two columns",
+        },
+        Invariant {
+            code: "V107",
+            title: "the copy of a shared budget is not like its original",
+            effect: "a copy has its original's limit, duration, window and usage",
+            resolve: RESTORE,
+        },
+    ],
     invariants,
     left_by_contract,
     relied_upon,
@@ -48,6 +67,35 @@ pub(super) static MODULE: Module = Module {
     walk: |_, _| None,
     reading: moved::governance_reading,
     rewritten_by_down: &[(BUDGETS, "calendar_aligned")],
+    routines: &[
+        NamedRoutine {
+            name: "header-keys",
+            about: "header keys in lower case and without spaces",
+            run: |session, options, now, stop| {
+                Box::pin(fold_header_keys(session, options, now, stop))
+            },
+        },
+        NamedRoutine {
+            name: "credentials",
+            about: "credentials of virtual keys follow the keys' grants on MCP clients",
+            run: |session, options, now, stop| {
+                Box::pin(credentials(session, &Scope::All, options, now, stop))
+            },
+        },
+        NamedRoutine {
+            name: "flows",
+            about: "flows that ran out are deleted",
+            run: |session, options, now, stop| Box::pin(flows(session, None, options, now, stop)),
+        },
+        NamedRoutine {
+            name: "resets",
+            about: "budgets and rate limits whose window is over reset",
+            run: |session, options, now, stop| {
+                Box::pin(resets(session, REQUEST_RETENTION, options, now, stop))
+            },
+        },
+    ],
+    over: None,
     boot: |connection, target| Box::pin(boot::bifrost(connection, target)),
 };
 

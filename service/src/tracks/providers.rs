@@ -9,10 +9,12 @@ use tollgate_migration::{Context, Dialect, Ledger, NameConflicts, Track};
 
 use crate::doctor::environment::finding;
 use crate::doctor::providers::HAZARDS;
-use crate::module::{Leftover, Module};
+use crate::module::{Leftover, Module, NamedRoutine};
+use crate::reconcile::provider_keys::provider_keys;
 use crate::rehearse::boot;
 use crate::report::Finding;
 use crate::snapshot::cutover as moves;
+use crate::verify::Invariant;
 use crate::verify::invariants::Question;
 
 pub(super) static MODULE: Module = Module {
@@ -27,6 +29,32 @@ pub(super) static MODULE: Module = Module {
         (MODEL_CONFIGS, "ai_provider_id", PROVIDERS),
         (CHAT_USER_KEYS, "chat_provider_id", CHAT_PROVIDERS),
         (CHAT_USER_KEYS, "user_id", USERS),
+    ],
+    codes: &[
+        Invariant {
+            code: "V009",
+            title: "what a legacy row says has no place in the new tables, or an older one",
+            effect: "new code does not see it until contract has caught up",
+            resolve: "`tollgate reconcile provider-keys` carries it over",
+        },
+        Invariant {
+            code: "V010",
+            title: "the copy of a key is not like its legacy row, although neither is newer",
+            effect: "old and new code would use different keys",
+            resolve: "store the right key again, in the gateway",
+        },
+        Invariant {
+            code: "V011",
+            title: "an active model config has no provider",
+            effect: "the model cannot be reached",
+            resolve: "link it to a provider, or delete it, in the gateway",
+        },
+        Invariant {
+            code: "V012",
+            title: "an AI provider's type is none of the legal ones",
+            effect: "the gateway does not know how to reach it",
+            resolve: "correct the type",
+        },
     ],
     invariants,
     left_by_contract,
@@ -48,6 +76,20 @@ pub(super) static MODULE: Module = Module {
     },
     reading: |context, table| moves::reading(&context.catalog, table),
     rewritten_by_down: moves::REWRITTEN_BY_DOWN,
+    routines: &[NamedRoutine {
+        name: "provider-keys",
+        about: "AI providers and their keys follow what old code still writes",
+        run: |session, options, now, stop| {
+            Box::pin(provider_keys(
+                session,
+                NameConflicts::default(),
+                options,
+                now,
+                stop,
+            ))
+        },
+    }],
+    over: Some((PROVIDERS, CHAT_PROVIDERS)),
     boot: |connection, target| Box::pin(boot::coder(connection, target)),
 };
 

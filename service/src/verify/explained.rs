@@ -151,7 +151,7 @@ pub(super) async fn explain(
         ids.iter()
             .any(|id| gained.iter().any(|gained| gained == id))
     };
-    let version = live.ledger(track).words().unwrap_or_default();
+    let version = track.words(live.ledger(track)).unwrap_or_default();
     for finding in findings.iter_mut() {
         let explained = match finding.code.as_str() {
             // Tables, columns and indexes are the gateway's, and change with its versions.

@@ -17,7 +17,7 @@ use crate::runner::status::unfinished;
 use crate::snapshot::tables;
 
 /// A row that may not be there.
-pub(crate) struct Question {
+pub struct Question {
     /// The finding's code.
     pub code: &'static str,
     /// The table of the row.

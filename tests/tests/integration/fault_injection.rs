@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 
 use rstest::rstest;
 use tollgate_migration::Track;
-use tollgate_tests::fixture::populated;
+use tollgate_tests::fixture::{every_track, populated};
 use tollgate_tests::{Backend, Template, TestDatabase};
 
-use crate::tollgate;
+use crate::tollgate_of;
 
 /// Points that the standing suite tries of each subject and kind of fault: a database of PostgreSQL costs more to copy.
 fn points(backend: Backend) -> usize {
@@ -23,6 +23,12 @@ fn points(backend: Backend) -> usize {
 
 /// What a routine is tried on: the track, statements after its migrations, and the command.
 const ROUTINES: &[(Track, &str, &str, &[&str])] = &[
+    (
+        seats::TRACK,
+        "UPDATE seats SET holder = ' ' WHERE id = 's-1'",
+        "seat_flag_contract",
+        &["reconcile", "run", "vacant-seats"],
+    ),
     (
         Track::BILLING,
         "UPDATE workspaces SET llm_billing_mode = 'byokk'",
@@ -71,6 +77,7 @@ const ROUTINES: &[(Track, &str, &str, &[&str])] = &[
 
 /// A command, the database it begins with, and how it is repeated.
 struct Subject {
+    track: Track,
     name: String,
     template: Template,
     command: Vec<String>,
@@ -122,9 +129,9 @@ pub(crate) fn up(track: Track, to: &str) -> Vec<String> {
     ])
 }
 
-async fn run(database: &TestDatabase, command: &[String]) {
+async fn run(track: Track, database: &TestDatabase, command: &[String]) {
     let command: Vec<&str> = command.iter().map(String::as_str).collect();
-    tollgate().on(&database.url).succeed(&command);
+    tollgate_of(track).on(&database.url).succeed(&command);
 }
 
 async fn subjects(backend: Backend, track: Track) -> Vec<Subject> {
@@ -132,12 +139,14 @@ async fn subjects(backend: Backend, track: Track) -> Vec<Subject> {
     {
         let first = track.migrations()[0];
         all.push(Subject {
+            track,
             name: format!("up   {}", first.version),
             template: TestDatabase::new(backend).await.freeze().await,
             command: up(track, first.slug()),
             opposite: None,
         });
         all.push(Subject {
+            track,
             name: format!("adopt {track}"),
             template: base(backend, track).await.freeze().await,
             command: words(&["--track", track.name(), "migrate", "adopt"]),
@@ -146,8 +155,9 @@ async fn subjects(backend: Backend, track: Track) -> Vec<Subject> {
         for pair in track.migrations().windows(2) {
             let (before, migration) = (pair[0], pair[1]);
             let database = base(backend, track).await;
-            run(&database, &up(track, before.slug())).await;
+            run(track, &database, &up(track, before.slug())).await;
             all.push(Subject {
+                track,
                 name: format!("up   {}", migration.version),
                 template: database.freeze().await,
                 command: up(track, migration.slug()),
@@ -160,8 +170,9 @@ async fn subjects(backend: Backend, track: Track) -> Vec<Subject> {
                 ])),
             });
             let database = base(backend, track).await;
-            run(&database, &up(track, migration.slug())).await;
+            run(track, &database, &up(track, migration.slug())).await;
             all.push(Subject {
+                track,
                 name: format!("down {}", migration.version),
                 template: database.freeze().await,
                 command: words(&[
@@ -179,7 +190,7 @@ async fn subjects(backend: Backend, track: Track) -> Vec<Subject> {
     }
     for (_, sql, to, command) in ROUTINES.iter().filter(|(of, ..)| *of == track) {
         let database = base(backend, track).await;
-        run(&database, &up(track, to)).await;
+        run(track, &database, &up(track, to)).await;
         // Checks stand aside: what a routine repairs is what they would refuse.
         if backend == Backend::Sqlite {
             database
@@ -192,6 +203,7 @@ async fn subjects(backend: Backend, track: Track) -> Vec<Subject> {
         }
         database.execute(sql).await;
         all.push(Subject {
+            track,
             name: command.join(" "),
             template: database.freeze().await,
             command: words(command),
@@ -237,7 +249,7 @@ pub(crate) async fn state_without(database: &TestDatabase, columns: &[(&str, &st
             (column != "updated_at" || !credentials(table)) && !columns.contains(&(table, column))
         })
         .await;
-    for track in Track::ALL {
+    for track in every_track() {
         let table = track.history_table();
         if catalog.has_table(&table) {
             rows.push((
@@ -308,7 +320,7 @@ impl Subject {
         let folder = tempfile::tempdir().unwrap();
         let mark = folder.path().join("mark");
         let command: Vec<&str> = self.command.iter().map(String::as_str).collect();
-        let run = tollgate()
+        let run = tollgate_of(self.track)
             .on(&database.url)
             .with("TOLLGATE_FAULT", fault)
             .with("TOLLGATE_FAULT_MARK", &mark.display().to_string())
@@ -323,7 +335,9 @@ impl Subject {
         };
         let database = self.template.copy().await;
         self.under(&database, fault);
-        let (_, status) = tollgate().on(&database.url).json(&["migrate", "status"]);
+        let (_, status) = tollgate_of(self.track)
+            .on(&database.url)
+            .json(&["migrate", "status"]);
         if status["result"]["in_progress"]
             .as_array()
             .is_none_or(Vec::is_empty)
@@ -332,7 +346,7 @@ impl Subject {
         }
         tally.turned += 1;
         let opposite: Vec<&str> = opposite.iter().map(String::as_str).collect();
-        let run = tollgate().on(&database.url).run(&opposite);
+        let run = tollgate_of(self.track).on(&database.url).run(&opposite);
         if run.code != 0 {
             tally.differing.push(format!(
                 "{} after {fault} cannot be undone: {}",
@@ -363,7 +377,7 @@ impl Subject {
         let expected = state(&calm).await;
         if let Some(opposite) = &self.opposite {
             // Copies of shared budgets stay: a gateway works on with them.
-            self::run(&calm, opposite).await;
+            self::run(self.track, &calm, opposite).await;
             ends.push(state(&calm).await);
         }
         let mut tally = Tally::default();
@@ -428,7 +442,7 @@ impl Subject {
 #[tokio::test]
 async fn whatever_statement_fails_the_next_run_ends_as_if_it_had_not(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
-    #[values(Track::GOVERNANCE, Track::PROVIDERS, Track::BILLING)] track: Track,
+    #[values(Track::GOVERNANCE, Track::PROVIDERS, Track::BILLING, seats::TRACK)] track: Track,
 ) {
     // `all`, or the end of one subject's name: all of its points, and no other subject.
     let wish = std::env::var("TOLLGATE_TORTURE").ok();

@@ -4,19 +4,23 @@ use std::collections::BTreeSet;
 
 use rstest::rstest;
 use tollgate_migration::{Track, schema};
-use tollgate_tests::fixture::{Calendar, Shape, own};
+use tollgate_tests::fixture::{Calendar, Shape, every_track, own};
 use tollgate_tests::{Backend, TestDatabase};
 
-use crate::tollgate;
+use crate::{tollgate, tollgate_of};
 
 fn file(track: Track, backend: Backend, version: &str) -> std::path::PathBuf {
     let folder = match backend {
         Backend::Sqlite => "sqlite",
         Backend::Postgres => "postgres",
     };
+    let schemas = if track == seats::TRACK {
+        "../examples/seats/schema".to_owned()
+    } else {
+        format!("../migration/schema/{track}")
+    };
     std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../migration/schema")
-        .join(track.name())
+        .join(schemas)
         .join(folder)
         .join(format!("{version}.txt"))
 }
@@ -40,9 +44,9 @@ async fn every_step_makes_its_golden_schema_and_down_makes_the_one_before(
 ) {
     // `just golden` writes them; whoever does reads the diff.
     let write = std::env::var("TOLLGATE_GOLDEN").is_ok_and(|word| word == "write");
-    for track in Track::ALL {
+    for track in every_track() {
         let database = TestDatabase::new(backend).await;
-        let tollgate = tollgate().on(&database.url);
+        let tollgate = tollgate_of(track).on(&database.url);
         let mut texts = Vec::new();
         for migration in track.migrations() {
             tollgate.succeed(&[

@@ -17,6 +17,7 @@ mod doctor;
 mod drift;
 mod entities;
 mod environment;
+mod example;
 mod fault_injection;
 mod files;
 mod gateway_key;
@@ -50,6 +51,15 @@ use tollgate_tests::Tollgate;
 /// The binary that was built with these tests.
 fn tollgate() -> Tollgate {
     Tollgate::new(env!("CARGO_BIN_EXE_tollgate-under-test"))
+}
+
+/// The binary that knows a track: the example's has a command line of its own.
+fn tollgate_of(track: tollgate_migration::Track) -> Tollgate {
+    if track == seats::TRACK {
+        Tollgate::new(env!("CARGO_BIN_EXE_seats-under-test"))
+    } else {
+        tollgate()
+    }
 }
 
 /// A connection to a database that is no test's own.

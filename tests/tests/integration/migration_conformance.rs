@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use rstest::rstest;
 use tollgate_migration::{Phase, Track};
-use tollgate_tests::fixture::populated;
+use tollgate_tests::fixture::{every_track, populated};
 use tollgate_tests::{Backend, TestDatabase};
 
-use crate::tollgate;
+use crate::tollgate_of;
 
 /// The arguments, for one track.
 fn on<'a>(track: Track, arguments: &[&'a str]) -> Vec<&'a str> {
@@ -31,9 +31,9 @@ async fn state(database: &TestDatabase) -> (Vec<(String, Vec<String>)>, Vec<Stri
 async fn every_table_of_the_fixtures_has_rows(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
 ) {
-    for track in Track::ALL {
+    for track in every_track() {
         let database = populated(backend, track).await;
-        tollgate()
+        tollgate_of(track)
             .on(&database.url)
             .succeed(&on(track, &["migrate", "up", "--adopt"]));
         for table in database.catalog().await.tables.keys() {
@@ -52,9 +52,9 @@ async fn every_table_of_the_fixtures_has_rows(
 async fn every_step_applied_twice_is_applied_once(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
 ) {
-    for track in Track::ALL {
+    for track in every_track() {
         let database = populated(backend, track).await;
-        let tollgate = tollgate().on(&database.url);
+        let tollgate = tollgate_of(track).on(&database.url);
         tollgate.succeed(&on(track, &["migrate", "adopt"]));
         for migration in track.migrations() {
             let up = on(track, &["migrate", "up", "--to", migration.slug()]);
@@ -89,9 +89,9 @@ async fn every_step_applied_twice_is_applied_once(
 async fn up_down_up_ends_where_up_did(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
 ) {
-    for track in Track::ALL {
+    for track in every_track() {
         let database = populated(backend, track).await;
-        let tollgate = tollgate().on(&database.url);
+        let tollgate = tollgate_of(track).on(&database.url);
         tollgate.succeed(&on(track, &["migrate", "adopt"]));
         let mut states = vec![state(&database).await];
         let mut applied = Vec::new();
@@ -179,13 +179,13 @@ async fn hold(database: &TestDatabase, checks: &[Check], when: &str) {
 async fn every_migration_that_moves_data_does_what_its_check_says(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
 ) {
-    for track in Track::ALL {
+    for track in every_track() {
         let mut files: BTreeSet<PathBuf> = std::fs::read_dir(folder(track))
             .unwrap()
             .map(|entry| entry.unwrap().path())
             .collect();
         let database = populated(backend, track).await;
-        let tollgate = tollgate().on(&database.url);
+        let tollgate = tollgate_of(track).on(&database.url);
         tollgate.succeed(&on(track, &["migrate", "adopt"]));
         for migration in track.migrations() {
             let file = folder(track).join(format!("{}.txt", migration.slug()));

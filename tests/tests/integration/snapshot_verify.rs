@@ -2,10 +2,10 @@
 
 use rstest::rstest;
 use tollgate_migration::Track;
-use tollgate_tests::fixture::{Calendar, Shape, legacy, populated};
+use tollgate_tests::fixture::{Calendar, Shape, every_track, legacy, populated};
 use tollgate_tests::{Backend, TestDatabase, Tollgate};
 
-use crate::tollgate;
+use crate::{tollgate, tollgate_of};
 
 fn path(folder: &tempfile::TempDir, name: &str) -> String {
     folder.path().join(name).display().to_string()
@@ -65,9 +65,9 @@ async fn every_phase_there_and_back_keeps_what_the_snapshot_says(
 async fn a_sound_database_of_any_shape_verifies_without_a_snapshot(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
 ) {
-    for track in Track::ALL {
+    for track in every_track() {
         let fresh = TestDatabase::new(backend).await;
-        let tollgate = tollgate().on(&fresh.url);
+        let tollgate = tollgate_of(track).on(&fresh.url);
         tollgate.succeed(&["--track", track.name(), "migrate", "up"]);
         tollgate.succeed(&["verify"]);
         let populated = populated(backend, track).await;
@@ -77,7 +77,7 @@ async fn a_sound_database_of_any_shape_verifies_without_a_snapshot(
         tollgate.succeed(&["verify"]);
     }
     let required = legacy(backend, Shape::Required, Calendar::None).await;
-    let tollgate = tollgate().on(&required.url);
+    let tollgate = crate::tollgate().on(&required.url);
     tollgate.succeed(&["verify"]);
     tollgate.succeed(&["migrate", "up", "--adopt"]);
     tollgate.succeed(&["verify"]);
@@ -280,13 +280,13 @@ async fn a_rehearsal_proves_and_touches_nothing(
 async fn a_rehearsal_of_every_fixture_passes(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
 ) {
-    for track in Track::ALL {
+    for track in every_track() {
         let database = populated(backend, track).await;
         let scratch = match backend {
             Backend::Sqlite => None,
             Backend::Postgres => Some(TestDatabase::new(backend).await),
         };
-        tollgate()
+        tollgate_of(track)
             .on(&database.url)
             .succeed(&rehearse(&scratch, &["--adopt"]));
     }

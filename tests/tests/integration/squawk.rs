@@ -164,7 +164,7 @@ async fn every_statement_passes_the_linter_or_is_exempt_for_a_reason() {
     for database in [&fresh, &old] {
         let mut context = Context::read(&database.connection).await.unwrap();
         context.shared_budgets = SharedBudgets::Clone;
-        for track in Track::ALL {
+        for &track in Track::all() {
             for (in_transaction, sql) in statements(&context, track) {
                 linted += 1;
                 let text = format!("{sql};");

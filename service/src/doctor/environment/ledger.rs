@@ -17,7 +17,7 @@ pub(crate) fn examine(track: Track, live: &Context) -> Vec<Finding> {
             .into_iter()
             .map(|(table, sign)| {
                 let mut told = crate::doctor::schema_finding("G016", table, sign);
-                if let Some(version) = ledger.words() {
+                if let Some(version) = track.words(ledger) {
                     told.title = format!("{} ({} {version})", told.title, track.gateway());
                 }
                 told
@@ -39,7 +39,7 @@ pub(crate) fn examine(track: Track, live: &Context) -> Vec<Finding> {
         }
         _ => {}
     }
-    let version = ledger.words().unwrap_or_default();
+    let version = track.words(ledger).unwrap_or_default();
     if !track.is_carried_by(catalog) {
         let mut told = finding("E007", table, vec![version.clone()]);
         told.title = format!(

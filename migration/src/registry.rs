@@ -1,0 +1,88 @@
+//! Which tracks this process knows: Tollgate's own, unless a program has named others before its first command.
+
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
+
+use crate::track::Track;
+
+/// Tollgate's own tracks, in the order of their output.
+pub const BUILT_IN: [Track; 3] = [Track::GOVERNANCE, Track::PROVIDERS, Track::BILLING];
+
+static INSTALLED: OnceLock<Vec<Track>> = OnceLock::new();
+
+/// Why tracks cannot be installed.
+#[derive(Debug, thiserror::Error)]
+pub enum NotInstalled {
+    /// There is nothing to do without one.
+    #[error("a program needs a track")]
+    Empty,
+    /// A track is known by its name: on the command line, in reports and in the name of its history.
+    #[error("two tracks are called {0}")]
+    Twice(&'static str),
+    /// A name becomes a part of a table's.
+    #[error(
+        "{0:?} is no name of a track: lower-case letters, digits and underscores, a letter first"
+    )]
+    Unnamed(&'static str),
+    /// Something has been decided by the tracks that were there.
+    #[error("the tracks of this process are settled")]
+    Settled,
+}
+
+/// Names the tracks of this process, once, before anything asks for them.
+///
+/// # Errors
+/// [`NotInstalled`] where they cannot be told apart, or came too late.
+pub fn install(tracks: Vec<Track>) -> Result<(), NotInstalled> {
+    if tracks.is_empty() {
+        return Err(NotInstalled::Empty);
+    }
+    let mut names = BTreeSet::new();
+    for track in &tracks {
+        let name = track.name();
+        let well_formed = name.starts_with(|first: char| first.is_ascii_lowercase())
+            && name.chars().all(|letter| {
+                letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_'
+            });
+        if !well_formed {
+            return Err(NotInstalled::Unnamed(name));
+        }
+        if !names.insert(name) {
+            return Err(NotInstalled::Twice(name));
+        }
+    }
+    INSTALLED.set(tracks).map_err(|_| NotInstalled::Settled)
+}
+
+impl Track {
+    /// Every track that this process knows, in the order of their output. Asking settles them.
+    pub fn all() -> &'static [Self] {
+        INSTALLED.get_or_init(|| BUILT_IN.to_vec())
+    }
+
+    /// Their names, for a message.
+    pub fn names() -> String {
+        let names: Vec<&str> = Self::all().iter().map(|track| track.name()).collect();
+        names.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tracks_that_cannot_be_told_apart_are_refused() {
+        assert!(matches!(install(Vec::new()), Err(NotInstalled::Empty)));
+        let twice = vec![Track::BILLING, Track::BILLING];
+        assert!(matches!(
+            install(twice),
+            Err(NotInstalled::Twice("billing"))
+        ));
+        assert_eq!(Track::all(), BUILT_IN);
+        assert!(matches!(
+            install(vec![Track::BILLING]),
+            Err(NotInstalled::Settled)
+        ));
+    }
+}
