@@ -180,6 +180,8 @@ impl Backfill {
 pub struct CloneShared {
     /// What it is for, as one line.
     pub purpose: String,
+    /// The table that gets the copies.
+    pub table: &'static str,
     /// Creates the list of copies, and writes into it who needs one. A repeat adds only what is new.
     pub stage: Vec<String>,
     /// Locks the referring rows of a page, so that no reference moves meanwhile; empty on SQLite.

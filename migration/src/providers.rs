@@ -101,7 +101,7 @@ const DEFINITION: Definition = Definition {
     ),
     marker_tables: &[CHAT_PROVIDERS, CHAT_USER_KEYS, PROVIDERS],
     reads: &[],
-    common_names: &[],
+    common_names: &[USERS],
     is_foreign_table: |_, _| false,
     recognise: adoption::recognise,
     newer_than_supported: |_| Vec::new(),

@@ -1,25 +1,17 @@
 //! Finds what would make a migration fail, lose something or change behaviour, before it runs.
 
-pub(crate) mod billing;
-pub(crate) mod boots;
 pub(crate) mod environment;
-pub(crate) mod governance;
-pub(crate) mod providers;
 mod query;
 
-use sea_orm::{ConnectionTrait, DbErr, Statement};
-use tollgate_migration::governance::BUDGETS;
+use futures_util::future::BoxFuture;
+use sea_orm::{ConnectionTrait, DbErr};
 use tollgate_migration::ledger::Target;
-use tollgate_migration::{
-    Context, GarbledModes, Migration, NameConflicts, OrphanedModels, SharedBudgets, Track,
-};
+use tollgate_migration::{Context, Migration, Track};
 
 use crate::connection::Connection;
 use crate::database::Access;
-use crate::duration;
 use crate::error::{Error, Result};
 use crate::module::Module;
-use crate::reconcile::header_keys;
 use crate::report::{Finding, Report, Severity};
 use crate::runner::target::gateway;
 use crate::runner::{Session, adopt, context, idle, pending, pending_report};
@@ -50,6 +42,45 @@ pub struct Hazard {
     pub concerns: &'static [&'static str],
     /// One query per table it can be found in; none where this schema cannot have the hazard.
     pub queries: fn(&Context, &Facts) -> Queries,
+    /// Whether it speaks of what is dropped or cleared: the record of a run then lists every row.
+    pub drops: bool,
+    /// Whether it can come back when its migration is done: the doctor asks for it always.
+    pub returns: bool,
+    /// What the operator's choice makes of it, and the choice; `None` where there is none.
+    pub choice: fn(&Context) -> Option<(&'static str, &'static str)>,
+    /// What would happen to these very rows, where one line for all is not enough.
+    pub detail: Option<Detail>,
+    /// Findings that no query makes.
+    pub more: Option<More>,
+    /// Whether a boot of the gateway's, up to this version, stops on it.
+    pub stops_boot: fn(i64) -> bool,
+}
+
+/// Says what would happen to the rows of a table that a hazard names.
+pub type Detail =
+    for<'a> fn(&'a Connection, &'a Context, &'a str, Samples) -> BoxFuture<'a, Result<String>>;
+
+/// Looks for a hazard in another way than by a query.
+pub type More =
+    for<'a> fn(&'a Connection, &'a Context, Samples) -> BoxFuture<'a, Result<Vec<Finding>>>;
+
+impl Hazard {
+    /// A hazard of which nothing more is to be said; to be completed by what it is.
+    pub const PLAIN: Self = Self {
+        code: "",
+        severity: Severity::Warning,
+        title: "",
+        effect: "",
+        resolve: "",
+        concerns: &[],
+        queries: |_, _| Queries::none(),
+        drops: false,
+        returns: false,
+        choice: |_| None,
+        detail: None,
+        more: None,
+        stops_boot: |_| false,
+    };
 }
 
 /// How many ids a finding lists.
@@ -114,10 +145,6 @@ pub async fn misplaced(session: &Session, tracks: &[Track]) -> Result<Option<Err
     environment::elsewhere(&connection, &missing).await
 }
 
-/// Hazards that can come back when their migration is done, besides those that belong to none: the doctor asks for them
-/// always.
-const RETURNING: [&str; 2] = ["G009", "B001"];
-
 /// Looks for the hazards of everything that is pending, read-only. A database without history is looked at as
 /// `migrate adopt` would take it.
 ///
@@ -164,9 +191,7 @@ pub async fn doctor(session: &Session, options: &Options) -> Result<Report> {
         let asked: Vec<&str> = hazards(track)
             .iter()
             .filter(|hazard| {
-                hazard.concerns.is_empty()
-                    || RETURNING.contains(&hazard.code)
-                    || concerns(hazard, &pending)
+                hazard.concerns.is_empty() || hazard.returns || concerns(hazard, &pending)
             })
             .map(|hazard| hazard.code)
             .filter(|code| wanted(code))
@@ -194,7 +219,8 @@ fn weigh(session: &Session, target: Option<&Target>, found: &mut [Finding]) {
         return;
     };
     for finding in found {
-        if boots::stops(&finding.code, target.at) || finding.code == "E008" {
+        let stops = hazard_of(&finding.code).is_some_and(|hazard| (hazard.stops_boot)(target.at));
+        if stops || finding.code == "E008" {
             finding.severity = Severity::Blocking;
         }
     }
@@ -214,9 +240,8 @@ pub(crate) async fn before_up(
     if let (Some(_), Some(target), false) = (&session.target, target, migrations.is_empty()) {
         let codes: Vec<&str> = hazards(track)
             .iter()
-            .filter(|hazard| !concerns(hazard, migrations))
+            .filter(|hazard| !concerns(hazard, migrations) && (hazard.stops_boot)(target.at))
             .map(|hazard| hazard.code)
-            .filter(|code| boots::stops(code, target.at))
             .collect();
         found.extend(examine_only(connection, context, track, &codes, Samples::default()).await?);
         weigh(session, Some(target), &mut found);
@@ -254,11 +279,6 @@ fn concerns(hazard: &Hazard, migrations: &[&'static Migration]) -> bool {
         .any(|slug| migrations.iter().any(|migration| migration.slug() == *slug))
 }
 
-/// Hazards of what is dropped or cleared: the record of a run lists every row of them.
-const DROPPED: [&str; 8] = [
-    "G003", "G012", "G017", "B001", "P002", "P004", "P011", "P012",
-];
-
 /// The findings of what will be dropped or cleared, with every id.
 pub(crate) async fn dropped(
     connection: &Connection,
@@ -266,8 +286,10 @@ pub(crate) async fn dropped(
     track: Track,
     found: &[Finding],
 ) -> Result<Vec<Finding>> {
-    let codes: Vec<&str> = DROPPED
-        .into_iter()
+    let codes: Vec<&str> = hazards(track)
+        .iter()
+        .filter(|hazard| hazard.drops)
+        .map(|hazard| hazard.code)
         .filter(|code| found.iter().any(|finding| finding.code == *code))
         .collect();
     examine_only(connection, context, track, &codes, Samples::All).await
@@ -284,21 +306,16 @@ pub(crate) async fn examine_only(
     if codes.is_empty() || !track.is_carried_by(&context.catalog) {
         return Ok(Vec::new());
     }
-    // Every row is read for them, so only where a hazard needs them.
-    let facts = if codes.iter().any(|code| matches!(*code, "G009" | "G010")) {
-        facts(connection, context)
-            .await
-            .map_err(Error::database("read the reset durations"))?
-    } else {
-        Facts::default()
-    };
+    let facts = (Module::of(track).known)(connection, context, codes)
+        .await
+        .map_err(Error::database("read what the hazards ask about"))?;
     let mut findings = Vec::new();
     for hazard in hazards(track)
         .iter()
         .filter(|hazard| codes.contains(&hazard.code))
     {
-        if hazard.code == "G012" {
-            findings.extend(header_keys::examine(connection, context, samples).await?);
+        if let Some(more) = hazard.more {
+            findings.extend(more(connection, context, samples).await?);
         }
         for (table, query) in (hazard.queries)(context, &facts) {
             let (rows, sample_ids) = ids(connection, context, query, samples)
@@ -306,42 +323,14 @@ pub(crate) async fn examine_only(
                 .map_err(Error::database(format!("look for hazard {}", hazard.code)))?;
             if rows > 0 {
                 let mut found = finding(hazard, context, table, rows, sample_ids);
-                if hazard.code == "P004" {
-                    found.effect = providers::policy_changes(connection, context).await?;
-                }
-                if hazard.code == "P005" {
-                    found.effect = providers::causes(connection, context, table, samples).await?;
+                if let Some(detail) = hazard.detail {
+                    found.effect = detail(connection, context, table, samples).await?;
                 }
                 findings.push(found);
             }
         }
     }
     Ok(findings)
-}
-
-/// The distinct reset durations: a handful, however many budgets there are.
-async fn facts<C: ConnectionTrait>(
-    connection: &C,
-    context: &Context,
-) -> std::result::Result<Facts, DbErr> {
-    let mut facts = Facts::default();
-    if !context.catalog.has_column(BUDGETS, "reset_duration") {
-        return Ok(facts);
-    }
-    let sql = format!("SELECT DISTINCT CAST(reset_duration AS text) AS duration FROM {BUDGETS}");
-    for row in connection
-        .query_all_raw(Statement::from_string(
-            context.catalog.dialect.backend(),
-            sql,
-        ))
-        .await?
-    {
-        if let Some(text) = row.try_get::<Option<String>>("", "duration")? {
-            let nanoseconds = duration::parse(&text);
-            facts.durations.push((text, nanoseconds));
-        }
-    }
-    Ok(facts)
 }
 
 fn finding(
@@ -351,29 +340,7 @@ fn finding(
     rows: u64,
     sample_ids: Vec<String>,
 ) -> Finding {
-    // What the operator's choice makes of it, and the choice.
-    let chosen = match hazard.code {
-        "G001" | "G002" if context.shared_budgets == SharedBudgets::Clone => Some((
-            "every further owner gets a copy of its own, with the same usage",
-            "resolved by --shared-budgets clone",
-        )),
-        "B001" if context.garbled_modes == GarbledModes::Clear => Some((
-            "the mode is cleared, and the right check takes the place of another",
-            "resolved by --garbled-modes clear",
-        )),
-        "P002" if context.name_conflicts == NameConflicts::Retire => Some((
-            "it is soft-deleted, so that the migrated provider can have its name",
-            "resolved by --name-conflicts retire",
-        )),
-        "P003" if context.orphaned_models == OrphanedModels::Retire => Some((
-            "it is soft-deleted; chats on it use the default model",
-            "resolved by --orphaned-models retire",
-        )),
-        "P004" if context.accept_policy_change => {
-            Some((hazard.effect, "accepted by --accept-policy-change"))
-        }
-        _ => None,
-    };
+    let chosen = (hazard.choice)(context);
     Finding {
         code: hazard.code.to_owned(),
         severity: if chosen.is_some() {
@@ -428,12 +395,17 @@ pub(crate) async fn ids<C: ConnectionTrait>(
     Ok((total.unsigned_abs(), ids))
 }
 
-/// A finding that is known from the schema alone.
-pub(crate) fn schema_finding(code: &str, table: &str, object: &str) -> Finding {
-    let hazard = Track::all()
+/// The hazard of that code, of any track.
+fn hazard_of(code: &str) -> Option<&'static Hazard> {
+    Track::all()
         .iter()
         .flat_map(|&track| hazards(track))
-        .find(|hazard| hazard.code == code);
+        .find(|hazard| hazard.code == code)
+}
+
+/// A finding that is known from the schema alone.
+pub(crate) fn schema_finding(code: &str, table: &str, object: &str) -> Finding {
+    let hazard = hazard_of(code);
     let text = |pick: fn(&Hazard) -> &'static str| hazard.map(pick).unwrap_or_default().to_owned();
     Finding {
         code: code.to_owned(),
@@ -469,21 +441,17 @@ pub(crate) fn refusal(findings: Vec<Finding>) -> Error {
 
 /// The refusal for a hazard that has come up since the doctor looked, found under the migration's own lock.
 pub(crate) fn refusal_under_lock(code: &str, table: &str, ids: Vec<String>) -> Error {
-    let found = Track::all()
-        .iter()
-        .flat_map(|&track| hazards(track))
-        .find(|hazard| hazard.code == code)
-        .map(|hazard| Finding {
-            code: hazard.code.to_owned(),
-            severity: hazard.severity,
-            title: hazard.title.to_owned(),
-            table: table.to_owned(),
-            column: None,
-            rows: ids.len() as u64,
-            sample_ids: ids.into_iter().take(10).collect(),
-            effect: hazard.effect.to_owned(),
-            resolve: hazard.resolve.to_owned(),
-        });
+    let found = hazard_of(code).map(|hazard| Finding {
+        code: hazard.code.to_owned(),
+        severity: hazard.severity,
+        title: hazard.title.to_owned(),
+        table: table.to_owned(),
+        column: None,
+        rows: ids.len() as u64,
+        sample_ids: ids.into_iter().take(10).collect(),
+        effect: hazard.effect.to_owned(),
+        resolve: hazard.resolve.to_owned(),
+    });
     Error::Refused {
         code: "blocked",
         message: format!(

@@ -33,7 +33,6 @@ pub mod seed;
 pub mod shutdown;
 pub mod snapshot;
 mod statement;
-pub mod survey;
 mod tracks;
 pub mod verify;
 pub mod virtual_key;
@@ -48,3 +47,5 @@ pub use tollgate_migration::{
     GarbledModes, NameConflicts, OrphanedModels, Phase, SharedBudgets, Track,
 };
 pub use tracks::Registry;
+pub use tracks::governance::survey;
+pub use tracks::providers::handover;

@@ -3,18 +3,21 @@
 use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use sea_orm::DbErr;
+use tollgate_migration::ddl::IndexSpec;
 use tollgate_migration::ledger::Target;
 use tollgate_migration::{Context, Track};
 
 pub use crate::doctor::{Facts, Hazard, Queries, Query};
-pub use crate::snapshot::moved::{Fact, SEPARATOR};
+pub use crate::prepare::{Preparation, Work};
+pub use crate::repair::Repair;
+pub use crate::snapshot::fact::{Fact, SEPARATOR};
 pub use crate::snapshot::scan::{Reading, Walk};
 pub use crate::verify::Invariant;
 pub use crate::verify::invariants::Question;
 
 use crate::connection::Connection;
 use crate::reconcile::Options;
-use crate::report::{Finding, Outcome};
+use crate::report::{Finding, Outcome, Report};
 use crate::runner::Session;
 use crate::shutdown::ShutdownSignal;
 use crate::snapshot::scan;
@@ -22,6 +25,10 @@ use crate::tracks;
 
 /// A table, or a column of it.
 pub type Leftover = (&'static str, Option<&'static str>);
+
+/// What hazards of some codes need to know of the rows.
+pub type Known =
+    for<'a> fn(&'a Connection, &'a Context, &'a [&'a str]) -> BoxFuture<'a, Result<Facts, DbErr>>;
 
 /// Runs a routine with the defaults of what it may be asked.
 pub type RunRoutine =
@@ -47,6 +54,8 @@ pub struct Module {
     pub signs: Option<&'static [&'static str]>,
     /// What the doctor looks for.
     pub hazards: &'static [Hazard],
+    /// What some of them need to know of the rows before they can be put into SQL, for the codes that are asked.
+    pub known: Known,
     /// Which rows make no sense without another: child, its column, and the parent, whose key is `id`.
     pub parents: &'static [(&'static str, &'static str, &'static str)],
     /// What the codes of [`Module::invariants`] say.
@@ -68,10 +77,36 @@ pub struct Module {
     pub sections: fn(Vec<String>) -> Vec<String>,
     /// The walk over a section that is no table.
     pub walk: fn(&Context, &str) -> Option<Walk>,
+    /// Looks whether the copies that the track's migrations make of rows are what they were made as.
+    pub copies: for<'a> fn(
+        &'a Connection,
+        &'a Context,
+    ) -> BoxFuture<'a, crate::error::Result<Vec<Finding>>>,
     /// How a table's rows are read.
     pub reading: fn(&Context, &str) -> Reading,
     /// Columns that come back from a `down` with what the new schema could say.
     pub rewritten_by_down: &'static [(&'static str, &'static str)],
+    /// Indexes that a rebuild of the gateway's has lost, by table.
+    pub lost_indexes: fn(&Context) -> Vec<(String, IndexSpec)>,
+    /// What else `schema repair` puts right.
+    pub repairs: fn(&Context) -> Vec<Repair>,
+    /// Prepares rows for a gateway that migrates itself.
+    pub prepare: Preparation,
+    /// Puts back behind its migration what that could not carry.
+    pub finish: Preparation,
+    /// The table of what is put back by every `up`, also where no step is pending.
+    pub remembers: Option<&'static str>,
+    /// Puts it back.
+    pub put_back:
+        for<'a> fn(&'a Connection, &'a mut Report) -> BoxFuture<'a, crate::error::Result<()>>,
+    /// Every copy that a run made of a row, for its record.
+    pub copied: for<'a> fn(&'a Connection, &'a Report) -> BoxFuture<'a, Vec<serde_json::Value>>,
+    /// Tables of Tollgate's own that belong to this track, each with columns by which it is known.
+    pub own_tables: &'static [(&'static str, &'static [&'static str])],
+    /// The number of the gateway's ledger that each step stands for, where it counts.
+    pub numbers: &'static [(&'static str, i64)],
+    /// The step that is not undone where the gateway itself has done it: its next boot would do it again.
+    pub irrevocable: Option<&'static str>,
     /// Its routines, in the order of `reconcile all`.
     pub routines: &'static [NamedRoutine],
     /// A table that is there and one that is gone where the routines' work is over for good.
@@ -88,6 +123,7 @@ impl Module {
             gateway_lock: None,
             signs: None,
             hazards: &[],
+            known: |_, _, _| Box::pin(async { Ok(Facts::default()) }),
             parents: &[],
             codes: &[],
             invariants: |_| Vec::new(),
@@ -98,8 +134,23 @@ impl Module {
             facts: |_| Vec::new(),
             sections: |tables| tables,
             walk: |_, _| None,
+            copies: |_, _| Box::pin(async { Ok(Vec::new()) }),
             reading: |_, _| Reading::default(),
             rewritten_by_down: &[],
+            lost_indexes: |_| Vec::new(),
+            repairs: |_| Vec::new(),
+            prepare: |_, _, _, _| {
+                Box::pin(async { Ok("nothing to prepare: the gateway's migration adds a column") })
+            },
+            finish: |_, _, _, _| {
+                Box::pin(async { Ok("nothing to prepare: the gateway's migration adds a column") })
+            },
+            remembers: None,
+            put_back: |_, _| Box::pin(async { Ok(()) }),
+            copied: |_, _| Box::pin(async { Vec::new() }),
+            own_tables: &[],
+            numbers: &[],
+            irrevocable: None,
             routines: &[],
             over: None,
             boot: |_, _| Box::pin(async { Ok(()) }),

@@ -4,20 +4,12 @@
 //!
 //! It changes rows only, and can be repeated.
 
-pub(crate) mod clones;
-pub(crate) mod remembered;
-
 use std::collections::BTreeMap;
 
 use chrono::Utc;
+use futures_util::future::BoxFuture;
 use sea_orm::ConnectionTrait;
-use tollgate_migration::governance::BUDGETS;
-use tollgate_migration::providers::coder;
-use tollgate_migration::providers::{MODEL_CONFIGS, PROVIDERS, cutover, has_legacy};
-use tollgate_migration::script::{CHANGED, create_list, note as note_rows};
-use tollgate_migration::{
-    Context, NameConflicts, OrphanedModels, SharedBudgets, Track, governance,
-};
+use tollgate_migration::{Context, NameConflicts, OrphanedModels, SharedBudgets, Track};
 
 use crate::connection::Connection;
 use crate::database::Access;
@@ -25,6 +17,7 @@ use crate::doctor::{self, Samples, environment};
 use crate::error::{Error, Result};
 use crate::history::History;
 use crate::lock::{Gateway, Lock};
+use crate::module::Module;
 use crate::report::{Change, Finding, Outcome, Report, Severity};
 use crate::runner::target::gateway;
 use crate::runner::{Session, context, idle, prove_writable};
@@ -113,10 +106,22 @@ async fn read(connection: &Connection) -> Result<Context> {
     context(connection, &History::default()).await
 }
 
-struct Work<'a> {
+/// What a track prepares, or finishes: it changes rows, says so in the report, names in the list what is left, and answers how
+/// things stand, as one line.
+pub type Preparation = for<'a> fn(
+    &'a Work<'a>,
+    &'a Context,
+    &'a mut Report,
+    &'a mut Vec<Finding>,
+) -> BoxFuture<'a, Result<&'static str>>;
+
+/// A preparation under way, under the locks.
+pub struct Work<'a> {
     session: &'a Session,
-    connection: &'a Connection,
-    options: Options,
+    /// The connection that holds them.
+    pub connection: &'a Connection,
+    /// What the operator chose.
+    pub options: Options,
 }
 
 impl Work<'_> {
@@ -142,17 +147,13 @@ impl Work<'_> {
                 left.extend(refused);
                 continue;
             }
-            let state = if track == Track::GOVERNANCE && self.options.finish {
-                self.finish_governance(&live, report, &mut left).await?
-            } else if track == Track::GOVERNANCE {
-                self.governance(&live, report, &mut left).await?
-            } else if track == Track::PROVIDERS && self.options.finish {
-                finish_providers(&live)?
-            } else if track == Track::PROVIDERS {
-                self.providers(&live, report, &mut left).await?
+            let module = Module::of(track);
+            let work = if self.options.finish {
+                module.finish
             } else {
-                "nothing to prepare: the gateway's migration adds a column"
+                module.prepare
             };
+            let state = work(self, &live, report, &mut left).await?;
             let is_left = left
                 .iter()
                 .any(|found| found.severity == Severity::Blocking);
@@ -184,170 +185,14 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Budgets that are shared get copies; flags without a place in the next schema are remembered.
-    async fn governance(
-        &self,
-        live: &Context,
-        report: &mut Report,
-        left: &mut Vec<Finding>,
-    ) -> Result<&'static str> {
-        if !clones::is_legacy(live) {
-            return Ok(
-                "the gateway has done its migration; `--finish` puts back what was remembered",
-            );
-        }
-        let mut stops = environment::lost_parents(Track::GOVERNANCE, &live.catalog);
-        stops.extend(
-            doctor::examine_only(
-                self.connection,
-                live,
-                Track::GOVERNANCE,
-                &["G015", "G018", "G022"],
-                Samples::default(),
-            )
-            .await?,
-        );
-        left.extend(stops.into_iter().map(|found| Finding {
-            severity: Severity::Blocking,
-            ..found
-        }));
-        if !left.is_empty() {
-            return Ok("something is left that rows cannot mend");
-        }
-        if self.options.shared_budgets == SharedBudgets::Clone {
-            let made = clones::make(self.connection, live)
-                .await
-                .map_err(Error::database("copy shared budgets"))?;
-            if !made.copies.is_empty() {
-                report.findings.push(note(
-                    BUDGETS,
-                    made.originals.clone(),
-                    "budgets that were shared have copies now",
-                    "a config file that still names a budget of theirs for another owner would share it again at the next boot",
-                    "give each owner in the file a budget of its own, or leave its budget out",
-                ));
-            }
-            changed(report, "clone", made.copies);
-            changed(report, "raise", made.raised);
-        }
-        let shared = clones::shared(live);
-        if let Some(sql) = shared {
-            let (rows, ids) = self.ids(live, &sql).await?;
-            if rows > 0 {
-                let mut found = doctor::schema_finding("G001", BUDGETS, "");
-                found.rows = rows;
-                found.sample_ids = ids;
-                left.push(found);
-            }
-        }
-        let noted = remembered::note(self.connection, live)
-            .await
-            .map_err(Error::database("remember calendar flags"))?;
-        changed(report, "remember flag", noted);
-        Ok("prepared: start the new gateway, then run `tollgate migrate prepare --finish`")
-    }
-
-    async fn finish_governance(
-        &self,
-        live: &Context,
-        report: &mut Report,
-        left: &mut Vec<Finding>,
-    ) -> Result<&'static str> {
-        if clones::is_legacy(live) {
-            return Err(not_moved(Track::GOVERNANCE));
-        }
-        let finished = remembered::finish(self.connection, live)
-            .await
-            .map_err(Error::database("put back calendar flags"))?;
-        report.changes.extend(finished.changes);
-        left.extend(finished.without_a_place);
-        if report.changes.is_empty() {
-            Ok("nothing was left to put back")
-        } else {
-            report.findings.push(note(
-                governance::VIRTUAL_KEYS,
-                Vec::new(),
-                "a gateway that runs does not see the flags yet",
-                "it reads them when it starts",
-                "restart it",
-            ));
-            Ok("put back")
-        }
-    }
-
-    /// What stops Coder's cutover, as far as rows can mend it.
-    async fn providers(
-        &self,
-        live: &Context,
-        report: &mut Report,
-        left: &mut Vec<Finding>,
-    ) -> Result<&'static str> {
-        if !has_legacy(&live.catalog) {
-            return Ok("the cutover is done; there is nothing to prepare");
-        }
-        let dialect = live.catalog.dialect;
-        let has_providers = live.catalog.has_table(PROVIDERS);
-        if self.options.orphaned_models == OrphanedModels::Retire
-            && let Some(retire) = cutover::retire_lonely(&live.catalog)
-        {
-            let mut statements = Vec::new();
-            if !live.catalog.has_table(CHANGED) {
-                statements.push(create_list());
-            }
-            for (list, rows) in cutover::noted(&live.catalog, cutover::PREPARED) {
-                statements.push(note_rows(dialect, list, &rows));
-            }
-            statements.push(retire);
-            self.write(
-                live,
-                cutover::without_provider(&live.catalog),
-                &statements,
-                MODEL_CONFIGS,
-                "retire",
-                report,
-            )
-            .await?;
-        }
-        if self.options.name_conflicts == NameConflicts::Retire && has_providers {
-            self.write(
-                live,
-                Some(cutover::name_holders(dialect)),
-                &[cutover::retire(dialect)],
-                PROVIDERS,
-                "retire",
-                report,
-            )
-            .await?;
-        }
-        let mut asked = vec!["P001", "P003", "P004", "P005", "P011"];
-        if has_providers {
-            asked.push("P002");
-        }
-        let found = doctor::examine_only(
-            self.connection,
-            live,
-            Track::PROVIDERS,
-            &asked,
-            Samples::default(),
-        )
-        .await?;
-        left.extend(found);
-        let number = live.ledger(Track::PROVIDERS).number().unwrap_or_default();
-        Ok(if number < coder::BEFORE {
-            "prepared: the gateway's next boot does the cutover"
-        } else {
-            "prepared: the gateway's next boot does the cutover, or `tollgate migrate up` does"
-        })
-    }
-
-    async fn ids(&self, live: &Context, sql: &str) -> Result<(u64, Vec<String>)> {
+    pub(crate) async fn ids(&self, live: &Context, sql: &str) -> Result<(u64, Vec<String>)> {
         doctor::ids(self.connection, live, sql, Samples::default())
             .await
             .map_err(Error::database("look for what is left"))
     }
 
     /// Runs statements over the rows that a query names, in one transaction. The last one changes them.
-    async fn write(
+    pub(crate) async fn write(
         &self,
         live: &Context,
         due: Option<String>,
@@ -382,14 +227,7 @@ impl Work<'_> {
     }
 }
 
-fn finish_providers(live: &Context) -> Result<&'static str> {
-    match live.ledger(Track::PROVIDERS).number() {
-        Some(number) if number < coder::FINISHED => Err(not_moved(Track::PROVIDERS)),
-        _ => Ok("nothing was remembered: the cutover carries every row"),
-    }
-}
-
-fn not_moved(track: Track) -> Error {
+pub(crate) fn not_moved(track: Track) -> Error {
     Error::refused(
         "not_moved",
         format!(
@@ -411,18 +249,13 @@ fn codes(left: &[Finding]) -> String {
     codes.join(", ")
 }
 
-fn changed(report: &mut Report, action: &str, ids: Vec<String>) {
-    if !ids.is_empty() {
-        report.changes.push(Change {
-            table: BUDGETS.to_owned(),
-            action: action.to_owned(),
-            rows: ids.len() as u64,
-            sample_ids: ids.into_iter().take(10).collect(),
-        });
-    }
-}
-
-fn note(table: &str, ids: Vec<String>, title: &str, effect: &str, resolve: &str) -> Finding {
+pub(crate) fn note(
+    table: &str,
+    ids: Vec<String>,
+    title: &str,
+    effect: &str,
+    resolve: &str,
+) -> Finding {
     Finding {
         code: "prepare".to_owned(),
         severity: Severity::Info,

@@ -6,6 +6,8 @@
 
 mod objects;
 
+pub use objects::Repair;
+
 use chrono::Utc;
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::{Catalog, Dialect, Track};

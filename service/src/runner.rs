@@ -10,7 +10,6 @@ mod backup;
 pub mod checkpoint;
 pub mod down;
 mod engine;
-pub mod handover;
 mod lock_timer;
 mod moved;
 mod patience;

@@ -1,9 +1,8 @@
 //! `snapshot`: what a database holds, as digests that `verify` holds the database against after a migration.
 
 pub(crate) mod cell;
-pub(crate) mod cutover;
+pub(crate) mod fact;
 pub(crate) mod file;
-pub(crate) mod moved;
 pub(crate) mod scan;
 pub(crate) mod sketch;
 

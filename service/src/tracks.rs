@@ -1,8 +1,8 @@
 //! The registry: every track that this program knows. Nothing else outside their folders names one to an engine.
 
 mod billing;
-mod governance;
-mod providers;
+pub(crate) mod governance;
+pub(crate) mod providers;
 
 use std::sync::OnceLock;
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use tollgate_service::prepare;
-use tollgate_service::runner::{adopt, down, handover, plan, resolve, status, up};
+use tollgate_service::runner::{adopt, down, plan, resolve, status, up};
 use tollgate_service::{
     GarbledModes, NameConflicts, OrphanedModels, Outcome, SharedBudgets, ShutdownSignal,
 };
+use tollgate_service::{handover, prepare};
 
 use crate::arguments::{
     Arguments, Choice, ConflictWord, GarbledWord, Migrate, SharedWord, StateWord,

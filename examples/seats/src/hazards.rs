@@ -15,6 +15,7 @@ pub(super) const ALL: &[Hazard] = &[
         resolve: "write on or off",
         concerns: &["seat_flag_backfill", "seat_flag_contract"],
         queries: garbled,
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "S002",
@@ -32,6 +33,7 @@ pub(super) const ALL: &[Hazard] = &[
                 format!("SELECT id FROM {SEATS} WHERE state = 'on' AND trim(holder) = ''"),
             )
         },
+        ..Hazard::PLAIN
     },
 ];
 

@@ -91,6 +91,7 @@ pub(super) fn split(context: &Context) -> Option<CloneShared> {
     };
     Some(CloneShared {
         purpose: "every further owner of a shared budget gets a copy, with its usage".to_owned(),
+        table: BUDGETS,
         stage: stage(&further),
         lock,
         copy,
@@ -178,6 +179,7 @@ pub(super) fn split_owned_twice(context: &Context) -> Option<CloneShared> {
         )],
     };
     Some(CloneShared {
+        table: BUDGETS,
         purpose:
             "a provider config that shares its virtual key's budget gets a copy, with its usage"
                 .to_owned(),

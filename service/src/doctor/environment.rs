@@ -7,10 +7,8 @@ mod own;
 mod place;
 mod server;
 
-use tollgate_migration::billing::WORKSPACES;
 use tollgate_migration::golden::tables_of;
 use tollgate_migration::ledger::{MIGRATIONS, SCHEMA_MIGRATIONS};
-use tollgate_migration::providers::USERS;
 use tollgate_migration::{Catalog, Context, Dialect, Plan, Track};
 
 use crate::connection::Connection;
@@ -195,12 +193,22 @@ pub(crate) async fn examine(
     if connection.dialect() == Dialect::Sqlite {
         return Ok(found);
     }
-    // Ledgers and workspaces are names that several products have.
+    // Ledgers, users and workspaces are names that several products have.
+    let common: Vec<&str> = Track::all()
+        .iter()
+        .flat_map(|track| {
+            track
+                .common_names()
+                .iter()
+                .copied()
+                .chain([track.ledger_table()])
+        })
+        .collect();
     let names = tables(track, Dialect::Postgres);
     let own = names
         .iter()
         .map(String::as_str)
-        .filter(|name| ![MIGRATIONS, SCHEMA_MIGRATIONS, WORKSPACES, USERS].contains(name));
+        .filter(|name| !common.contains(name));
     let later = later_on_path(connection, own)
         .await
         .map_err(Error::database("look for the tables in other schemas"))?;

@@ -87,7 +87,7 @@ impl Query {
 
 impl Parameters {
     /// What was bound, with the query that it was bound for.
-    pub(super) fn query(self, sql: String) -> Query {
+    pub(crate) fn query(self, sql: String) -> Query {
         Query {
             sql,
             values: self.into_values(),

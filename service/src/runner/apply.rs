@@ -259,7 +259,7 @@ impl Applier<'_> {
                     self.observer.note(Event::Step(split.purpose.clone()));
                     let copies = self.split(split, &held).await?.map_err(failed)?;
                     *so_far += copies;
-                    self.changed(CloneShared::TABLE, "clone", copies);
+                    self.changed(split.table, "clone", copies);
                 }
                 Unit::NormalizeHeaderNames(fold) => {
                     self.observer.note(Event::Step(format!(

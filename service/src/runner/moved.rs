@@ -3,12 +3,12 @@
 use sea_orm::{ConnectionTrait, Statement};
 use tollgate_migration::ledger::MIGRATIONS;
 use tollgate_migration::migration::slug_of;
-use tollgate_migration::providers::coder;
-use tollgate_migration::{Context, Dialect, Track};
+use tollgate_migration::{Context, Dialect, Ledger, Track};
 
 use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::history::{Entry, Origin};
+use crate::module::Module;
 
 /// The gateway's version now, where its ledger is another one than when the step was recorded. A step of which nothing was
 /// made has nothing that the gateway could stand on.
@@ -29,25 +29,25 @@ pub(super) async fn since(
         return Ok(None);
     }
     let words = track.words(ledger);
-    // What was Coder's own contract is not undone here: its next boot would do it again, on rows that were made up.
-    if entry.origin == Origin::Gateway && slug_of(&entry.version) == "provider_key_contract" {
+    let module = Module::of(track);
+    let slug = slug_of(&entry.version);
+    let irrevocable = module.irrevocable == Some(slug);
+    // The gateway's next boot would do it again, on rows that were made up.
+    if entry.origin == Origin::Gateway && irrevocable {
         return Ok(words);
     }
     if entry.origin != Origin::Tollgate {
         return Ok(None);
     }
     if let Some(version) = number {
-        // Coder's number is moved by hand-over too, and goes back with the step.
-        let stands_for = match slug_of(&entry.version) {
-            "provider_key_expand" => coder::EXPANDED,
-            "provider_key_backfill" => coder::COPIED,
-            "provider_key_contract" => coder::FINISHED,
-            _ => i64::MAX,
-        };
-        // An earlier release took Coder's own contract for its own.
-        let theirs = *version == coder::FINISHED
-            && stands_for == coder::FINISHED
-            && entry.created.moved_from.is_none();
+        // A number is moved by hand-over too, and goes back with the step.
+        let stands_for = module
+            .numbers
+            .iter()
+            .find(|(step, _)| *step == slug)
+            .map_or(i64::MAX, |(_, number)| *number);
+        // An earlier release took the gateway's own for Tollgate's.
+        let theirs = *version == stands_for && irrevocable && entry.created.moved_from.is_none();
         let moved = *version > stands_for || theirs;
         if *version == stands_for {
             *version -= 1;
@@ -57,7 +57,7 @@ pub(super) async fn since(
     let moved = match &entry.created.ledger {
         Some(then) => ledger.newest().as_ref() != Some(then),
         // An earlier release wrote down when it ran, and nothing of the ledger.
-        None if track == Track::GOVERNANCE => newer(connection, live, entry.applied_at)
+        None if matches!(ledger, Ledger::Ids(_)) => newer(connection, live, entry.applied_at)
             .await
             .map_err(Error::database("read the gateway's ledger"))?,
         None => false,
@@ -65,7 +65,7 @@ pub(super) async fn since(
     Ok(moved.then_some(words).flatten())
 }
 
-/// Whether Bifrost has recorded a migration after an instant, in seconds since 1970.
+/// Whether the gateway has recorded a migration after an instant, in seconds since 1970.
 async fn newer(
     connection: &Connection,
     live: &Context,

@@ -6,9 +6,6 @@ use std::time::Duration;
 use crate::connection::Connection;
 use chrono::Utc;
 use sea_orm::ConnectionTrait;
-use tollgate_migration::governance::BUDGETS;
-use tollgate_migration::ledger::{MIGRATIONS, SCHEMA_MIGRATIONS};
-use tollgate_migration::plan::CloneShared;
 use tollgate_migration::{
     Context, Dialect, GarbledModes, Migration, NameConflicts, OrphanedModels, Phase, SharedBudgets,
     Track,
@@ -29,8 +26,8 @@ use crate::doctor::{self, environment};
 use crate::error::{Error, Result};
 use crate::history::History;
 use crate::lock::{Gateway, Lock};
+use crate::module::Module;
 use crate::observer::Observer;
-use crate::prepare::remembered;
 use crate::report::{Change, Finding, Outcome, Report, TrackReport};
 use crate::shutdown::ShutdownSignal;
 
@@ -105,19 +102,22 @@ async fn finish(
     stop: &ShutdownSignal,
     report: &mut Report,
 ) -> Result<()> {
-    if !tracks.contains(&Track::GOVERNANCE) || !live.catalog.has_table(remembered::TABLE) {
+    let remembering: Vec<Track> = tracks
+        .iter()
+        .copied()
+        .filter(|track| {
+            Module::of(*track)
+                .remembers
+                .is_some_and(|table| live.catalog.has_table(table))
+        })
+        .collect();
+    if remembering.is_empty() {
         return Ok(());
     }
     prove_writable(session, &connection).await?;
-    let (lock, connection) = Lock::take(
-        session,
-        connection,
-        &[Track::GOVERNANCE],
-        Gateway::Boots,
-        stop,
-    )
-    .await?;
-    let outcome = put_back(&connection, report).await;
+    let (lock, connection) =
+        Lock::take(session, connection, &remembering, Gateway::Boots, stop).await?;
+    let outcome = put_back(&connection, &remembering, report).await;
     if !report.changes.is_empty() {
         session
             .record_run(&connection, "migrate up", started, "done", report)
@@ -127,37 +127,19 @@ async fn finish(
     outcome
 }
 
-async fn put_back(connection: &Connection, report: &mut Report) -> Result<()> {
-    // Most databases have nothing to be put back, and the catalog is long.
-    let remembers = existing(
-        connection,
-        connection.dialect(),
-        &[remembered::TABLE.to_owned()],
-    )
-    .await
-    .map_err(Error::database("look for what is remembered"))?;
-    if remembers.is_empty() {
-        return Ok(());
-    }
-    let live = context(connection, &History::default()).await?;
-    if crate::prepare::clones::is_legacy(&live) {
-        return Ok(());
-    }
-    let finished = remembered::finish(connection, &live)
-        .await
-        .map_err(Error::database("put back calendar flags"))?;
-    report.changes.extend(finished.changes);
-    // What this run has just dropped and remembered is announced already.
-    let announced = report.findings.iter().any(|found| found.code == "G017");
-    if !announced {
-        report.findings.extend(finished.without_a_place);
+async fn put_back(connection: &Connection, tracks: &[Track], report: &mut Report) -> Result<()> {
+    for &track in tracks {
+        (Module::of(track).put_back)(connection, report).await?;
     }
     Ok(())
 }
 
 /// Whether a table is there that a gateway keeps its record in.
 async fn has_ledger(connection: &Connection, dialect: Dialect) -> Result<bool> {
-    let names = [MIGRATIONS, SCHEMA_MIGRATIONS].map(str::to_owned);
+    let names: Vec<String> = Track::all()
+        .iter()
+        .map(|track| track.ledger_table().to_owned())
+        .collect();
     existing(connection, dialect, &names)
         .await
         .map(|found| !found.is_empty())
@@ -286,8 +268,8 @@ async fn run(
         lock: &lock,
     };
     let mut outcome = locked.run(&waiting, report, &mut in_full).await;
-    if outcome.is_ok() && names.contains(&Track::GOVERNANCE) {
-        outcome = put_back(&connection, report).await;
+    if outcome.is_ok() {
+        outcome = put_back(&connection, &names, report).await;
     }
     // A step of several transactions may have committed some before it failed.
     let wrote =
@@ -304,7 +286,7 @@ async fn run(
             report.result.clone().unwrap_or_default(),
             serde_json::json!({
                 "dropped": in_full,
-                "clones": clones(&connection, session.dialect(), report).await,
+                "clones": clones(&connection, &names, report).await,
             }),
         ));
         session
@@ -478,39 +460,21 @@ async fn apply_all(applier: &Applier<'_>, item: &mut Work, entry: &mut TrackRepo
     Ok(())
 }
 
-/// Every copy of a shared budget, where the run made any: the record has them all, the answer their number.
+/// Every copy that the run made: the record has them all, the answer their number.
 async fn clones(
     connection: &Connection,
-    dialect: Dialect,
+    tracks: &[Track],
     report: &Report,
 ) -> Vec<serde_json::Value> {
-    if !report.changes.iter().any(|change| change.action == "clone") {
-        return Vec::new();
+    let mut made = Vec::new();
+    for &track in tracks {
+        made.extend((Module::of(track).copied)(connection, report).await);
     }
-    let sql = format!(
-        "SELECT original, kind, owner, copy FROM {} WHERE copy IS NOT NULL ORDER BY original, kind, owner",
-        CloneShared::TABLE
-    );
-    let rows = connection
-        .query_all_raw(sea_orm::Statement::from_string(dialect.backend(), sql))
-        .await;
-    let text = |row: &sea_orm::QueryResult, name: &str| {
-        row.try_get::<Option<String>>("", name).unwrap_or_default()
-    };
-    rows.unwrap_or_default()
-        .iter()
-        .map(|row| {
-            let kind = row.try_get::<i32>("", "kind").unwrap_or_default();
-            serde_json::json!({
-                "original": text(row, "original"), "owner": text(row, "owner"), "copy": text(row, "copy"),
-                "kind": crate::prepare::clones::word(kind),
-            })
-        })
-        .collect()
+    made
 }
 
 /// The history as it is now that nobody else can write it.
-pub(super) async fn read_again(
+pub(crate) async fn read_again(
     session: &Session,
     connection: &Connection,
     track: Track,
@@ -530,12 +494,7 @@ pub(super) fn updates(changes: &std::sync::Mutex<Changes>) -> Vec<Change> {
         .iter()
         .filter(|(_, rows)| **rows > 0)
         .map(|((table, action), rows)| Change {
-            table: if table == CloneShared::TABLE {
-                BUDGETS
-            } else {
-                table
-            }
-            .to_owned(),
+            table: table.clone(),
             action: (*action).to_owned(),
             rows: *rows,
             sample_ids: Vec::new(),

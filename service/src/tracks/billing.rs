@@ -1,26 +1,25 @@
 //! Molecule's workspaces and how they pay for their models.
 
+mod boot;
+mod hazards;
+
 use tollgate_migration::billing::{MODE, WORKSPACE_SECRETS, WORKSPACES, is_garbled, molecule};
 use tollgate_migration::ledger::SCHEMA_MIGRATIONS;
 use tollgate_migration::{Context, Ledger, Track};
 
-use crate::doctor::billing::HAZARDS;
 use crate::doctor::environment::finding;
 use crate::module::{Module, NamedRoutine};
 use crate::reconcile::billing::billing;
-use crate::rehearse::boot;
 use crate::report::{Finding, Outcome};
 use crate::snapshot::scan::Reading;
 use crate::verify::Invariant;
 use crate::verify::invariants::Question;
 
 pub(super) static MODULE: Module = Module {
-    track: Track::BILLING,
     // Molecule's runner takes no lock.
-    gateway_lock: None,
     // Several products have `workspaces`.
     signs: Some(&[WORKSPACE_SECRETS]),
-    hazards: HAZARDS,
+    hazards: hazards::HAZARDS,
     parents: &[(WORKSPACE_SECRETS, "workspace_id", WORKSPACES)],
     codes: &[Invariant {
         code: "V008",
@@ -29,15 +28,8 @@ pub(super) static MODULE: Module = Module {
         resolve: "`tollgate reconcile billing` clears it",
     }],
     invariants,
-    left_by_contract: |_| Vec::new(),
-    relied_upon: |_| Vec::new(),
     versions,
-    of_gateway: &[],
-    facts: |_| Vec::new(),
-    sections: |tables| tables,
-    walk: |_, _| None,
     reading,
-    rewritten_by_down: &[],
     routines: &[NamedRoutine {
         name: "billing",
         about: "stored billing modes outside the three become NULL",
@@ -45,8 +37,8 @@ pub(super) static MODULE: Module = Module {
             Box::pin(async move { Outcome::from(billing(session, options, stop).await) })
         },
     }],
-    over: None,
-    boot: |connection, _| Box::pin(boot::molecule(connection)),
+    boot: |connection, _| Box::pin(boot::boot(connection)),
+    ..Module::of_track(Track::BILLING)
 };
 
 fn invariants(live: &Context) -> Vec<Question> {

@@ -1,18 +1,28 @@
 //! Bifrost's budgets and who owns them.
 
+mod boot;
+mod boots;
+mod clones;
+mod copies;
+mod hazards;
+mod moved;
+mod prepare;
+mod remembered;
+mod repairs;
+pub mod survey;
+
 use tollgate_migration::governance::mcp::{self, CLIENTS, GRANTS};
 use tollgate_migration::governance::owners::{self, Owner};
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
+use tollgate_migration::plan::CloneShared;
 use tollgate_migration::{Context, Track};
 
-use crate::doctor::governance::HAZARDS;
+use crate::budget::requests;
 use crate::module::{Leftover, Module, NamedRoutine};
 use crate::reconcile::credentials::{Scope, credentials};
 use crate::reconcile::flows::flows;
 use crate::reconcile::header_keys::fold_header_keys;
 use crate::reconcile::resets::{REQUEST_RETENTION, resets};
-use crate::rehearse::boot;
-use crate::snapshot::moved;
 use crate::verify::invariants::Question;
 use crate::verify::{Invariant, RESTORE};
 
@@ -20,10 +30,9 @@ use crate::verify::{Invariant, RESTORE};
 const JOIN: &str = "governance_virtual_key_provider_config_keys";
 
 pub(super) static MODULE: Module = Module {
-    track: Track::GOVERNANCE,
     gateway_lock: Some(1_000_001),
-    signs: None,
-    hazards: HAZARDS,
+    hazards: hazards::HAZARDS,
+    known: |connection, context, codes| Box::pin(hazards::known(connection, context, codes)),
     parents: &[
         (BUDGETS, "virtual_key_id", VIRTUAL_KEYS),
         (BUDGETS, "provider_config_id", PROVIDER_CONFIGS),
@@ -55,18 +64,31 @@ pub(super) static MODULE: Module = Module {
     left_by_contract,
     relied_upon,
     // Versions past what is known show in the schema.
-    versions: |_| Vec::new(),
     of_gateway: &[
         (mcp::TOKENS, "add_per_user_oauth_tables"),
         (mcp::SESSIONS, "add_per_user_oauth_tables"),
         (mcp::HEADERS, "add_mcp_per_user_header_credentials_table"),
         (mcp::HEADER_FLOWS, "add_mcp_per_user_header_flows_table"),
     ],
-    facts: moved::governance_facts,
-    sections: |tables| tables,
-    walk: |_, _| None,
-    reading: moved::governance_reading,
+    facts: moved::facts,
+    copies: |connection, live| Box::pin(copies::compare(connection, live)),
+    reading: moved::reading,
     rewritten_by_down: &[(BUDGETS, "calendar_aligned")],
+    prepare: |work, live, report, left| Box::pin(prepare::prepare(work, live, report, left)),
+    finish: |work, live, report, left| Box::pin(prepare::finish(work, live, report, left)),
+    remembers: Some(remembered::TABLE),
+    put_back: |connection, report| Box::pin(prepare::put_back(connection, report)),
+    copied: |connection, report| Box::pin(clones::made(connection, report)),
+    own_tables: &[
+        (requests::TABLE, &["request_id"]),
+        (CloneShared::TABLE, &["original", "kind", "owner", "copy"]),
+        (
+            remembered::TABLE,
+            &["kind", "owner", "budget", "virtual_key"],
+        ),
+    ],
+    lost_indexes: repairs::lost_indexes,
+    repairs: repairs::repairs,
     routines: &[
         NamedRoutine {
             name: "header-keys",
@@ -95,8 +117,8 @@ pub(super) static MODULE: Module = Module {
             },
         },
     ],
-    over: None,
-    boot: |connection, target| Box::pin(boot::bifrost(connection, target)),
+    boot: |connection, target| Box::pin(boot::boot(connection, target)),
+    ..Module::of_track(Track::GOVERNANCE)
 };
 
 fn invariants(live: &Context) -> Vec<Question> {

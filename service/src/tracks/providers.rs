@@ -1,5 +1,11 @@
 //! Coder's AI providers and the keys to them.
 
+mod boot;
+pub mod handover;
+pub(crate) mod hazards;
+mod moves;
+mod prepare;
+
 use tollgate_migration::ledger::SCHEMA_MIGRATIONS;
 use tollgate_migration::providers::{
     CHAT_PROVIDERS, CHAT_USER_KEYS, GATEWAY_KEYS, MODEL_CONFIGS, PROVIDER_KEYS, PROVIDERS, TYPE,
@@ -8,20 +14,15 @@ use tollgate_migration::providers::{
 use tollgate_migration::{Context, Dialect, Ledger, NameConflicts, Track};
 
 use crate::doctor::environment::finding;
-use crate::doctor::providers::HAZARDS;
 use crate::module::{Leftover, Module, NamedRoutine};
 use crate::reconcile::provider_keys::provider_keys;
-use crate::rehearse::boot;
 use crate::report::Finding;
-use crate::snapshot::cutover as moves;
 use crate::verify::Invariant;
 use crate::verify::invariants::Question;
 
 pub(super) static MODULE: Module = Module {
-    track: Track::PROVIDERS,
     gateway_lock: Some(1_037_453_835_920_848_937),
-    signs: None,
-    hazards: HAZARDS,
+    hazards: hazards::HAZARDS,
     parents: &[
         (PROVIDER_KEYS, "provider_id", PROVIDERS),
         (USER_KEYS, "ai_provider_id", PROVIDERS),
@@ -76,6 +77,14 @@ pub(super) static MODULE: Module = Module {
     },
     reading: |context, table| moves::reading(&context.catalog, table),
     rewritten_by_down: moves::REWRITTEN_BY_DOWN,
+    prepare: |work, live, report, left| Box::pin(prepare::prepare(work, live, report, left)),
+    finish: |_, live, _, _| Box::pin(async move { prepare::finish(live) }),
+    numbers: &[
+        ("provider_key_expand", coder::EXPANDED),
+        ("provider_key_backfill", coder::COPIED),
+        ("provider_key_contract", coder::FINISHED),
+    ],
+    irrevocable: Some("provider_key_contract"),
     routines: &[NamedRoutine {
         name: "provider-keys",
         about: "AI providers and their keys follow what old code still writes",
@@ -90,7 +99,8 @@ pub(super) static MODULE: Module = Module {
         },
     }],
     over: Some((PROVIDERS, CHAT_PROVIDERS)),
-    boot: |connection, target| Box::pin(boot::coder(connection, target)),
+    boot: |connection, target| Box::pin(boot::boot(connection, target)),
+    ..Module::of_track(Track::PROVIDERS)
 };
 
 fn left_by_contract(live: &Context) -> Vec<Leftover> {

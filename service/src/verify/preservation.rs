@@ -2,26 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sea_orm::{ConnectionTrait, Statement};
 use tollgate_migration::Context;
 use tollgate_migration::golden::{golden, tables};
-use tollgate_migration::governance::BUDGETS;
 use tollgate_migration::schema::{Difference, canonical, differences};
 
 use super::{Compared, finding};
 use crate::connection::Connection;
-use crate::doctor::{Samples, ids};
 use crate::error::{Error, Result};
 use crate::history::History;
-use crate::instant;
 use crate::module::Module;
 use crate::observer::{Event, Observer};
 use crate::report::Finding;
 use crate::shutdown::ShutdownSignal;
+use crate::snapshot::fact::SEPARATOR;
 use crate::snapshot::file::{Section, TrackSnapshot};
 use crate::snapshot::scan::{self, Walk};
 use crate::snapshot::sketch::{Salted, Unpaired};
-use crate::snapshot::{moved, walk_or_stop};
+use crate::snapshot::walk_or_stop;
 
 /// Before and now.
 pub(super) struct Comparison<'a> {
@@ -81,49 +78,9 @@ pub(super) async fn examine(
         compared.push(rows.compare_facts(fact.table, before, &mut found).await?);
     }
     if comparison.before.copies == 0 {
-        found.extend(copies(connection, comparison).await?);
+        found.extend((module.copies)(connection, comparison.live).await?);
     }
     Ok((found, compared))
-}
-
-/// Copies that were made since are what they were made as.
-async fn copies(connection: &Connection, comparison: &Comparison<'_>) -> Result<Vec<Finding>> {
-    let live = comparison.live;
-    let db_context = || Error::database("compare the copies of shared budgets");
-    let mut found = Vec::new();
-    for (column, sql) in moved::unlike_their_original(live) {
-        let rows = connection
-            .query_all_raw(Statement::from_string(live.catalog.dialect.backend(), sql))
-            .await
-            .map_err(db_context())?;
-        let mut ids = Vec::new();
-        for row in rows {
-            let text = |name| row.try_get::<Option<String>>("", name);
-            let (copied, original) = (
-                text("copied").map_err(db_context())?,
-                text("original").map_err(db_context())?,
-            );
-            let at = |text: Option<String>| text.as_deref().and_then(instant::parse);
-            let same_instant = at(copied).is_some_and(|copied| Some(copied) == at(original));
-            if column != "last_reset" || !same_instant {
-                ids.push(text("id").map_err(db_context())?.unwrap_or_default());
-            }
-        }
-        if !ids.is_empty() {
-            let rows = ids.len() as u64;
-            ids.truncate(SAMPLES);
-            found.push(finding("V107", BUDGETS, Some(column), rows, ids));
-        }
-    }
-    if let Some(sql) = moved::lost_copies(live) {
-        let (rows, ids) = ids(connection, live, sql, Samples::default())
-            .await
-            .map_err(db_context())?;
-        if rows > 0 {
-            found.push(finding("V102", BUDGETS, None, rows, ids));
-        }
-    }
-    Ok(found)
 }
 
 /// What was there and is not, or is another, without a migration that says so.
@@ -319,7 +276,7 @@ impl Rows<'_> {
             let mut by_column: BTreeMap<(bool, String), Vec<(String, String)>> = BTreeMap::new();
             for fact in &unpaired {
                 let text = names.get(&fact.row).unwrap_or(&fact.id);
-                let mut parts = text.splitn(3, moved::SEPARATOR).map(str::to_owned);
+                let mut parts = text.splitn(3, SEPARATOR).map(str::to_owned);
                 let mut part = || parts.next().unwrap_or_default();
                 let (id, column, value) = (part(), part(), part());
                 by_column

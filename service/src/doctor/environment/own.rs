@@ -1,7 +1,5 @@
 //! Relations that have a name of Tollgate's own and are something else.
 
-use tollgate_migration::governance::remembered;
-use tollgate_migration::plan::CloneShared;
 use tollgate_migration::script::CHANGED;
 use tollgate_migration::{Catalog, Track};
 
@@ -9,10 +7,11 @@ use super::finding;
 use crate::report::Finding;
 use crate::runner::checkpoint;
 use crate::runs;
+use crate::tracks;
 
 /// The columns by which each of Tollgate's tables is known.
 fn known(track: Track) -> Vec<(String, &'static [&'static str])> {
-    vec![
+    let mut known: Vec<(String, &'static [&'static str])> = vec![
         (track.history_table(), &["version", "applied_at"]),
         (
             checkpoint::TABLE.to_owned(),
@@ -22,17 +21,14 @@ fn known(track: Track) -> Vec<(String, &'static [&'static str])> {
             runs::TABLE.to_owned(),
             &["id", "kind", "started_at", "report"],
         ),
-        (crate::budget::requests::TABLE.to_owned(), &["request_id"]),
-        (
-            CloneShared::TABLE.to_owned(),
-            &["original", "kind", "owner", "copy"],
-        ),
         (CHANGED.to_owned(), &["what", "id"]),
-        (
-            remembered::TABLE.to_owned(),
-            &["kind", "owner", "budget", "virtual_key"],
-        ),
-    ]
+    ];
+    // Their names are taken, whichever track the database carries.
+    for module in tracks::all() {
+        let own = module.own_tables.iter();
+        known.extend(own.map(|(table, columns)| ((*table).to_owned(), *columns)));
+    }
+    known
 }
 
 /// The names of Tollgate's own tables.

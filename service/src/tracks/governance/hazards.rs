@@ -2,15 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::governance::adoption;
 use tollgate_migration::governance::mcp::{self, Kind};
 use tollgate_migration::governance::owners::{self, LegacyColumns, Owner};
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
-use tollgate_migration::{Context, Dialect, Track};
+use tollgate_migration::{Context, Dialect, SharedBudgets, Track};
 
-use super::{Facts, Hazard, Queries, Query, boots};
+use super::boots;
+use crate::connection::Connection;
+use crate::doctor::{Facts, Hazard, Queries, Query};
+use crate::duration;
 use crate::parameters::Parameters;
 use crate::reconcile::credentials::Present;
+use crate::reconcile::header_keys;
 use crate::report::Severity;
 
 /// Migrations that move owners and flags.
@@ -41,6 +46,8 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "--shared-budgets clone gives each further owner a copy with the same usage",
         concerns: MOVES,
         queries: shared,
+        choice: cloned,
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "G002",
@@ -50,6 +57,8 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "--shared-budgets clone gives the virtual key or provider config a copy with the same usage",
         concerns: MOVES,
         queries: |context, _| on(BUDGETS, owners::claimed_elsewhere(context)),
+        choice: cloned,
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "G003",
@@ -59,6 +68,8 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "nothing to do, or create the budget before the migration",
         concerns: MOVES,
         queries: dangling,
+        drops: true,
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "G004",
@@ -68,6 +79,7 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "nothing to do",
         concerns: MOVES,
         queries: |context, _| per_owner(context, "r.budget_id = ''"),
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "G005",
@@ -77,6 +89,7 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "nothing to do",
         concerns: MOVES,
         queries: ownerless,
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "G006",
@@ -86,6 +99,7 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "nothing to do",
         concerns: MOVES,
         queries: promoted,
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "G007",
@@ -95,6 +109,7 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "align all budgets of the virtual key, or none, before the migration",
         concerns: MOVES,
         queries: also_aligned,
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "G008",
@@ -104,6 +119,7 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "nothing to do; contract drops it",
         concerns: MOVES,
         queries: leftovers,
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "G009",
@@ -113,6 +129,8 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "give it a duration such as 1d or 24h and a limit of zero or more",
         concerns: MOVES,
         queries: senseless,
+        returns: true,
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "G010",
@@ -122,6 +140,7 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "delete one of them in the gateway",
         concerns: ANY,
         queries: same_duration,
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "G011",
@@ -131,6 +150,7 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "bring the config file up to date before the gateway boots with it",
         concerns: DROPS,
         queries: stale_hash,
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "G012",
@@ -141,6 +161,11 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         concerns: &["canonical_header_keys"],
         // What is JSON, SQL cannot say on PostgreSQL 15: the doctor reads the rows.
         queries: |_, _| Queries::none(),
+        drops: true,
+        more: Some(|connection, context, samples| {
+            Box::pin(header_keys::examine(connection, context, samples))
+        }),
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "G013",
@@ -150,6 +175,7 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "tollgate reconcile credentials",
         concerns: DRIFT,
         queries: drifted_credentials,
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "G014",
@@ -159,6 +185,7 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "delete the row, or give it its key",
         concerns: DRIFT,
         queries: keyless,
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "G015",
@@ -168,6 +195,7 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "set the owner column to NULL, or restore the owner",
         concerns: CONSTRAINS,
         queries: ownerless_by_key,
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "G016",
@@ -177,6 +205,7 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "use a newer Tollgate; this database does not need this migration",
         concerns: ANY,
         queries: too_new,
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "G017",
@@ -186,6 +215,8 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "nothing to do: it is remembered, `migrate up` puts it back once there is a place, and `migrate down` gives it back to the budget",
         concerns: DROPS,
         queries: placeless_flag,
+        drops: true,
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "G018",
@@ -195,6 +226,7 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "drop or rewrite it, then run again",
         concerns: DROPS,
         queries: dependents,
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "G019",
@@ -215,6 +247,7 @@ pub(crate) const HAZARDS: &[Hazard] = &[
                 })
                 .collect()
         },
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "G021",
@@ -224,6 +257,8 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "`tollgate migrate prepare --shared-budgets clone`, with every gateway stopped",
         concerns: DRIFT,
         queries: boots::shared_without_a_key,
+        stops_boot: |target| boots::is_past("1.5.0-prerelease4", target),
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "G022",
@@ -233,6 +268,8 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "rename the teams in the gateway before",
         concerns: DRIFT,
         queries: boots::team_names,
+        stops_boot: |target| boots::is_past("1.5.0", target),
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "G023",
@@ -242,6 +279,7 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "merge them in the gateway before",
         concerns: DRIFT,
         queries: boots::twin_configs,
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "G024",
@@ -251,6 +289,7 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "give each client a config of its own, and delete the older token, before 2.0",
         concerns: DRIFT,
         queries: boots::unmergeable,
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "G025",
@@ -260,6 +299,8 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "`tollgate schema repair` adds it again",
         concerns: DRIFT,
         queries: boots::missing_flags,
+        stops_boot: |target| boots::is_past("1.5.3", target),
+        ..Hazard::PLAIN
     },
 ];
 
@@ -637,4 +678,39 @@ fn keyless(context: &Context, _facts: &Facts) -> Queries {
             )
         })
         .collect()
+}
+
+/// The distinct reset durations: a handful, however many budgets there are.
+pub(super) async fn known(
+    connection: &Connection,
+    context: &Context,
+    codes: &[&str],
+) -> std::result::Result<Facts, DbErr> {
+    let mut facts = Facts::default();
+    // Every row is read for them, so only where a hazard needs them.
+    let asked = codes.iter().any(|code| matches!(*code, "G009" | "G010"));
+    if !asked || !context.catalog.has_column(BUDGETS, "reset_duration") {
+        return Ok(facts);
+    }
+    let sql = format!("SELECT DISTINCT CAST(reset_duration AS text) AS duration FROM {BUDGETS}");
+    for row in connection
+        .query_all_raw(Statement::from_string(
+            context.catalog.dialect.backend(),
+            sql,
+        ))
+        .await?
+    {
+        if let Some(text) = row.try_get::<Option<String>>("", "duration")? {
+            let nanoseconds = duration::parse(&text);
+            facts.durations.push((text, nanoseconds));
+        }
+    }
+    Ok(facts)
+}
+
+fn cloned(context: &Context) -> Option<(&'static str, &'static str)> {
+    (context.shared_budgets == SharedBudgets::Clone).then_some((
+        "every further owner gets a copy of its own, with the same usage",
+        "resolved by --shared-budgets clone",
+    ))
 }

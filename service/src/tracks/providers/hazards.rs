@@ -6,16 +6,19 @@ use tollgate_migration::providers::{
     CHAT_PROVIDERS, CHAT_USER_KEYS, CRYPT_KEYS, FAMILIES, MODEL_CONFIGS, PROVIDER_KEYS, PROVIDERS,
     TYPE, USER_KEYS, USERS, cutover, has_legacy, policy,
 };
-use tollgate_migration::{Catalog, Context, Dialect};
+use tollgate_migration::{Catalog, Context, Dialect, NameConflicts, OrphanedModels};
 
-use super::{Facts, Hazard, Queries, Query, Samples, ids};
 use crate::connection::Connection;
+use crate::doctor::{Facts, Hazard, Queries, Query, Samples, ids};
 use crate::error::{Error, Result};
 use crate::parameters::Parameters;
 use crate::report::Severity;
 
 const BACKFILL: &str = "provider_key_backfill";
 const CONTRACT: &str = "provider_key_contract";
+
+const LOST_FLAGS: &str =
+    "central keys are always allowed there, users' keys wherever the deployment allows them";
 
 pub(crate) const HAZARDS: &[Hazard] = &[
     Hazard {
@@ -26,6 +29,7 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "correct the family, or delete the provider in the gateway",
         concerns: &[BACKFILL, CONTRACT],
         queries: families,
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "P002",
@@ -35,6 +39,14 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "--name-conflicts retire soft-deletes the holder, as upstream does; or delete it in the gateway",
         concerns: &[BACKFILL, CONTRACT],
         queries: name_holders,
+        drops: true,
+        choice: |context| {
+            (context.name_conflicts == NameConflicts::Retire).then_some((
+                "it is soft-deleted, so that the migrated provider can have its name",
+                "resolved by --name-conflicts retire",
+            ))
+        },
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "P003",
@@ -44,15 +56,30 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "--orphaned-models retire soft-deletes it; or create its provider again in the gateway",
         concerns: &[CONTRACT],
         queries: lonely,
+        choice: |context| {
+            (context.orphaned_models == OrphanedModels::Retire).then_some((
+                "it is soft-deleted; chats on it use the default model",
+                "resolved by --orphaned-models retire",
+            ))
+        },
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "P004",
         severity: Severity::Blocking,
         title: "a chat provider whose policy flags the new schema cannot hold",
-        effect: "central keys are always allowed there, users' keys wherever the deployment allows them",
+        effect: LOST_FLAGS,
         resolve: "--accept-policy-change, when that is what you want; or set the policy in the gateway to what the new schema does",
         concerns: &[CONTRACT],
         queries: policies,
+        drops: true,
+        choice: |context| {
+            context
+                .accept_policy_change
+                .then_some((LOST_FLAGS, "accepted by --accept-policy-change"))
+        },
+        detail: Some(|connection, context, _, _| Box::pin(policy_changes(connection, context))),
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "P005",
@@ -62,6 +89,10 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "correct or delete the rows in the gateway",
         concerns: &[BACKFILL, CONTRACT],
         queries: refused,
+        detail: Some(|connection, context, table, samples| {
+            Box::pin(causes(connection, context, table, samples))
+        }),
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "P006",
@@ -71,6 +102,7 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "correct created_at and updated_at of the rows",
         concerns: &[BACKFILL, CONTRACT],
         queries: timeless,
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "P007",
@@ -80,6 +112,7 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "drop it first, and create it again on the new tables",
         concerns: &[CONTRACT],
         queries: dependents,
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "P008",
@@ -89,6 +122,7 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "delete the copy in the new gateway, unless it was deleted by mistake",
         concerns: &[CONTRACT],
         queries: deleted_since,
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "P009",
@@ -98,6 +132,7 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "delete the legacy row too, where the key was revoked",
         concerns: &[CONTRACT],
         queries: revoked_since,
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "P010",
@@ -107,6 +142,7 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "set updated_at of the one that is meant to now: in the legacy table, or in the new one",
         concerns: &[CONTRACT],
         queries: conflicting_copies,
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "P011",
@@ -116,6 +152,8 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "nothing to do where it was cleared; otherwise store it in the new gateway again afterwards",
         concerns: &[CONTRACT],
         queries: cleared,
+        drops: true,
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "P012",
@@ -125,6 +163,8 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "nothing to do, or keep it elsewhere",
         concerns: &[CONTRACT],
         queries: placeless,
+        drops: true,
+        ..Hazard::PLAIN
     },
 ];
 

@@ -7,9 +7,9 @@ use tollgate_migration::providers::{
 };
 use tollgate_migration::{Catalog, Dialect, NameConflicts};
 
-use super::cell;
-use super::moved::{Fact, SEPARATOR};
-use super::scan::{Reading, Walk};
+use crate::snapshot::cell;
+use crate::snapshot::fact::{Fact, SEPARATOR};
+use crate::snapshot::scan::{Reading, Walk};
 
 /// The tables that rows move to.
 const MOVED: [&str; 3] = [PROVIDERS, PROVIDER_KEYS, USER_KEYS];

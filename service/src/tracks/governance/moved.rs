@@ -6,25 +6,11 @@ use tollgate_migration::governance::owners::{self, LegacyColumns, Owner};
 use tollgate_migration::governance::{BUDGETS, VIRTUAL_KEYS, header_keys, remembered};
 use tollgate_migration::plan::CloneShared;
 
-use super::scan::Reading;
-
-/// Something that rows say, in whichever schema.
-#[derive(Clone, Debug)]
-pub struct Fact {
-    /// Its name in the file.
-    pub name: &'static str,
-    /// The table that says it in the new schema.
-    pub table: &'static str,
-    /// A query of one text column `fact`, one row for each time it is true: the row's id, the column that says it in the
-    /// new schema, and what it says, separated by [`SEPARATOR`].
-    pub sql: String,
-}
-
-/// Separates the parts of a fact; a character that no id has.
-pub const SEPARATOR: char = '\u{1f}';
+use crate::snapshot::fact::{Fact, SEPARATOR};
+use crate::snapshot::scan::Reading;
 
 /// How the governance track's rows are read: header keys in lower case, and copies of budgets as their originals.
-pub(crate) fn governance_reading(context: &Context, table: &str) -> Reading {
+pub(super) fn reading(context: &Context, table: &str) -> Reading {
     Reading {
         header_keys: header_keys(context)
             .into_iter()
@@ -102,7 +88,7 @@ fn budgets_and_owners(context: &Context, table: &str) -> Reading {
 }
 
 /// Who owns which budget, and whose windows follow the calendar.
-pub(crate) fn governance_facts(context: &Context) -> Vec<Fact> {
+pub(super) fn facts(context: &Context) -> Vec<Fact> {
     let mut facts = vec![Fact {
         name: "owners of budgets",
         table: BUDGETS,
@@ -194,42 +180,4 @@ fn aligned(context: &Context) -> Option<String> {
         None if column => Some(own()),
         None => Some(format!("SELECT id AS fact FROM {VIRTUAL_KEYS} WHERE 1 = 0")),
     }
-}
-
-/// Copies that may not be what their original is: `id`, and both values as text. They are made with the original's limit,
-/// duration, window and usage. SQLite's times differ as texts where the instant is one.
-pub(crate) fn unlike_their_original(context: &Context) -> Vec<(&'static str, String)> {
-    if !context.catalog.has_table(CloneShared::TABLE) {
-        return Vec::new();
-    }
-    let differs = match context.catalog.dialect {
-        tollgate_migration::Dialect::Postgres => "IS DISTINCT FROM",
-        tollgate_migration::Dialect::Sqlite => "IS NOT",
-    };
-    ["max_limit", "reset_duration", "last_reset", "current_usage"]
-        .into_iter()
-        .filter(|column| context.catalog.has_column(BUDGETS, column))
-        .map(|column| {
-            (
-                column,
-                format!(
-                    "SELECT k.id AS id, CAST(k.{column} AS text) AS copied, CAST(o.{column} AS text) AS original \
-                     FROM {} c JOIN {BUDGETS} k ON k.id = c.copy JOIN {BUDGETS} o ON o.id = c.original \
-                     WHERE k.{column} {differs} o.{column} ORDER BY k.id",
-                    CloneShared::TABLE
-                ),
-            )
-        })
-        .collect()
-}
-
-/// Copies that are recorded and not there: `id`.
-pub(crate) fn lost_copies(context: &Context) -> Option<String> {
-    context.catalog.has_table(CloneShared::TABLE).then(|| {
-        format!(
-            "SELECT c.copy AS id FROM {} c LEFT JOIN {BUDGETS} k ON k.id = c.copy \
-             WHERE c.copy IS NOT NULL AND k.id IS NULL",
-            CloneShared::TABLE
-        )
-    })
 }

@@ -8,6 +8,7 @@ use tollgate_migration::{Context, Dialect};
 
 use crate::connection::Connection;
 use crate::database::existing;
+use crate::report::Report;
 use crate::runner::split::copy_id;
 
 /// A kind of owner on the legacy schema: its number in the list of copies, its table and its name in derived ids. Who comes
@@ -260,4 +261,32 @@ async fn ensure<C: ConnectionTrait>(connection: &C, dialect: Dialect) -> Result<
         }
     }
     Ok(())
+}
+
+/// Every copy of a shared budget, where the run made any: the record has them all, the answer their number.
+pub(super) async fn made(connection: &Connection, report: &Report) -> Vec<serde_json::Value> {
+    let dialect = connection.dialect();
+    if !report.changes.iter().any(|change| change.action == "clone") {
+        return Vec::new();
+    }
+    let sql = format!(
+        "SELECT original, kind, owner, copy FROM {} WHERE copy IS NOT NULL ORDER BY original, kind, owner",
+        CloneShared::TABLE
+    );
+    let rows = connection
+        .query_all_raw(sea_orm::Statement::from_string(dialect.backend(), sql))
+        .await;
+    let text = |row: &sea_orm::QueryResult, name: &str| {
+        row.try_get::<Option<String>>("", name).unwrap_or_default()
+    };
+    rows.unwrap_or_default()
+        .iter()
+        .map(|row| {
+            let kind = row.try_get::<i32>("", "kind").unwrap_or_default();
+            serde_json::json!({
+                "original": text(row, "original"), "owner": text(row, "owner"), "copy": text(row, "copy"),
+                "kind": word(kind),
+            })
+        })
+        .collect()
 }

@@ -3,10 +3,10 @@
 use tollgate_migration::billing::{
     MODE, WORKSPACE_SECRETS, WORKSPACES, garbled, is_over_mode, is_the_check,
 };
-use tollgate_migration::{Context, Dialect};
+use tollgate_migration::{Context, Dialect, GarbledModes};
 
-use super::{Facts, Hazard, Queries};
 use crate::billing::BYPASS_KEYS;
+use crate::doctor::{Facts, Hazard, Queries};
 use crate::parameters::Parameters;
 use crate::report::Severity;
 
@@ -19,6 +19,15 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "--garbled-modes clear sets them NULL, so that they inherit, and replaces the check",
         concerns: &["llm_billing_mode"],
         queries: garbled_modes,
+        drops: true,
+        returns: true,
+        choice: |context| {
+            (context.garbled_modes == GarbledModes::Clear).then_some((
+                "the mode is cleared, and the right check takes the place of another",
+                "resolved by --garbled-modes clear",
+            ))
+        },
+        ..Hazard::PLAIN
     },
     Hazard {
         code: "B002",
@@ -28,6 +37,7 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "tollgate billing-mode set WORKSPACE byok, where the workspace shall use its own key",
         concerns: &["billing_baseline", "llm_billing_mode"],
         queries: bypassed,
+        ..Hazard::PLAIN
     },
 ];
 

@@ -5,7 +5,7 @@ use tollgate_migration::governance::bifrost;
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, mcp, owners};
 use tollgate_migration::{Context, Dialect, Ledger, Track};
 
-use super::{Facts, Queries};
+use crate::doctor::{Facts, Queries};
 
 const TEAMS: &str = "governance_teams";
 const RATE_LIMITS: &str = "governance_rate_limits";
@@ -129,16 +129,7 @@ pub(super) fn missing_flags(context: &Context, _facts: &Facts) -> Queries {
         .collect()
 }
 
-/// Whether a boot up to a version stops on a hazard that was found.
-pub(super) fn stops(code: &str, target: i64) -> bool {
-    let from = |release: &str| {
-        bifrost::parse(release)
-            .is_some_and(|stage| i64::try_from(stage).is_ok_and(|at| at <= target))
-    };
-    match code {
-        "G021" => from("1.5.0-prerelease4"),
-        "G022" => from("1.5.0"),
-        "G025" => from("1.5.3"),
-        _ => false,
-    }
+/// Whether a boot of a version, by its stage, is one of that release or a later one.
+pub(super) fn is_past(release: &str, target: i64) -> bool {
+    bifrost::parse(release).is_some_and(|stage| i64::try_from(stage).is_ok_and(|at| at <= target))
 }

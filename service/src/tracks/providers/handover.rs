@@ -14,8 +14,6 @@ use tollgate_migration::providers::{
 use tollgate_migration::schema::canonical;
 use tollgate_migration::{Context, Dialect, Track};
 
-use super::up::read_again;
-use super::{Session, context, idle, prove_writable};
 use crate::connection::Connection;
 use crate::database::Access;
 use crate::doctor::{self, Samples, environment};
@@ -23,6 +21,8 @@ use crate::error::{Error, Result};
 use crate::history::{self, History};
 use crate::lock::{Gateway, Lock};
 use crate::report::{Finding, Report, Severity};
+use crate::runner::up::read_again;
+use crate::runner::{Session, context, idle, prove_writable};
 use crate::shutdown::ShutdownSignal;
 
 /// Moves the ledger to the number that the applied steps stand for: 503 after expand, 504 after backfill, 505 after contract.

@@ -1,0 +1,343 @@
+//! Bifrost's own migrations, as far as they change rows that a snapshot covers (`reference/bifrost.md` §2.1 and §9.3).
+
+use sea_orm::DbErr;
+use tollgate_migration::ddl::Type::{BigInt, Bool, Text, Varchar};
+use tollgate_migration::ddl::{column, index, unique_index};
+use tollgate_migration::governance::bifrost;
+use tollgate_migration::governance::{BUDGETS, KEYS, PROVIDER_CONFIGS, VIRTUAL_KEYS, mcp};
+use tollgate_migration::ledger::{MIGRATIONS, Target};
+use tollgate_migration::plan::Blocks;
+use tollgate_migration::script::PlanBuilder;
+use tollgate_migration::{Context, Dialect};
+
+use crate::connection::Connection;
+use crate::rehearse::boot::{plainly, run, steps};
+
+const TEAMS: &str = "governance_teams";
+const RATE_LIMITS: &str = "governance_rate_limits";
+const OF_CONFIGS: &str = "governance_virtual_key_provider_config_keys";
+const CONFIGURED: &str = "config_providers";
+
+/// One of Bifrost's migrations: its id, the release that brought it, and its work.
+type Step = (&'static str, &'static str, fn(&Context, &mut PlanBuilder));
+
+/// In the order in which it runs them.
+const BIFROST: &[Step] = &[
+    (
+        "add_allow_all_keys_to_provider_config",
+        "1.5.0-prerelease1",
+        allow_all_keys,
+    ),
+    (
+        "backfill_empty_virtual_key_configs",
+        "1.5.0-prerelease1",
+        fill_empty_keys,
+    ),
+    (
+        "backfill_allowed_models_wildcard",
+        "1.5.0-prerelease1",
+        wildcards,
+    ),
+    ("add_multi_budget_tables", "1.5.0-prerelease2", multi_budget),
+    ("migrate_calendar_aligned", "1.5.0-prerelease4", flags_again),
+    (
+        "add_team_budgets_to_budgets_table",
+        "1.5.0-prerelease4",
+        team_budgets,
+    ),
+    (
+        "convert_mcp_client_tool_sync_interval_minutes_to_seconds",
+        "1.5.0-prerelease6",
+        seconds,
+    ),
+    ("gov_unique_team_names", "1.5.0", team_names),
+    ("add_team_calendar_aligned_column", "1.5.3", team_flags),
+    ("drop_legacy_calendar_aligned_columns", "1.5.3", drop_flags),
+    (
+        "backfill_vk_provider_config_blacklisted_models",
+        "1.5.5",
+        blacklists,
+    ),
+];
+
+pub(super) async fn boot(connection: &Connection, target: &Target) -> Result<(), DbErr> {
+    let dialect = connection.dialect();
+    for (id, release, work) in BIFROST {
+        let brought = bifrost::parse(release).and_then(|stage| i64::try_from(stage).ok());
+        let live = Context::read(connection).await?;
+        if live.upstream_ran(id) || brought.is_none_or(|stage| stage > target.at) {
+            continue;
+        }
+        let mut script = PlanBuilder::new(&live.catalog);
+        work(&live, &mut script);
+        let mut pieces = steps(&script.finish().0);
+        pieces.push((
+            format!(
+                "INSERT INTO {MIGRATIONS} (id) VALUES ({})",
+                dialect.text(id)
+            ),
+            false,
+        ));
+        run(connection, pieces)
+            .await
+            .map_err(|error| DbErr::Custom(format!("the gateway's {id} stops: {error}")))?;
+    }
+    // What else that release makes concerns no row here; its ledger says which one it is.
+    let live = Context::read(connection).await?;
+    match bifrost::mark(target.at).filter(|mark| !live.upstream_ran(mark)) {
+        None => Ok(()),
+        Some(mark) => {
+            let sql = format!(
+                "INSERT INTO {MIGRATIONS} (id) VALUES ({})",
+                dialect.text(mark)
+            );
+            run(connection, plainly(vec![sql])).await
+        }
+    }
+}
+
+fn write(script: &mut PlanBuilder, table: &str, sql: String) {
+    script.execute(table, sql, "the gateway's own", Blocks::Rows);
+}
+
+fn flag(script: &mut PlanBuilder, table: &str, name: &str) {
+    script.add_column(table, &column(name, Bool).default("false"), None, None);
+}
+
+fn allow_all_keys(live: &Context, script: &mut PlanBuilder) {
+    flag(script, PROVIDER_CONFIGS, "allow_all_keys");
+    let some = if live.catalog.has_table(OF_CONFIGS) {
+        format!(
+            " WHERE NOT EXISTS (SELECT 1 FROM {OF_CONFIGS} k \
+             WHERE k.table_virtual_key_provider_config_id = {PROVIDER_CONFIGS}.id)"
+        )
+    } else {
+        String::new()
+    };
+    let yes = script.dialect().true_literal();
+    write(
+        script,
+        PROVIDER_CONFIGS,
+        format!("UPDATE {PROVIDER_CONFIGS} SET allow_all_keys = {yes}{some}"),
+    );
+}
+
+fn fill_empty_keys(live: &Context, script: &mut PlanBuilder) {
+    let yes = script.dialect().true_literal();
+    if live.catalog.has_column(CONFIGURED, "name") {
+        write(
+            script,
+            PROVIDER_CONFIGS,
+            format!(
+                "INSERT INTO {PROVIDER_CONFIGS} (virtual_key_id, provider, weight, allowed_models, allow_all_keys) \
+                 SELECT v.id, p.name, 1, '[]', {yes} FROM {VIRTUAL_KEYS} v CROSS JOIN {CONFIGURED} p \
+                 WHERE NOT EXISTS (SELECT 1 FROM {PROVIDER_CONFIGS} c WHERE c.virtual_key_id = v.id)"
+            ),
+        );
+    }
+    if live.catalog.has_table(mcp::GRANTS) && live.catalog.has_table(mcp::CLIENTS) {
+        write(
+            script,
+            mcp::GRANTS,
+            format!(
+                "INSERT INTO {grants} (virtual_key_id, mcp_client_id, tools_to_execute) \
+                 SELECT v.id, c.id, '[\"*\"]' FROM {VIRTUAL_KEYS} v CROSS JOIN {clients} c \
+                 WHERE NOT EXISTS (SELECT 1 FROM {grants} g WHERE g.virtual_key_id = v.id)",
+                grants = mcp::GRANTS,
+                clients = mcp::CLIENTS,
+            ),
+        );
+    }
+}
+
+fn wildcards(live: &Context, script: &mut PlanBuilder) {
+    for (table, name) in [(PROVIDER_CONFIGS, "allowed_models"), (KEYS, "models_json")] {
+        if live.catalog.has_column(table, name) {
+            write(
+                script,
+                table,
+                format!(
+                    "UPDATE {table} SET {name} = '[\"*\"]' WHERE {name} IS NULL OR {name} IN ('[]', '')"
+                ),
+            );
+        }
+    }
+}
+
+fn multi_budget(live: &Context, script: &mut PlanBuilder) {
+    let catalog = &live.catalog;
+    let dialect = script.dialect();
+    flag(script, VIRTUAL_KEYS, "calendar_aligned");
+    for (table, owner, kind) in [
+        (VIRTUAL_KEYS, "virtual_key_id", Varchar(255)),
+        (PROVIDER_CONFIGS, "provider_config_id", BigInt),
+    ] {
+        script.add_column(BUDGETS, &column(owner, kind), None, None);
+        script.create_index(BUDGETS, &index(&format!("idx_{BUDGETS}_{owner}"), &[owner]));
+        if catalog.has_column(table, "budget_id") {
+            // A scalar sub-select, as the gateway's: two owners stop it on PostgreSQL, and one of them wins on SQLite.
+            write(
+                script,
+                BUDGETS,
+                format!(
+                    "UPDATE {BUDGETS} SET {owner} = (SELECT t.id FROM {table} t WHERE t.budget_id = {BUDGETS}.id) \
+                     WHERE {owner} IS NULL AND EXISTS (SELECT 1 FROM {table} t WHERE t.budget_id = {BUDGETS}.id)"
+                ),
+            );
+        }
+    }
+    if catalog.has_column(BUDGETS, "calendar_aligned") {
+        write(
+            script,
+            VIRTUAL_KEYS,
+            format!(
+                "UPDATE {VIRTUAL_KEYS} SET calendar_aligned = {} WHERE id IN (SELECT virtual_key_id FROM {BUDGETS} WHERE {})",
+                dialect.true_literal(),
+                dialect.is_true("calendar_aligned"),
+            ),
+        );
+        // On SQLite the gateway's own statement is wrong until 1.5.9, and the column stays.
+        if dialect == Dialect::Postgres {
+            script.drop_column(BUDGETS, "calendar_aligned");
+        }
+    }
+    for table in [VIRTUAL_KEYS, PROVIDER_CONFIGS] {
+        script.drop_column(table, "budget_id");
+    }
+}
+
+fn flags_again(live: &Context, script: &mut PlanBuilder) {
+    let dialect = script.dialect();
+    let aligned = dialect.is_true("v.calendar_aligned");
+    for (table, through) in [
+        (BUDGETS, format!("v.id = {BUDGETS}.virtual_key_id")),
+        (RATE_LIMITS, format!("v.rate_limit_id = {RATE_LIMITS}.id")),
+    ] {
+        if !live.catalog.has_table(table) {
+            continue;
+        }
+        flag(script, table, "calendar_aligned");
+        if table == BUDGETS || live.catalog.has_column(VIRTUAL_KEYS, "rate_limit_id") {
+            write(
+                script,
+                table,
+                format!(
+                    "UPDATE {table} SET calendar_aligned = {} WHERE EXISTS \
+                     (SELECT 1 FROM {VIRTUAL_KEYS} v WHERE {through} AND {aligned})",
+                    dialect.true_literal()
+                ),
+            );
+        }
+    }
+}
+
+fn team_budgets(live: &Context, script: &mut PlanBuilder) {
+    script.add_column(BUDGETS, &column("team_id", Varchar(255)), None, None);
+    script.create_index(
+        BUDGETS,
+        &index(&format!("idx_{BUDGETS}_team_id"), &["team_id"]),
+    );
+    if !live.catalog.has_column(TEAMS, "budget_id") {
+        return;
+    }
+    script.guard(
+        "G002",
+        BUDGETS,
+        format!(
+            "SELECT b.id AS id FROM {BUDGETS} b JOIN {TEAMS} t ON t.budget_id = b.id \
+             WHERE b.virtual_key_id IS NOT NULL OR b.provider_config_id IS NOT NULL"
+        ),
+    );
+    write(
+        script,
+        BUDGETS,
+        format!(
+            "UPDATE {BUDGETS} SET team_id = (SELECT t.id FROM {TEAMS} t WHERE t.budget_id = {BUDGETS}.id) \
+             WHERE team_id IS NULL AND EXISTS (SELECT 1 FROM {TEAMS} t WHERE t.budget_id = {BUDGETS}.id)"
+        ),
+    );
+    script.drop_column(TEAMS, "budget_id");
+}
+
+fn seconds(live: &Context, script: &mut PlanBuilder) {
+    if live.catalog.has_column(mcp::CLIENTS, "tool_sync_interval") {
+        write(
+            script,
+            mcp::CLIENTS,
+            format!(
+                "UPDATE {} SET tool_sync_interval = tool_sync_interval * 60 WHERE tool_sync_interval > 0",
+                mcp::CLIENTS
+            ),
+        );
+    }
+}
+
+fn team_names(live: &Context, script: &mut PlanBuilder) {
+    if !live.catalog.has_column(TEAMS, "name") {
+        return;
+    }
+    // SQLite's table is made again with the index before its rows come back: equal names stop it.
+    if script.dialect() == Dialect::Postgres {
+        let oldest = if live.catalog.has_column(TEAMS, "created_at") {
+            "created_at, id"
+        } else {
+            "id"
+        };
+        write(
+            script,
+            TEAMS,
+            format!(
+                "UPDATE {TEAMS} SET name = {TEAMS}.name || '-' || left({TEAMS}.id, 8) FROM (SELECT id, row_number() OVER \
+                 (PARTITION BY name ORDER BY {oldest}) AS place FROM {TEAMS}) ranked \
+                 WHERE ranked.id = {TEAMS}.id AND ranked.place > 1"
+            ),
+        );
+    }
+    script.create_index(
+        TEAMS,
+        &unique_index(&format!("idx_{TEAMS}_name"), &["name"]),
+    );
+}
+
+fn team_flags(live: &Context, script: &mut PlanBuilder) {
+    if !live.catalog.has_table(TEAMS) {
+        return;
+    }
+    flag(script, TEAMS, "calendar_aligned");
+    if live.catalog.has_column(BUDGETS, "calendar_aligned")
+        && live.catalog.has_column(BUDGETS, "team_id")
+    {
+        let dialect = script.dialect();
+        write(
+            script,
+            TEAMS,
+            format!(
+                "UPDATE {TEAMS} SET calendar_aligned = {} WHERE id IN (SELECT team_id FROM {BUDGETS} WHERE {})",
+                dialect.true_literal(),
+                dialect.is_true("calendar_aligned"),
+            ),
+        );
+    }
+}
+
+fn drop_flags(_live: &Context, script: &mut PlanBuilder) {
+    for table in [BUDGETS, RATE_LIMITS] {
+        script.drop_column(table, "calendar_aligned");
+    }
+}
+
+fn blacklists(_live: &Context, script: &mut PlanBuilder) {
+    script.add_column(
+        PROVIDER_CONFIGS,
+        &column("blacklisted_models", Text),
+        None,
+        None,
+    );
+    write(
+        script,
+        PROVIDER_CONFIGS,
+        format!(
+            "UPDATE {PROVIDER_CONFIGS} SET blacklisted_models = '[]' WHERE blacklisted_models IS NULL OR blacklisted_models = ''"
+        ),
+    );
+}
