@@ -65,8 +65,6 @@ impl Track {
     pub const BILLING: Self = Self::new(&DEFINITION);
 }
 
-crate::migrator::migrator!(Track::BILLING, MIGRATIONS);
-
 /// Whether a check is over the billing mode.
 pub fn is_over_mode(check: &Check) -> bool {
     crate::catalog::sqlite_ddl::words(&check.definition)

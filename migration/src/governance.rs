@@ -92,5 +92,3 @@ impl Track {
     /// Bifrost's budgets, virtual keys and their owners.
     pub const GOVERNANCE: Self = Self::new(&DEFINITION);
 }
-
-crate::migrator::migrator!(Track::GOVERNANCE, MIGRATIONS);

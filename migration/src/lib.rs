@@ -9,7 +9,6 @@ pub mod golden;
 pub mod governance;
 pub mod ledger;
 pub mod migration;
-pub mod migrator;
 pub mod plan;
 pub mod providers;
 mod rebuild;

@@ -115,8 +115,6 @@ impl Track {
     pub const PROVIDERS: Self = Self::new(&DEFINITION);
 }
 
-crate::migrator::migrator!(Track::PROVIDERS, MIGRATIONS);
-
 /// Whether the legacy tables are there.
 pub fn has_legacy(catalog: &Catalog) -> bool {
     // A table of that name that came after contract may be anything.

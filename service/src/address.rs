@@ -154,6 +154,28 @@ impl Address {
         Self::of(&parameters)
     }
 
+    /// Where a pool of sea-orm's connects to.
+    pub(crate) fn of_pool(options: &PgConnectOptions) -> Self {
+        let place = format!("{}:{}", options.get_host(), options.get_port());
+        let database = options
+            .get_database()
+            .unwrap_or_else(|| options.get_username());
+        Self {
+            display: format!("postgres://{}@{place}/{database}", options.get_username()),
+            hosts: vec![Host {
+                options: options
+                    .clone()
+                    .application_name(&crate::runs::application_name())
+                    .extra_float_digits(None)
+                    .statement_cache_capacity(0),
+                place,
+            }],
+            target: Target::Any,
+            search_path: None,
+            connect_timeout: None,
+        }
+    }
+
     fn of(parameters: &Parameters) -> Result<Self> {
         let hosts: Vec<String> = parameters
             .get("hostaddr")

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use sea_orm::{ConnectionTrait, DbErr, SqlxSqliteConnector, Statement};
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, SqlxSqliteConnector, Statement,
+};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use tollgate_migration::Dialect;
 
@@ -104,6 +106,62 @@ impl Location {
             lock_timeout: LOCK_TIMEOUT,
             stop: ShutdownSignal::default(),
         })
+    }
+
+    /// The database that a pool of sea-orm's is of, for connections of Tollgate's own.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a database in memory, which has no other connection, and for one of another product.
+    pub fn of(pool: &DatabaseConnection) -> Result<Self> {
+        let target = match pool.get_database_backend() {
+            DbBackend::Postgres => {
+                let options = pool.get_postgres_connection_pool().connect_options();
+                Target::Postgres(Box::new(Address::of_pool(&options)))
+            }
+            DbBackend::Sqlite => {
+                let options = pool.get_sqlite_connection_pool().connect_options();
+                let name = options.get_filename();
+                // What the driver calls one that has no file.
+                let text = name.to_string_lossy();
+                if text.is_empty()
+                    || text.contains(":memory:")
+                    || text.starts_with("file:sqlx-in-memory-")
+                {
+                    return Err(Error::usage(
+                        "a database in memory has one connection, and the runner needs its own",
+                        "use a file",
+                    ));
+                }
+                Target::Sqlite(Box::new(
+                    options.as_ref().clone().statement_cache_capacity(0),
+                ))
+            }
+            other => {
+                return Err(Error::usage(
+                    format!("{other:?} is no database that Tollgate knows"),
+                    "use PostgreSQL or SQLite",
+                ));
+            }
+        };
+        Ok(Self {
+            display: match &target {
+                Target::Postgres(address) => address.display.clone(),
+                Target::Sqlite(options) => {
+                    format!("sqlite://{}", options.get_filename().display())
+                }
+            },
+            target,
+            lock_timeout: LOCK_TIMEOUT,
+            stop: ShutdownSignal::default(),
+        })
+    }
+
+    /// The same PostgreSQL database, with its schemas in this order.
+    pub(crate) fn on_path(mut self, path: String) -> Self {
+        if let Target::Postgres(address) = &mut self.target {
+            address.search_path = Some(path);
+        }
+        self
     }
 
     /// The same PostgreSQL database, with a schema of it in the place of the usual ones.

@@ -16,6 +16,7 @@ pub mod history;
 mod instant;
 mod lock;
 pub mod mcp_client;
+pub mod migrator;
 pub mod module;
 mod nearest;
 pub mod observer;

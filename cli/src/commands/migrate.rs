@@ -63,6 +63,7 @@ pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &Shutdow
             let options = down::Options {
                 to: to.clone(),
                 allow_data_loss: *allow_data_loss,
+                steps: None,
             };
             (
                 down::down(&session, &options, &progress, stop).await,
@@ -141,6 +142,7 @@ pub(super) fn options(choice: &Choice) -> up::Options {
     up::Options {
         phase: choice.phase.map(Into::into),
         to: choice.to.clone(),
+        steps: None,
         adopt: choice.adopt,
         shared_budgets: shared(choice.resolutions.shared_budgets),
         garbled_modes: match choice.garbled_modes {

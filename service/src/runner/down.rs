@@ -26,6 +26,8 @@ use crate::shutdown::ShutdownSignal;
 pub struct Options {
     /// The last migration that stays applied; one step when absent.
     pub to: Option<String>,
+    /// So many steps, where none is named.
+    pub steps: Option<u32>,
     /// Go on where rows or values cannot be kept.
     pub allow_data_loss: bool,
 }
@@ -128,7 +130,8 @@ fn selected(track: Track, history: &History, options: &Options) -> Result<Vec<&'
         })
         .collect();
     let Some(to) = &options.to else {
-        return Ok(applied.into_iter().take(1).collect());
+        let steps = usize::try_from(options.steps.unwrap_or(1)).unwrap_or(usize::MAX);
+        return Ok(applied.into_iter().take(steps).collect());
     };
     let (_, last) = find(&[track], to)?;
     if !history.entries.contains_key(last.version) {

@@ -38,6 +38,8 @@ pub struct Options {
     pub phase: Option<Phase>,
     /// The last migration to be applied.
     pub to: Option<String>,
+    /// No more of each track than so many.
+    pub steps: Option<u32>,
     /// Adopt first where there is no history.
     pub adopt: bool,
     /// What happens to shared budgets.
@@ -88,6 +90,9 @@ pub(super) fn selected(
             // `--to` names a migration of another track: this one stays where it is.
             selected.clear();
         }
+    }
+    if let Some(steps) = options.steps {
+        selected.truncate(usize::try_from(steps).unwrap_or(usize::MAX));
     }
     Ok(selected)
 }

@@ -27,6 +27,7 @@ mod handover;
 mod json_output;
 mod legacy_quirks;
 mod migration_conformance;
+mod migrator;
 mod multi_budget;
 mod online;
 mod plans;

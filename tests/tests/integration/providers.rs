@@ -946,7 +946,7 @@ async fn a_deploy_may_run_everything_in_one_transaction() {
         {
             let manager = SchemaManager::new(&transaction);
             // As a deploy's own driver would: one transaction around all pending migrations.
-            for migration in tollgate_migration::providers::Migrator::migrations() {
+            for migration in Migrator::<Providers>::migrations() {
                 migration.up(&manager).await.unwrap();
             }
         }
@@ -1783,3 +1783,4 @@ async fn no_key_reaches_an_output(#[values(Backend::Sqlite, Backend::Postgres)] 
         assert!(!said.contains(secret), "{secret}");
     }
 }
+use tollgate_service::migrator::{Migrator, Providers};
