@@ -487,7 +487,7 @@ pub(crate) enum Reconcile {
         #[command(flatten)]
         how: Routine,
     },
-    /// Budgets and rate limits whose window is over begin anew, rolling or on the calendar
+    /// Budgets and rate limits whose window is over reset, rolling or on the calendar
     ///
     /// UTC; weeks begin on Monday. Alignment applies to 1d, 1w, 1M, 1Y and their aliases, anything else rolls. Alignment that
     /// was turned on inside a window keeps what was used in it. For a gateway that embeds tollgate-service, or one that is
@@ -874,7 +874,7 @@ pub(crate) enum ProfileWord {
     /// Bifrost 1.4.24, before multi-budget, with its ledger
     BifrostLegacy,
     /// A program of its own, without ledger: the same budgets, and per-user MCP credentials, ten to a virtual key, some of
-    /// which have strayed from their grants
+    /// which have drifted from their grants
     BifrostCredentials,
     /// Coder at 502, before the provider-key cutover, with its ledger on PostgreSQL; --virtual-keys counts its users, each
     /// with a key of their own

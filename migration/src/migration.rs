@@ -268,11 +268,11 @@ impl MigrationTrait for &'static Migration {
                     Step::Run(statement) => {
                         connection.execute_unprepared(&statement.sql).await?;
                     }
-                    Step::InsertWithUuids(mint) => {
-                        let found = mint.made_for(connection, context.catalog.dialect).await?;
+                    Step::InsertWithUuids(insert) => {
+                        let found = insert.made_for(connection, context.catalog.dialect).await?;
                         if !found.is_empty() {
                             connection
-                                .execute_raw(mint.statement(context.catalog.dialect, &found))
+                                .execute_raw(insert.statement(context.catalog.dialect, &found))
                                 .await?;
                         }
                     }

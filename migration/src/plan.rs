@@ -132,7 +132,7 @@ impl Step {
         match self {
             Self::Run(statement) => statement.sql.clone(),
             Self::Guard(guard) => guard.sql.clone(),
-            Self::InsertWithUuids(mint) => mint.insert.replace(
+            Self::InsertWithUuids(insert) => insert.insert.replace(
                 InsertWithUuids::IDS,
                 "('00000000-0000-4000-8000-000000000000', '00000000-0000-5000-8000-000000000000')",
             ),

@@ -150,8 +150,8 @@ impl PlanBuilder {
     }
 
     /// Inserts rows with ids of version 5, in the open transaction.
-    pub fn mint(&mut self, mint: InsertWithUuids) {
-        self.open.push(Step::InsertWithUuids(mint));
+    pub fn insert_with_uuids(&mut self, insert: InsertWithUuids) {
+        self.open.push(Step::InsertWithUuids(insert));
     }
 
     /// A batched pass over a table, outside the open transaction.

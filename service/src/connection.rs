@@ -16,11 +16,12 @@ use std::time::Duration;
 
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult,
-    QueryResult, Statement, TransactionTrait,
+    QueryResult, SqlxSqliteConnector, Statement, TransactionTrait,
 };
 use sqlx::SqlitePool;
 use tollgate_migration::Dialect;
 
+use crate::error::Error;
 use crate::fault;
 
 pub(crate) use server::{Server, ServerTransaction, Wire};
@@ -44,9 +45,23 @@ enum Kind {
 /// [`crate::gateway_key`]). Statements keep their text from call to call, so that the pool's cache of
 /// prepared statements serves them. Nothing is set on its connections: row security and what a pooler needs are the
 /// gateway's. The runner and the routines make connections of their own.
-impl From<DatabaseConnection> for Connection {
-    fn from(pool: DatabaseConnection) -> Self {
-        Self(Kind::Pool(pool))
+impl TryFrom<DatabaseConnection> for Connection {
+    type Error = Error;
+
+    fn try_from(pool: DatabaseConnection) -> Result<Self, Error> {
+        match pool.get_database_backend() {
+            DbBackend::Postgres | DbBackend::Sqlite => Ok(Self(Kind::Pool(pool))),
+            other => Err(Error::usage(
+                format!("{other:?} is no database that Tollgate knows"),
+                "use PostgreSQL or SQLite",
+            )),
+        }
+    }
+}
+
+impl From<SqlitePool> for Connection {
+    fn from(pool: SqlitePool) -> Self {
+        Self(Kind::Pool(SqlxSqliteConnector::from_sqlx_sqlite_pool(pool)))
     }
 }
 

@@ -4,9 +4,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, SqlxSqliteConnector, Statement,
-};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use tollgate_migration::Dialect;
 
@@ -346,7 +344,7 @@ impl Location {
                 });
             }
             Ok(Err(error)) => return Err(self.explain(&error)),
-            Ok(Ok(pool)) => Connection::from(SqlxSqliteConnector::from_sqlx_sqlite_pool(pool)),
+            Ok(Ok(pool)) => Connection::from(pool),
         };
         // The first page is read only now; a file that is no database shows here.
         let probe = || {

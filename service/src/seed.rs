@@ -29,7 +29,7 @@ pub use grant::{give, granted_token, take};
 pub enum Profile {
     /// Bifrost 1.4.24, before multi-budget, with its ledger.
     BifrostLegacy,
-    /// The same budgets beside per-user MCP credentials, some of which have strayed from their grants. No release of the
+    /// The same budgets beside per-user MCP credentials, some of which have drifted from their grants. No release of the
     /// gateway has both, so it stands for a program of its own and carries no ledger.
     BifrostCredentials,
     /// Coder before the provider-key cutover, at 502, with its ledger on PostgreSQL; a key of each user's own.

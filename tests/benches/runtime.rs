@@ -113,7 +113,7 @@ async fn seeded(
     }
     let mut options = ConnectOptions::new(&database.url);
     options.max_connections(1).sqlx_logging(false);
-    let gateway = Connection::from(Database::connect(options).await.unwrap());
+    let gateway = Connection::try_from(Database::connect(options).await.unwrap()).unwrap();
     (database, gateway)
 }
 

@@ -57,11 +57,12 @@ async fn open(url: &str) -> Connection {
         .sqlx_logging(false)
         .connect_timeout(Duration::from_secs(10))
         .map_sqlx_sqlite_opts(|options| options.statement_cache_capacity(0));
-    Connection::from(
+    Connection::try_from(
         sea_orm::Database::connect(options)
             .await
             .expect("a connection"),
     )
+    .expect("SQLite")
 }
 
 impl TestDatabase {

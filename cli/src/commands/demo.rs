@@ -252,7 +252,7 @@ async fn grants(session: &Session, out: &mut String, stop: &ShutdownSignal) -> R
     let scope = Scope::VirtualKey(key.clone());
     let steps = [
         (
-            "$ tollgate reconcile credentials   # strayed before Tollgate came".to_owned(),
+            "$ tollgate reconcile credentials   # drifted before Tollgate came".to_owned(),
             &Scope::All,
             &[][..],
         ),

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use chrono::Utc;
+use tollgate_service::reconcile::Options;
 use tollgate_service::reconcile::all::{all, named};
+use tollgate_service::reconcile::billing::billing;
 use tollgate_service::reconcile::config::{ConfigFile, config};
 use tollgate_service::reconcile::credentials::{Scope, credentials};
 use tollgate_service::reconcile::flows::flows;
@@ -11,7 +13,6 @@ use tollgate_service::reconcile::header_keys::fold_header_keys;
 use tollgate_service::reconcile::header_requirements::header_requirements;
 use tollgate_service::reconcile::provider_keys::provider_keys;
 use tollgate_service::reconcile::resets::resets;
-use tollgate_service::reconcile::{Options, billing};
 use tollgate_service::virtual_key::{Deletion, delete};
 use tollgate_service::{Outcome, ShutdownSignal, mcp_client};
 
@@ -98,7 +99,7 @@ pub(super) async fn run(
             Ok(found) => (found.run)(&session, how, now, stop).await,
             Err(error) => return Answer::failed(name, error),
         },
-        Reconcile::Billing(_) => Outcome::from(billing::billing(&session, how, stop).await),
+        Reconcile::Billing(_) => billing(&session, how, now, stop).await,
     };
     let found = routine.check && !outcome.report.changes.is_empty();
     Answer::new(name, outcome, View::Moved).exiting_with_3_when(found)

@@ -162,7 +162,7 @@ pub(super) fn retire(context: &Context, script: &mut PlanBuilder) {
 /// Does one of the moves, all of it.
 pub(super) fn apply_move(script: &mut PlanBuilder, step: &cutover::Move, blocks: Blocks) {
     match &step.close {
-        Close::InsertWithUuids(mint) => script.mint(mint.clone()),
+        Close::InsertWithUuids(insert) => script.insert_with_uuids(insert.clone()),
         Close::Run(_) => {
             if let Some(sql) = step.all() {
                 script.execute(step.table, sql, step.purpose, blocks);

@@ -2,36 +2,72 @@
 //!
 //! Reads and closes `workspaces.llm_billing_mode`; touches no other column and no other row.
 
-use crate::connection::Connection;
-use crate::doctor::environment;
-use chrono::Utc;
-use sea_orm::{ConnectionTrait, Statement};
+use backon::Retryable;
+use chrono::{DateTime, Utc};
+use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::billing::{MODE, WORKSPACES, is_garbled};
 use tollgate_migration::{Dialect, Track};
 
-use super::Options;
+use super::{Options, Routine, held, run};
 use crate::billing::mode::bytes;
-use crate::database::{Access, columns};
+use crate::connection::Connection;
+use crate::database::columns;
 use crate::error::{Error, Result};
-use crate::lock::{Gateway, Lock};
-use crate::report::{Change, Report};
-use crate::runner::{Session, prove_writable};
+use crate::report::{Change, Outcome, Report};
+use crate::retry::{self, Turns, backoff};
+use crate::runner::Session;
 use crate::shutdown::ShutdownSignal;
 
+struct Billing {
+    max_changes: Option<u64>,
+}
+
 /// Runs the routine.
-///
-/// # Errors
-/// [`Error::Refused`] when the change limit holds, [`Error::NotFound`] when there is no such column, [`Error::Locked`].
-pub async fn billing(session: &Session, options: Options, stop: &ShutdownSignal) -> Result<Report> {
-    let started = Utc::now();
-    let access = if options.dry_run {
-        Access::Read
-    } else {
-        Access::Write
+pub async fn billing(
+    session: &Session,
+    options: Options,
+    now: DateTime<Utc>,
+    stop: &ShutdownSignal,
+) -> Outcome {
+    let routine = Billing {
+        max_changes: options.max_changes,
     };
-    let connection = session.connect(access).await?;
-    environment::refuse_hidden(&connection, Track::BILLING).await?;
-    let present = columns(&connection, session.dialect(), WORKSPACES)
+    run(session, options, now, stop, &routine).await
+}
+
+impl Routine for Billing {
+    fn name(&self) -> &'static str {
+        "billing"
+    }
+
+    fn track(&self) -> Track {
+        Track::BILLING
+    }
+
+    async fn plan(&self, connection: &Connection) -> Result<Report> {
+        present(connection).await?;
+        let found = find(connection, connection.dialect())
+            .await
+            .map_err(Error::database("look for garbled billing modes"))?;
+        Ok(report(found))
+    }
+
+    async fn apply(&self, connection: &Connection, told: &mut Report) -> Result<()> {
+        present(connection).await?;
+        let turns = Turns::of(connection);
+        let cleared = (|| clear(connection, self.max_changes))
+            .retry(backoff())
+            .when(|error| turns.again(error))
+            .await
+            .map_err(Error::database("clear garbled billing modes"))?;
+        *told = report(cleared?);
+        Ok(())
+    }
+}
+
+/// Fails where there is no such column, or the table is another product's.
+async fn present(connection: &Connection) -> Result<()> {
+    let present = columns(connection, connection.dialect(), WORKSPACES)
         .await
         .map_err(Error::database("look for the billing mode"))?;
     if !present.iter().any(|column| column == MODE)
@@ -41,24 +77,7 @@ pub async fn billing(session: &Session, options: Options, stop: &ShutdownSignal)
             what: format!("{WORKSPACES}.{MODE}, which this routine is about"),
         });
     }
-    if options.dry_run {
-        let found = find(&connection, session).await?;
-        change_limit(options, &found)?;
-        return Ok(report(found));
-    }
-    change_limit(options, &find(&connection, session).await?)?;
-    prove_writable(session, &connection).await?;
-    let (lock, connection) =
-        Lock::take(session, connection, &[Track::BILLING], Gateway::Boots, stop).await?;
-    let outcome = apply(&connection, session, options).await;
-    let report = outcome?;
-    if !report.changes.is_empty() {
-        session
-            .record_run(&connection, "reconcile billing", started, "done", &report)
-            .await;
-    }
-    lock.release().await;
-    Ok(report)
+    Ok(())
 }
 
 /// The columns of an answer: workspace, and the text its row has. SQLite's text may hold any bytes.
@@ -69,7 +88,10 @@ fn answer(dialect: Dialect) -> String {
     }
 }
 
-fn read(dialect: Dialect, rows: &[sea_orm::QueryResult]) -> Result<Vec<(String, String)>> {
+fn read(
+    dialect: Dialect,
+    rows: &[sea_orm::QueryResult],
+) -> std::result::Result<Vec<(String, String)>, DbErr> {
     rows.iter()
         .map(|row| {
             let id: Option<String> = row.try_get("", "id")?;
@@ -83,16 +105,14 @@ fn read(dialect: Dialect, rows: &[sea_orm::QueryResult]) -> Result<Vec<(String, 
                 },
             ))
         })
-        .collect::<std::result::Result<_, sea_orm::DbErr>>()
-        .map_err(Error::database("read garbled billing modes"))
+        .collect()
 }
 
 /// What differs.
 async fn find<C: ConnectionTrait>(
     connection: &C,
-    session: &Session,
-) -> Result<Vec<(String, String)>> {
-    let dialect = session.dialect();
+    dialect: Dialect,
+) -> std::result::Result<Vec<(String, String)>, DbErr> {
     let sql = format!(
         "SELECT {} FROM {WORKSPACES} WHERE {} ORDER BY id",
         answer(dialect),
@@ -100,29 +120,17 @@ async fn find<C: ConnectionTrait>(
     );
     let rows = connection
         .query_all_raw(Statement::from_string(dialect.backend(), sql))
-        .await
-        .map_err(Error::database("look for garbled billing modes"))?;
+        .await?;
     read(dialect, &rows)
 }
 
-fn change_limit(options: Options, found: &[(String, String)]) -> Result<()> {
-    match options.max_changes {
-        Some(most) if found.len() as u64 > most => Err(Error::refused(
-            "max_changes",
-            format!(
-                "{} rows would change, more than --max-changes {most}",
-                found.len()
-            ),
-            "look with --dry-run; nothing was changed",
-        )),
-        _ => Ok(()),
-    }
-}
-
-async fn apply(connection: &Connection, session: &Session, options: Options) -> Result<Report> {
-    let db_context = || Error::database("clear garbled billing modes");
-    let dialect = session.dialect();
-    let transaction = connection.begin().await.map_err(db_context())?;
+/// Clears them in one transaction, or answers that there are more of them now than may change.
+async fn clear(
+    connection: &Connection,
+    max_changes: Option<u64>,
+) -> std::result::Result<Result<Vec<(String, String)>>, DbErr> {
+    let dialect = connection.dialect();
+    let transaction = retry::begin(connection).await?;
     let condition = is_garbled(dialect);
     let found = match dialect {
         // A row that somebody is writing is waited for and looked at again: the concurrent write wins, and what is
@@ -137,26 +145,27 @@ async fn apply(connection: &Connection, session: &Session, options: Options) -> 
                          RETURNING CAST(w.id AS text) AS id, due.mode AS mode) SELECT id, mode FROM done ORDER BY id"
                     ),
                 ))
-                .await
-                .map_err(db_context())?;
+                .await?;
             read(dialect, &rows)?
         }
         // The transaction has the write lock, so nothing moves between the two.
         Dialect::Sqlite => {
-            let found = find(&transaction, session).await?;
+            let found = find(&transaction, dialect).await?;
             transaction
                 .execute_unprepared(&format!(
                     "UPDATE {WORKSPACES} SET {MODE} = NULL WHERE {condition}"
                 ))
-                .await
-                .map_err(db_context())?;
+                .await?;
             found
         }
     };
     // The change limit holds on the way out too: nothing is committed.
-    change_limit(options, &found)?;
-    transaction.commit().await.map_err(db_context())?;
-    Ok(report(found))
+    let rows = found.len() as u64;
+    if let Some(most) = max_changes.filter(|most| rows > *most) {
+        return Ok(Err(held(rows, most)));
+    }
+    transaction.commit().await?;
+    Ok(Ok(found))
 }
 
 fn report(found: Vec<(String, String)>) -> Report {

@@ -43,7 +43,7 @@ use crate::retry::{self, Turns, backoff};
 use crate::runner::Session;
 use crate::shutdown::ShutdownSignal;
 
-/// Parcels that may wait for the database.
+/// Batches that may wait for the database.
 const AHEAD: usize = 1;
 /// Problems that are told.
 const MOST: usize = 5;
@@ -170,7 +170,7 @@ impl Config<'_> {
         if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
             return Err(failed(std::io::ErrorKind::IsADirectory.into()));
         }
-        let (sender, mut parcels) = tokio::sync::mpsc::channel::<String>(AHEAD);
+        let (sender, mut batches) = tokio::sync::mpsc::channel::<String>(AHEAD);
         let now = self.now;
         let reading = tokio::task::spawn_blocking(move || {
             let env = |name: &str| std::env::var(name).ok();
@@ -186,7 +186,7 @@ impl Config<'_> {
                 (problems, number)
             })
         });
-        while let Some(batch) = parcels.recv().await {
+        while let Some(batch) = batches.recv().await {
             staging.load(batch).await.map_err(self.db_context())?;
         }
         match reading.await {

@@ -92,9 +92,9 @@ impl ProviderKeys<'_> {
                 Close::Run(_) => step
                     .all()
                     .map(|sql| Statement::from_string(dialect.backend(), sql)),
-                Close::InsertWithUuids(mint) => {
-                    let found = mint.made_for(&transaction, dialect).await?;
-                    (!found.is_empty()).then(|| mint.statement(dialect, &found))
+                Close::InsertWithUuids(insert) => {
+                    let found = insert.made_for(&transaction, dialect).await?;
+                    (!found.is_empty()).then(|| insert.statement(dialect, &found))
                 }
             };
             if let Some(statement) = statement {

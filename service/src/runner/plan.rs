@@ -191,9 +191,9 @@ fn describe(track: Track, migration: &Migration, plan: &Plan) -> PlannedMigratio
                         batched: false,
                         detail: statement.detail,
                     },
-                    Step::InsertWithUuids(mint) => PlannedStep {
-                        purpose: mint.purpose.clone(),
-                        sql: mint.insert.replace(
+                    Step::InsertWithUuids(insert) => PlannedStep {
+                        purpose: insert.purpose.clone(),
+                        sql: insert.insert.replace(
                             tollgate_migration::plan::InsertWithUuids::IDS,
                             "(…, UUID version 5 of it)",
                         ),

@@ -1,4 +1,4 @@
-//! Per-user MCP credentials: ten to a virtual key, one in twenty of which has strayed from its grant. With the tables of
+//! Per-user MCP credentials: ten to a virtual key, one in twenty of which has drifted from its grant. With the tables of
 //! before multi-budget beside them, which no release of the gateway has at once: a program of its own may.
 
 use tollgate_migration::Dialect;

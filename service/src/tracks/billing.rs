@@ -10,7 +10,7 @@ use tollgate_migration::{Context, Ledger, Track};
 use crate::doctor::environment::finding;
 use crate::module::{Module, NamedRoutine};
 use crate::reconcile::billing::billing;
-use crate::report::{Finding, Outcome};
+use crate::report::Finding;
 use crate::snapshot::scan::Reading;
 use crate::verify::Invariant;
 use crate::verify::invariants::Question;
@@ -33,9 +33,7 @@ pub(super) static MODULE: Module = Module {
     routines: &[NamedRoutine {
         name: "billing",
         about: "stored billing modes outside the three become NULL",
-        run: |session, options, _, stop| {
-            Box::pin(async move { Outcome::from(billing(session, options, stop).await) })
-        },
+        run: |session, options, now, stop| Box::pin(billing(session, options, now, stop)),
     }],
     boot: |connection, _| Box::pin(boot::boot(connection)),
     ..Module::of_track(Track::BILLING)

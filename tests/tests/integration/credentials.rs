@@ -1266,7 +1266,7 @@ async fn the_doctor_sees_the_drift_and_reconcile_closes_it(
 
 #[rstest]
 #[tokio::test]
-async fn the_brake_holds_before_the_first_write(
+async fn the_change_limit_holds_before_the_first_write(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
 ) {
     let database = with_credentials(backend, SilentKeys::There).await;

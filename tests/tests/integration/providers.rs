@@ -236,8 +236,8 @@ async fn everything_that_old_code_did_since_is_carried_over_newest_first(
     if by_routine {
         let (code, planned) = tollgate.json(&["reconcile", "provider-keys", "--check"]);
         assert_eq!(code, 3, "{planned:#}");
-        let (code, braked) = tollgate.json(&["reconcile", "provider-keys", "--max-changes", "3"]);
-        assert_eq!(code, 4, "{braked:#}");
+        let (code, held) = tollgate.json(&["reconcile", "provider-keys", "--max-changes", "3"]);
+        assert_eq!(code, 4, "{held:#}");
         let (code, done) = tollgate.json(&["reconcile", "provider-keys"]);
         assert_eq!(code, 0, "{done:#}");
         assert_eq!(

@@ -11,8 +11,8 @@ use super::file::{
 use crate::budget::window::Window;
 use crate::instant;
 
-/// Bytes of one parcel of rows on their way to the database.
-const PARCEL: usize = 8 << 20;
+/// Bytes of one batch of rows on their way to the database.
+const BATCH: usize = 8 << 20;
 /// Problems that are told; a file with more is told how many.
 const MOST: usize = 20;
 
@@ -27,7 +27,7 @@ pub(super) struct Notes {
     pub virtual_keys: bool,
 }
 
-/// Collects rows in parcels of JSON.
+/// Collects rows in batches of JSON.
 pub(super) struct EntryWriter<'a, E> {
     now: DateTime<Utc>,
     env: &'a dyn Fn(&str) -> Option<String>,
@@ -122,7 +122,7 @@ impl<'a, E: FnMut(String)> EntryWriter<'a, E> {
         }
     }
 
-    /// The last parcel, and what was noted; or what is wrong.
+    /// The last batch, and what was noted; or what is wrong.
     pub(super) fn finish(mut self) -> Result<Notes, (Vec<Problem>, usize)> {
         self.flush();
         if self.problems.is_empty() {
@@ -162,7 +162,7 @@ impl<'a, E: FnMut(String)> EntryWriter<'a, E> {
             Ok(text) => self.batch.push_str(&text),
             Err(error) => self.problem(path(&entry.at), error.to_string()),
         }
-        if self.batch.len() >= PARCEL {
+        if self.batch.len() >= BATCH {
             self.flush();
         }
     }

@@ -247,16 +247,16 @@ impl Applier<'_> {
                     }
                 }
                 Step::Guard(guard) => ask(transaction, self.dialect, guard).await?,
-                Step::InsertWithUuids(mint) => {
-                    self.observer.note(Event::Step(mint.purpose.clone()));
-                    let found = mint.made_for(transaction, self.dialect).await?;
+                Step::InsertWithUuids(insert) => {
+                    self.observer.note(Event::Step(insert.purpose.clone()));
+                    let found = insert.made_for(transaction, self.dialect).await?;
                     if !found.is_empty() {
                         let made = transaction
-                            .execute_raw(mint.statement(self.dialect, &found))
+                            .execute_raw(insert.statement(self.dialect, &found))
                             .await?
                             .rows_affected();
                         rows += made;
-                        *counts.entry((mint.table.clone(), "insert")).or_default() += made;
+                        *counts.entry((insert.table.clone(), "insert")).or_default() += made;
                     }
                 }
             }

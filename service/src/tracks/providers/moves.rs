@@ -301,7 +301,7 @@ pub(crate) fn links(catalog: &Catalog) -> Option<Fact> {
     let by_family = has_legacy(catalog) && catalog.has_column(MODEL_CONFIGS, "provider");
     let join = format!("LEFT JOIN {CHAT_PROVIDERS} p ON p.provider = c.provider");
     let (provider, join) = match (link, by_family) {
-        // A link to a provider that gives way to the migrated one of its name moves to that.
+        // A link to a provider that makes room for the migrated one of its name moves to that.
         (true, true) => (
             format!(
                 "CASE WHEN p.id IS NOT NULL AND {} THEN p.id ELSE c.ai_provider_id END",
