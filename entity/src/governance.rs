@@ -1,4 +1,4 @@
-//! Bifrost's governance tables (`reference/bifrost.md` §1, after multi-budget §2, with the credentials of §4).
+//! Bifrost's governance tables (`docs/upstream/bifrost.md` §1, after multi-budget §2, with the credentials of §4).
 
 pub mod budget;
 pub mod customer;

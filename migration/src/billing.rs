@@ -1,4 +1,4 @@
-//! The billing track: how a Molecule workspace pays for its models (`reference/molecule.md`).
+//! The billing track: how a Molecule workspace pays for its models (`docs/upstream/molecule.md`).
 
 pub mod adoption;
 mod m20260401_000001_billing_baseline;

@@ -2,7 +2,7 @@
 
 use crate::dialect::Dialect;
 
-/// A column type, by the meaning the upstream's struct gives it (`reference/bifrost.md` §0).
+/// A column type, by the meaning the upstream's struct gives it (`docs/upstream/bifrost.md` §0).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Type {
     /// `varchar(n)`; SQLite keeps the length in the DDL and does not enforce it.

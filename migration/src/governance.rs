@@ -1,4 +1,4 @@
-//! The governance track: Bifrost's budgets and who owns them (`reference/bifrost.md`).
+//! The governance track: Bifrost's budgets and who owns them (`docs/upstream/bifrost.md`).
 
 pub mod adoption;
 pub mod bifrost;

@@ -1,4 +1,4 @@
-//! What a gateway has recorded of its own migrations (`reference/bifrost.md` §9.1, `coder.md` A8, `molecule.md` B6): its
+//! What a gateway has recorded of its own migrations (`docs/upstream/bifrost.md` §9.1, `coder.md` A8, `molecule.md` B6): its
 //! ledger. Where it is there, the gateway owns the database. It is read, and but for a hand-over never written.
 
 pub mod target;

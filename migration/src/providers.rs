@@ -1,4 +1,4 @@
-//! The providers track: from Coder's chat providers to AI providers and the keys to them (`reference/coder.md`).
+//! The providers track: from Coder's chat providers to AI providers and the keys to them (`docs/upstream/coder.md`).
 
 pub mod adoption;
 pub mod coder;

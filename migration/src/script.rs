@@ -97,7 +97,7 @@ impl PlanBuilder {
         self.plan.created.gateway = true;
     }
 
-    /// Tells Coder's ledger that the step is done, in the same transaction (`reference/coder.md` A10). It stops where the
+    /// Tells Coder's ledger that the step is done, in the same transaction (`docs/upstream/coder.md` A10). It stops where the
     /// number is another one by then.
     pub fn move_ledger(&mut self, from: i64, to: i64) {
         let table = crate::ledger::SCHEMA_MIGRATIONS;
@@ -116,7 +116,7 @@ impl PlanBuilder {
         self.plan.created.moved_from = Some(from);
     }
 
-    /// Tells running servers of Coder's that providers have changed (`reference/coder.md` A11); delivered at the commit.
+    /// Tells running servers of Coder's that providers have changed (`docs/upstream/coder.md` A11); delivered at the commit.
     pub fn tell_coder(&mut self) {
         self.bookkeeping(
             "SELECT pg_notify('ai_providers_changed', '')".to_owned(),

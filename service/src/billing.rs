@@ -1,4 +1,4 @@
-//! Billing modes of workspaces (`reference/molecule.md`).
+//! Billing modes of workspaces (`docs/upstream/molecule.md`).
 
 pub mod environment;
 pub mod mode;

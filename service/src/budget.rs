@@ -1,4 +1,4 @@
-//! Budgets at work: is a request allowed, what has it cost, how does a key stand (`reference/bifrost.md` §3.4).
+//! Budgets at work: is a request allowed, what has it cost, how does a key stand (`docs/upstream/bifrost.md` §3.4).
 //!
 //! For a gateway that embeds this crate, or one that is stopped: a Bifrost that runs keeps usage in memory and writes it
 //! back on its next tick.

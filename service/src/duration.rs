@@ -1,4 +1,4 @@
-//! Reset durations as the gateway reads them (`reference/bifrost.md` §3.1).
+//! Reset durations as the gateway reads them (`docs/upstream/bifrost.md` §3.1).
 
 /// Nanoseconds of an hour.
 const HOUR: f64 = 3_600e9;

@@ -1,4 +1,4 @@
-//! The keys with which gateway replicas authenticate (`reference/coder.md` §A5).
+//! The keys with which gateway replicas authenticate (`docs/upstream/coder.md` §A5).
 //!
 //! The database holds SHA-256 of a secret, never the secret. No type here that is printed, listed or reported holds
 //! either; the one that holds a new secret prints it as `[REDACTED]` and gives it out by [`Created::secret`] alone.

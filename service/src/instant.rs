@@ -1,5 +1,5 @@
 //! Times as instants, whatever their spelling. PostgreSQL has one; on SQLite a time is the text that some driver wrote
-//! (`reference/bifrost.md` §0).
+//! (`docs/upstream/bifrost.md` §0).
 
 use chrono::{DateTime, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, TimeZone, Utc};
 use tollgate_migration::Dialect;

@@ -1,5 +1,5 @@
 //! Deleting an MCP client with all that hangs on it, in the order that real foreign keys allow
-//! (`reference/bifrost.md` §4.5, §4.10; upstream #6648).
+//! (`docs/upstream/bifrost.md` §4.5, §4.10; upstream #6648).
 
 use backon::Retryable;
 use chrono::{DateTime, Utc};

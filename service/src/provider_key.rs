@@ -1,4 +1,4 @@
-//! Which key answers for a model and a user (`reference/coder.md` §A4, after the cutover).
+//! Which key answers for a model and a user (`docs/upstream/coder.md` §A4, after the cutover).
 //!
 //! One function, [`Resolver::resolve`], for every path: a chat names a model config, a title the default one, a subagent a
 //! provider's type. Whoever asks gets one key, or the reason why there is none. What is disabled or deleted never

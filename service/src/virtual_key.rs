@@ -1,5 +1,5 @@
 //! Deleting a virtual key or a provider config with all that is theirs, in the order that real foreign keys allow
-//! (`reference/bifrost.md` §4.10).
+//! (`docs/upstream/bifrost.md` §4.10).
 //!
 //! What is theirs goes in one transaction: join rows, MCP grants, flows and credentials, budgets, provider configs, the
 //! key, rate limits. A budget or rate limit that another row still refers to stays, without its owner, and is reported.

@@ -7,7 +7,7 @@ use crate::database::{Backend, TestDatabase};
 /// A legacy Bifrost schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// Every table, column, index and foreign key of `reference/bifrost.md` §1.
+    /// Every table, column, index and foreign key of `docs/upstream/bifrost.md` §1.
     Full,
     /// Only what the migrations read or write.
     Required,

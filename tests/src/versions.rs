@@ -1,4 +1,4 @@
-//! Databases as the versions of the gateways leave them, each from the facts of `reference/bifrost.md` §10 and `coder.md` A9: a
+//! Databases as the versions of the gateways leave them, each from the facts of `docs/upstream/bifrost.md` §10 and `coder.md` A9: a
 //! hand-written one of before, and what every later release changed on it.
 
 use tollgate_migration::governance::mcp;

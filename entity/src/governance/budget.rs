@@ -17,7 +17,7 @@ pub struct Model {
     /// What may be spent in one window, in US dollars; 0 allows nothing.
     #[sea_orm(column_type = "Decimal(None)")]
     pub max_limit: Decimal,
-    /// The window's length, `1d`, `1M`, `24h`; see `reference/bifrost.md` §3.1.
+    /// The window's length, `1d`, `1M`, `24h`; see `docs/upstream/bifrost.md` §3.1.
     #[sea_orm(column_type = "String(StringLen::N(50))")]
     pub reset_duration: String,
     /// When the current window began.

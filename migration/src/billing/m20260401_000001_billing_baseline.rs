@@ -1,4 +1,4 @@
-//! The tables of `reference/molecule.md` §B1, for a fresh database; `adopt` marks them on a real one.
+//! The tables of `docs/upstream/molecule.md` §B1, for a fresh database; `adopt` marks them on a real one.
 
 use crate::migration::{Context, Migration, Phase};
 use crate::plan::{Created, Loss};

@@ -1,4 +1,4 @@
-//! The nullable column with its check (`reference/molecule.md` §B1).
+//! The nullable column with its check (`docs/upstream/molecule.md` §B1).
 //!
 //! Upstream's `ADD COLUMN IF NOT EXISTS` keeps whatever check an existing column has; here it is replaced, and what it
 //! let through is a hazard (B001).

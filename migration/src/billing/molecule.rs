@@ -1,4 +1,4 @@
-//! Molecule's files (`reference/molecule.md` B6, B7).
+//! Molecule's files (`docs/upstream/molecule.md` B6, B7).
 
 /// The file that drops the column again.
 pub const DROPPED: &str = "20260630120000";

@@ -1,4 +1,4 @@
-//! The tables of `reference/molecule.md` §B1.
+//! The tables of `docs/upstream/molecule.md` §B1.
 
 use crate::ddl::Type::{BigInt, Bytes, Enum, Float, Int, Json, Text, Time, Uuid, Varchar};
 use crate::ddl::{CheckSpec, ColumnSpec, TableSpec, column, foreign_key, index, unique_index};

@@ -1,4 +1,4 @@
-//! Molecule's versions (`reference/molecule.md` B6): the numbers of its files.
+//! Molecule's versions (`docs/upstream/molecule.md` B6): the numbers of its files.
 
 use crate::catalog::Catalog;
 use crate::ledger::target::{Target, UnknownVersion, Versions};

@@ -1,4 +1,4 @@
-//! Which version of the governance schema a database without history stands at (`reference/bifrost.md` §2).
+//! Which version of the governance schema a database without history stands at (`docs/upstream/bifrost.md` §2).
 
 use crate::adoption::{Recognised, Unknown};
 use crate::catalog::Catalog;
@@ -270,7 +270,7 @@ fn missing(catalog: &Catalog) -> Vec<String> {
     differences
 }
 
-/// What upstream's later migrations add to the track's tables (`reference/bifrost.md` §2.4, §2.5), by the objects of a
+/// What upstream's later migrations add to the track's tables (`docs/upstream/bifrost.md` §2.4, §2.5), by the objects of a
 /// canonical schema and the start of their definition. None of it is a hand's work.
 const LATER: [(&str, &str); 26] = [
     // Of an earlier release.

@@ -1,4 +1,4 @@
-//! Bifrost's versions by what they record (`reference/bifrost.md` §8).
+//! Bifrost's versions by what they record (`docs/upstream/bifrost.md` §8).
 
 /// Releases that record the same, and an id that the first of them brought.
 #[derive(Clone, Copy, Debug)]

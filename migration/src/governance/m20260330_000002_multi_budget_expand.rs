@@ -1,4 +1,4 @@
-//! Owner columns on budgets and the calendar flag on virtual keys; nothing else (`reference/bifrost.md` §2.1, 1 and 2).
+//! Owner columns on budgets and the calendar flag on virtual keys; nothing else (`docs/upstream/bifrost.md` §2.1, 1 and 2).
 //!
 //! On SQLite the columns come with their foreign keys and the check, since `ADD COLUMN` can add those and anything
 //! later would have to rebuild the table. On PostgreSQL they follow in `multi_budget_constraints`, validated online.

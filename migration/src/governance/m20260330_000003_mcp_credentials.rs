@@ -1,5 +1,5 @@
 //! The tables of MCP clients, grants and per-user credentials: what is missing is created, on real databases column by
-//! column and index by index (`reference/bifrost.md` §1, §4.1 to §4.5). With them come the columns of the other tables that
+//! column and index by index (`docs/upstream/bifrost.md` §1, §4.1 to §4.5). With them come the columns of the other tables that
 //! releases of that time describe something in.
 //!
 //! The silent foreign keys that some databases have on the credential tables (§4.5) are neither created nor dropped.

@@ -1,5 +1,5 @@
 //! Owners from `budget_id`, and the calendar flag from the budgets of virtual keys **and** of provider configs, which
-//! upstream loses (`reference/bifrost.md` §2.1, 3 and 4; §2.2).
+//! upstream loses (`docs/upstream/bifrost.md` §2.1, 3 and 4; §2.2).
 
 use crate::dialect::Dialect;
 use crate::migration::{Context, Migration, Phase};

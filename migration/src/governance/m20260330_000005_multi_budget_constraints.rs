@@ -1,5 +1,5 @@
 //! Indexes over the owner columns and over a provider config's key, foreign keys to the owners, and the check of at most
-//! one owner (`reference/bifrost.md` §2.1, 2 and 6), without blocking a running gateway.
+//! one owner (`docs/upstream/bifrost.md` §2.1, 2 and 6), without blocking a running gateway.
 //!
 //! The foreign keys set NULL until contract makes them cascade: an owner column can be stale until then.
 

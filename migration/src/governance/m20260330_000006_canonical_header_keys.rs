@@ -1,5 +1,5 @@
 //! Header keys in lower case and without spaces around them, as every writer of today writes them
-//! (`reference/bifrost.md` §4.12).
+//! (`docs/upstream/bifrost.md` §4.12).
 
 use crate::migration::{Context, Migration, Phase};
 use crate::plan::{Created, Loss, NormalizeHeaderNames};

@@ -1,4 +1,4 @@
-//! Catches up with what old code wrote since the backfill, then drops the legacy columns (`reference/bifrost.md` §2.1,
+//! Catches up with what old code wrote since the backfill, then drops the legacy columns (`docs/upstream/bifrost.md` §2.1,
 //! 4 and 5).
 //!
 //! Everything happens under one lock on the three tables, in both directions: an owner or a flag that old code set,

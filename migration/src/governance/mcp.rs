@@ -1,5 +1,5 @@
 //! The tables of MCP clients, of the grants that virtual keys have on them, and of per-user credentials
-//! (`reference/bifrost.md` §1, §4.1 to §4.4).
+//! (`docs/upstream/bifrost.md` §1, §4.1 to §4.4).
 
 use crate::ddl::Type::{BigInt, Serial, Text, Time, Varchar};
 use crate::ddl::{IndexSpec, TableSpec, column, foreign_key, index, unique_index};
@@ -77,7 +77,7 @@ pub fn all() -> Vec<TableSpec> {
 const SHARED_TOKENS: &str = "oauth_tokens";
 
 /// Indexes that the rebuild of `make_oauth_token_expiry_nullable` loses on SQLite, by table, in the shape of before 1.5.3
-/// (`reference/bifrost.md` §9.3). Those of the later shape are in [`all`].
+/// (`docs/upstream/bifrost.md` §9.3). Those of the later shape are in [`all`].
 pub fn lost_by_rebuild(shaped: bool) -> Vec<(String, Vec<IndexSpec>)> {
     let times = [
         "expires_at",

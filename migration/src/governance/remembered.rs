@@ -1,5 +1,5 @@
 //! Calendar flags on budgets whose owner has no place for them in the 1.5.0 schema: they stand in a table of Tollgate's until
-//! the schema has one (`reference/bifrost.md` §2.2). No secret is remembered.
+//! the schema has one (`docs/upstream/bifrost.md` §2.2). No secret is remembered.
 
 use crate::catalog::Catalog;
 use crate::migration::Context;

@@ -1,4 +1,4 @@
-//! The legacy tables of `reference/bifrost.md` §1, as a fresh install of that time has them.
+//! The legacy tables of `docs/upstream/bifrost.md` §1, as a fresh install of that time has them.
 
 use crate::ddl::Type::{self, Amount, BigInt, Bool, Serial, Text, Time, Varchar};
 use crate::ddl::{

@@ -1,4 +1,4 @@
-//! Bifrost's versions (`reference/bifrost.md` §8, §9.1): each step runs for those that have its work.
+//! Bifrost's versions (`docs/upstream/bifrost.md` §8, §9.1): each step runs for those that have its work.
 
 use crate::catalog::Catalog;
 use crate::ledger::target::{Target, UnknownVersion, Versions};

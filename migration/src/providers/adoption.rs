@@ -1,4 +1,4 @@
-//! Which version of the providers schema a database without history stands at (`reference/coder.md` §A1 to §A3).
+//! Which version of the providers schema a database without history stands at (`docs/upstream/coder.md` §A1 to §A3).
 
 use crate::adoption::{Recognised, Unknown};
 use crate::catalog::Catalog;

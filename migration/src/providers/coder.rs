@@ -1,4 +1,4 @@
-//! Coder's numbers (`reference/coder.md` A8).
+//! Coder's numbers (`docs/upstream/coder.md` A8).
 
 /// The first number with chat providers.
 pub const FIRST: i64 = 422;

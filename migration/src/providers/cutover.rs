@@ -1,4 +1,4 @@
-//! What has to be done so that the new tables say what the legacy tables say (`reference/coder.md` §A3).
+//! What has to be done so that the new tables say what the legacy tables say (`docs/upstream/coder.md` §A3).
 //!
 //! One list of moves serves `reconcile provider-keys`, contract's catch-up and `verify`: each has one condition that
 //! says which rows are due, and a statement that repeats it.

@@ -1,4 +1,4 @@
-//! What the legacy schema can say of the new one (`reference/coder.md` §A3, both downs): one provider of each family, one
+//! What the legacy schema can say of the new one (`docs/upstream/coder.md` §A3, both downs): one provider of each family, one
 //! key of it, one key of each user. The rest stays in the new tables and is a loss.
 
 use crate::catalog::Catalog;

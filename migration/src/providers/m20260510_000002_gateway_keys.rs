@@ -1,4 +1,4 @@
-//! The keys with which gateway replicas authenticate (`reference/coder.md` §A5).
+//! The keys with which gateway replicas authenticate (`docs/upstream/coder.md` §A5).
 
 use crate::migration::{Context, Migration, Phase};
 use crate::plan::{Created, Loss};

@@ -1,4 +1,4 @@
-//! The new tables and the model configs' link (`reference/coder.md` §A2, §A3); old code keeps working.
+//! The new tables and the model configs' link (`docs/upstream/coder.md` §A2, §A3); old code keeps working.
 
 use super::m20260510_000005_provider_key_contract::undo_number;
 use crate::ddl::{Type, column, foreign_key, index};

@@ -1,4 +1,4 @@
-//! The copy (`reference/coder.md` §A3, 504): providers under their ids, central keys, users' keys, links of model configs.
+//! The copy (`docs/upstream/coder.md` §A3, 504): providers under their ids, central keys, users' keys, links of model configs.
 //! Ciphertext and key ids are moved as the bytes they are. The legacy rows stay, and stay the truth.
 
 use crate::dialect::Dialect;

@@ -1,4 +1,4 @@
-//! Catches up with what old code wrote since the copy, then drops the legacy tables (`reference/coder.md` §A3, 505).
+//! Catches up with what old code wrote since the copy, then drops the legacy tables (`docs/upstream/coder.md` §A3, 505).
 
 use crate::ddl::{CheckSpec, foreign_key};
 use crate::dialect::Dialect;

@@ -1,4 +1,4 @@
-//! The policy flags of chat providers, for which the new schema has no place (`reference/coder.md` §A3): a central key
+//! The policy flags of chat providers, for which the new schema has no place (`docs/upstream/coder.md` §A3): a central key
 //! is always allowed, users' keys wherever the deployment allows them, and the central key always steps in.
 
 use crate::catalog::Catalog;

@@ -1,4 +1,4 @@
-//! The tables of `reference/coder.md` §A1 and §A2.
+//! The tables of `docs/upstream/coder.md` §A1 and §A2.
 
 use crate::ddl::Type::{BigInt, Bool, Bytes, Enum, Int, Json, Text, Time, Uuid, Varchar};
 use crate::ddl::{

@@ -1,4 +1,4 @@
-//! Coder's versions (`reference/coder.md` A8, A10): the numbers of its migrations.
+//! Coder's versions (`docs/upstream/coder.md` A8, A10): the numbers of its migrations.
 
 use crate::catalog::Catalog;
 use crate::ledger::target::{Target, UnknownVersion, Versions};

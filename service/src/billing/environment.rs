@@ -1,4 +1,4 @@
-//! What a workspace's container may have in its environment (`reference/molecule.md` §B4).
+//! What a workspace's container may have in its environment (`docs/upstream/molecule.md` §B4).
 
 use super::BYPASS_KEYS;
 use super::mode::Mode;

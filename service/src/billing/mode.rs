@@ -1,4 +1,4 @@
-//! Which of three modes a workspace's models are paid by (`reference/molecule.md` §B2, §B3).
+//! Which of three modes a workspace's models are paid by (`docs/upstream/molecule.md` §B2, §B3).
 //!
 //! Whoever asks gets one of the three, beside an error too. Only an exact, recognised text opens anything: a typo, a
 //! database that fails and a text that nobody knows all close to `platform_managed`.

@@ -1,4 +1,4 @@
-//! The secret-write gate (`reference/molecule.md` §B4): a workspace that the platform pays for stores no key that would
+//! The secret-write gate (`docs/upstream/molecule.md` §B4): a workspace that the platform pays for stores no key that would
 //! bypass it.
 
 use serde::Serialize;

@@ -1,4 +1,4 @@
-//! Which budgets stand above a request, in the order in which they are asked (`reference/bifrost.md` §3.4).
+//! Which budgets stand above a request, in the order in which they are asked (`docs/upstream/bifrost.md` §3.4).
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use sea_orm::{ConnectionTrait, DbErr, QueryResult, Statement, Value};

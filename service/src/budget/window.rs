@@ -1,4 +1,4 @@
-//! When a budget or rate limit resets (`reference/bifrost.md` §3.1 to §3.3, with the design's correction of what may
+//! When a budget or rate limit resets (`docs/upstream/bifrost.md` §3.1 to §3.3, with the design's correction of what may
 //! align).
 //!
 //! UTC; weeks begin on Monday, months and years on their first day. Alignment applies to `1d`, `1w`, `1M`, `1Y` and their

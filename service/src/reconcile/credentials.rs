@@ -1,4 +1,4 @@
-//! `reconcile credentials`: credentials of virtual keys follow the keys' grants (`reference/bifrost.md` §4.6 to §4.8).
+//! `reconcile credentials`: credentials of virtual keys follow the keys' grants (`docs/upstream/bifrost.md` §4.6 to §4.8).
 //!
 //! Reads `config_mcp_clients` and `governance_virtual_key_mcp_configs`; closes `oauth_user_tokens`,
 //! `oauth_user_sessions`, `mcp_per_user_header_credentials` and `mcp_per_user_header_flows`:
@@ -866,7 +866,7 @@ fn rows_of(
 }
 
 /// What a database may still have from before provider configs: which keys of a provider a virtual key may use
-/// (`reference/bifrost.md` §1).
+/// (`docs/upstream/bifrost.md` §1).
 const KEYS_OF_VIRTUAL_KEYS: &str = "governance_virtual_key_keys";
 
 /// The tables that are there and hold rows of virtual keys, each with the column that names the key, in the order in which

@@ -1,5 +1,5 @@
 //! `reconcile flows`: flows that ran out go, and with `--orphan-ttl` credentials that have been orphaned for longer
-//! (`reference/bifrost.md` §4.11).
+//! (`docs/upstream/bifrost.md` §4.11).
 //!
 //! Deletes from `oauth_user_sessions` (`pending` and `claiming`) and `mcp_per_user_header_flows` (`pending`) what is past
 //! `expires_at`, of every mode; with a TTL, from both tables of credentials what is `orphaned` and was last updated before

@@ -1,4 +1,4 @@
-//! `reconcile header-keys`: header keys in lower case and without spaces around them (`reference/bifrost.md` §4.12).
+//! `reconcile header-keys`: header keys in lower case and without spaces around them (`docs/upstream/bifrost.md` §4.12).
 //!
 //! Reads and writes `config_mcp_clients.per_user_header_keys_json`, a list of names, and
 //! `mcp_per_user_header_credentials.headers_json`, an object by name, in rows that are not encrypted. Of names that fold to

@@ -1,5 +1,5 @@
 //! `reconcile header-requirements`: credentials that lack a header their client now requires need an update
-//! (`reference/bifrost.md` §4.11).
+//! (`docs/upstream/bifrost.md` §4.11).
 //!
 //! Reads one client's `per_user_header_keys_json`; sets `mcp_per_user_header_credentials.status` of active rows that lack
 //! one of them, of every mode, to `needs_update`. Encrypted rows are counted and left: what they hold nobody here can say.

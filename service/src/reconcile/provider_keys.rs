@@ -1,5 +1,5 @@
 //! `reconcile provider-keys`: between the copy and contract, the new tables follow what old code still writes into the
-//! legacy ones (`reference/coder.md` §A3, 505's first seven steps).
+//! legacy ones (`docs/upstream/coder.md` §A3, 505's first seven steps).
 //!
 //! Reads `chat_providers`, `user_chat_provider_keys` and `chat_model_configs.provider`; closes `ai_providers`,
 //! `ai_provider_keys`, `user_ai_provider_keys` and `chat_model_configs.ai_provider_id`. Keys are moved as the bytes they

@@ -1,4 +1,4 @@
-//! `reconcile resets`: windows of budgets and rate limits that are over reset (`reference/bifrost.md` §3.3).
+//! `reconcile resets`: windows of budgets and rate limits that are over reset (`docs/upstream/bifrost.md` §3.3).
 //!
 //! Reads durations, last resets and the flags of who owns them; closes `current_usage` and `last_reset` of budgets and of
 //! rate limits, and drops request ids that were recorded long ago. What is due is found by one statement per kind and

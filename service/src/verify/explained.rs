@@ -1,5 +1,5 @@
 //! What a gateway's own migrations rewrite and insert: held against each one's rule, it is no loss
-//! (`reference/bifrost.md` §9.3, `coder.md` A3 and A8).
+//! (`docs/upstream/bifrost.md` §9.3, `coder.md` A3 and A8).
 
 use sea_orm::{ConnectionTrait, Statement};
 use tollgate_migration::{Context, Ledger, Track};

@@ -1,4 +1,4 @@
-//! Budgets at work (`reference/bifrost.md` §3, §4.10): windows, the chain, what a request cost, clean deletion.
+//! Budgets at work (`docs/upstream/bifrost.md` §3, §4.10): windows, the chain, what a request cost, clean deletion.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! `reconcile config`: the file and the database agree (`reference/bifrost.md` §3.5, §5).
+//! `reconcile config`: the file and the database agree (`docs/upstream/bifrost.md` §3.5, §5).
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -272,7 +272,7 @@ async fn state(database: &TestDatabase) -> Vec<String> {
     all
 }
 
-/// The reconcile of `reference/bifrost.md` §4.7, key by key, statement by statement.
+/// The reconcile of `docs/upstream/bifrost.md` §4.7, key by key, statement by statement.
 async fn plain_loop(database: &TestDatabase, kind: &Kind, keys: &BTreeSet<String>) {
     for key in keys.iter().filter(|key| !key.is_empty()) {
         let allowlist = database

@@ -1,4 +1,4 @@
-//! The keys with which gateway replicas authenticate (`reference/coder.md` §A5).
+//! The keys with which gateway replicas authenticate (`docs/upstream/coder.md` §A5).
 
 use std::io::Write as _;
 

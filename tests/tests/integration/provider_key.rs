@@ -1,4 +1,4 @@
-//! Which key answers (`reference/coder.md` §A4): the whole table, and the same on every path.
+//! Which key answers (`docs/upstream/coder.md` §A4): the whole table, and the same on every path.
 
 use std::fmt::Write as _;
 

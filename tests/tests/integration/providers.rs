@@ -1,4 +1,4 @@
-//! The provider-key cutover: each branch of `reference/coder.md` §A3, with expectations written by hand.
+//! The provider-key cutover: each branch of `docs/upstream/coder.md` §A3, with expectations written by hand.
 
 use rstest::rstest;
 use sea_orm_migration::{MigratorTrait, SchemaManager};

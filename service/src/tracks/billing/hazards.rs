@@ -1,4 +1,4 @@
-//! The hazards of the billing track (`reference/molecule.md` §B1, §B4).
+//! The hazards of the billing track (`docs/upstream/molecule.md` §B1, §B4).
 
 use tollgate_migration::billing::{
     MODE, WORKSPACE_SECRETS, WORKSPACES, garbled, is_over_mode, is_the_check,

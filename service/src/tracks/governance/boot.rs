@@ -1,4 +1,4 @@
-//! Bifrost's own migrations, as far as they change rows that a snapshot covers (`reference/bifrost.md` §2.1 and §9.3).
+//! Bifrost's own migrations, as far as they change rows that a snapshot covers (`docs/upstream/bifrost.md` §2.1 and §9.3).
 
 use sea_orm::DbErr;
 use tollgate_migration::ddl::Type::{BigInt, Bool, Text, Varchar};

@@ -1,5 +1,5 @@
 //! What would stop a later boot of Bifrost's, or make it lose something, although this track's own migrations pass
-//! (`reference/bifrost.md` §2.2, §9.3, §11.2, §12). Asked only where a gateway owns the database.
+//! (`docs/upstream/bifrost.md` §2.2, §9.3, §11.2, §12). Asked only where a gateway owns the database.
 
 use tollgate_migration::governance::bifrost;
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, mcp, owners};

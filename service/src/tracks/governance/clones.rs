@@ -1,5 +1,5 @@
 //! Copies of shared budgets on the legacy schema, whoever shares them: virtual keys, provider configs, teams, customers,
-//! providers and model configs (`reference/bifrost.md` §2.2).
+//! providers and model configs (`docs/upstream/bifrost.md` §2.2).
 
 use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS, sharing};

@@ -1,4 +1,4 @@
-//! The hazards of the governance track (`reference/bifrost.md` §2.2 to §2.4).
+//! The hazards of the governance track (`docs/upstream/bifrost.md` §2.2 to §2.4).
 
 use std::collections::BTreeMap;
 

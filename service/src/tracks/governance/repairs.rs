@@ -115,7 +115,7 @@ fn bare_keys(live: &Context) -> Vec<Repair> {
 }
 
 /// The flag that a boot drops, and stops without: as `migrate_calendar_aligned` fills it, through keys that are aligned
-/// (`reference/bifrost.md` §9.3).
+/// (`docs/upstream/bifrost.md` §9.3).
 fn dropped_flag(live: &Context, table: &str) -> Repair {
     let catalog = &live.catalog;
     let dialect = catalog.dialect;

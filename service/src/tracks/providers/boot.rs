@@ -1,4 +1,4 @@
-//! What a boot of Coder's does to providers and their keys (`reference/coder.md` A3).
+//! What a boot of Coder's does to providers and their keys (`docs/upstream/coder.md` A3).
 
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::ledger::{SCHEMA_MIGRATIONS, Target};

@@ -1,4 +1,4 @@
-//! `migrate handover`: tells Coder's ledger which of its migrations Tollgate has done (`reference/coder.md` A10). Coder believes
+//! `migrate handover`: tells Coder's ledger which of its migrations Tollgate has done (`docs/upstream/coder.md` A10). Coder believes
 //! its ledger and checks nothing, so everything that the number promises is proven first.
 
 use chrono::Utc;

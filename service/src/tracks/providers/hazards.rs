@@ -1,4 +1,4 @@
-//! The hazards of the providers track (`reference/coder.md` §A3).
+//! The hazards of the providers track (`docs/upstream/coder.md` §A3).
 
 use sea_orm::{ConnectionTrait, Statement};
 use tollgate_migration::providers::adoption::LEGACY;
