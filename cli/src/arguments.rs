@@ -530,6 +530,9 @@ pub(crate) enum Reconcile {
         /// Let the file win over edits made elsewhere, of entries that have not changed too
         #[arg(long)]
         force: bool,
+        /// Go on where the file limits somebody in a way that is not written here, or has a section that nobody knows
+        #[arg(long)]
+        allow_unread: bool,
         #[command(flatten)]
         routine: Routine,
     },

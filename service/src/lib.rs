@@ -30,6 +30,7 @@ pub mod report;
 mod retry;
 pub mod runner;
 pub mod runs;
+mod secret;
 pub mod seed;
 pub mod shutdown;
 pub mod snapshot;

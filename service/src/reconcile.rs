@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::lock::{Gateway, Lock};
 use crate::report::{Change, Report};
 use crate::runner::{Session, prove_writable};
+use crate::secret;
 use crate::shutdown::ShutdownSignal;
 
 /// How a routine runs.
@@ -87,7 +88,8 @@ async fn locked(
         environment::refuse_unknown(&connection, routine.track()).await?;
     }
     if options.dry_run || options.max_changes.is_some() {
-        let planned = routine.plan(&connection).await?;
+        let mut planned = routine.plan(&connection).await?;
+        secret::shorten(&mut planned);
         change_limit(options, &planned)?;
         if options.dry_run {
             *report = planned;
@@ -104,6 +106,7 @@ async fn locked(
     )
     .await?;
     let outcome = routine.apply(&connection, report).await;
+    secret::shorten(report);
     if !report.changes.is_empty() {
         let word = match &outcome {
             Ok(()) => "done",

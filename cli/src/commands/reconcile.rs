@@ -14,7 +14,7 @@ use tollgate_service::reconcile::header_requirements::header_requirements;
 use tollgate_service::reconcile::provider_keys::provider_keys;
 use tollgate_service::reconcile::resets::resets;
 use tollgate_service::virtual_key::{Deletion, delete};
-use tollgate_service::{Outcome, ShutdownSignal, mcp_client};
+use tollgate_service::{Outcome, Severity, ShutdownSignal, mcp_client};
 
 use crate::arguments::{Arguments, McpClient, ProviderConfig, Reconcile, VirtualKey, Wait};
 use crate::commands::migrate::conflicts;
@@ -71,7 +71,11 @@ pub(super) async fn run(
             request_retention, ..
         } => resets(&session, *request_retention, how, now, stop).await,
         Reconcile::Config {
-            file, prune, force, ..
+            file,
+            prune,
+            force,
+            allow_unread,
+            ..
         } => {
             // Standard input is read once, and the file may be read again.
             let spooled = match (file == Path::new("-"))
@@ -91,6 +95,7 @@ pub(super) async fn run(
                     .map_or_else(|| file.clone(), |spooled| spooled.path().to_path_buf()),
                 prune: *prune,
                 force: *force,
+                allow_unread: *allow_unread,
             };
             config(&session, &file, how, now, stop).await
         }
@@ -101,7 +106,13 @@ pub(super) async fn run(
         },
         Reconcile::Billing(_) => billing(&session, how, now, stop).await,
     };
-    let found = routine.check && !outcome.report.changes.is_empty();
+    // A part of a file that is not written is something to be seen to, as much as a row that differs.
+    let unread = outcome
+        .report
+        .findings
+        .iter()
+        .any(|finding| finding.code == "R010" && finding.severity == Severity::Warning);
+    let found = routine.check && (unread || !outcome.report.changes.is_empty());
     Answer::new(name, outcome, View::Moved).exiting_with_3_when(found)
 }
 

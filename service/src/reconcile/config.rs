@@ -41,6 +41,7 @@ use crate::error::{Error, Result};
 use crate::report::{Outcome, Report};
 use crate::retry::{self, Turns, backoff};
 use crate::runner::Session;
+use crate::secret;
 use crate::shutdown::ShutdownSignal;
 
 /// Batches that may wait for the database.
@@ -59,6 +60,8 @@ pub struct ConfigFile {
     pub prune: bool,
     /// The file wins over edits made elsewhere, of entries that have not changed too.
     pub force: bool,
+    /// Goes on where the file limits somebody in a way that is not written here.
+    pub allow_unread: bool,
 }
 
 struct Config<'a> {
@@ -89,7 +92,7 @@ impl Config<'_> {
             String::new()
         };
         Error::Rejected {
-            what: format!("{}: {}{more}", self.file.name, told.join("; ")),
+            what: secret::shortened(&format!("{}: {}{more}", self.file.name, told.join("; "))),
         }
     }
 
@@ -171,10 +174,10 @@ impl Config<'_> {
             return Err(failed(std::io::ErrorKind::IsADirectory.into()));
         }
         let (sender, mut batches) = tokio::sync::mpsc::channel::<String>(AHEAD);
-        let now = self.now;
+        let (now, allow_unread) = (self.now, self.file.allow_unread);
         let reading = tokio::task::spawn_blocking(move || {
             let env = |name: &str| std::env::var(name).ok();
-            let mut writer = EntryWriter::new(now, &env, |batch| {
+            let mut writer = EntryWriter::new(now, &env, allow_unread, |batch| {
                 // Nobody takes it any more where the database has failed, which is told there.
                 let _ = sender.blocking_send(batch);
             });

@@ -11,6 +11,7 @@ mod billing;
 mod budgets;
 mod concurrency;
 mod config;
+mod config_word;
 mod corruption;
 mod credentials;
 mod doctor;

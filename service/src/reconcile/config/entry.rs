@@ -199,6 +199,7 @@ pub(super) fn path(at: &str) -> String {
             'v' => "virtual_keys",
             'p' => "provider_configs",
             's' => "budget",
+            'l' => "rate_limit",
             _ => "budgets",
         };
         path.push('.');
@@ -226,6 +227,7 @@ mod tests {
                 "$.governance.virtual_keys[17].provider_configs[0].budgets[2]",
             ),
             ("v3s", "$.governance.virtual_keys[3].budget"),
+            ("v3l", "$.governance.virtual_keys[3].rate_limit"),
             ("r1", "$.governance.rate_limits[1]"),
             ("t1", "$.governance.teams[1]"),
             ("c1", "$.governance.customers[1]"),

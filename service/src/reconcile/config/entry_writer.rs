@@ -7,10 +7,13 @@ use chrono::{DateTime, Utc};
 use super::entry::{Entry, Fields, Kind, digest, path, value_hash};
 use super::file::{
     Budget, Customer, Field, Number, Problem, ProviderConfig, RateLimit, Sink, Team, VirtualKey,
+    nearest_section,
 };
 use crate::budget::window::Window;
 use crate::instant;
 
+/// How every virtual key begins.
+const PREFIX: &str = "sk-bf-";
 /// Bytes of one batch of rows on their way to the database.
 const BATCH: usize = 8 << 20;
 /// Problems that are told; a file with more is told how many.
@@ -25,6 +28,8 @@ pub(super) struct Notes {
     pub unread: Vec<(String, u64)>,
     /// Whether the file has a list of virtual keys.
     pub virtual_keys: bool,
+    /// Goes on where a limit, an expiry or a section is not read.
+    pub allow_unread: bool,
 }
 
 /// Collects rows in batches of JSON.
@@ -96,6 +101,11 @@ fn plain(number: &str) -> String {
         .to_owned()
 }
 
+/// Whether a list has anything in it.
+fn some<T>(list: Field<Vec<T>>) -> bool {
+    flat(list).is_some_and(|list| !list.is_empty())
+}
+
 /// What a provider config or virtual key has of budgets.
 struct Owned {
     budgets: Field<Vec<Budget>>,
@@ -107,6 +117,7 @@ impl<'a, E: FnMut(String)> EntryWriter<'a, E> {
     pub(super) fn new(
         now: DateTime<Utc>,
         env: &'a dyn Fn(&str) -> Option<String>,
+        allow_unread: bool,
         emit: E,
     ) -> Self {
         Self {
@@ -118,7 +129,10 @@ impl<'a, E: FnMut(String)> EntryWriter<'a, E> {
             owners: HashMap::new(),
             problems: Vec::new(),
             more: 0,
-            notes: Notes::default(),
+            notes: Notes {
+                allow_unread,
+                ..Notes::default()
+            },
         }
     }
 
@@ -496,7 +510,24 @@ impl<'a, E: FnMut(String)> EntryWriter<'a, E> {
             }
             None => identity(&[key, &provider, &place.to_string()]),
         };
-        let rate_limit_id = self.reference(at, "rate_limit_id", config.rate_limit_id);
+        let named = self.reference(at, "rate_limit_id", config.rate_limit_id);
+        let rate_limit_id = self.inline_rate_limit(at, named, config.rate_limit);
+        let every = config
+            .key_ids
+            .as_ref()
+            .is_some_and(|ids| ids.as_deref().is_some_and(|ids| ids == ["*"]));
+        if !every && config.key_ids.is_some() {
+            self.unread(
+                "$.governance.virtual_keys[].provider_configs[].key_ids".to_owned(),
+                1,
+            );
+        }
+        // Of every key, by either spelling.
+        let allow_all_keys = if every {
+            Some(Some(true))
+        } else {
+            config.allow_all_keys
+        };
         let models = |list: &Field<Vec<String>>| {
             list.as_ref()
                 .map(|list| serde_json::json!(list.as_deref().unwrap_or_default()).to_string())
@@ -528,7 +559,7 @@ impl<'a, E: FnMut(String)> EntryWriter<'a, E> {
                 config.weight.is_some(),
                 allowed_models.is_some(),
                 blacklisted_models.is_some(),
-                config.allow_all_keys.is_some(),
+                allow_all_keys.is_some(),
                 rate_limit_id.is_some(),
             ]),
             fields: Fields {
@@ -536,7 +567,7 @@ impl<'a, E: FnMut(String)> EntryWriter<'a, E> {
                 weight: flat(config.weight).map(|Number(weight)| weight),
                 allowed_models,
                 blacklisted_models,
-                allow_all_keys: flat(config.allow_all_keys).map(word),
+                allow_all_keys: flat(allow_all_keys).map(word),
                 rate_limit_id: flat(rate_limit_id),
                 ..Fields::default()
             },
@@ -558,6 +589,7 @@ impl<'a, E: FnMut(String)> EntryWriter<'a, E> {
     fn value(&mut self, at: &str, value: Field<String>) -> Option<String> {
         let value = flat(self.reference(at, "value", value))?;
         let Some(name) = value.strip_prefix("env.") else {
+            self.literal(at, &value);
             return Some(value);
         };
         let found = (self.env)(name).filter(|found| !found.is_empty());
@@ -567,21 +599,98 @@ impl<'a, E: FnMut(String)> EntryWriter<'a, E> {
             Some(found) if found.contains('\0') => {
                 self.wrong(at, "value", format!("{name} holds a NUL character"));
             }
+            Some(found) if found.trim() != found || found.contains(['\n', '\r']) => self.wrong(
+                at,
+                "value",
+                format!("{name} holds a line break, or white space around the value"),
+            ),
+            Some(found) if !found.starts_with(PREFIX) => self.wrong(
+                at,
+                "value",
+                format!("{name} does not begin with {PREFIX}: the gateway would make another key"),
+            ),
             Some(_) => {}
         }
         found
     }
-}
 
-/// What identifies the list of an owner.
-pub(super) fn list_key(of: Kind, owner: Kind, key: &str) -> String {
-    format!("{}s of {} {key}", of.name(), owner.name())
-}
+    /// What is no `env.` reference has to be a key itself: whoever can read the file would hold a working one where a reference
+    /// was taken for the secret.
+    fn literal(&mut self, at: &str, value: &str) {
+        let bare = value.trim();
+        let lower = bare.to_ascii_lowercase();
+        let refers =
+            lower.starts_with("vault.") || lower.starts_with("env.") || bare.starts_with('$');
+        if refers {
+            self.wrong(
+                at,
+                "value",
+                "looks like a reference, and only env.NAME, exactly so, is resolved",
+            );
+        } else if bare != value || value.contains(['\n', '\r']) {
+            self.wrong(
+                at,
+                "value",
+                "has a line break in it, or white space around it",
+            );
+        } else if !value.starts_with(PREFIX) {
+            self.wrong(
+                at,
+                "value",
+                format!("does not begin with {PREFIX}: the gateway would make another key"),
+            );
+        }
+    }
 
-impl<E: FnMut(String)> Sink for EntryWriter<'_, E> {
-    fn rate_limit(&mut self, position: usize, entry: RateLimit) {
-        let at = &format!("r{position}");
-        self.id(at, Kind::RateLimit, &entry.id);
+    /// Part of an entry that limits somebody and cannot be written.
+    fn restricts(&mut self, at: &str, field: &str, there: bool) {
+        if !there {
+            return;
+        }
+        if self.notes.allow_unread {
+            let places = path(at);
+            let pattern: String = places
+                .chars()
+                .filter(|letter| !letter.is_ascii_digit())
+                .collect();
+            self.unread(format!("{pattern}.{field}"), 1);
+        } else {
+            self.wrong(
+                at,
+                field,
+                "limits somebody, and is not written here; --allow-unread goes on without it",
+            );
+        }
+    }
+
+    /// A rate limit inside of its owner stands for one of its own that the owner names.
+    fn inline_rate_limit(
+        &mut self,
+        at: &str,
+        named: Field<String>,
+        inline: Field<RateLimit>,
+    ) -> Field<String> {
+        let Some(Some(limit)) = inline else {
+            return named;
+        };
+        let Some(id) = flat(limit.id.clone()).filter(|id| !id.is_empty()) else {
+            self.wrong(
+                at,
+                "rate_limit",
+                "needs an id here, by which it is found again",
+            );
+            return named;
+        };
+        if flat(named).is_some_and(|named| named != id) {
+            self.wrong(at, "rate_limit", "is another than rate_limit_id names");
+        }
+        self.put_rate_limit(&format!("{at}l"), limit);
+        Some(Some(id))
+    }
+
+    fn put_rate_limit(&mut self, at: &str, entry: RateLimit) {
+        let id = flat(entry.id).unwrap_or_default();
+        self.id(at, Kind::RateLimit, &id);
         let token_max_limit = self.whole(at, "token_max_limit", entry.token_max_limit);
         let request_max_limit = self.whole(at, "request_max_limit", entry.request_max_limit);
         let token_reset_duration =
@@ -617,9 +726,9 @@ impl<E: FnMut(String)> Sink for EntryWriter<'_, E> {
         let request_starts = starts.pop().flatten();
         self.put(Entry {
             kind: Kind::RateLimit,
-            at: at.clone(),
-            key: entry.id.clone(),
-            id: Some(entry.id),
+            at: at.to_owned(),
+            key: id.clone(),
+            id: Some(id),
             present: present(&[
                 token_max_limit.is_some(),
                 token_reset_duration.is_some(),
@@ -638,6 +747,17 @@ impl<E: FnMut(String)> Sink for EntryWriter<'_, E> {
             ..Entry::default()
         });
     }
+}
+
+/// What identifies the list of an owner.
+pub(super) fn list_key(of: Kind, owner: Kind, key: &str) -> String {
+    format!("{}s of {} {key}", of.name(), owner.name())
+}
+
+impl<E: FnMut(String)> Sink for EntryWriter<'_, E> {
+    fn rate_limit(&mut self, position: usize, entry: RateLimit) {
+        self.put_rate_limit(&format!("r{position}"), entry);
+    }
 
     fn customer(&mut self, position: usize, entry: Customer) {
         let at = &format!("c{position}");
@@ -647,7 +767,12 @@ impl<E: FnMut(String)> Sink for EntryWriter<'_, E> {
         if let Some(Some(budget)) = &budget_id {
             self.owned(at, "budget_id", budget, (Kind::Customer, &entry.id));
         }
-        let rate_limit_id = self.reference(at, "rate_limit_id", entry.rate_limit_id);
+        let named = self.reference(at, "rate_limit_id", entry.rate_limit_id);
+        let rate_limit_id = self.inline_rate_limit(at, named, entry.rate_limit);
+        self.restricts(at, "budgets", some(entry.budgets));
+        if entry.calendar_aligned.is_some() {
+            self.unread("$.governance.customers[].calendar_aligned".to_owned(), 1);
+        }
         self.put(Entry {
             kind: Kind::Customer,
             at: at.clone(),
@@ -673,7 +798,9 @@ impl<E: FnMut(String)> Sink for EntryWriter<'_, E> {
         if let Some(Some(budget)) = &budget_id {
             self.owned(at, "budget_id", budget, (Kind::Team, &entry.id));
         }
-        let rate_limit_id = self.reference(at, "rate_limit_id", entry.rate_limit_id);
+        let named = self.reference(at, "rate_limit_id", entry.rate_limit_id);
+        let rate_limit_id = self.inline_rate_limit(at, named, entry.rate_limit);
+        self.restricts(at, "budgets", some(entry.budgets));
         self.put(Entry {
             kind: Kind::Team,
             at: at.clone(),
@@ -730,7 +857,9 @@ impl<E: FnMut(String)> Sink for EntryWriter<'_, E> {
             (None, Some(Some(_))) => team_id = Some(None),
             _ => {}
         }
-        let rate_limit_id = self.reference(at, "rate_limit_id", entry.rate_limit_id);
+        let named = self.reference(at, "rate_limit_id", entry.rate_limit_id);
+        let rate_limit_id = self.inline_rate_limit(at, named, entry.rate_limit);
+        self.restricts(at, "expires_at", flat(entry.expires_at).is_some());
         let fresh = value
             .is_none()
             .then(|| format!("sk-bf-{}", uuid::Uuid::new_v4()));
@@ -794,6 +923,29 @@ impl<E: FnMut(String)> Sink for EntryWriter<'_, E> {
     }
 
     fn unread(&mut self, path: String, times: u64) {
-        self.notes.unread.push((path, times));
+        match self
+            .notes
+            .unread
+            .iter_mut()
+            .find(|(known, _)| *known == path)
+        {
+            Some((_, known)) => *known += times,
+            None => self.notes.unread.push((path, times)),
+        }
+    }
+
+    fn unknown(&mut self, section: &str) {
+        if self.notes.allow_unread {
+            self.unread(format!("$.governance.{section}"), 1);
+            return;
+        }
+        let near = nearest_section(section).map_or_else(
+            || "; --allow-unread goes on without it".to_owned(),
+            |near| format!("; did you mean {near}?"),
+        );
+        self.problem(
+            format!("$.governance.{section}"),
+            format!("no gateway knows this section{near}"),
+        );
     }
 }

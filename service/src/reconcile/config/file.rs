@@ -10,6 +10,8 @@ use serde::de::{
 use serde::{Deserialize, de};
 use serde_json::value::RawValue;
 
+use crate::nearest::nearest;
+
 /// A field: absent, null, or with a value.
 pub(super) type Field<T> = Option<Option<T>>;
 
@@ -54,7 +56,8 @@ fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Field<Number>, D
 
 #[derive(Debug, Deserialize)]
 pub(super) struct RateLimit {
-    pub id: String,
+    #[serde(default, deserialize_with = "field")]
+    pub id: Field<String>,
     #[serde(default, deserialize_with = "field")]
     pub token_max_limit: Field<i64>,
     #[serde(default, deserialize_with = "field")]
@@ -69,6 +72,12 @@ pub(super) struct RateLimit {
 pub(super) struct Customer {
     pub id: String,
     #[serde(default, deserialize_with = "field")]
+    pub rate_limit: Field<RateLimit>,
+    #[serde(default, deserialize_with = "field")]
+    pub budgets: Field<Vec<IgnoredAny>>,
+    #[serde(default, deserialize_with = "field")]
+    pub calendar_aligned: Field<bool>,
+    #[serde(default, deserialize_with = "field")]
     pub name: Field<String>,
     #[serde(default, deserialize_with = "field")]
     pub budget_id: Field<String>,
@@ -79,6 +88,10 @@ pub(super) struct Customer {
 #[derive(Debug, Deserialize)]
 pub(super) struct Team {
     pub id: String,
+    #[serde(default, deserialize_with = "field")]
+    pub rate_limit: Field<RateLimit>,
+    #[serde(default, deserialize_with = "field")]
+    pub budgets: Field<Vec<IgnoredAny>>,
     #[serde(default, deserialize_with = "field")]
     pub name: Field<String>,
     #[serde(default, deserialize_with = "field")]
@@ -114,6 +127,10 @@ pub(super) struct ProviderConfig {
     #[serde(default, deserialize_with = "field")]
     pub id: Field<i64>,
     pub provider: String,
+    #[serde(default, deserialize_with = "field")]
+    pub rate_limit: Field<RateLimit>,
+    #[serde(default, deserialize_with = "field")]
+    pub key_ids: Field<Vec<String>>,
     #[serde(default, deserialize_with = "number")]
     pub weight: Field<Number>,
     #[serde(default, deserialize_with = "field")]
@@ -135,6 +152,10 @@ pub(super) struct ProviderConfig {
 #[derive(Debug, Deserialize)]
 pub(super) struct VirtualKey {
     pub id: String,
+    #[serde(default, deserialize_with = "field")]
+    pub rate_limit: Field<RateLimit>,
+    #[serde(default, deserialize_with = "field")]
+    pub expires_at: Field<IgnoredAny>,
     #[serde(default, deserialize_with = "field")]
     pub name: Field<String>,
     #[serde(default, deserialize_with = "field")]
@@ -172,6 +193,8 @@ pub(super) trait Sink {
     fn has_virtual_keys(&mut self);
     /// A key of an object that nobody reads; positions are left out of its path.
     fn unread(&mut self, path: String, times: u64);
+    /// A section that no gateway knows.
+    fn unknown(&mut self, section: &str);
 }
 
 /// What is wrong with a file, and where.
@@ -188,7 +211,10 @@ pub(super) fn read(reader: impl Read, sink: &mut impl Sink) -> Result<(), Proble
     let mut unread: BTreeMap<String, u64> = BTreeMap::new();
     let read = {
         let mut ignored = |path: serde_ignored::Path<'_>| {
-            if let Some(path) = pattern(&path.to_string()) {
+            // A section as a whole is told apart by its name.
+            if let Some(path) = pattern(&path.to_string())
+                && path.matches('.').count() > 2
+            {
                 *unread.entry(path).or_default() += 1;
             }
         };
@@ -310,6 +336,11 @@ impl<'de, S: Sink> Visitor<'de> for Governance<'_, S> {
         while let Some(key) = map.next_key::<String>()? {
             let Some(section) = SECTIONS.into_iter().find(|section| *section == key) else {
                 map.next_value::<IgnoredAny>()?;
+                if OTHER_SECTIONS.contains(&key.as_str()) {
+                    sink.unread(format!("$.governance.{key}"), 1);
+                } else {
+                    sink.unknown(&key);
+                }
                 continue;
             };
             if seen.contains(&section) {
@@ -338,6 +369,34 @@ impl<'de, S: Sink> Visitor<'de> for Governance<'_, S> {
         }
         Ok(())
     }
+}
+
+/// Sections of the gateway's that are not read here (`docs/upstream/bifrost.md` §5).
+const OTHER_SECTIONS: [&str; 6] = [
+    "model_configs",
+    "providers",
+    "routing_rules",
+    "auth_config",
+    "pricing_overrides",
+    "complexity_analyzer_config",
+];
+
+/// The section that a word may stand for.
+pub(super) fn nearest_section(word: &str) -> Option<&'static str> {
+    let snake: String = word
+        .chars()
+        .flat_map(|letter| {
+            let upper = letter.is_ascii_uppercase();
+            upper
+                .then_some('_')
+                .into_iter()
+                .chain([letter.to_ascii_lowercase()])
+        })
+        .collect();
+    nearest(
+        snake.trim_start_matches('_'),
+        SECTIONS.into_iter().chain(OTHER_SECTIONS),
+    )
 }
 
 /// A list of entries, or null. Gives back whether it is there.

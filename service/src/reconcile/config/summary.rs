@@ -14,6 +14,19 @@ use crate::reconcile::{SAMPLES, count};
 use crate::report::{Finding, Report, Severity};
 use crate::virtual_key::{JOIN, JOIN_COLUMN};
 
+/// Parts of a file that grant or limit something and are not written.
+const GRANTS: [&str; 9] = [
+    "key_ids",
+    "keys",
+    "allowed_keys",
+    "mcp_configs",
+    "expires_at",
+    "budgets",
+    "calendar_aligned",
+    "model_configs",
+    "routing_rules",
+];
+
 /// Whether a deed's row is told by its place in the file.
 const PLACE: &str = "CASE WHEN a.row_id IS NULL AND a.given IS NULL THEN 1 ELSE 0 END";
 
@@ -341,14 +354,19 @@ fn read(notes: &Notes) -> Vec<Finding> {
     });
     let unread = notes.unread.iter().map(|(path, times)| Finding {
         code: "R010".to_owned(),
-        severity: Severity::Info,
+        // What describes, informs; what grants or limits, warns: a new row goes without it.
+        severity: if GRANTS.iter().any(|key| path.ends_with(key)) {
+            Severity::Warning
+        } else {
+            Severity::Info
+        },
         title: "a part of the file that is not read".to_owned(),
         table: path.clone(),
         column: None,
         rows: *times,
         sample_ids: Vec::new(),
-        effect: "what the database holds of it stays".to_owned(),
-        resolve: "nothing to do".to_owned(),
+        effect: "what the database holds of it stays, and a new row goes without it".to_owned(),
+        resolve: "set it in the gateway where a row is new".to_owned(),
     });
     lifted.chain(unread).collect()
 }

@@ -1,0 +1,205 @@
+//! The config file, taken at its word: what it refers to, restricts or misspells is never dropped silently.
+
+use rstest::rstest;
+use serde_json::{Value, json};
+use tollgate_tests::{Backend, TestDatabase};
+
+use crate::tollgate;
+
+async fn fresh(backend: Backend) -> TestDatabase {
+    let database = TestDatabase::new(backend).await;
+    tollgate()
+        .on(&database.url)
+        .succeed(&["--track", "governance", "migrate", "up"]);
+    database
+}
+
+fn said(governance: &Value) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let text = json!({ "governance": governance }).to_string();
+    std::fs::write(file.path(), text).unwrap();
+    file
+}
+
+/// A reference that is stored as the secret is a working key in the hands of everybody who can read the file.
+#[rstest]
+#[tokio::test]
+async fn a_reference_is_never_stored_as_the_secret(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = fresh(backend).await;
+    let tollgate = tollgate()
+        .on(&database.url)
+        .with("SPACED", "sk-bf-spaced ")
+        .with("BROKEN", "sk-bf-broken\nrest")
+        .with("OTHER", "other-secret");
+    for value in [
+        "vault.secret/data/gateway#vk",
+        "Vault.x",
+        "${VK_B}",
+        "$VK_C",
+        "ENV.VK_D",
+        " env.VK_E",
+        "env.NOBODY_SETS_THIS",
+        "env.SPACED",
+        "env.BROKEN",
+        "env.OTHER",
+        "sk-bf-one ",
+        "plain",
+    ] {
+        let file = said(&json!({ "virtual_keys": [{ "id": "a", "name": "a", "value": value }] }));
+        let path = file.path().display().to_string();
+        let run = tollgate.run(&["reconcile", "config", "--file", &path]);
+        assert_eq!(run.code, 1, "{value}: {run:#?}");
+        assert!(
+            run.stderr.contains("$.governance.virtual_keys[0].value"),
+            "{value}: {run:#?}"
+        );
+        assert!(!run.stderr.contains("other-secret"), "{run:#?}");
+        assert_eq!(database.count("governance_virtual_keys").await, 0);
+    }
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_section_that_nobody_knows_is_refused_and_one_of_the_gateways_is_told(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = fresh(backend).await;
+    let tollgate = tollgate().on(&database.url);
+    for (section, near) in [
+        ("virtualKeys", "virtual_keys"),
+        ("rateLimits", "rate_limits"),
+        ("virtual_key", "virtual_keys"),
+    ] {
+        let file = said(&json!({ section: [] }));
+        let path = file.path().display().to_string();
+        let run = tollgate.run(&["reconcile", "config", "--file", &path]);
+        assert_eq!(run.code, 1, "{run:#?}");
+        assert!(
+            run.stderr.contains(&format!("$.governance.{section}"))
+                && run.stderr.contains(&format!("did you mean {near}?")),
+            "{run:#?}"
+        );
+        tollgate.succeed(&["reconcile", "config", "--file", &path, "--allow-unread"]);
+    }
+    let known = said(&json!({ "routing_rules": [{ "id": "r" }], "virtual_keys": [] }));
+    let path = known.path().display().to_string();
+    let (code, report) = tollgate.json(&["reconcile", "config", "--file", &path]);
+    assert_eq!(code, 0, "{report:#}");
+    let told: Vec<&str> = report["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|finding| finding["table"].as_str().unwrap())
+        .collect();
+    assert_eq!(told, ["$.governance.routing_rules"]);
+    let check = ["reconcile", "config", "--file", &path, "--check"];
+    assert_eq!(tollgate.run(&check).code, 3);
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_limit_of_a_new_row_is_written_or_refused(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = fresh(backend).await;
+    let tollgate = tollgate().on(&database.url);
+    let key = |more: Value| {
+        let mut key = json!({ "id": "vk-1", "name": "one", "value": "sk-bf-1" });
+        key.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        json!({ "virtual_keys": [key] })
+    };
+    for (governance, path) in [
+        (
+            key(json!({ "expires_at": "2026-01-01T00:00:00Z" })),
+            "$.governance.virtual_keys[0].expires_at",
+        ),
+        (
+            json!({ "customers": [{ "id": "c", "name": "c", "budgets": [{ "max_limit": 1, "reset_duration": "1d" }] }] }),
+            "$.governance.customers[0].budgets",
+        ),
+        (
+            key(
+                json!({ "rate_limit": { "request_max_limit": 1, "request_reset_duration": "1m" } }),
+            ),
+            "$.governance.virtual_keys[0].rate_limit",
+        ),
+    ] {
+        let file = said(&governance);
+        let name = file.path().display().to_string();
+        let run = tollgate.run(&["reconcile", "config", "--file", &name]);
+        assert_eq!(run.code, 1, "{run:#?}");
+        assert!(run.stderr.contains(path), "{run:#?}");
+        assert_eq!(database.count("governance_virtual_keys").await, 0);
+        assert_eq!(database.count("governance_customers").await, 0);
+    }
+    let file = said(&key(json!({
+        "rate_limit": { "id": "rl-1", "request_max_limit": 60, "request_reset_duration": "1m" },
+        "provider_configs": [{
+            "provider": "openai", "allowed_models": ["*"], "key_ids": ["*"],
+            "rate_limit": { "id": "rl-2", "token_max_limit": 1000, "token_reset_duration": "1h" },
+        }],
+    })));
+    let name = file.path().display().to_string();
+    tollgate.succeed(&["reconcile", "config", "--file", &name]);
+    assert_eq!(
+        database
+            .column(
+                "SELECT v.rate_limit_id || ' ' || r.request_max_limit || ' ' || r.request_reset_duration \
+                 FROM governance_virtual_keys v JOIN governance_rate_limits r ON r.id = v.rate_limit_id"
+            )
+            .await,
+        ["rl-1 60 1m"]
+    );
+    assert_eq!(
+        database
+            .column(
+                "SELECT p.rate_limit_id || ' ' || r.token_max_limit || ' ' || CASE WHEN p.allow_all_keys THEN 'all' ELSE 'none' END \
+                 FROM governance_virtual_key_provider_configs p JOIN governance_rate_limits r ON r.id = p.rate_limit_id"
+            )
+            .await,
+        ["rl-2 1000 all"]
+    );
+    assert_eq!(
+        tollgate
+            .run(&["reconcile", "config", "--file", &name, "--check"])
+            .code,
+        0
+    );
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_value_in_the_place_of_an_id_is_cut_short_everywhere(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = fresh(backend).await;
+    let tollgate = tollgate().on(&database.url);
+    let value = "sk-bf-vk-prod-eu-01";
+    let file =
+        said(&json!({ "virtual_keys": [{ "id": value, "name": "prod-eu", "value": value }] }));
+    let name = file.path().display().to_string();
+    let done = tollgate.succeed(&["reconcile", "config", "--file", &name]);
+    assert!(done.stdout.contains("sk-bf-vk-pr…"), "{done:#?}");
+    let mut outputs = vec![done];
+    outputs.push(tollgate.succeed(&["history"]));
+    outputs.push(tollgate.succeed(&["history", "--run", "2"]));
+    for output in outputs {
+        assert!(
+            !output.stdout.contains(value) && !output.stderr.contains(value),
+            "{output:#?}"
+        );
+    }
+    let recorded = database.column("SELECT report FROM tollgate_runs").await;
+    assert!(recorded.iter().all(|report| !report.contains(value)));
+    let twice = said(&json!({ "virtual_keys": [
+        { "id": value, "name": "a", "value": "sk-bf-a" }, { "id": value, "name": "b", "value": "sk-bf-b" },
+    ] }));
+    let name = twice.path().display().to_string();
+    let refused = tollgate.run(&["reconcile", "config", "--file", &name]);
+    assert_eq!(refused.code, 1, "{refused:#?}");
+    assert!(!refused.stderr.contains(value), "{refused:#?}");
+}
