@@ -931,11 +931,38 @@ pub(crate) struct Demo {
     pub keep: bool,
 }
 
+/// The commands that are about one track's tables.
+const OF_TRACKS: [(Track, &[&str]); 3] = [
+    (
+        Track::GOVERNANCE,
+        &[
+            "mcp-client",
+            "virtual-key",
+            "provider-config",
+            "budget",
+            "seed",
+            "demo",
+        ],
+    ),
+    (Track::PROVIDERS, &["provider-key", "gateway-key"]),
+    (Track::BILLING, &["billing-mode", "workspace-secret"]),
+];
+
 impl Arguments {
     /// Reads the command line of this process. A variable of Tollgate's that is empty counts as unset, as compose files and
     /// manifests write it.
-    pub(crate) fn read() -> Result<Self, clap::Error> {
-        let matches = without_empty_variables(Self::command()).try_get_matches()?;
+    ///
+    /// Commands of tracks that the program does not have are left out of its help.
+    pub(crate) fn read(name: &'static str) -> Result<Self, clap::Error> {
+        let mut command = Self::command().name(name).bin_name(name);
+        let absent = OF_TRACKS
+            .iter()
+            .filter(|(track, _)| !Track::all().contains(track))
+            .flat_map(|(_, commands)| *commands);
+        for absent in absent {
+            command = command.mut_subcommand(absent, |command| command.hide(true));
+        }
+        let matches = without_empty_variables(command).try_get_matches()?;
         Self::from_arg_matches(&matches)
     }
 }

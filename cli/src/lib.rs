@@ -24,11 +24,12 @@ use output::Answer;
 
 /// Runs the command line of this process, for these tracks.
 pub fn main(tracks: Registry) -> ExitCode {
+    let name = tracks.name();
     if let Err(error) = tracks.install() {
         output::stderr(&format!("tollgate: {error}"));
         return ExitCode::FAILURE;
     }
-    let mut arguments = match Arguments::read() {
+    let mut arguments = match Arguments::read(name) {
         Ok(arguments) => arguments,
         Err(error) => return usage(&error),
     };

@@ -15,26 +15,47 @@ static BUILT_IN: [&Module; 3] = [&governance::MODULE, &providers::MODULE, &billi
 
 static INSTALLED: OnceLock<Vec<&'static Module>> = OnceLock::new();
 
-/// The tracks of a program.
+/// The tracks of a program, and what it is called.
 #[derive(Clone)]
-pub struct Registry(Vec<&'static Module>);
+pub struct Registry {
+    modules: Vec<&'static Module>,
+    name: &'static str,
+}
 
 impl Registry {
     /// None yet.
     pub fn empty() -> Self {
-        Self(Vec::new())
+        Self {
+            modules: Vec::new(),
+            name: "tollgate",
+        }
     }
 
     /// Tollgate's own: governance, providers, billing.
     pub fn built_in() -> Self {
-        Self(BUILT_IN.to_vec())
+        Self {
+            modules: BUILT_IN.to_vec(),
+            ..Self::empty()
+        }
     }
 
     /// One more, behind the others in every output.
     #[must_use]
     pub fn with(mut self, module: &'static Module) -> Self {
-        self.0.push(module);
+        self.modules.push(module);
         self
+    }
+
+    /// The name of the program, as its help says it.
+    #[must_use]
+    pub fn called(mut self, name: &'static str) -> Self {
+        self.name = name;
+        self
+    }
+
+    /// The same.
+    pub fn name(&self) -> &'static str {
+        self.name
     }
 
     /// Makes them the tracks of this process, once, before anything asks for one.
@@ -42,8 +63,10 @@ impl Registry {
     /// # Errors
     /// [`NotInstalled`] where two have one name, or something was asked before.
     pub fn install(self) -> Result<(), NotInstalled> {
-        registry::install(self.0.iter().map(|module| module.track).collect())?;
-        INSTALLED.set(self.0).map_err(|_| NotInstalled::Settled)
+        registry::install(self.modules.iter().map(|module| module.track).collect())?;
+        INSTALLED
+            .set(self.modules)
+            .map_err(|_| NotInstalled::Settled)
     }
 }
 

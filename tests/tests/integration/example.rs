@@ -129,6 +129,11 @@ async fn its_command_line_knows_its_track_alone(
 ) {
     let database = TestDatabase::new(backend).await;
     let seats = tollgate_of(seats::TRACK).on(&database.url);
+    let help = seats.succeed(&["--help"]).stdout;
+    assert!(help.contains("Usage: seats "), "{help}");
+    for absent in ["budget", "gateway-key", "billing-mode", "demo"] {
+        assert!(!help.contains(&format!("\n  {absent} ")), "{help}");
+    }
     let nothing = seats.run(&["migrate", "up"]);
     assert_eq!(nothing.code, 2, "{nothing:#?}");
     assert!(

@@ -15,15 +15,17 @@ use crate::report::{Finding, Report, Severity};
 use crate::virtual_key::{JOIN, JOIN_COLUMN};
 
 /// Parts of a file that grant or limit something and are not written.
-const GRANTS: [&str; 9] = [
+const GRANTS: [&str; 11] = [
     "key_ids",
     "keys",
     "allowed_keys",
     "mcp_configs",
     "expires_at",
+    "current_usage",
     "budgets",
     "calendar_aligned",
     "model_configs",
+    "providers",
     "routing_rules",
 ];
 
@@ -355,7 +357,11 @@ fn read(notes: &Notes) -> Vec<Finding> {
     let unread = notes.unread.iter().map(|(path, times)| Finding {
         code: "R010".to_owned(),
         // What describes, informs; what grants or limits, warns: a new row goes without it.
-        severity: if GRANTS.iter().any(|key| path.ends_with(key)) {
+        severity: if path
+            .rsplit('.')
+            .next()
+            .is_some_and(|key| GRANTS.contains(&key))
+        {
             Severity::Warning
         } else {
             Severity::Info
