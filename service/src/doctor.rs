@@ -318,7 +318,7 @@ pub(crate) async fn examine_only(
             findings.extend(more(connection, context, samples).await?);
         }
         for (table, query) in (hazard.queries)(context, &facts) {
-            let (rows, sample_ids) = ids(connection, context, query, samples)
+            let (rows, sample_ids) = ids(connection, query, samples)
                 .await
                 .map_err(Error::database(format!("look for hazard {}", hazard.code)))?;
             if rows > 0 {
@@ -365,7 +365,6 @@ fn finding(
 /// Counts what a query names, and lists the first of it.
 pub(crate) async fn ids<C: ConnectionTrait>(
     connection: &C,
-    context: &Context,
     query: impl Into<Query>,
     samples: Samples,
 ) -> std::result::Result<(u64, Vec<String>), DbErr> {
@@ -379,7 +378,7 @@ pub(crate) async fn ids<C: ConnectionTrait>(
         query.sql()
     );
     let rows = connection
-        .query_all_raw(query.within(context.catalog.dialect, sql))
+        .query_all_raw(query.within(connection.get_database_backend(), sql))
         .await?;
     let total: i64 = rows.first().map_or(Ok(0), |row| row.try_get("", "total"))?;
     let mut ids = rows

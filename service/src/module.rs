@@ -115,6 +115,10 @@ pub struct Module {
     pub boot: for<'a> fn(&'a Connection, &'a Target) -> BoxFuture<'a, Result<(), DbErr>>,
 }
 
+const NOTHING_TO_PREPARE: Preparation = |_, _, _, _| {
+    Box::pin(async { Ok("nothing to prepare: the gateway's migration adds a column") })
+};
+
 impl Module {
     /// The module of a track whose tables are the program's own: no gateway, no hazards, nothing that moves.
     pub const fn of_track(track: Track) -> Self {
@@ -139,12 +143,8 @@ impl Module {
             rewritten_by_down: &[],
             lost_indexes: |_| Vec::new(),
             repairs: |_| Vec::new(),
-            prepare: |_, _, _, _| {
-                Box::pin(async { Ok("nothing to prepare: the gateway's migration adds a column") })
-            },
-            finish: |_, _, _, _| {
-                Box::pin(async { Ok("nothing to prepare: the gateway's migration adds a column") })
-            },
+            prepare: NOTHING_TO_PREPARE,
+            finish: NOTHING_TO_PREPARE,
             remembers: None,
             put_back: |_, _| Box::pin(async { Ok(()) }),
             copied: |_, _| Box::pin(async { Vec::new() }),

@@ -185,8 +185,8 @@ impl Work<'_> {
         Ok(())
     }
 
-    pub(crate) async fn ids(&self, live: &Context, sql: &str) -> Result<(u64, Vec<String>)> {
-        doctor::ids(self.connection, live, sql, Samples::default())
+    pub(crate) async fn ids(&self, sql: &str) -> Result<(u64, Vec<String>)> {
+        doctor::ids(self.connection, sql, Samples::default())
             .await
             .map_err(Error::database("look for what is left"))
     }
@@ -194,7 +194,6 @@ impl Work<'_> {
     /// Runs statements over the rows that a query names, in one transaction. The last one changes them.
     pub(crate) async fn write(
         &self,
-        live: &Context,
         due: Option<String>,
         statements: &[String],
         table: &str,
@@ -202,7 +201,7 @@ impl Work<'_> {
         report: &mut Report,
     ) -> Result<()> {
         let Some(due) = due else { return Ok(()) };
-        let (rows, ids) = self.ids(live, &due).await?;
+        let (rows, ids) = self.ids(&due).await?;
         if rows == 0 {
             return Ok(());
         }

@@ -2,8 +2,8 @@
 
 use crate::report::Report;
 
-/// How a value begins, in every gateway.
-const PREFIX: &str = "sk-bf-";
+/// How a value begins, in every version of the gateway.
+pub(crate) const PREFIX: &str = "sk-bf-";
 /// Characters of it that are told.
 const SHOWN: usize = 5;
 

@@ -1,6 +1,6 @@
 //! A question of the doctor: SQL with the values it speaks of bound, never written into it.
 
-use sea_orm::{Statement, Value};
+use sea_orm::{DbBackend, Statement, Value};
 use tollgate_migration::Dialect;
 
 use crate::parameters::Parameters;
@@ -80,8 +80,8 @@ impl Query {
     }
 
     /// The statement that this query is a part of.
-    pub(super) fn within(&self, dialect: Dialect, sql: String) -> Statement {
-        Statement::from_sql_and_values(dialect.backend(), sql, self.values.clone())
+    pub(super) fn within(&self, backend: DbBackend, sql: String) -> Statement {
+        Statement::from_sql_and_values(backend, sql, self.values.clone())
     }
 }
 

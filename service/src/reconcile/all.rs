@@ -16,11 +16,10 @@ use crate::tracks;
 
 /// The modules of the tracks that the session works on.
 fn modules(session: &Session) -> impl Iterator<Item = &'static Module> {
-    let wanted = session.tracks.clone();
     tracks::all()
         .iter()
         .copied()
-        .filter(move |module| wanted.is_empty() || wanted.contains(&module.track))
+        .filter(|module| session.tracks.is_empty() || session.tracks.contains(&module.track))
 }
 
 /// The routine of that name, of a track that the session works on.

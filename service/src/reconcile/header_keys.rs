@@ -294,7 +294,6 @@ fn findings(fold: &NormalizeHeaderNames, walked: &Walked, samples: Samples) -> V
 /// Encrypted rows, which nobody here can read.
 async fn encrypted(
     connection: &impl ConnectionTrait,
-    context: &Context,
     fold: &NormalizeHeaderNames,
     samples: Samples,
 ) -> Result<Option<Finding>> {
@@ -305,7 +304,7 @@ async fn encrypted(
         "SELECT id FROM {} WHERE COALESCE(encryption_status, '') NOT IN ('', 'plain_text')",
         fold.table
     );
-    let (rows, sample_ids) = ids(connection, context, sql, samples)
+    let (rows, sample_ids) = ids(connection, sql, samples)
         .await
         .map_err(Error::database("count encrypted headers"))?;
     Ok((rows > 0).then(|| Finding {
@@ -341,7 +340,7 @@ pub(crate) async fn examine(
         )
         .await?;
         found.extend(findings(&fold, &walked, samples));
-        found.extend(encrypted(connection, context, &fold, samples).await?);
+        found.extend(encrypted(connection, &fold, samples).await?);
     }
     Ok(found)
 }
@@ -375,7 +374,7 @@ impl HeaderKeys<'_> {
             report.findings.extend(findings(&fold, &walked, samples));
             report
                 .findings
-                .extend(encrypted(connection, &context, &fold, samples).await?);
+                .extend(encrypted(connection, &fold, samples).await?);
         }
         Ok(())
     }

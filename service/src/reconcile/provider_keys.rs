@@ -9,7 +9,7 @@ use backon::Retryable;
 use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::providers::cutover::{Close, Move, moves};
-use tollgate_migration::{Context, NameConflicts, Track};
+use tollgate_migration::{NameConflicts, Track};
 
 use super::{Options, Routine, SAMPLES, count, run};
 use crate::connection::Connection;
@@ -40,8 +40,8 @@ fn db_context() -> impl FnOnce(DbErr) -> Error {
 }
 
 impl ProviderKeys<'_> {
-    /// The live schema, what differs, and what is to be said besides.
-    async fn load(&self, connection: &Connection, report: &mut Report) -> Result<Loaded> {
+    /// What differs; what is to be said besides goes into the report.
+    async fn load(&self, connection: &Connection, report: &mut Report) -> Result<Vec<Move>> {
         let dialect = connection.dialect();
         let history = History::read(connection, dialect, Track::PROVIDERS)
             .await
@@ -71,7 +71,7 @@ impl ProviderKeys<'_> {
             return Err(doctor::refusal(blocking));
         }
         report.findings.extend(warnings);
-        Ok(Loaded { live, moves })
+        Ok(moves)
     }
 
     /// Closes the moves that are few in one transaction: what is of one provider belongs together.
@@ -162,12 +162,6 @@ impl ProviderKeys<'_> {
     }
 }
 
-/// What a run begins with.
-struct Loaded {
-    live: Context,
-    moves: Vec<Move>,
-}
-
 async fn names<C: ConnectionTrait>(
     connection: &C,
     sql: String,
@@ -197,9 +191,9 @@ impl Routine for ProviderKeys<'_> {
 
     async fn plan(&self, connection: &Connection) -> Result<Report> {
         let mut report = Report::default();
-        let Loaded { live, moves } = self.load(connection, &mut report).await?;
+        let moves = self.load(connection, &mut report).await?;
         for step in &moves {
-            let (rows, ids) = doctor::ids(connection, &live, step.due.as_str(), Samples::default())
+            let (rows, ids) = doctor::ids(connection, step.due.as_str(), Samples::default())
                 .await
                 .map_err(db_context())?;
             count(&mut report.changes, step.table, step.action, rows, ids);
@@ -208,7 +202,7 @@ impl Routine for ProviderKeys<'_> {
     }
 
     async fn apply(&self, connection: &Connection, report: &mut Report) -> Result<()> {
-        let Loaded { moves, .. } = self.load(connection, report).await?;
+        let moves = self.load(connection, report).await?;
         let many = moves.iter().position(|step| step.paged);
         let (first, rest) = moves.split_at(many.unwrap_or(moves.len()));
         let last = rest.iter().position(|step| !step.paged);

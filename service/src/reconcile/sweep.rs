@@ -2,18 +2,17 @@
 //!
 //! One transaction, however many rows are due: for a table in which many can be, a routine of its own works in pages.
 
-use sea_orm::ConnectionTrait;
-use tollgate_migration::{Context, Dialect, Track};
+use backon::Retryable;
+use sea_orm::{ConnectionTrait, DbErr, Statement};
+use tollgate_migration::{Dialect, Track};
 
-use super::{Routine, SAMPLES, count};
+use super::{Routine, count};
 use crate::connection::Connection;
 use crate::database::columns;
 use crate::doctor::{Samples, ids};
 use crate::error::{Error, Result};
 use crate::report::Report;
 use crate::retry::{self, Turns, backoff};
-use backon::Retryable;
-use sea_orm::{DbErr, Statement};
 
 /// Which rows, and what becomes of them.
 pub struct Sweep {
@@ -83,14 +82,12 @@ impl Routine for Sweep {
 
     async fn plan(&self, connection: &Connection) -> Result<Report> {
         self.present(connection).await?;
-        let live = Context::read(connection).await.map_err(self.failed())?;
         let sql = format!(
             "SELECT id FROM {} WHERE {}",
             self.table,
             (self.due)(connection.dialect())
         );
-        let samples = Samples::First(u32::try_from(SAMPLES).unwrap_or(u32::MAX));
-        let (rows, found) = ids(connection, &live, sql, samples)
+        let (rows, found) = ids(connection, sql, Samples::default())
             .await
             .map_err(self.failed())?;
         let mut report = Report::default();

@@ -387,7 +387,7 @@ async fn losses(
             asked.push(loss.sql.clone());
             let (rows, sample_ids) =
                 // Whoever goes on all the same has this list, and nothing else.
-                doctor::ids(connection, &context, loss.sql.as_str(), Samples::All)
+                doctor::ids(connection, loss.sql.as_str(), Samples::All)
                     .await
                     .map_err(Error::database("count what would be lost"))?;
             if rows > 0 {

@@ -56,7 +56,7 @@ pub(crate) async fn examine(
     }
     questions.extend((Module::of(track).invariants)(live));
     for question in questions {
-        let (rows, sample_ids) = ids(connection, live, question.sql.as_str(), Samples::default())
+        let (rows, sample_ids) = ids(connection, question.sql.as_str(), Samples::default())
             .await
             .map_err(Error::database(format!(
                 "check {} of {}",

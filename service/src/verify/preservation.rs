@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::history::History;
 use crate::module::Module;
 use crate::observer::{Event, Observer};
+use crate::reconcile::SAMPLES;
 use crate::report::Finding;
 use crate::shutdown::ShutdownSignal;
 use crate::snapshot::fact::SEPARATOR;
@@ -31,9 +32,6 @@ pub(super) struct Comparison<'a> {
     pub observer: &'a dyn Observer,
     pub stop: &'a ShutdownSignal,
 }
-
-/// How many ids a finding lists.
-const SAMPLES: usize = 10;
 
 pub(super) async fn examine(
     connection: &Connection,

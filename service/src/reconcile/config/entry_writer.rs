@@ -11,9 +11,8 @@ use super::file::{
 };
 use crate::budget::window::Window;
 use crate::instant;
+use crate::secret::PREFIX;
 
-/// How every virtual key begins.
-const PREFIX: &str = "sk-bf-";
 /// Bytes of one batch of rows on their way to the database.
 const BATCH: usize = 8 << 20;
 /// Problems that are told; a file with more is told how many.
@@ -862,7 +861,7 @@ impl<E: FnMut(String)> Sink for EntryWriter<'_, E> {
         self.restricts(at, "expires_at", flat(entry.expires_at).is_some());
         let fresh = value
             .is_none()
-            .then(|| format!("sk-bf-{}", uuid::Uuid::new_v4()));
+            .then(|| format!("{PREFIX}{}", uuid::Uuid::new_v4()));
         self.put(Entry {
             kind: Kind::VirtualKey,
             at: at.clone(),

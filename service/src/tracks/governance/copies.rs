@@ -9,11 +9,9 @@ use crate::connection::Connection;
 use crate::doctor::{Samples, ids};
 use crate::error::{Error, Result};
 use crate::instant;
+use crate::reconcile::SAMPLES;
 use crate::report::Finding;
 use crate::verify::finding;
-
-/// How many ids a finding lists.
-const SAMPLES: usize = 10;
 
 /// Copies that were made since are what they were made as.
 pub(super) async fn compare(connection: &Connection, live: &Context) -> Result<Vec<Finding>> {
@@ -44,7 +42,7 @@ pub(super) async fn compare(connection: &Connection, live: &Context) -> Result<V
         }
     }
     if let Some(sql) = lost_copies(live) {
-        let (rows, ids) = ids(connection, live, sql, Samples::default())
+        let (rows, ids) = ids(connection, sql, Samples::default())
             .await
             .map_err(db_context())?;
         if rows > 0 {

@@ -56,7 +56,10 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         effect: "deleting the virtual key would delete the other owner's budget with it",
         resolve: "--shared-budgets clone gives the virtual key or provider config a copy with the same usage",
         concerns: MOVES,
-        queries: |context, _| on(BUDGETS, owners::claimed_elsewhere(context)),
+        queries: |context, _| {
+            owners::claimed_elsewhere(context)
+                .map_or_else(Queries::none, |query| Queries::on(BUDGETS, query))
+        },
         choice: cloned,
         ..Hazard::PLAIN
     },
@@ -304,10 +307,6 @@ pub(crate) const HAZARDS: &[Hazard] = &[
     },
 ];
 
-fn on(table: &'static str, query: Option<String>) -> Queries {
-    query.map(|query| (table, query)).into_iter().collect()
-}
-
 /// Names that are known without asking the database, as a query.
 fn names(context: &Context, table: &'static str, names: &[String]) -> Queries {
     if names.is_empty() {
@@ -339,7 +338,7 @@ fn shared(context: &Context, _: &Facts) -> Queries {
     if arms.is_empty() {
         return Queries::none();
     }
-    on(BUDGETS, Some(arms.join(" UNION ")))
+    Queries::on(BUDGETS, arms.join(" UNION "))
 }
 
 fn dangling(context: &Context, _: &Facts) -> Queries {
@@ -380,12 +379,12 @@ fn all_references(context: &Context) -> Option<String> {
 
 fn ownerless(context: &Context, _: &Facts) -> Queries {
     let (join, unreferred) = unreferred(all_references(context));
-    on(
+    Queries::on(
         BUDGETS,
-        Some(format!(
+        format!(
             "SELECT b.id AS id FROM {BUDGETS} b{join} WHERE 1 = 1{unreferred}{}",
             unowned(context)
-        )),
+        ),
     )
 }
 
@@ -413,12 +412,12 @@ fn promoted(context: &Context, _: &Facts) -> Queries {
         return Queries::none();
     }
     let flagged = context.catalog.dialect.is_true("b.calendar_aligned");
-    on(
+    Queries::on(
         BUDGETS,
-        Some(format!(
+        format!(
             "SELECT DISTINCT b.id AS id FROM {PROVIDER_CONFIGS} r JOIN {BUDGETS} b ON b.id = r.budget_id \
              JOIN {VIRTUAL_KEYS} v ON v.id = r.virtual_key_id WHERE {flagged} AND r.budget_id <> ''"
-        )),
+        ),
     )
 }
 
@@ -452,7 +451,7 @@ fn also_aligned(context: &Context, _: &Facts) -> Queries {
             )
         })
         .collect();
-    on(BUDGETS, Some(arms.join(" UNION ")))
+    Queries::on(BUDGETS, arms.join(" UNION "))
 }
 
 fn leftovers(context: &Context, _: &Facts) -> Queries {
@@ -562,7 +561,7 @@ fn stale_hash(context: &Context, _: &Facts) -> Queries {
     if arms.is_empty() {
         return Queries::none();
     }
-    on(VIRTUAL_KEYS, Some(arms.join(" UNION ")))
+    Queries::on(VIRTUAL_KEYS, arms.join(" UNION "))
 }
 
 fn ownerless_by_key(context: &Context, _: &Facts) -> Queries {
@@ -614,7 +613,7 @@ fn placeless_flag(context: &Context, _: &Facts) -> Queries {
             "SELECT b.id AS id FROM {BUDGETS} b JOIN ({claimed}) claimed ON claimed.id = b.id WHERE {flagged}"
         ));
     }
-    on(BUDGETS, Some(arms.join(" UNION ")))
+    Queries::on(BUDGETS, arms.join(" UNION "))
 }
 
 fn dependents(context: &Context, _: &Facts) -> Queries {

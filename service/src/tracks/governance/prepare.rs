@@ -59,7 +59,7 @@ pub(super) async fn prepare(
     }
     let shared = clones::shared(live);
     if let Some(sql) = shared {
-        let (rows, ids) = work.ids(live, &sql).await?;
+        let (rows, ids) = work.ids(&sql).await?;
         if rows > 0 {
             let mut found = doctor::schema_finding("G001", BUDGETS, "");
             found.rows = rows;

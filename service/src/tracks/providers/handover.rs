@@ -267,7 +267,7 @@ async fn differences(connection: &Connection, live: &Context, number: i64) -> Re
         ));
     }
     for (table, sql, why) in rows {
-        let (rows, ids) = doctor::ids(connection, live, sql.as_str(), Samples::default())
+        let (rows, ids) = doctor::ids(connection, sql.as_str(), Samples::default())
             .await
             .map_err(Error::database("prove the state for Coder"))?;
         if rows > 0 {

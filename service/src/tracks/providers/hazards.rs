@@ -292,7 +292,7 @@ pub(super) async fn causes(
         if of != table {
             continue;
         }
-        let (rows, sample_ids) = ids(connection, context, query.as_str(), samples)
+        let (rows, sample_ids) = ids(connection, query.as_str(), samples)
             .await
             .map_err(Error::database("look for hazard P005"))?;
         if rows > 0 {

@@ -34,7 +34,6 @@ pub(super) async fn prepare(
         }
         statements.push(retire);
         work.write(
-            live,
             cutover::without_provider(&live.catalog),
             &statements,
             MODEL_CONFIGS,
@@ -45,7 +44,6 @@ pub(super) async fn prepare(
     }
     if work.options.name_conflicts == NameConflicts::Retire && has_providers {
         work.write(
-            live,
             Some(cutover::name_holders(dialect)),
             &[cutover::retire(dialect)],
             PROVIDERS,
