@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::choices::{NameConflicts, Preparations, Resolutions};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tollgate_service::ShutdownSignal;
 use tollgate_service::doctor::Samples;
@@ -337,27 +338,6 @@ pub(crate) struct Next {
     pub next_version: Option<String>,
 }
 
-/// What is done with rows that stand in the way, by `up` and `prepare` alike.
-#[derive(Debug, Args)]
-pub(crate) struct Resolutions {
-    /// What happens to budgets with several owners: `clone` gives each further owner a copy with the same usage
-    #[arg(long, value_enum, value_name = "HOW", env = "TOLLGATE_SHARED_BUDGETS")]
-    pub shared_budgets: Option<SharedWord>,
-    /// What happens to AI providers that hold the name of a migrated one: `retire` soft-deletes them
-    #[arg(long, value_enum, value_name = "HOW", env = "TOLLGATE_NAME_CONFLICTS")]
-    pub name_conflicts: Option<ConflictWord>,
-    /// What happens to active model configs whose provider has no row: `retire` soft-deletes them
-    #[arg(long, value_enum, value_name = "HOW", env = "TOLLGATE_ORPHANED_MODELS")]
-    pub orphaned_models: Option<ConflictWord>,
-    /// Go on although policy flags of chat providers go; `doctor` says what changes for whom
-    #[arg(
-        long,
-        env = "TOLLGATE_ACCEPT_POLICY_CHANGE",
-        value_parser = clap::builder::BoolishValueParser::new()
-    )]
-    pub accept_policy_change: bool,
-}
-
 #[derive(Debug, Args)]
 pub(crate) struct Choice {
     #[command(flatten)]
@@ -373,9 +353,6 @@ pub(crate) struct Choice {
     pub adopt: bool,
     #[command(flatten)]
     pub resolutions: Resolutions,
-    /// What happens to stored billing modes that are none: `clear` sets them NULL and replaces another check
-    #[arg(long, value_enum, value_name = "HOW", env = "TOLLGATE_GARBLED_MODES")]
-    pub garbled_modes: Option<GarbledWord>,
 }
 
 #[derive(Debug, Args)]
@@ -386,7 +363,7 @@ pub(crate) struct Prepare {
     #[command(flatten)]
     pub next: Next,
     #[command(flatten)]
-    pub resolutions: Resolutions,
+    pub resolutions: Preparations,
     #[command(flatten)]
     pub wait: Wait,
 }
@@ -398,27 +375,6 @@ pub(crate) enum StateWord {
     Applied,
     /// The step is not there
     Pending,
-}
-
-/// What happens to the holder of a name, as a word of the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum ConflictWord {
-    /// Soft-deleted, so that the migrated provider can have the name
-    Retire,
-}
-
-/// What happens to garbled billing modes, as a word of the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum GarbledWord {
-    /// Set to NULL, so that the workspace inherits
-    Clear,
-}
-
-/// What happens to shared budgets, as a word of the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum SharedWord {
-    /// A copy for each further owner, with the same usage
-    Clone,
 }
 
 #[derive(Debug, Subcommand)]
@@ -505,9 +461,8 @@ pub(crate) enum Reconcile {
     /// new, edited, cleared and resurrected rows are carried over, the newest of two wins. Contract does the same first.
     /// A gateway reads these rows live.
     ProviderKeys {
-        /// What happens to AI providers that hold the name of a migrated one: `retire` soft-deletes them
-        #[arg(long, value_enum, value_name = "HOW", env = "TOLLGATE_NAME_CONFLICTS")]
-        name_conflicts: Option<ConflictWord>,
+        #[command(flatten)]
+        resolutions: NameConflicts,
         #[command(flatten)]
         routine: Routine,
     },

@@ -3,6 +3,7 @@
 //! A program with tracks of its own is [`main`] with a [`Registry`] of them.
 
 mod arguments;
+mod choices;
 mod commands;
 mod input;
 mod output;

@@ -8,6 +8,7 @@ mod tables;
 mod versions;
 
 use crate::catalog::Check;
+use crate::choice::Choice;
 use crate::ledger;
 use crate::migration::Migration;
 use crate::track::{Definition, Track};
@@ -32,6 +33,15 @@ pub fn tables(dialect: crate::Dialect) -> Vec<crate::ddl::TableSpec> {
 pub fn status() -> (&'static str, [&'static str; 8]) {
     tables::STATUS
 }
+
+/// Stored billing modes that are none are cleared (B001).
+pub const GARBLED_MODES: Choice = Choice {
+    flag: "garbled-modes",
+    variable: "TOLLGATE_GARBLED_MODES",
+    word: Some(("clear", "Set to NULL, so that the workspace inherits")),
+    about: "What happens to stored billing modes that are none: `clear` sets them NULL and replaces another check",
+    prepares: false,
+};
 
 /// The track's migrations, oldest first.
 pub const MIGRATIONS: &[&Migration] = &[
@@ -58,6 +68,7 @@ const DEFINITION: Definition = Definition {
     inherited_types: &[],
     is_later_upstream: |_, _, _| false,
     asks: &[],
+    choices: &[GARBLED_MODES],
 };
 
 impl Track {

@@ -2,6 +2,8 @@
 
 pub mod adoption;
 pub mod bifrost;
+pub mod clones;
+pub mod header_names;
 mod m20260329_000001_governance_baseline;
 mod m20260330_000002_multi_budget_expand;
 mod m20260330_000003_mcp_credentials;
@@ -18,6 +20,7 @@ mod versions;
 
 pub use tables::{KEYS, OF_PROVIDERS, described_since, legacy as legacy_tables};
 
+use crate::choice::Choice;
 use crate::ledger;
 use crate::migration::Migration;
 use crate::track::{Definition, Track};
@@ -28,6 +31,18 @@ pub const BUDGETS: &str = "governance_budgets";
 pub const VIRTUAL_KEYS: &str = "governance_virtual_keys";
 /// What one virtual key may do on one provider.
 pub const PROVIDER_CONFIGS: &str = "governance_virtual_key_provider_configs";
+
+/// Budgets with several owners get a copy for each further one (G001, G002).
+pub const SHARED_BUDGETS: Choice = Choice {
+    flag: "shared-budgets",
+    variable: "TOLLGATE_SHARED_BUDGETS",
+    word: Some((
+        "clone",
+        "A copy for each further owner, with the same usage",
+    )),
+    about: "What happens to budgets with several owners: `clone` gives each further owner a copy with the same usage",
+    prepares: true,
+};
 
 /// Tables beyond the track's own that the doctor looks into: who else may own a budget, and what is a sign of a later
 /// upstream.
@@ -49,7 +64,7 @@ pub const MIGRATIONS: &[&Migration] = &[
 ];
 
 /// The columns that hold header keys, as far as a database has them.
-pub fn header_keys(context: &crate::migration::Context) -> Vec<crate::plan::NormalizeHeaderNames> {
+pub fn header_keys(context: &crate::migration::Context) -> Vec<header_names::NormalizeHeaderNames> {
     m20260330_000006_canonical_header_keys::folds(context)
 }
 
@@ -86,6 +101,7 @@ const DEFINITION: Definition = Definition {
     ],
     is_later_upstream: adoption::is_later_upstream,
     asks: &[],
+    choices: &[SHARED_BUDGETS],
 };
 
 impl Track {

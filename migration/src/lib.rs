@@ -3,12 +3,14 @@
 pub mod adoption;
 pub mod billing;
 pub mod catalog;
+pub mod choice;
 pub mod ddl;
 pub mod dialect;
 pub mod golden;
 pub mod governance;
 pub mod ledger;
 pub mod migration;
+pub mod paged;
 pub mod plan;
 pub mod providers;
 mod rebuild;
@@ -18,10 +20,9 @@ pub mod script;
 pub mod track;
 
 pub use catalog::Catalog;
+pub use choice::{Choice, Choices};
 pub use dialect::Dialect;
 pub use ledger::Ledger;
-pub use migration::{
-    Context, GarbledModes, Migration, NameConflicts, OrphanedModels, Phase, SharedBudgets,
-};
+pub use migration::{Context, Migration, Phase};
 pub use plan::{Created, Plan};
 pub use track::Track;

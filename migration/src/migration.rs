@@ -7,6 +7,7 @@ use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager};
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::Catalog;
+use crate::choice::{Choice, Choices};
 use crate::ledger::{Ledger, Ledgers};
 use crate::plan::{Created, Loss, Plan, Step, Unit};
 use crate::script::PlanBuilder;
@@ -35,44 +36,13 @@ impl Phase {
     }
 }
 
-/// What happens to a budget with several referrers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SharedBudgets {
-    /// The run stops before its first write (G001, G002).
-    #[default]
-    Refuse,
-    /// Every further owner gets a copy with the same usage.
-    Clone,
-}
-
-/// What happens to a stored billing mode that is none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum GarbledModes {
-    /// The run stops before its first write (B001).
-    #[default]
-    Refuse,
-    /// It is set to NULL and listed.
-    Clear,
-}
-
-/// What happens to a live AI provider that holds the name of a migrated one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum NameConflicts {
-    /// The run stops before its first write (P002).
-    #[default]
-    Refuse,
-    /// It is soft-deleted, as upstream does.
-    Retire,
-}
-
-/// What happens to an active model config whose provider has no row.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OrphanedModels {
-    /// The run stops before its first write (P003).
-    #[default]
-    Refuse,
-    /// It is soft-deleted.
-    Retire,
+/// When a migration was applied here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppliedStep {
+    /// In seconds since 1970.
+    pub at: i64,
+    /// Whether it was recognised rather than run: what it makes may be older.
+    pub is_adopted: bool,
 }
 
 /// What a migration may know when it makes its plan.
@@ -86,20 +56,12 @@ pub struct Context {
     pub ledgers: Vec<(Track, Ledger)>,
     /// What the track's applied migrations created here, by version.
     pub history: BTreeMap<String, Created>,
-    /// What the caller wants done with shared budgets.
-    pub shared_budgets: SharedBudgets,
-    /// What the caller wants done with garbled billing modes.
-    pub garbled_modes: GarbledModes,
-    /// What the caller wants done with the holders of names that migrated providers need.
-    pub name_conflicts: NameConflicts,
-    /// What the caller wants done with active model configs without a provider.
-    pub orphaned_models: OrphanedModels,
-    /// Whether the caller accepts that policy flags of chat providers go (P004).
-    pub accept_policy_change: bool,
-    /// When the tables of AI providers' keys were made here, in seconds since 1970; `None` where a gateway made them.
-    pub expanded_at: Option<i64>,
-    /// When chat providers' keys were copied here, likewise.
-    pub copied_at: Option<i64>,
+    /// What the operator chose.
+    pub choices: Choices,
+    /// When they were applied, by version.
+    pub applied: BTreeMap<String, AppliedStep>,
+    /// When each kind of run last began, in seconds since 1970; read only where a track asks for it.
+    pub last_runs: BTreeMap<String, i64>,
     /// The names of the tracks' questions about the rows whose answer is yes ([`Track::asks`]).
     pub answers: BTreeSet<&'static str>,
 }
@@ -129,13 +91,9 @@ impl Context {
                 .collect(),
             catalog,
             history: BTreeMap::new(),
-            shared_budgets: SharedBudgets::default(),
-            garbled_modes: GarbledModes::default(),
-            name_conflicts: NameConflicts::default(),
-            orphaned_models: OrphanedModels::default(),
-            accept_policy_change: false,
-            expanded_at: None,
-            copied_at: None,
+            choices: Choices::none(),
+            applied: BTreeMap::new(),
+            last_runs: BTreeMap::new(),
             answers,
         })
     }
@@ -146,6 +104,19 @@ impl Context {
             .iter()
             .find(|(known, _)| *known == track)
             .map_or(&Ledger::None, |(_, ledger)| ledger)
+    }
+
+    /// Whether the operator chose that.
+    pub fn chose(&self, choice: &Choice) -> bool {
+        self.choices.has(choice)
+    }
+
+    /// When one of the track's migrations was applied here.
+    pub fn applied(&self, slug: &str) -> Option<AppliedStep> {
+        self.applied
+            .iter()
+            .find(|(version, _)| slug_of(version) == slug)
+            .map(|(_, step)| *step)
     }
 
     /// Whether upstream has recorded one of its own migrations.
@@ -235,13 +206,9 @@ impl MigrationTrait for &'static Migration {
                 self.version
             )));
         }
-        if plan
-            .units
-            .iter()
-            .any(|unit| matches!(unit, Unit::NormalizeHeaderNames(_) | Unit::CloneShared(_)))
-        {
+        if plan.units.iter().any(|unit| matches!(unit, Unit::Paged(_))) {
             return Err(DbErr::Migration(format!(
-                "{} copies or folds rows page by page, which needs the runner; nothing was changed; run `tollgate migrate up`",
+                "{} computes what it writes page by page, which needs the runner; nothing was changed; run `tollgate migrate up`",
                 self.version
             )));
         }
@@ -255,7 +222,7 @@ impl MigrationTrait for &'static Migration {
                     }
                     vec![Step::Run(statement)]
                 }
-                Unit::NormalizeHeaderNames(_) | Unit::CloneShared(_) => continue,
+                Unit::Paged(_) => continue,
                 Unit::Backfill(backfill) => {
                     connection
                         .execute_unprepared(&backfill.batch("1 = 1"))

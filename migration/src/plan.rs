@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::catalog::Catalog;
 use crate::dialect::Dialect;
 use crate::migration::Context;
+use crate::paged::Paged;
 use crate::schema::{Difference, respelt};
 
 /// What a statement makes a running gateway wait for.
@@ -172,118 +173,6 @@ impl Backfill {
     }
 }
 
-/// Gives every further owner of a shared budget a copy of its own.
-///
-/// The ids of the copies are UUIDs of version 5, which no SQL of either backend computes, so the runner makes them, page
-/// by page, from what [`CloneShared::stage`] has listed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CloneShared {
-    /// What it is for, as one line.
-    pub purpose: String,
-    /// The table that gets the copies.
-    pub table: &'static str,
-    /// Creates the list of copies, and writes into it who needs one. A repeat adds only what is new.
-    pub stage: Vec<String>,
-    /// Locks the referring rows of a page, so that no reference moves meanwhile; empty on SQLite.
-    pub lock: Vec<String>,
-    /// Copies the budgets of a page and re-points their owners. A repeat changes nothing.
-    pub copy: Vec<String>,
-    /// How many rows need a copy, asked before anything of the run has happened.
-    pub estimate: String,
-}
-
-impl CloneShared {
-    /// The list of copies: `original`, `kind`, `owner`, `copy`.
-    pub const TABLE: &'static str = "tollgate_clones";
-    /// Stands in [`CloneShared::lock`] and [`CloneShared::copy`] for the ids of the page's copies.
-    pub const PAGE: &'static str = "{page}";
-}
-
-/// Folds the header keys of one column: lower case, no spaces around, the last of equal ones wins.
-///
-/// What is JSON and what is not, no SQL of PostgreSQL 15 says without failing, so the runner reads and writes pages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NormalizeHeaderNames {
-    /// The table, whose key is `id`.
-    pub table: &'static str,
-    /// The column: JSON as text.
-    pub column: &'static str,
-    /// Whether it is a list of names rather than an object by name.
-    pub list: bool,
-    /// Whether rows may be encrypted, as `encryption_status` says.
-    pub encrypted: bool,
-}
-
-impl NormalizeHeaderNames {
-    /// The rows that can be read: not NULL, not empty, not encrypted.
-    pub fn readable(&self) -> String {
-        let plain = if self.encrypted {
-            " AND COALESCE(encryption_status, '') IN ('', 'plain_text')"
-        } else {
-            ""
-        };
-        format!(
-            "{column} IS NOT NULL AND {column} <> ''{plain}",
-            column = self.column
-        )
-    }
-
-    /// The readable rows that may have something to fold: an upper-case letter, or a space at a quotation mark.
-    pub fn candidates(&self) -> String {
-        let column = self.column;
-        format!(
-            "{} AND ({column} <> lower({column}) OR {column} LIKE '%\" %' OR {column} LIKE '% \"%' \
-             OR replace({column}, '\\', '') <> {column})",
-            self.readable()
-        )
-    }
-
-    /// The id before the first.
-    pub fn start(&self) -> &'static str {
-        if self.list {
-            "-9223372036854775808"
-        } else {
-            ""
-        }
-    }
-
-    fn behind(&self, parameter: &str) -> String {
-        if self.list {
-            format!("CAST({parameter} AS bigint)")
-        } else {
-            parameter.to_owned()
-        }
-    }
-
-    /// A page of rows behind an id, which is the first parameter as text: those that can be read, or only those of them
-    /// that may have something to fold.
-    pub fn page(&self, dialect: Dialect, all: bool, limit: usize) -> String {
-        format!(
-            "SELECT CAST(id AS text) AS id, {} AS json FROM {table} WHERE {} AND {table}.id > {} ORDER BY {table}.id LIMIT {limit}",
-            self.column,
-            if all {
-                self.readable()
-            } else {
-                self.candidates()
-            },
-            self.behind(&dialect.parameter(1)),
-            // Ordered by the column itself: by the text that is selected, every page would sort all that is left.
-            table = self.table,
-        )
-    }
-
-    /// Writes a page: `rows` is a list of `(id, was, is)`. A row that was written meanwhile is left.
-    pub fn write(&self, rows: &str) -> String {
-        format!(
-            "WITH folded (id, was, folded) AS (VALUES {rows}) UPDATE {table} SET {column} = folded.folded FROM folded \
-             WHERE {table}.id = {id} AND {table}.{column} = folded.was",
-            table = self.table,
-            column = self.column,
-            id = self.behind("folded.id"),
-        )
-    }
-}
-
 /// A group of steps that commits at once, or cannot run in a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unit {
@@ -293,10 +182,8 @@ pub enum Unit {
     NonTransactional(Statement),
     /// Batches, each a transaction of its own.
     Backfill(Backfill),
-    /// Copies of shared budgets, in pages, each a transaction of its own.
-    CloneShared(CloneShared),
-    /// Header keys, in pages, each a transaction of its own.
-    NormalizeHeaderNames(NormalizeHeaderNames),
+    /// Pages that the program computes, each a transaction of its own.
+    Paged(Paged),
 }
 
 /// A column that was dropped, with what is needed to bring it back.
@@ -518,14 +405,7 @@ impl Plan {
                 }
                 Unit::NonTransactional(statement) => statements.push(statement.sql.clone()),
                 Unit::Backfill(backfill) => statements.push(backfill.batch("1 = 1")),
-                Unit::NormalizeHeaderNames(fold) => statements.push(fold.write("('1', 'a', 'b')")),
-                Unit::CloneShared(split) => {
-                    statements.extend(split.stage.iter().cloned());
-                    statements.extend(split.lock.iter().chain(&split.copy).map(|statement| {
-                        statement
-                            .replace(CloneShared::PAGE, "'00000000-0000-5000-8000-000000000000'")
-                    }));
-                }
+                Unit::Paged(step) => statements.extend(step.statements()),
             }
         }
         statements

@@ -16,6 +16,7 @@ mod versions;
 use uuid::Uuid;
 
 use crate::catalog::Catalog;
+use crate::choice::Choice;
 use crate::dialect::Dialect;
 use crate::ledger;
 use crate::migration::Migration;
@@ -74,6 +75,36 @@ pub const NAME_PREFIX: &str = "agents-";
 /// The name space of the ids of migrated central keys, a random UUID that never changes.
 pub(crate) const CENTRAL_KEYS: Uuid = Uuid::from_u128(0x2a91_c7d4_0b6e_4f53_8e1d_94c3_60af_71b8);
 
+/// A live AI provider that holds the name of a migrated one is soft-deleted (P002).
+pub const NAME_CONFLICTS: Choice = Choice {
+    flag: "name-conflicts",
+    variable: "TOLLGATE_NAME_CONFLICTS",
+    word: Some((
+        "retire",
+        "Soft-deleted, so that the migrated provider can have the name",
+    )),
+    about: "What happens to AI providers that hold the name of a migrated one: `retire` soft-deletes them",
+    prepares: true,
+};
+
+/// An active model config whose provider has no row is soft-deleted (P003).
+pub const ORPHANED_MODELS: Choice = Choice {
+    flag: "orphaned-models",
+    variable: "TOLLGATE_ORPHANED_MODELS",
+    word: Some(("retire", "Soft-deleted; chats on it use the default model")),
+    about: "What happens to active model configs whose provider has no row: `retire` soft-deletes them",
+    prepares: true,
+};
+
+/// It is accepted that policy flags of chat providers go (P004).
+pub const ACCEPT_POLICY_CHANGE: Choice = Choice {
+    flag: "accept-policy-change",
+    variable: "TOLLGATE_ACCEPT_POLICY_CHANGE",
+    word: None,
+    about: "Go on although policy flags of chat providers go; `doctor` says what changes for whom",
+    prepares: true,
+};
+
 /// The track's migrations, oldest first.
 pub const MIGRATIONS: &[&Migration] = &[
     &m20260510_000001_providers_baseline::MIGRATION,
@@ -108,6 +139,7 @@ const DEFINITION: Definition = Definition {
     inherited_types: &[],
     is_later_upstream: adoption::is_later_upstream,
     asks: &[(COPIED, adoption::copied)],
+    choices: &[NAME_CONFLICTS, ORPHANED_MODELS, ACCEPT_POLICY_CHANGE],
 };
 
 impl Track {

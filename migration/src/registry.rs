@@ -24,6 +24,9 @@ pub enum NotInstalled {
         "{0:?} is no name of a track: lower-case letters, digits and underscores, a letter first"
     )]
     Unnamed(&'static str),
+    /// The flags of all tracks stand on one command line.
+    #[error("two tracks offer the choice --{0}")]
+    ChoiceTwice(&'static str),
     /// Something has been decided by the tracks that were there.
     #[error("the tracks of this process are settled")]
     Settled,
@@ -38,6 +41,7 @@ pub fn install(tracks: Vec<Track>) -> Result<(), NotInstalled> {
         return Err(NotInstalled::Empty);
     }
     let mut names = BTreeSet::new();
+    let mut flags = BTreeSet::new();
     for track in &tracks {
         let name = track.name();
         let well_formed = name.starts_with(|first: char| first.is_ascii_lowercase())
@@ -49,6 +53,11 @@ pub fn install(tracks: Vec<Track>) -> Result<(), NotInstalled> {
         }
         if !names.insert(name) {
             return Err(NotInstalled::Twice(name));
+        }
+        for choice in track.choices() {
+            if !flags.insert(choice.flag) {
+                return Err(NotInstalled::ChoiceTwice(choice.flag));
+            }
         }
     }
     INSTALLED.set(tracks).map_err(|_| NotInstalled::Settled)

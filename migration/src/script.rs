@@ -14,10 +14,8 @@ use crate::catalog::sqlite_ddl::CreateTable;
 use crate::catalog::{Catalog, Check, Column, ForeignKey, Index, Table};
 use crate::ddl::{CheckSpec, ColumnSpec, ForeignKeySpec, IndexSpec, TableSpec};
 use crate::dialect::Dialect;
-use crate::plan::{
-    Backfill, Blocks, CloneShared, Guard, InsertWithUuids, NormalizeHeaderNames, Plan, Statement,
-    Step, Unit,
-};
+use crate::paged::{Paged, PagedStep};
+use crate::plan::{Backfill, Blocks, Guard, InsertWithUuids, Plan, Statement, Step, Unit};
 use crate::rebuild::rebuild;
 use crate::schema::Difference;
 
@@ -160,21 +158,14 @@ impl PlanBuilder {
         self.plan.units.push(Unit::Backfill(backfill));
     }
 
-    /// Copies of shared budgets, outside the open transaction.
-    pub fn split(&mut self, split: CloneShared) {
+    /// A pass whose pages the program computes, outside the open transaction.
+    pub fn paged(&mut self, step: impl PagedStep + 'static) {
         self.close();
-        // Later steps see the list of copies as they will find it.
-        self.catalog
-            .tables
-            .entry(CloneShared::TABLE.to_owned())
-            .or_default();
-        self.plan.units.push(Unit::CloneShared(split));
-    }
-
-    /// Folds header keys, outside the open transaction.
-    pub fn fold(&mut self, fold: NormalizeHeaderNames) {
-        self.close();
-        self.plan.units.push(Unit::NormalizeHeaderNames(fold));
+        if let Some(table) = step.own_table() {
+            // Later steps see it as they will find it.
+            self.catalog.tables.entry(table.to_owned()).or_default();
+        }
+        self.plan.units.push(Unit::Paged(Paged::new(step)));
     }
 
     /// Writes down how existing tables still differ from a fresh database.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::adoption::{Recognised, Unknown};
 use crate::catalog::Catalog;
+use crate::choice::Choice;
 use crate::golden::Golden;
 use crate::ledger::Ledger;
 use crate::ledger::target::Versions;
@@ -57,6 +58,8 @@ pub struct Definition {
     pub is_later_upstream: fn(&str, &str, bool) -> bool,
     /// Questions about the rows that its migrations ask before they plan.
     pub asks: &'static [Ask],
+    /// What an operator may decide where rows stand in the way.
+    pub choices: &'static [Choice],
 }
 
 impl Definition {
@@ -83,6 +86,7 @@ impl Definition {
             inherited_types: &[],
             is_later_upstream: |_, _, _| false,
             asks: &[],
+            choices: &[],
         }
     }
 }
@@ -131,6 +135,11 @@ impl Track {
     /// Questions about the rows that its migrations ask before they plan.
     pub fn asks(self) -> &'static [Ask] {
         self.0.asks
+    }
+
+    /// What an operator may decide where rows stand in the way.
+    pub fn choices(self) -> &'static [Choice] {
+        self.0.choices
     }
 
     /// The table that records which of them are applied.

@@ -45,9 +45,9 @@ pub use error::{Error, Result};
 pub use observer::{Event, Observer, Progress, Silent};
 pub use report::{Applied, Change, Finding, Outcome, Pending, Report, Severity, TrackReport};
 pub use shutdown::ShutdownSignal;
-pub use tollgate_migration::{
-    GarbledModes, NameConflicts, OrphanedModels, Phase, SharedBudgets, Track,
-};
+pub use tollgate_migration::governance::SHARED_BUDGETS;
+pub use tollgate_migration::providers::NAME_CONFLICTS;
+pub use tollgate_migration::{Choice, Choices, Phase, Track};
 pub use tracks::Registry;
 pub use tracks::governance::survey;
 pub use tracks::providers::handover;

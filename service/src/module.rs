@@ -52,6 +52,8 @@ pub struct Module {
     pub gateway_lock: Option<i64>,
     /// The tables that show in which schema the track is, where its marker tables do not: other products have those too.
     pub signs: Option<&'static [&'static str]>,
+    /// The step from which on its hazards ask when a kind of run last began ([`Context::last_runs`]).
+    pub asks_for_runs_since: Option<&'static str>,
     /// What the doctor looks for.
     pub hazards: &'static [Hazard],
     /// What some of them need to know of the rows before they can be put into SQL, for the codes that are asked.
@@ -77,6 +79,9 @@ pub struct Module {
     pub sections: fn(Vec<String>) -> Vec<String>,
     /// The walk over a section that is no table.
     pub walk: fn(&Context, &str) -> Option<Walk>,
+    /// How many rows its migrations have copied for a further owner.
+    pub count_copies:
+        for<'a> fn(&'a Connection, &'a Context) -> BoxFuture<'a, crate::error::Result<u64>>,
     /// Looks whether the copies that the track's migrations make of rows are what they were made as.
     pub copies: for<'a> fn(
         &'a Connection,
@@ -126,6 +131,7 @@ impl Module {
             track,
             gateway_lock: None,
             signs: None,
+            asks_for_runs_since: None,
             hazards: &[],
             known: |_, _, _| Box::pin(async { Ok(Facts::default()) }),
             parents: &[],
@@ -138,6 +144,7 @@ impl Module {
             facts: |_| Vec::new(),
             sections: |tables| tables,
             walk: |_, _| None,
+            count_copies: |_, _| Box::pin(async { Ok(0) }),
             copies: |_, _| Box::pin(async { Ok(Vec::new()) }),
             reading: |_, _| Reading::default(),
             rewritten_by_down: &[],

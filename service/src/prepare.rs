@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use chrono::Utc;
 use futures_util::future::BoxFuture;
 use sea_orm::ConnectionTrait;
-use tollgate_migration::{Context, NameConflicts, OrphanedModels, SharedBudgets, Track};
+use tollgate_migration::{Choices, Context, Track};
 
 use crate::connection::Connection;
 use crate::database::Access;
@@ -24,18 +24,12 @@ use crate::runner::{Session, context, idle, prove_writable};
 use crate::shutdown::ShutdownSignal;
 
 /// What the operator chose.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Put back what was remembered, behind the gateway's own migration.
     pub finish: bool,
-    /// What happens to shared budgets.
-    pub shared_budgets: SharedBudgets,
-    /// What happens to AI providers that hold the name of a migrated one.
-    pub name_conflicts: NameConflicts,
-    /// What happens to active model configs without a provider.
-    pub orphaned_models: OrphanedModels,
-    /// Whether it is accepted that policy flags of chat providers go.
-    pub accept_policy_change: bool,
+    /// What is done where rows stand in the way.
+    pub choices: Choices,
 }
 
 /// Prepares, or finishes.
@@ -79,6 +73,7 @@ async fn run(
     }
     prove_writable(session, &connection).await?;
     let (lock, connection) = Lock::take(session, connection, &owned, Gateway::Waits, stop).await?;
+    let finish = options.finish;
     let work = Work {
         session,
         connection: &connection,
@@ -87,7 +82,7 @@ async fn run(
     let outcome = work.tracks(&owned, report).await;
     if !report.changes.is_empty() {
         let (kind, word) = (
-            if options.finish {
+            if finish {
                 "migrate prepare --finish"
             } else {
                 "migrate prepare"
@@ -134,10 +129,7 @@ impl Work<'_> {
                 .await
                 .map_err(Error::database("read the history"))?;
             let mut live = context(self.connection, &history).await?;
-            live.shared_budgets = self.options.shared_budgets;
-            live.name_conflicts = self.options.name_conflicts;
-            live.orphaned_models = self.options.orphaned_models;
-            live.accept_policy_change = self.options.accept_policy_change;
+            live.choices = self.options.choices.clone();
             self.session.aim(track, &live, &mut history)?;
             gateways.extend(gateway(track, &live, &history));
             report.tracks.push(idle(track, &history));

@@ -12,11 +12,11 @@ pub mod down;
 mod engine;
 mod lock_timer;
 mod moved;
+mod paged;
 mod patience;
 mod place;
 pub mod plan;
 pub mod resolve;
-pub mod split;
 pub mod status;
 mod strong;
 pub mod target;
@@ -27,6 +27,7 @@ use std::time::Duration;
 use crate::connection::Connection;
 use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, Statement};
+use tollgate_migration::migration::AppliedStep;
 use tollgate_migration::{Context, Dialect, Migration, Track};
 
 use crate::database::{Access, Location, columns, existing};
@@ -36,6 +37,7 @@ use crate::lock::{Poll, postgres::migrating};
 use crate::report::{Pending, Report, TrackReport};
 use crate::retry::is_transient;
 use crate::runs::{self, Run};
+use crate::tracks;
 
 /// What every command of the runner needs to know.
 #[derive(Clone, Debug)]
@@ -280,27 +282,26 @@ pub(crate) async fn context<C: ConnectionTrait>(
         .await
         .map_err(Error::database("read the catalog"))?;
     context.history = history.created();
-    let applied = |slug: &str| {
-        history
-            .entries
-            .values()
-            .find(|entry| entry.version.ends_with(slug))
-    };
-    // Tables that a gateway made are older than their adoption.
-    context.expanded_at = applied("_provider_key_expand")
-        .filter(|entry| !entry.is_adopted())
-        .map(|entry| entry.applied_at);
-    context.copied_at = applied("_provider_key_backfill").map(|entry| entry.applied_at);
-    if let Some(copied_at) = context.copied_at {
-        let last = runs::last_starts(connection, context.catalog.dialect)
+    context.applied = history
+        .entries
+        .values()
+        .map(|entry| {
+            let step = AppliedStep {
+                at: entry.applied_at,
+                is_adopted: entry.is_adopted(),
+            };
+            (entry.version.clone(), step)
+        })
+        .collect();
+    let asks_for_runs = tracks::all().iter().any(|module| {
+        module
+            .asks_for_runs_since
+            .is_some_and(|slug| context.applied(slug).is_some())
+    });
+    if asks_for_runs {
+        context.last_runs = runs::last_starts(connection, context.catalog.dialect)
             .await
             .map_err(Error::database("read the runs"))?;
-        // What the routine saw it has copied; what a `down` wrote into the legacy tables nobody has deleted anywhere.
-        if last.get("migrate down").is_some_and(|&at| at >= copied_at) {
-            (context.expanded_at, context.copied_at) = (None, None);
-        } else if let Some(&at) = last.get("reconcile provider-keys") {
-            context.copied_at = Some(copied_at.max(at));
-        }
     }
     Ok(context)
 }

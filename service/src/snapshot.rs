@@ -8,9 +8,8 @@ pub(crate) mod sketch;
 
 use std::path::Path;
 
-use sea_orm::{ConnectionTrait, Statement};
+use sea_orm::ConnectionTrait;
 use tollgate_migration::golden::tables_of;
-use tollgate_migration::plan::CloneShared;
 use tollgate_migration::schema::canonical;
 use tollgate_migration::{Context, Dialect, Track};
 
@@ -150,7 +149,7 @@ async fn track_snapshot(
         broken,
         tables: Default::default(),
         facts: Default::default(),
-        copies: copies(connection, live).await?,
+        copies: (Module::of(track).count_copies)(connection, live).await?,
         ledger: explained::entries(live.ledger(track)),
     };
     let module = Module::of(track);
@@ -183,26 +182,4 @@ pub(crate) async fn walk_or_stop(
     let walked = scan::walk(connection, walk, salted, stop).await;
     stop.check()?;
     walked.map_err(Error::database(format!("read {what}")))
-}
-
-/// How many copies of shared budgets there are.
-pub(crate) async fn copies(connection: &Connection, live: &Context) -> Result<u64> {
-    if !live.catalog.has_table(CloneShared::TABLE) {
-        return Ok(0);
-    }
-    let db_context = || Error::database("count the copies of shared budgets");
-    let row = connection
-        .query_one_raw(Statement::from_string(
-            live.catalog.dialect.backend(),
-            format!(
-                "SELECT count(*) AS number FROM {} WHERE copy IS NOT NULL",
-                CloneShared::TABLE
-            ),
-        ))
-        .await
-        .map_err(db_context())?;
-    let number: i64 = row
-        .map_or(Ok(0), |row| row.try_get("", "number"))
-        .map_err(db_context())?;
-    Ok(number.unsigned_abs())
 }

@@ -24,7 +24,9 @@ use tollgate_service::gateway_key::GatewayKeys;
 use tollgate_service::provider_key::{Request, Resolver, Target};
 use tollgate_service::runner::{Session, up};
 use tollgate_service::seed::{self, Profile};
-use tollgate_service::{Connection, Error, Location, SharedBudgets, ShutdownSignal, Silent};
+use tollgate_service::{
+    Choices, Connection, Error, Location, SHARED_BUDGETS, ShutdownSignal, Silent,
+};
 use tollgate_tests::{Backend, TestDatabase};
 
 /// How often each side is called for a while.
@@ -101,7 +103,7 @@ async fn seeded(
     seed::seed(&session, &options).await.unwrap();
     let options = up::Options {
         adopt: true,
-        shared_budgets: SharedBudgets::Clone,
+        choices: Choices::none().with(&SHARED_BUDGETS),
         phase,
         ..up::Options::default()
     };

@@ -12,8 +12,8 @@ use tollgate_service::runner::{Session, up};
 use tollgate_service::seed::{self, Profile};
 use tollgate_service::survey::{Survey, survey};
 use tollgate_service::{
-    Error, Location, Outcome, Report, Result, SharedBudgets, ShutdownSignal, doctor, snapshot,
-    verify,
+    Choices, Error, Location, Outcome, Report, Result, SHARED_BUDGETS, ShutdownSignal, doctor,
+    snapshot, verify,
 };
 
 use crate::arguments::{Arguments, Demo};
@@ -142,7 +142,7 @@ async fn show(
         &mut out,
         "\n$ tollgate migrate up --adopt --shared-budgets clone",
     );
-    choice.shared_budgets = SharedBudgets::Clone;
+    choice.choices = Choices::none().with(&SHARED_BUDGETS);
     let Outcome { report, error } = up::up(&session, &choice, &progress, stop).await;
     progress.finish();
     if let Some(error) = error {

@@ -3,14 +3,10 @@
 use std::time::Duration;
 
 use tollgate_service::runner::{adopt, down, plan, resolve, status, up};
-use tollgate_service::{
-    GarbledModes, NameConflicts, OrphanedModels, Outcome, SharedBudgets, ShutdownSignal,
-};
+use tollgate_service::{Outcome, ShutdownSignal};
 use tollgate_service::{handover, prepare};
 
-use crate::arguments::{
-    Arguments, Choice, ConflictWord, GarbledWord, Migrate, SharedWord, StateWord,
-};
+use crate::arguments::{Arguments, Choice, Migrate, StateWord};
 use crate::commands::schema::has_drift;
 use crate::commands::session;
 use crate::output::{Answer, View};
@@ -90,10 +86,7 @@ pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &Shutdow
         Migrate::Prepare(chosen) => {
             let options = prepare::Options {
                 finish: chosen.finish,
-                shared_budgets: shared(chosen.resolutions.shared_budgets),
-                name_conflicts: conflicts(chosen.resolutions.name_conflicts),
-                orphaned_models: orphans(chosen.resolutions.orphaned_models),
-                accept_policy_change: chosen.resolutions.accept_policy_change,
+                choices: chosen.resolutions.choices.clone(),
             };
             (
                 prepare::prepare(&session, options, stop).await,
@@ -117,41 +110,13 @@ pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &Shutdow
     Answer::new(name, outcome, view).exiting_with_3_when(found)
 }
 
-pub(super) fn conflicts(word: Option<ConflictWord>) -> NameConflicts {
-    match word {
-        Some(ConflictWord::Retire) => NameConflicts::Retire,
-        None => NameConflicts::Refuse,
-    }
-}
-
-fn shared(word: Option<SharedWord>) -> SharedBudgets {
-    match word {
-        Some(SharedWord::Clone) => SharedBudgets::Clone,
-        None => SharedBudgets::Refuse,
-    }
-}
-
-fn orphans(word: Option<ConflictWord>) -> OrphanedModels {
-    match word {
-        Some(ConflictWord::Retire) => OrphanedModels::Retire,
-        None => OrphanedModels::Refuse,
-    }
-}
-
 pub(super) fn options(choice: &Choice) -> up::Options {
     up::Options {
         phase: choice.phase.map(Into::into),
         to: choice.to.clone(),
         steps: None,
         adopt: choice.adopt,
-        shared_budgets: shared(choice.resolutions.shared_budgets),
-        garbled_modes: match choice.garbled_modes {
-            Some(GarbledWord::Clear) => GarbledModes::Clear,
-            None => GarbledModes::Refuse,
-        },
-        name_conflicts: conflicts(choice.resolutions.name_conflicts),
-        orphaned_models: orphans(choice.resolutions.orphaned_models),
-        accept_policy_change: choice.resolutions.accept_policy_change,
+        choices: choice.resolutions.choices.clone(),
         ..up::Options::default()
     }
 }

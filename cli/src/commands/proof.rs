@@ -80,10 +80,7 @@ pub(super) async fn rehearse(
         options: &rehearse::Options {
             prepare: prepare::Options {
                 finish: false,
-                shared_budgets: up.shared_budgets,
-                name_conflicts: up.name_conflicts,
-                orphaned_models: up.orphaned_models,
-                accept_policy_change: up.accept_policy_change,
+                choices: up.choices.clone(),
             },
             up,
             scratch,

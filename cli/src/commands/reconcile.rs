@@ -17,7 +17,6 @@ use tollgate_service::virtual_key::{Deletion, delete};
 use tollgate_service::{Outcome, Severity, ShutdownSignal, mcp_client};
 
 use crate::arguments::{Arguments, McpClient, ProviderConfig, Reconcile, VirtualKey, Wait};
-use crate::commands::migrate::conflicts;
 use crate::commands::session;
 use crate::output::{Answer, View};
 
@@ -64,8 +63,8 @@ pub(super) async fn run(
         Reconcile::HeaderRequirements { mcp_client, .. } => {
             header_requirements(&session, mcp_client, how, now, stop).await
         }
-        Reconcile::ProviderKeys { name_conflicts, .. } => {
-            provider_keys(&session, conflicts(*name_conflicts), how, now, stop).await
+        Reconcile::ProviderKeys { resolutions, .. } => {
+            provider_keys(&session, resolutions.choices.clone(), how, now, stop).await
         }
         Reconcile::Resets {
             request_retention, ..

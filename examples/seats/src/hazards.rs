@@ -4,7 +4,7 @@ use tollgate_migration::Context;
 use tollgate_service::Severity;
 use tollgate_service::module::{Facts, Hazard, Queries};
 
-use crate::SEATS;
+use crate::{SEATS, VACANT_SEATS};
 
 pub(super) const ALL: &[Hazard] = &[
     Hazard {
@@ -22,8 +22,13 @@ pub(super) const ALL: &[Hazard] = &[
         severity: Severity::Blocking,
         title: "a seat in use that nobody holds",
         effect: "the routine would give it up at its first run",
-        resolve: "name its holder, or turn it off",
+        resolve: "--vacant-seats off turns it off; or name its holder",
         concerns: &["seat_flag_backfill"],
+        choice: |context| {
+            context
+                .chose(&VACANT_SEATS)
+                .then_some(("it is turned off", "resolved by --vacant-seats off"))
+        },
         queries: |context, _| {
             if !context.catalog.has_column(SEATS, "state") {
                 return Queries::none();

@@ -3,17 +3,27 @@
 //! The legacy table says so in a word (`state`: `on` or `off`), the new one in a flag (`active`). `docs/tracks.md` walks
 //! through it file by file.
 
+mod badges;
 mod hazards;
 pub mod migrations;
 mod routines;
 
 use tollgate_migration::adoption::{Recognised, Unknown};
 use tollgate_migration::track::Definition;
-use tollgate_migration::{Context, Track, goldens};
+use tollgate_migration::{Choice, Context, Track, goldens};
 use tollgate_service::module::{Invariant, Module, Question};
 
 /// The table.
 pub const SEATS: &str = "seats";
+
+/// A seat in use that nobody holds is turned off (S002).
+pub const VACANT_SEATS: Choice = Choice {
+    flag: "vacant-seats",
+    variable: "SEATS_VACANT_SEATS",
+    word: Some(("off", "Turned off, as the routine would")),
+    about: "What happens to seats in use that nobody holds: `off` turns them off",
+    prepares: false,
+};
 
 const DEFINITION: Definition = Definition {
     migrations: migrations::ALL,
@@ -25,6 +35,7 @@ const DEFINITION: Definition = Definition {
     ),
     marker_tables: &[SEATS],
     recognise,
+    choices: &[VACANT_SEATS],
     ..Definition::named("seats")
 };
 

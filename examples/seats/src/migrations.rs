@@ -6,7 +6,8 @@ use tollgate_migration::plan::{Backfill, Blocks, Created, Loss};
 use tollgate_migration::script::PlanBuilder;
 use tollgate_migration::{Context, Dialect, Migration, Phase};
 
-use crate::SEATS;
+use crate::badges::Badges;
+use crate::{SEATS, VACANT_SEATS};
 
 /// In the order in which they run.
 pub const ALL: &[&Migration] = &[&BASELINE, &EXPAND, &BACKFILL, &CONTRACT];
@@ -37,8 +38,11 @@ const BASELINE: Migration = Migration {
 const EXPAND: Migration = Migration {
     version: "m20260102_000002_seat_flag_expand",
     phase: Phase::Expand,
-    summary: "the flag beside the word",
-    up: |_, script| script.add_column(SEATS, &column("active", Bool).default("false"), None, None),
+    summary: "the flag beside the word, and a badge",
+    up: |_, script| {
+        script.add_column(SEATS, &column("active", Bool).default("false"), None, None);
+        script.add_column(SEATS, &column("badge", Varchar(36)), None, None);
+    },
     down: undo,
     // Until contract the word says the same.
     losses: |_, _| Vec::new(),
@@ -47,11 +51,22 @@ const EXPAND: Migration = Migration {
 const BACKFILL: Migration = Migration {
     version: "m20260102_000003_seat_flag_backfill",
     phase: Phase::Backfill,
-    summary: "the flag says what the word says",
+    summary: "the flag says what the word says, and every seat gets its badge",
     up: |context, script| {
         if context.catalog.has_column(SEATS, "state") {
+            if context.chose(&VACANT_SEATS) {
+                script.execute(
+                    SEATS,
+                    format!(
+                        "UPDATE {SEATS} SET state = 'off' WHERE state = 'on' AND trim(holder) = ''"
+                    ),
+                    "seats that nobody holds are turned off",
+                    Blocks::Rows,
+                );
+            }
             script.backfill(pass(script.dialect()));
         }
+        script.paged(Badges);
     },
     down: |_, _, _| {},
     losses: |_, _| Vec::new(),

@@ -4,7 +4,7 @@
 //! let through is a hazard (B001).
 
 use crate::ddl::{CheckSpec, Type, column};
-use crate::migration::{Context, GarbledModes, Migration, Phase};
+use crate::migration::{Context, Migration, Phase};
 use crate::plan::{Blocks, Created, Loss};
 use crate::script::PlanBuilder;
 
@@ -33,7 +33,7 @@ fn up(context: &Context, script: &mut PlanBuilder) {
         script.add_check(WORKSPACES, &check());
         return;
     }
-    if context.garbled_modes == GarbledModes::Clear {
+    if context.chose(&super::GARBLED_MODES) {
         script.execute(
             WORKSPACES,
             format!(

@@ -3,9 +3,10 @@
 
 use crate::dialect::Dialect;
 use crate::migration::{Context, Migration, Phase};
-use crate::plan::{Backfill, Blocks, CloneShared, Created, Loss};
+use crate::plan::{Backfill, Blocks, Created, Loss};
 use crate::script::{PlanBuilder, remembered};
 
+use super::clones::CLONES;
 use super::owners::{self, LegacyColumns, Owner};
 use super::sharing;
 use super::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
@@ -24,7 +25,7 @@ fn up(context: &Context, script: &mut PlanBuilder) {
         .into_iter()
         .flatten()
     {
-        script.split(split);
+        script.paged(split);
     }
     if owners::legacy(context) == LegacyColumns::Stale {
         remember(context, script);
@@ -214,9 +215,9 @@ fn down(context: &Context, _created: &Created, script: &mut PlanBuilder) {
     }
     script.forget(&[OWNERS, FLAGS]);
     // Copies that were made stay, and their list with them; what a run that was cut off had listed is no copy.
-    if catalog.has_table(CloneShared::TABLE) {
+    if catalog.has_table(CLONES) {
         script.bookkeeping(
-            format!("DELETE FROM {} WHERE copy IS NULL", CloneShared::TABLE),
+            format!("DELETE FROM {} WHERE copy IS NULL", CLONES),
             "copies that a run had listed and not made",
         );
     }

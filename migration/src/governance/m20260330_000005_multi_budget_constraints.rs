@@ -60,7 +60,7 @@ fn up(context: &Context, script: &mut PlanBuilder) {
         .is_some_and(|budgets| budgets.check(&one_owner.name).is_some());
     if !checked {
         if let Some(split) = sharing::split_owned_twice(context) {
-            script.split(split);
+            script.paged(split);
         }
         // A check that some row breaks would stay behind unvalidated, and refuse the gateway's next write to that row.
         if let Some(twice) = owners::owned_twice(context) {

@@ -2,9 +2,10 @@
 //! (`docs/upstream/bifrost.md` §4.12).
 
 use crate::migration::{Context, Migration, Phase};
-use crate::plan::{Created, Loss, NormalizeHeaderNames};
+use crate::plan::{Created, Loss};
 use crate::script::PlanBuilder;
 
+use super::header_names::NormalizeHeaderNames;
 use super::mcp::{CLIENTS, HEADERS};
 
 pub(super) const MIGRATION: Migration = Migration {
@@ -18,7 +19,7 @@ pub(super) const MIGRATION: Migration = Migration {
 
 fn up(context: &Context, script: &mut PlanBuilder) {
     for fold in folds(context) {
-        script.fold(fold);
+        script.paged(fold);
     }
 }
 
@@ -33,6 +34,7 @@ pub(super) fn folds(context: &Context) -> Vec<NormalizeHeaderNames> {
         context.catalog.has_column(table, column) && context.catalog.has_column(table, "id")
     })
     .map(|(table, column, list)| NormalizeHeaderNames {
+        purpose: format!("header keys of {table} in lower case, in pages"),
         table,
         column,
         list,

@@ -7,9 +7,10 @@
 use crate::ddl::ForeignKeySpec;
 use crate::dialect::Dialect;
 use crate::migration::{Context, Migration, Phase};
-use crate::plan::{Blocks, CloneShared, Created, DroppedColumn, Loss};
+use crate::plan::{Blocks, Created, DroppedColumn, Loss};
 use crate::script::PlanBuilder;
 
+use super::clones::CLONES;
 use super::m20260330_000004_multi_budget_backfill::{write_flags_back, write_owner_back};
 use super::owners::{self, LegacyColumns, Owner};
 use super::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
@@ -35,7 +36,7 @@ fn up(context: &Context, script: &mut PlanBuilder) {
         return;
     }
     if let Some(split) = sharing::split(context) {
-        script.split(split);
+        script.paged(split);
     }
     script.lock_tables(&[VIRTUAL_KEYS, PROVIDER_CONFIGS, BUDGETS]);
     if !referring.is_empty() {
@@ -46,7 +47,7 @@ fn up(context: &Context, script: &mut PlanBuilder) {
             script.guard("G002", BUDGETS, claimed);
         }
         catch_up_owners(context, script);
-        if script.catalog.has_table(CloneShared::TABLE) {
+        if script.catalog.has_table(CLONES) {
             script.execute(
                 BUDGETS,
                 sharing::raise_usage(script.dialect()),

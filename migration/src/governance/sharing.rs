@@ -5,11 +5,11 @@
 //! keys before provider configs, each in id order; nobody, where a team, customer, provider or model config has it.
 
 use crate::dialect::Dialect;
-use crate::migration::{Context, SharedBudgets};
-use crate::plan::CloneShared;
+use crate::migration::Context;
 
-use super::BUDGETS;
+use super::clones::{CLONES, CloneShared};
 use super::owners::{self, LegacyColumns, Owner};
+use super::{BUDGETS, SHARED_BUDGETS};
 
 /// Columns of a budget that a copy does not take over: its id, its owners, and the hash of a config entry that speaks of
 /// another id.
@@ -25,12 +25,12 @@ const NOT_COPIED: [&str; 7] = [
 
 /// The copies that the operator asked for; `None` where they did not, or where nothing can be shared.
 pub(super) fn split(context: &Context) -> Option<CloneShared> {
-    if context.shared_budgets != SharedBudgets::Clone {
+    if !context.chose(&SHARED_BUDGETS) {
         return None;
     }
     let dialect = context.catalog.dialect;
     let further = further_owners(context)?;
-    let table = CloneShared::TABLE;
+    let table = CLONES;
     let (columns, copied) = copied_columns(context)?;
     let page = CloneShared::PAGE;
     let present: Vec<(usize, Owner)> = Owner::BOTH
@@ -90,8 +90,7 @@ pub(super) fn split(context: &Context) -> Option<CloneShared> {
             .collect(),
     };
     Some(CloneShared {
-        purpose: "every further owner of a shared budget gets a copy, with its usage".to_owned(),
-        table: BUDGETS,
+        purpose: "every further owner of a shared budget gets a copy, with its usage",
         stage: stage(&further),
         lock,
         copy,
@@ -128,7 +127,7 @@ fn further_owners(context: &Context) -> Option<String> {
 /// The list of copies, and what writes into it. A row that an interrupted run had listed and not copied is looked at
 /// anew; an owner that came back to a budget it has a copy of gets that copy back.
 fn stage(further: &str) -> Vec<String> {
-    let table = CloneShared::TABLE;
+    let table = CLONES;
     let mut statements = list();
     statements.extend([
         format!("DELETE FROM {table} WHERE copy IS NULL"),
@@ -142,7 +141,7 @@ fn stage(further: &str) -> Vec<String> {
 
 /// Makes the list of copies where there is none.
 pub fn list() -> Vec<String> {
-    let table = CloneShared::TABLE;
+    let table = CLONES;
     vec![
         format!(
             "CREATE TABLE IF NOT EXISTS {table} (original varchar(255) NOT NULL, kind integer NOT NULL, \
@@ -159,9 +158,7 @@ pub fn list() -> Vec<String> {
 /// Copies for budgets with both owner columns set: the key keeps the original, the provider config gets the copy.
 pub(super) fn split_owned_twice(context: &Context) -> Option<CloneShared> {
     // Columns that are ours and written by our backfill never name two.
-    if context.shared_budgets != SharedBudgets::Clone
-        || owners::legacy(context) == LegacyColumns::Authoritative
-    {
+    if !context.chose(&SHARED_BUDGETS) || owners::legacy(context) == LegacyColumns::Authoritative {
         return None;
     }
     let twice = owners::owned_twice(context)?;
@@ -169,7 +166,7 @@ pub(super) fn split_owned_twice(context: &Context) -> Option<CloneShared> {
         "SELECT b.id AS budget, 1 AS kind, CAST(b.provider_config_id AS text) AS owner FROM {BUDGETS} b \
          JOIN ({twice}) twice ON twice.id = b.id"
     );
-    let (table, page) = (CloneShared::TABLE, CloneShared::PAGE);
+    let (table, page) = (CLONES, CloneShared::PAGE);
     let (columns, copied) = copied_columns(context)?;
     let lock = match context.catalog.dialect {
         Dialect::Sqlite => Vec::new(),
@@ -179,10 +176,7 @@ pub(super) fn split_owned_twice(context: &Context) -> Option<CloneShared> {
         )],
     };
     Some(CloneShared {
-        table: BUDGETS,
-        purpose:
-            "a provider config that shares its virtual key's budget gets a copy, with its usage"
-                .to_owned(),
+        purpose: "a provider config that shares its virtual key's budget gets a copy, with its usage",
         stage: stage(&further),
         lock,
         copy: vec![
@@ -226,7 +220,7 @@ pub(super) fn raise_usage(dialect: Dialect) -> String {
             "(copied.last_reset IS original.last_reset OR julianday(copied.last_reset) = julianday(original.last_reset))"
         }
     };
-    let table = CloneShared::TABLE;
+    let table = CLONES;
     format!(
         "WITH RECURSIVE line (copy, ancestor) AS (SELECT copy, original FROM {table} WHERE settled = 0 AND copy IS NOT NULL \
          UNION SELECT line.copy, c.original FROM line JOIN {table} c ON c.copy = line.ancestor WHERE c.settled = 0) \
@@ -239,8 +233,5 @@ pub(super) fn raise_usage(dialect: Dialect) -> String {
 
 /// From contract on a copy is a budget like any other.
 pub(super) fn settle() -> String {
-    format!(
-        "UPDATE {} SET settled = 1 WHERE settled = 0",
-        CloneShared::TABLE
-    )
+    format!("UPDATE {} SET settled = 1 WHERE settled = 0", CLONES)
 }

@@ -5,15 +5,36 @@
 
 use crate::catalog::Catalog;
 use crate::dialect::Dialect;
-use crate::migration::NameConflicts;
+use crate::migration::Context;
 use crate::plan::InsertWithUuids;
 use crate::script::CHANGED;
 
-use super::CENTRAL_KEYS;
+use super::{CENTRAL_KEYS, NAME_CONFLICTS};
 use super::{
     CHAT_PROVIDERS, CHAT_USER_KEYS, MODEL_CONFIGS, NAME_PREFIX, PROVIDER_KEYS, PROVIDERS,
     USER_KEYS, USERS, as_type, has_legacy, has_new, is_after, is_present, is_same_time, text,
 };
+
+/// What happens to a live AI provider that holds the name of a migrated one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NameConflicts {
+    /// The run stops before its first write (P002).
+    #[default]
+    Refuse,
+    /// It is soft-deleted, as upstream does.
+    Retire,
+}
+
+impl NameConflicts {
+    /// As the operator chose.
+    pub fn chosen(context: &Context) -> Self {
+        if context.chose(&NAME_CONFLICTS) {
+            Self::Retire
+        } else {
+            Self::Refuse
+        }
+    }
+}
 
 /// One kind of difference, and what closes it.
 #[derive(Clone, Debug)]

@@ -2,13 +2,14 @@
 //! Ciphertext and key ids are moved as the bytes they are. The legacy rows stay, and stay the truth.
 
 use crate::dialect::Dialect;
-use crate::migration::{Context, Migration, NameConflicts, Phase};
+use crate::migration::{Context, Migration, Phase};
 use crate::plan::{Backfill, Blocks, Created, Loss};
 use crate::providers::coder;
 use crate::script::{PlanBuilder, remembered};
 use crate::track::Track;
 
-use super::cutover::{self, Close};
+use super::NAME_CONFLICTS;
+use super::cutover::{self, Close, NameConflicts};
 use super::m20260510_000005_provider_key_contract::undo_number;
 use super::{
     CHAT_PROVIDERS, CHAT_USER_KEYS, FAMILIES, MODEL_CONFIGS, PROVIDER_KEYS, PROVIDERS, TYPE,
@@ -29,7 +30,7 @@ fn up(context: &Context, script: &mut PlanBuilder) {
         return;
     }
     let dialect = script.dialect();
-    let conflicts = context.name_conflicts;
+    let conflicts = NameConflicts::chosen(context);
     // Expand widens it, but not where the tables were there before and expand was adopted.
     if !context.ledger(Track::PROVIDERS).owns() {
         script.widen_enum(TYPE.0, &FAMILIES);
@@ -126,13 +127,13 @@ fn remember(context: &Context, script: &mut PlanBuilder) {
         &format!(
             "SELECT c.id AS id {}",
             cutover::unlinked(
-                context.name_conflicts,
+                NameConflicts::chosen(context),
                 dialect,
                 &format!("c.ai_provider_id IS NULL AND EXISTS (SELECT 1 FROM {PROVIDERS} a WHERE a.id = p.id)")
             )
         ),
     );
-    if context.name_conflicts == NameConflicts::Retire {
+    if context.chose(&NAME_CONFLICTS) {
         let holders = cutover::name_holders(dialect);
         script.remember(legacy::RETIRED, &holders);
         script.remember(
@@ -148,7 +149,7 @@ fn remember(context: &Context, script: &mut PlanBuilder) {
 /// Frees the names that migrated providers need, or stops where somebody holds one.
 pub(super) fn retire(context: &Context, script: &mut PlanBuilder) {
     let dialect = script.dialect();
-    if context.name_conflicts == NameConflicts::Retire {
+    if context.chose(&NAME_CONFLICTS) {
         script.execute(
             PROVIDERS,
             cutover::retire(dialect),

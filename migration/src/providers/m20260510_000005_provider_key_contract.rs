@@ -2,13 +2,15 @@
 
 use crate::ddl::{CheckSpec, foreign_key};
 use crate::dialect::Dialect;
-use crate::migration::{Context, Migration, OrphanedModels, Phase};
+use crate::migration::{Context, Migration, Phase};
 use crate::plan::{Blocks, Created, Loss};
 use crate::providers::coder;
 use crate::script::{PlanBuilder, remembered};
 use crate::track::Track;
 
+use super::cutover::NameConflicts;
 use super::m20260510_000004_provider_key_backfill::{apply_move, retire};
+use super::{ACCEPT_POLICY_CHANGE, ORPHANED_MODELS};
 use super::{
     CHAT_PROVIDERS, CHAT_USER_KEYS, MODEL_CONFIGS, PROVIDER_KEYS, PROVIDERS, USER_KEYS, cutover,
     has_legacy, legacy, policy, tables, text,
@@ -45,7 +47,7 @@ fn up(context: &Context, script: &mut PlanBuilder) {
     if carries_legacy {
         script.lock_tables(&[CHAT_PROVIDERS, CHAT_USER_KEYS, MODEL_CONFIGS]);
         script.lock_writers(&[PROVIDERS, PROVIDER_KEYS, USER_KEYS]);
-        if !context.accept_policy_change
+        if !context.chose(&ACCEPT_POLICY_CHANGE)
             && let Some(lost) = policy::lost(catalog)
         {
             script.guard("P004", CHAT_PROVIDERS, lost);
@@ -54,12 +56,12 @@ fn up(context: &Context, script: &mut PlanBuilder) {
         for (table, conflicting_copies) in cutover::conflicting_rows(catalog) {
             script.guard("P010", table, conflicting_copies);
         }
-        for step in cutover::moves(&script.catalog, context.name_conflicts) {
+        for step in cutover::moves(&script.catalog, NameConflicts::chosen(context)) {
             apply_move(script, &step, Blocks::Everyone);
         }
         legacy::note_dropped(script);
     }
-    if context.orphaned_models == OrphanedModels::Retire
+    if context.chose(&ORPHANED_MODELS)
         && let Some(retire) = cutover::retire_lonely(catalog)
     {
         for (list, rows) in cutover::noted(catalog, cutover::RETIRED) {

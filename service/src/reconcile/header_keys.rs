@@ -4,16 +4,13 @@
 //! `mcp_per_user_header_credentials.headers_json`, an object by name, in rows that are not encrypted. Of names that fold to
 //! one the last keeps its value. What is no JSON is reported and left. `updated_at` stays: orphaned rows age on it.
 
-use std::collections::HashMap;
-use std::fmt;
-
 use backon::Retryable;
 use chrono::{DateTime, Utc};
-use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
-use serde::de::{Deserializer, MapAccess, Visitor};
-use serde_json::value::RawValue;
+use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement};
 use tollgate_migration::governance::header_keys;
-use tollgate_migration::plan::NormalizeHeaderNames;
+use tollgate_migration::governance::header_names::{
+    self, Folded, FoldedRow, HeaderNames, NormalizeHeaderNames, PAGE,
+};
 use tollgate_migration::{Context, Dialect, Track};
 
 use super::{Options, Routine, count, run};
@@ -24,111 +21,6 @@ use crate::report::{Finding, Outcome, Report, Severity};
 use crate::retry::{self, Turns, backoff};
 use crate::runner::Session;
 use crate::shutdown::ShutdownSignal;
-
-/// Rows of one transaction.
-const PAGE: usize = 500;
-
-/// What became of a text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Folded {
-    /// It is folded already.
-    Same,
-    /// It becomes this; whether names fell together.
-    Changed(String, bool),
-    /// It is not the JSON that it should be.
-    Malformed,
-}
-
-/// The canonical form of a header's name.
-pub(crate) fn canonical(name: &str) -> String {
-    name.trim().to_lowercase()
-}
-
-/// The entries of an object in their order, equal names and all.
-pub(crate) struct Entries(pub Vec<(String, Box<RawValue>)>);
-
-impl<'de> serde::Deserialize<'de> for Entries {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Each;
-        impl<'de> Visitor<'de> for Each {
-            type Value = Entries;
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("an object")
-            }
-            fn visit_map<A: MapAccess<'de>>(
-                self,
-                mut map: A,
-            ) -> std::result::Result<Entries, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Entries(entries))
-            }
-        }
-        deserializer.deserialize_map(Each)
-    }
-}
-
-/// Folds a list or an object.
-pub(crate) fn fold(text: &str, list: bool) -> Folded {
-    if list {
-        fold_list(text)
-    } else {
-        fold_object(text)
-    }
-}
-
-fn fold_list(text: &str) -> Folded {
-    let Ok(names) = serde_json::from_str::<Vec<String>>(text) else {
-        return Folded::Malformed;
-    };
-    let mut folded: Vec<String> = Vec::new();
-    for name in &names {
-        let name = canonical(name);
-        if !folded.contains(&name) {
-            folded.push(name);
-        }
-    }
-    if folded == names {
-        return Folded::Same;
-    }
-    let collided = folded.len() < names.len();
-    serde_json::to_string(&folded).map_or(Folded::Malformed, |json| Folded::Changed(json, collided))
-}
-
-fn fold_object(text: &str) -> Folded {
-    let Ok(Entries(entries)) = serde_json::from_str::<Entries>(text) else {
-        return Folded::Malformed;
-    };
-    let mut places: HashMap<String, usize> = HashMap::new();
-    let mut folded: Vec<(String, &RawValue)> = Vec::new();
-    let mut same = true;
-    for (name, value) in &entries {
-        let canonical = canonical(name);
-        same &= canonical == *name;
-        if let Some(&place) = places.get(&canonical) {
-            folded[place].1 = value;
-        } else {
-            places.insert(canonical.clone(), folded.len());
-            folded.push((canonical, value));
-        }
-    }
-    let collided = folded.len() < entries.len();
-    if same && !collided {
-        return Folded::Same;
-    }
-    let parts: Option<Vec<String>> = folded
-        .iter()
-        .map(|(name, value)| {
-            let name = serde_json::to_string(name).ok()?;
-            Some(format!("{name}:{}", value.get()))
-        })
-        .collect();
-    parts.map_or(Folded::Malformed, |parts| {
-        Folded::Changed(format!("{{{}}}", parts.join(",")), collided)
-    })
-}
 
 /// What a walk over one column found and did.
 #[derive(Clone, Debug, Default)]
@@ -169,17 +61,17 @@ pub(crate) async fn walk(
         let rows = connection
             .query_all_raw(Statement::from_sql_and_values(
                 dialect.backend(),
-                fold.page(dialect, how.all, PAGE),
+                fold.read_page(dialect, how.all, PAGE),
                 [behind.clone().into()],
             ))
             .await
             .map_err(db_context())?;
-        let mut due: Vec<(String, String, String)> = Vec::new();
+        let mut due: Vec<FoldedRow> = Vec::new();
         for row in &rows {
-            let id: String = row.try_get("", "id").map_err(db_context())?;
-            let json: String = row.try_get("", "json").map_err(db_context())?;
+            let HeaderNames { id, json } =
+                HeaderNames::from_query_result(row, "").map_err(db_context())?;
             behind.clone_from(&id);
-            match self::fold(&json, fold.list) {
+            match header_names::fold(&json, fold.list) {
                 Folded::Same => {}
                 Folded::Malformed => walked.malformed.push(id),
                 Folded::Changed(folded, collided) => {
@@ -217,25 +109,11 @@ async fn write(
     connection: &Connection,
     dialect: Dialect,
     fold: &NormalizeHeaderNames,
-    due: &[(String, String, String)],
+    due: &[FoldedRow],
 ) -> std::result::Result<u64, DbErr> {
-    let mut rows = Vec::new();
-    let mut values: Vec<Value> = Vec::new();
-    for (id, was, folded) in due {
-        let mut parameters = Vec::new();
-        for text in [id, was, folded] {
-            values.push(text.clone().into());
-            parameters.push(dialect.parameter(values.len()));
-        }
-        rows.push(format!("({})", parameters.join(", ")));
-    }
     let transaction = retry::begin(connection).await?;
     let written = transaction
-        .execute_raw(Statement::from_sql_and_values(
-            dialect.backend(),
-            fold.write(&rows.join(", ")),
-            values,
-        ))
+        .execute_raw(fold.write_rows(dialect, due))
         .await?
         .rows_affected();
     transaction.commit().await?;
@@ -408,57 +286,4 @@ pub async fn fold_header_keys(
     stop: &ShutdownSignal,
 ) -> Outcome {
     run(session, options, now, stop, &HeaderKeys { stop }).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn changed(text: &str) -> Folded {
-        Folded::Changed(text.to_owned(), false)
-    }
-
-    fn collided(text: &str) -> Folded {
-        Folded::Changed(text.to_owned(), true)
-    }
-
-    #[test]
-    fn names_are_folded_and_values_are_not() {
-        assert_eq!(
-            fold(r#"{"X-Api-Key": "SeCrEt", "b":1.50}"#, false),
-            changed(r#"{"x-api-key":"SeCrEt","b":1.50}"#)
-        );
-        assert_eq!(
-            fold(r#"{" x ":"é\u00e9"}"#, false),
-            changed(r#"{"x":"é\u00e9"}"#)
-        );
-        assert_eq!(fold(r#"["X-Key", "y"]"#, true), changed(r#"["x-key","y"]"#));
-    }
-
-    #[test]
-    fn what_is_folded_stays_as_it_is_written() {
-        for text in [r#"{ "x" : "A" }"#, "{}", r#"{"":1}"#] {
-            assert_eq!(fold(text, false), Folded::Same, "{text}");
-        }
-        assert_eq!(fold(r#"[ "a" ]"#, true), Folded::Same);
-    }
-
-    #[test]
-    fn of_names_that_fall_together_the_last_keeps_its_value() {
-        assert_eq!(
-            fold(r#"{"Key":"1","other":"2","KEY":"3"}"#, false),
-            collided(r#"{"key":"3","other":"2"}"#)
-        );
-        assert_eq!(fold(r#"["A","a"]"#, true), collided(r#"["a"]"#));
-    }
-
-    #[test]
-    fn what_is_no_json_of_its_kind_is_malformed() {
-        for text in ["", "{", "[1]", r#"["a"]"#, "null", r#"{"a":}"#, "{} x"] {
-            assert_eq!(fold(text, false), Folded::Malformed, "{text}");
-        }
-        for text in ["{}", "[1]", r#"["a",null]"#, "x"] {
-            assert_eq!(fold(text, true), Folded::Malformed, "{text}");
-        }
-    }
 }

@@ -9,10 +9,10 @@ use std::collections::BTreeSet;
 use backon::Retryable;
 use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
+use tollgate_migration::governance::header_names::{Entries, canonical};
 use tollgate_migration::governance::mcp::{CLIENTS, HEADERS};
 use tollgate_migration::{Dialect, Track};
 
-use super::header_keys::{Entries, canonical};
 use super::{Options, Routine, count, run};
 use crate::connection::Connection;
 use crate::database::columns_of;

@@ -8,8 +8,8 @@
 use backon::Retryable;
 use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbErr, Statement};
-use tollgate_migration::providers::cutover::{Close, Move, moves};
-use tollgate_migration::{NameConflicts, Track};
+use tollgate_migration::providers::cutover::{Close, Move, NameConflicts, moves};
+use tollgate_migration::{Choices, Track};
 
 use super::{Options, Routine, SAMPLES, count, run};
 use crate::connection::Connection;
@@ -31,7 +31,7 @@ const BLOCKING: [&str; 5] = ["P001", "P002", "P005", "P006", "P010"];
 const SAID: [&str; 2] = ["P008", "P009"];
 
 struct ProviderKeys<'a> {
-    conflicts: NameConflicts,
+    choices: Choices,
     stop: &'a ShutdownSignal,
 }
 
@@ -47,8 +47,8 @@ impl ProviderKeys<'_> {
             .await
             .map_err(db_context())?;
         let mut live = context(connection, &history).await?;
-        live.name_conflicts = self.conflicts;
-        let moves = moves(&live.catalog, self.conflicts);
+        live.choices = self.choices.clone();
+        let moves = moves(&live.catalog, NameConflicts::chosen(&live));
         if moves.is_empty() || live.created("provider_key_backfill").is_none() {
             return Err(Error::NotFound {
                 what: "provider-key cutover to keep in step here: it is not begun (`tollgate migrate up --phase backfill` \
@@ -222,17 +222,10 @@ impl Routine for ProviderKeys<'_> {
 /// [`Error::Refused`] where nobody can say what the new tables should hold, or when the change limit holds.
 pub async fn provider_keys(
     session: &Session,
-    conflicts: NameConflicts,
+    choices: Choices,
     options: Options,
     now: DateTime<Utc>,
     stop: &ShutdownSignal,
 ) -> Outcome {
-    run(
-        session,
-        options,
-        now,
-        stop,
-        &ProviderKeys { conflicts, stop },
-    )
-    .await
+    run(session, options, now, stop, &ProviderKeys { choices, stop }).await
 }

@@ -42,7 +42,7 @@ pub(crate) fn steps(plan: &Plan) -> Vec<Piece> {
             Unit::NonTransactional(statement) => {
                 vec![(statement.sql.replace(" CONCURRENTLY", ""), false)]
             }
-            Unit::Backfill(_) | Unit::CloneShared(_) | Unit::NormalizeHeaderNames(_) => Vec::new(),
+            Unit::Backfill(_) | Unit::Paged(_) => Vec::new(),
         })
         .collect()
 }

@@ -116,10 +116,10 @@ impl Rehearsal<'_> {
         let word = if prepared { "prepared" } else { "alone" };
         let file = self.folder.join(format!("{word}.snapshot"));
         snapshot(&scratch, &file, self.now, observer, stop).await?;
-        let mut options = self.options.prepare;
+        let mut options = self.options.prepare.clone();
         if prepared {
             observer.note(Event::Step("prepare the copy".to_owned()));
-            let outcome = prepare::prepare(&scratch, options, stop).await;
+            let outcome = prepare::prepare(&scratch, options.clone(), stop).await;
             outcome.error.map_or(Ok(()), Err)?;
         }
         observer.note(Event::Step(format!(

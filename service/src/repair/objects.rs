@@ -86,7 +86,7 @@ fn lost_objects(live: &Context, track: Track, history: &History) -> (Vec<Repair>
                     Step::Guard(_) | Step::InsertWithUuids(_) => None,
                 })
                 .collect(),
-            Unit::Backfill(_) | Unit::CloneShared(_) | Unit::NormalizeHeaderNames(_) => Vec::new(),
+            Unit::Backfill(_) | Unit::Paged(_) => Vec::new(),
         })
         .collect();
     for drift in lost {

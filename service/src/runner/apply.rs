@@ -7,21 +7,21 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use sea_orm::{ConnectionTrait, DbErr};
-use tollgate_migration::plan::{Backfill, Blocks, CloneShared, Created, Plan, Statement, Unit};
+use tollgate_migration::plan::{Backfill, Created, Plan, Statement, Unit};
 use tollgate_migration::{Dialect, Migration, Track};
 
 use super::checkpoint::{self, Direction, InProgress};
 use super::engine::Engine;
 use super::lock_timer::LockTimer;
+use super::paged::Pages;
 use super::patience::Patience;
-use super::{split, up};
+use super::up;
 use crate::connection::{Connection, Transaction};
 use crate::drift;
 use crate::error::{Error, Result};
 use crate::history::History;
 use crate::lock::Lock;
 use crate::observer::{Event, Observer};
-use crate::reconcile::header_keys::{self, How};
 use crate::report::Applied;
 use crate::retry::for_rows;
 use crate::shutdown::ShutdownSignal;
@@ -255,26 +255,19 @@ impl Applier<'_> {
                     self.alone(statement).await?.map_err(failed)?;
                     held.since(begun, statement.blocks);
                 }
-                Unit::CloneShared(split) => {
-                    self.observer.note(Event::Step(split.purpose.clone()));
-                    let copies = self.split(split, &held).await?.map_err(failed)?;
-                    *so_far += copies;
-                    self.changed(split.table, "clone", copies);
-                }
-                Unit::NormalizeHeaderNames(fold) => {
-                    self.observer.note(Event::Step(format!(
-                        "header keys of {} in lower case",
-                        fold.table
-                    )));
-                    let how = How {
-                        all: true,
-                        write: true,
+                Unit::Paged(step) => {
+                    self.observer.note(Event::Step(step.purpose().to_owned()));
+                    let pages = Pages {
+                        connection: self.connection,
+                        step: &**step,
+                        version: migration.version,
+                        stop: self.stop,
+                        held: &held,
                     };
-                    let walked =
-                        header_keys::walk(self.connection, self.dialect, fold, how, self.stop)
-                            .await?;
-                    *so_far += walked.folded;
-                    self.changed(fold.table, "update", walked.folded);
+                    let changed = pages.run().await?;
+                    *so_far += changed;
+                    let (table, action) = step.changes();
+                    self.changed(table, action, changed);
                 }
                 Unit::Backfill(pass) => {
                     let (changed, behind) = self.backfill(course, pass, &held).await?;
@@ -377,40 +370,6 @@ impl Applier<'_> {
                 .await?;
         }
         transaction.commit().await
-    }
-
-    /// Makes the copies of shared budgets; returns how many. Looked at again until nobody needs one: an owner that gets
-    /// its copy back may find somebody else there. Each round ends a sharing, so the rounds are few; the bound is for a
-    /// gateway that shares faster than it is followed.
-    async fn split(
-        &self,
-        split: &CloneShared,
-        held: &LockTimer,
-    ) -> Result<std::result::Result<u64, DbErr>> {
-        const ROUNDS: usize = 20;
-        let mut copies = 0;
-        for _ in 0..ROUNDS {
-            if let Err(error) = split::stage(self.connection, split).await {
-                return Ok(Err(error));
-            }
-            let before = copies;
-            loop {
-                self.stop.check()?;
-                let begun = Instant::now();
-                match split::page(self.connection, self.dialect, split).await {
-                    Ok(0) => break,
-                    Ok(made) => {
-                        held.since(begun, Blocks::Rows);
-                        copies += made;
-                    }
-                    Err(error) => return Ok(Err(error)),
-                }
-            }
-            if copies == before {
-                break;
-            }
-        }
-        Ok(Ok(copies))
     }
 
     fn changed(&self, table: &str, action: &'static str, rows: u64) {

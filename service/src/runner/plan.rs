@@ -113,13 +113,13 @@ pub async fn plan(session: &Session, options: &Options) -> Result<Report> {
             let mut described = describe(track, migration, &plan);
             for unit in plan.units.iter().filter(|_| !fresh) {
                 let estimate = match unit {
-                    Unit::Backfill(pass) => &pass.estimate,
-                    Unit::CloneShared(split) => &split.estimate,
-                    Unit::Transaction(_)
-                    | Unit::NonTransactional(_)
-                    | Unit::NormalizeHeaderNames(_) => continue,
+                    Unit::Backfill(pass) => Some(pass.estimate.as_str()),
+                    Unit::Paged(step) => step.estimate(),
+                    Unit::Transaction(_) | Unit::NonTransactional(_) => None,
                 };
-                described.rows += number(&connection, &context, estimate).await?;
+                if let Some(estimate) = estimate {
+                    described.rows += number(&connection, &context, estimate).await?;
+                }
             }
             described.blocks_for_ms = blocks_for_ms(&plan, &described, stored, options);
             planned.push(described);
@@ -220,32 +220,29 @@ fn describe(track: Track, migration: &Migration, plan: &Plan) -> PlannedMigratio
                 batched: false,
                 detail: statement.detail,
             }),
-            Unit::CloneShared(split) => {
-                steps.push(PlannedStep {
-                    purpose: split.purpose.clone(),
-                    sql: split.stage.join(";\n"),
-                    blocks: Blocks::Rows,
-                    transaction: None,
-                    batched: true,
-                    detail: false,
-                });
-                steps.extend(split.lock.iter().chain(&split.copy).map(|sql| PlannedStep {
-                    purpose: "for each page of copies".to_owned(),
-                    sql: sql.clone(),
-                    blocks: Blocks::Rows,
-                    transaction: None,
-                    batched: true,
-                    detail: true,
-                }));
+            Unit::Paged(step) => {
+                let stage = step.stage();
+                let mut shown = |purpose: &str, sql: String, detail| {
+                    steps.push(PlannedStep {
+                        purpose: purpose.to_owned(),
+                        sql,
+                        blocks: Blocks::Rows,
+                        transaction: None,
+                        batched: true,
+                        detail,
+                    });
+                };
+                if !stage.is_empty() {
+                    shown(step.purpose(), stage.join(";\n"), false);
+                }
+                for (at, sql) in step.samples().into_iter().enumerate() {
+                    if at == 0 && stage.is_empty() {
+                        shown(step.purpose(), sql, false);
+                    } else {
+                        shown("for each page", sql, true);
+                    }
+                }
             }
-            Unit::NormalizeHeaderNames(fold) => steps.push(PlannedStep {
-                purpose: format!("header keys of {} in lower case, in pages", fold.table),
-                sql: fold.write("…"),
-                blocks: Blocks::Rows,
-                transaction: None,
-                batched: true,
-                detail: false,
-            }),
             Unit::Backfill(pass) => steps.push(PlannedStep {
                 purpose: pass.purpose.clone(),
                 sql: pass.sql.clone(),

@@ -6,10 +6,7 @@ use std::time::Duration;
 use crate::connection::Connection;
 use chrono::Utc;
 use sea_orm::ConnectionTrait;
-use tollgate_migration::{
-    Context, Dialect, GarbledModes, Migration, NameConflicts, OrphanedModels, Phase, SharedBudgets,
-    Track,
-};
+use tollgate_migration::{Choices, Context, Dialect, Migration, Phase, Track};
 
 use super::adopt::{ensure_history, mark, recognise, recognised_history};
 use super::apply::{Applier, Changes, Course};
@@ -42,16 +39,8 @@ pub struct Options {
     pub steps: Option<u32>,
     /// Adopt first where there is no history.
     pub adopt: bool,
-    /// What happens to shared budgets.
-    pub shared_budgets: SharedBudgets,
-    /// What happens to garbled billing modes.
-    pub garbled_modes: GarbledModes,
-    /// What happens to AI providers that hold the name of a migrated one.
-    pub name_conflicts: NameConflicts,
-    /// What happens to active model configs whose provider has no row.
-    pub orphaned_models: OrphanedModels,
-    /// Whether it is accepted that policy flags of chat providers go.
-    pub accept_policy_change: bool,
+    /// What is done where rows stand in the way.
+    pub choices: Choices,
     /// SQLite: write a copy of the database here before anything changes.
     pub backup: Option<PathBuf>,
     /// How long a batch of a backfill should take; 50 ms on PostgreSQL and 10 ms on SQLite when absent.
@@ -514,11 +503,7 @@ pub(super) async fn live<C: ConnectionTrait>(
     options: &Options,
 ) -> Result<Context> {
     let mut context = context(connection, history).await?;
-    context.shared_budgets = options.shared_budgets;
-    context.garbled_modes = options.garbled_modes;
-    context.name_conflicts = options.name_conflicts;
-    context.orphaned_models = options.orphaned_models;
-    context.accept_policy_change = options.accept_policy_change;
+    context.choices = options.choices.clone();
     Ok(context)
 }
 

@@ -9,7 +9,7 @@ use sqlx::{Decode, Row, TypeInfo, ValueRef};
 use tollgate_migration::Dialect;
 
 use crate::instant;
-use crate::reconcile::header_keys::{self, Folded};
+use tollgate_migration::governance::header_names::{self, Folded};
 
 /// How the values of a column are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +86,7 @@ fn seconds(at: chrono::DateTime<chrono::Utc>) -> String {
 }
 
 fn folded(text: &str, list: bool) -> Cow<'_, str> {
-    match header_keys::fold(text, list) {
+    match header_names::fold(text, list) {
         Folded::Changed(folded, _) => Cow::Owned(folded),
         Folded::Same | Folded::Malformed => Cow::Borrowed(text),
     }

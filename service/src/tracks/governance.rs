@@ -11,10 +11,10 @@ mod remembered;
 mod repairs;
 pub mod survey;
 
+use tollgate_migration::governance::clones::CLONES;
 use tollgate_migration::governance::mcp::{self, CLIENTS, GRANTS};
 use tollgate_migration::governance::owners::{self, Owner};
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
-use tollgate_migration::plan::CloneShared;
 use tollgate_migration::{Context, Track};
 
 use crate::budget::requests;
@@ -71,6 +71,7 @@ pub(super) static MODULE: Module = Module {
         (mcp::HEADER_FLOWS, "add_mcp_per_user_header_flows_table"),
     ],
     facts: moved::facts,
+    count_copies: |connection, live| Box::pin(copies::count(connection, live)),
     copies: |connection, live| Box::pin(copies::compare(connection, live)),
     reading: moved::reading,
     rewritten_by_down: &[(BUDGETS, "calendar_aligned")],
@@ -81,7 +82,7 @@ pub(super) static MODULE: Module = Module {
     copied: |connection, report| Box::pin(clones::made(connection, report)),
     own_tables: &[
         (requests::TABLE, &["request_id"]),
-        (CloneShared::TABLE, &["original", "kind", "owner", "copy"]),
+        (CLONES, &["original", "kind", "owner", "copy"]),
         (
             remembered::TABLE,
             &["kind", "owner", "budget", "virtual_key"],

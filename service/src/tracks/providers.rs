@@ -7,11 +7,12 @@ mod moves;
 mod prepare;
 
 use tollgate_migration::ledger::SCHEMA_MIGRATIONS;
+use tollgate_migration::providers::cutover::NameConflicts;
 use tollgate_migration::providers::{
     CHAT_PROVIDERS, CHAT_USER_KEYS, GATEWAY_KEYS, MODEL_CONFIGS, PROVIDER_KEYS, PROVIDERS, TYPE,
     USER_KEYS, USERS, coder, cutover,
 };
-use tollgate_migration::{Context, Dialect, Ledger, NameConflicts, Track};
+use tollgate_migration::{Choices, Context, Dialect, Ledger, Track};
 
 use crate::doctor::environment::finding;
 use crate::module::{Leftover, Module, NamedRoutine};
@@ -22,6 +23,7 @@ use crate::verify::invariants::Question;
 
 pub(super) static MODULE: Module = Module {
     gateway_lock: Some(1_037_453_835_920_848_937),
+    asks_for_runs_since: Some("provider_key_backfill"),
     hazards: hazards::HAZARDS,
     parents: &[
         (PROVIDER_KEYS, "provider_id", PROVIDERS),
@@ -89,13 +91,7 @@ pub(super) static MODULE: Module = Module {
         name: "provider-keys",
         about: "AI providers and their keys follow what old code still writes",
         run: |session, options, now, stop| {
-            Box::pin(provider_keys(
-                session,
-                NameConflicts::default(),
-                options,
-                now,
-                stop,
-            ))
+            Box::pin(provider_keys(session, Choices::none(), options, now, stop))
         },
     }],
     over: Some((PROVIDERS, CHAT_PROVIDERS)),

@@ -36,10 +36,31 @@ async fn a_hazard_of_its_own_blocks_until_it_is_mended(
     assert_eq!(seats.run(&up).code, 4);
     assert_eq!(database.count("seats WHERE state = 'onn'").await, 1);
     database
-        .execute("UPDATE seats SET state = 'off' WHERE id IN ('s-2', 's-3')")
+        .execute("UPDATE seats SET state = 'off' WHERE id = 's-2'")
         .await;
-    seats.succeed(&up);
+    assert_eq!(seats.run(&up).code, 4);
+    let wrong = seats.run(&[&up[..], &["--vacant-seats", "on"]].concat());
+    assert_eq!(wrong.code, 2, "{wrong:#?}");
+    let chosen = [&up[..], &["--vacant-seats", "off"]].concat();
+    let help = seats.succeed(&["migrate", "up", "--help"]);
+    assert!(help.stdout.contains("--vacant-seats"), "{help:#?}");
+    assert!(!help.stdout.contains("--shared-budgets"), "{help:#?}");
+    let (code, plan) = seats.json(&["migrate", "plan", "--adopt", "--vacant-seats", "off"]);
+    assert_eq!((code, &plan["findings"][0]["code"]), (0, &"S002".into()));
+    assert_eq!(
+        plan["findings"][0]["resolve"],
+        "resolved by --vacant-seats off"
+    );
+    seats.succeed(&chosen);
     assert_eq!(database.count("seats WHERE active").await, 2);
+    assert_eq!(database.count("seats WHERE badge IS NULL").await, 0);
+    // Version 5 of the id, in the name space that the example says: the same in every run.
+    assert_eq!(
+        database
+            .count("seats WHERE id = 's-1' AND substr(badge, 15, 1) = '5'")
+            .await,
+        1
+    );
     seats.succeed(&["verify"]);
 }
 

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use squawk_linter::Linter;
 use squawk_syntax::SourceFile;
-use tollgate_migration::plan::{CloneShared, Unit};
-use tollgate_migration::{Context, SharedBudgets, Track};
+use tollgate_migration::governance::SHARED_BUDGETS;
+use tollgate_migration::plan::Unit;
+use tollgate_migration::{Choices, Context, Track};
 use tollgate_tests::fixture::{Calendar, Shape, legacy};
 use tollgate_tests::{Backend, TestDatabase};
 
@@ -137,16 +138,9 @@ fn statements(context: &Context, track: Track) -> Vec<(bool, String)> {
                     true,
                     pass.batch("r.ctid >= '(0,0)'::tid AND r.ctid < '(9,0)'::tid"),
                 )),
-                // Its statements are the routine's, which reads rows and writes them back one batch at a time.
-                Unit::NormalizeHeaderNames(_) => {}
-                Unit::CloneShared(split) => found.extend(
-                    split
-                        .stage
-                        .iter()
-                        .chain(&split.lock)
-                        .chain(&split.copy)
-                        .map(|sql| (true, sql.replace(CloneShared::PAGE, "'x'"))),
-                ),
+                Unit::Paged(step) => {
+                    found.extend(step.statements().into_iter().map(|sql| (true, sql)));
+                }
             }
         }
         context = after;
@@ -163,7 +157,7 @@ async fn every_statement_passes_the_linter_or_is_exempt_for_a_reason() {
     let mut linted = 0;
     for database in [&fresh, &old] {
         let mut context = Context::read(&database.connection).await.unwrap();
-        context.shared_budgets = SharedBudgets::Clone;
+        context.choices = Choices::none().with(&SHARED_BUDGETS);
         for &track in Track::all() {
             for (in_transaction, sql) in statements(&context, track) {
                 linted += 1;

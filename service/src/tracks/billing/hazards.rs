@@ -1,9 +1,10 @@
 //! The hazards of the billing track (`docs/upstream/molecule.md` §B1, §B4).
 
+use tollgate_migration::billing::GARBLED_MODES;
 use tollgate_migration::billing::{
     MODE, WORKSPACE_SECRETS, WORKSPACES, garbled, is_over_mode, is_the_check,
 };
-use tollgate_migration::{Context, Dialect, GarbledModes};
+use tollgate_migration::{Context, Dialect};
 
 use crate::billing::BYPASS_KEYS;
 use crate::doctor::{Facts, Hazard, Queries};
@@ -22,7 +23,7 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         drops: true,
         returns: true,
         choice: |context| {
-            (context.garbled_modes == GarbledModes::Clear).then_some((
+            context.chose(&GARBLED_MODES).then_some((
                 "the mode is cleared, and the right check takes the place of another",
                 "resolved by --garbled-modes clear",
             ))

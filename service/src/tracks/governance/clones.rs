@@ -2,14 +2,13 @@
 //! providers and model configs (`docs/upstream/bifrost.md` §2.2).
 
 use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
+use tollgate_migration::governance::clones::{CLONES, copy_id};
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS, sharing};
-use tollgate_migration::plan::CloneShared;
 use tollgate_migration::{Context, Dialect};
 
 use crate::connection::Connection;
 use crate::database::existing;
 use crate::report::Report;
-use crate::runner::split::copy_id;
 
 /// A kind of owner on the legacy schema: its number in the list of copies, its table and its name in derived ids. Who comes
 /// first here keeps the original.
@@ -209,7 +208,7 @@ pub(super) async fn make(connection: &Connection, live: &Context) -> Result<Made
             "{given} INSERT INTO {} (original, kind, owner, copy, settled) \
              SELECT original, kind, owner, copy, 0 FROM given WHERE 1 = 1 \
              ON CONFLICT (original, kind, owner) DO UPDATE SET copy = excluded.copy, settled = 0",
-            CloneShared::TABLE
+            CLONES
         ))
         .await?;
         if pointed == 0 {
@@ -228,7 +227,7 @@ pub(super) async fn make(connection: &Connection, live: &Context) -> Result<Made
 /// A gateway that ran in between spent on the original: its copies in the same window have spent as much.
 async fn raise(connection: &Connection, live: &Context) -> Result<Vec<String>, DbErr> {
     let dialect = live.catalog.dialect;
-    if !live.catalog.has_table(CloneShared::TABLE) {
+    if !live.catalog.has_table(CLONES) {
         return Ok(Vec::new());
     }
     // SQLite knows no alias behind RETURNING, and PostgreSQL two columns of that name.
@@ -243,7 +242,7 @@ async fn raise(connection: &Connection, live: &Context) -> Result<Vec<String>, D
             format!(
                 "UPDATE {BUDGETS} AS b SET current_usage = o.current_usage FROM {} c JOIN {BUDGETS} o ON o.id = c.original \
                  WHERE c.copy = b.id AND {same} AND COALESCE(b.current_usage, 0) < o.current_usage RETURNING {id} AS id",
-                CloneShared::TABLE
+                CLONES
             ),
         ))
         .await?;
@@ -252,7 +251,7 @@ async fn raise(connection: &Connection, live: &Context) -> Result<Vec<String>, D
 }
 
 async fn ensure<C: ConnectionTrait>(connection: &C, dialect: Dialect) -> Result<(), DbErr> {
-    if existing(connection, dialect, &[CloneShared::TABLE.to_owned()])
+    if existing(connection, dialect, &[CLONES.to_owned()])
         .await?
         .is_empty()
     {
@@ -271,7 +270,7 @@ pub(super) async fn made(connection: &Connection, report: &Report) -> Vec<serde_
     }
     let sql = format!(
         "SELECT original, kind, owner, copy FROM {} WHERE copy IS NOT NULL ORDER BY original, kind, owner",
-        CloneShared::TABLE
+        CLONES
     );
     let rows = connection
         .query_all_raw(sea_orm::Statement::from_string(dialect.backend(), sql))

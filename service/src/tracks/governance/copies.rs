@@ -3,7 +3,7 @@
 use sea_orm::{ConnectionTrait, Statement};
 use tollgate_migration::Context;
 use tollgate_migration::governance::BUDGETS;
-use tollgate_migration::plan::CloneShared;
+use tollgate_migration::governance::clones::CLONES;
 
 use crate::connection::Connection;
 use crate::doctor::{Samples, ids};
@@ -55,7 +55,7 @@ pub(super) async fn compare(connection: &Connection, live: &Context) -> Result<V
 /// Copies that may not be what their original is: `id`, and both values as text. They are made with the original's limit,
 /// duration, window and usage. SQLite's times differ as texts where the instant is one.
 fn unlike_their_original(context: &Context) -> Vec<(&'static str, String)> {
-    if !context.catalog.has_table(CloneShared::TABLE) {
+    if !context.catalog.has_table(CLONES) {
         return Vec::new();
     }
     let differs = match context.catalog.dialect {
@@ -72,7 +72,7 @@ fn unlike_their_original(context: &Context) -> Vec<(&'static str, String)> {
                     "SELECT k.id AS id, CAST(k.{column} AS text) AS copied, CAST(o.{column} AS text) AS original \
                      FROM {} c JOIN {BUDGETS} k ON k.id = c.copy JOIN {BUDGETS} o ON o.id = c.original \
                      WHERE k.{column} {differs} o.{column} ORDER BY k.id",
-                    CloneShared::TABLE
+                    CLONES
                 ),
             )
         })
@@ -81,11 +81,33 @@ fn unlike_their_original(context: &Context) -> Vec<(&'static str, String)> {
 
 /// Copies that are recorded and not there: `id`.
 fn lost_copies(context: &Context) -> Option<String> {
-    context.catalog.has_table(CloneShared::TABLE).then(|| {
+    context.catalog.has_table(CLONES).then(|| {
         format!(
             "SELECT c.copy AS id FROM {} c LEFT JOIN {BUDGETS} k ON k.id = c.copy \
              WHERE c.copy IS NOT NULL AND k.id IS NULL",
-            CloneShared::TABLE
+            CLONES
         )
     })
+}
+
+/// How many copies of shared budgets there are.
+pub(crate) async fn count(connection: &Connection, live: &Context) -> Result<u64> {
+    if !live.catalog.has_table(CLONES) {
+        return Ok(0);
+    }
+    let db_context = || Error::database("count the copies of shared budgets");
+    let row = connection
+        .query_one_raw(Statement::from_string(
+            live.catalog.dialect.backend(),
+            format!(
+                "SELECT count(*) AS number FROM {} WHERE copy IS NOT NULL",
+                CLONES
+            ),
+        ))
+        .await
+        .map_err(db_context())?;
+    let number: i64 = row
+        .map_or(Ok(0), |row| row.try_get("", "number"))
+        .map_err(db_context())?;
+    Ok(number.unsigned_abs())
 }

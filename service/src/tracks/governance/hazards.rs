@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use sea_orm::{ConnectionTrait, DbErr, Statement};
+use tollgate_migration::governance::SHARED_BUDGETS;
 use tollgate_migration::governance::adoption;
 use tollgate_migration::governance::mcp::{self, Kind};
 use tollgate_migration::governance::owners::{self, LegacyColumns, Owner};
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
-use tollgate_migration::{Context, Dialect, SharedBudgets, Track};
+use tollgate_migration::{Context, Dialect, Track};
 
 use super::boots;
 use crate::connection::Connection;
@@ -708,7 +709,7 @@ pub(super) async fn known(
 }
 
 fn cloned(context: &Context) -> Option<(&'static str, &'static str)> {
-    (context.shared_budgets == SharedBudgets::Clone).then_some((
+    context.chose(&SHARED_BUDGETS).then_some((
         "every further owner gets a copy of its own, with the same usage",
         "resolved by --shared-budgets clone",
     ))

@@ -2,9 +2,9 @@
 //! read so that what the doctor announced is no difference.
 
 use tollgate_migration::Context;
+use tollgate_migration::governance::clones::CLONES;
 use tollgate_migration::governance::owners::{self, LegacyColumns, Owner};
 use tollgate_migration::governance::{BUDGETS, VIRTUAL_KEYS, header_keys, remembered};
-use tollgate_migration::plan::CloneShared;
 
 use crate::snapshot::fact::{Fact, SEPARATOR};
 use crate::snapshot::scan::Reading;
@@ -23,10 +23,10 @@ pub(super) fn reading(context: &Context, table: &str) -> Reading {
 
 /// Copies of shared budgets are known by their originals.
 fn budgets_and_owners(context: &Context, table: &str) -> Reading {
-    let cloned = context.catalog.has_table(CloneShared::TABLE);
+    let cloned = context.catalog.has_table(CLONES);
     let copies = |on: &str| {
         if cloned {
-            format!("LEFT JOIN {} c ON c.copy = {on}", CloneShared::TABLE)
+            format!("LEFT JOIN {} c ON c.copy = {on}", CLONES)
         } else {
             String::new()
         }
@@ -128,10 +128,10 @@ fn owners_of_budgets(context: &Context) -> String {
     if claims.is_empty() {
         claims.push("SELECT 0 AS kind, '' AS owner, '' AS budget WHERE 1 = 0".to_owned());
     }
-    let (budget, join) = if context.catalog.has_table(CloneShared::TABLE) {
+    let (budget, join) = if context.catalog.has_table(CLONES) {
         (
             "COALESCE(c.original, r.budget)",
-            format!("LEFT JOIN {} c ON c.copy = r.budget", CloneShared::TABLE),
+            format!("LEFT JOIN {} c ON c.copy = r.budget", CLONES),
         )
     } else {
         ("r.budget", String::new())

@@ -1,7 +1,8 @@
 //! What `migrate prepare` does before a Bifrost migrates itself, and behind it.
 
+use tollgate_migration::governance::SHARED_BUDGETS;
 use tollgate_migration::governance::{BUDGETS, VIRTUAL_KEYS};
-use tollgate_migration::{Context, SharedBudgets, Track};
+use tollgate_migration::{Context, Track};
 
 use super::{clones, remembered};
 use crate::connection::Connection;
@@ -41,7 +42,7 @@ pub(super) async fn prepare(
     if !left.is_empty() {
         return Ok("something is left that rows cannot mend");
     }
-    if work.options.shared_budgets == SharedBudgets::Clone {
+    if live.chose(&SHARED_BUDGETS) {
         let made = clones::make(work.connection, live)
             .await
             .map_err(Error::database("copy shared budgets"))?;

@@ -2,11 +2,13 @@
 
 use sea_orm::{ConnectionTrait, Statement};
 use tollgate_migration::providers::adoption::LEGACY;
+use tollgate_migration::providers::cutover::NameConflicts;
+use tollgate_migration::providers::{ACCEPT_POLICY_CHANGE, NAME_CONFLICTS, ORPHANED_MODELS};
 use tollgate_migration::providers::{
     CHAT_PROVIDERS, CHAT_USER_KEYS, CRYPT_KEYS, FAMILIES, MODEL_CONFIGS, PROVIDER_KEYS, PROVIDERS,
     TYPE, USER_KEYS, USERS, cutover, has_legacy, policy,
 };
-use tollgate_migration::{Catalog, Context, Dialect, NameConflicts, OrphanedModels};
+use tollgate_migration::{Catalog, Context, Dialect};
 
 use crate::connection::Connection;
 use crate::doctor::{Facts, Hazard, Queries, Query, Samples, ids};
@@ -41,7 +43,7 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         queries: name_holders,
         drops: true,
         choice: |context| {
-            (context.name_conflicts == NameConflicts::Retire).then_some((
+            context.chose(&NAME_CONFLICTS).then_some((
                 "it is soft-deleted, so that the migrated provider can have its name",
                 "resolved by --name-conflicts retire",
             ))
@@ -57,7 +59,7 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         concerns: &[CONTRACT],
         queries: lonely,
         choice: |context| {
-            (context.orphaned_models == OrphanedModels::Retire).then_some((
+            context.chose(&ORPHANED_MODELS).then_some((
                 "it is soft-deleted; chats on it use the default model",
                 "resolved by --orphaned-models retire",
             ))
@@ -75,7 +77,7 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         drops: true,
         choice: |context| {
             context
-                .accept_policy_change
+                .chose(&ACCEPT_POLICY_CHANGE)
                 .then_some((LOST_FLAGS, "accepted by --accept-policy-change"))
         },
         detail: Some(|connection, context, _, _| Box::pin(policy_changes(connection, context))),
@@ -181,7 +183,7 @@ fn cleared(context: &Context, _: &Facts) -> Queries {
     if context.created(BACKFILL).is_none() {
         return Queries::none();
     }
-    cutover::moves(&context.catalog, context.name_conflicts)
+    cutover::moves(&context.catalog, NameConflicts::chosen(context))
         .into_iter()
         .filter(|due| due.table == PROVIDER_KEYS && due.action == "delete")
         .map(|due| (due.table, due.due))
@@ -513,10 +515,36 @@ fn goes_too(catalog: &Catalog, name: &str) -> bool {
     link || legacy.into_iter().any(owned)
 }
 
+/// Whether the copies have been written back into the legacy tables since they were made: what a `down` wrote there nobody
+/// has deleted anywhere.
+fn is_undone(context: &Context) -> bool {
+    match (
+        context.applied(BACKFILL),
+        context.last_runs.get("migrate down"),
+    ) {
+        (Some(copied), Some(&down)) => down >= copied.at,
+        _ => false,
+    }
+}
+
+/// When the tables of AI providers' keys were made here, in seconds since 1970. Tables that a gateway made are older than
+/// their adoption.
+fn expanded_at(context: &Context) -> Option<i64> {
+    let step = context.applied("provider_key_expand")?;
+    (!step.is_adopted && !is_undone(context)).then_some(step.at)
+}
+
+/// When chat providers' keys were last copied here, likewise: what the routine saw it has copied.
+fn copied_at(context: &Context) -> Option<i64> {
+    let copied = context.applied(BACKFILL)?.at;
+    let routine = context.last_runs.get("reconcile provider-keys");
+    (!is_undone(context)).then(|| routine.map_or(copied, |&at| copied.max(at)))
+}
+
 /// Copies that are older than the table they are in, so that they can only have come from a legacy row, which is gone.
 fn deleted_since(context: &Context, _: &Facts) -> Queries {
     let catalog = &context.catalog;
-    let Some(since) = context.expanded_at else {
+    let Some(since) = expanded_at(context) else {
         return Queries::none();
     };
     if !has_legacy(catalog) || context.created(BACKFILL).is_none() || !catalog.has_table(USER_KEYS)
@@ -551,14 +579,14 @@ fn deleted_since(context: &Context, _: &Facts) -> Queries {
 /// Legacy keys that were there when the keys were copied, and have no copy.
 fn revoked_since(context: &Context, _: &Facts) -> Queries {
     let catalog = &context.catalog;
-    let Some(since) = context.copied_at else {
+    let Some(since) = copied_at(context) else {
         return Queries::none();
     };
     let before = |column: &str| match catalog.dialect {
         Dialect::Postgres => format!("{column} < to_timestamp({since})"),
         Dialect::Sqlite => format!("CAST(strftime('%s', {column}) AS integer) < {since}"),
     };
-    cutover::moves(catalog, context.name_conflicts)
+    cutover::moves(catalog, NameConflicts::chosen(context))
         .into_iter()
         .filter(|due| due.action == "insert")
         .filter_map(|due| {

@@ -1,11 +1,12 @@
 //! Providers and keys in whichever schema: each section is what the new table says, or will say once it has caught up
 //! with the legacy one. So a snapshot from before the cutover and a database behind it are read alike.
 
+use tollgate_migration::providers::cutover::NameConflicts;
 use tollgate_migration::providers::{
     CHAT_PROVIDERS, CHAT_USER_KEYS, MODEL_CONFIGS, NAME_PREFIX, PROVIDER_KEYS, PROVIDERS,
     USER_KEYS, USERS, cutover, has_legacy, has_new, is_after, is_present, policy, text,
 };
-use tollgate_migration::{Catalog, Dialect, NameConflicts};
+use tollgate_migration::{Catalog, Dialect};
 
 use crate::snapshot::cell;
 use crate::snapshot::fact::{Fact, SEPARATOR};

@@ -2,8 +2,9 @@
 
 use tollgate_migration::providers::coder;
 use tollgate_migration::providers::{MODEL_CONFIGS, PROVIDERS, cutover, has_legacy};
+use tollgate_migration::providers::{NAME_CONFLICTS, ORPHANED_MODELS};
 use tollgate_migration::script::{CHANGED, create_list, note as note_rows};
-use tollgate_migration::{Context, NameConflicts, OrphanedModels, Track};
+use tollgate_migration::{Context, Track};
 
 use crate::doctor::{self, Samples};
 use crate::error::Result;
@@ -22,7 +23,7 @@ pub(super) async fn prepare(
     }
     let dialect = live.catalog.dialect;
     let has_providers = live.catalog.has_table(PROVIDERS);
-    if work.options.orphaned_models == OrphanedModels::Retire
+    if live.chose(&ORPHANED_MODELS)
         && let Some(retire) = cutover::retire_lonely(&live.catalog)
     {
         let mut statements = Vec::new();
@@ -42,7 +43,7 @@ pub(super) async fn prepare(
         )
         .await?;
     }
-    if work.options.name_conflicts == NameConflicts::Retire && has_providers {
+    if live.chose(&NAME_CONFLICTS) && has_providers {
         work.write(
             Some(cutover::name_holders(dialect)),
             &[cutover::retire(dialect)],
