@@ -94,7 +94,9 @@ async fn answer(arguments: &Arguments, stop: &ShutdownSignal) -> Answer {
             let script = String::from_utf8_lossy(&script).into_owned();
             let outcome = Outcome {
                 report: Report {
-                    result: Some(serde_json::json!({ "script": script })),
+                    result: Some(tollgate_service::CommandResult::answer(
+                        serde_json::json!({ "script": script }),
+                    )),
                     ..Report::default()
                 },
                 error: None,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
-use tollgate_service::{Change, Error, Finding, Outcome, Report, TrackReport};
+use tollgate_service::{Change, CommandResult, Error, Finding, Outcome, Report, TrackReport};
 
 use crate::arguments::{Arguments, Output};
 
@@ -16,39 +16,13 @@ pub(crate) use text::gateways;
 /// How an answer is shown as text.
 #[derive(Clone, Debug)]
 pub(crate) enum View {
-    /// Applied and pending.
-    Status,
+    /// As its own result says it.
+    Own,
     /// What would be done.
     Plan {
         /// With every statement.
         sql: bool,
     },
-    /// What was applied or undone.
-    Moved,
-    /// What was recognised.
-    Adopted,
-    /// What was repaired for a gateway's own migration.
-    Prepared,
-    /// What Coder's ledger says now.
-    HandedOver,
-    /// What the record of a step says now.
-    Settled,
-    /// How the schema differs.
-    Diff,
-    /// What the doctor found.
-    Examined,
-    /// What was written down.
-    Snapshot,
-    /// What holds, and what was compared.
-    Verified,
-    /// What a rehearsal came to.
-    Rehearsed,
-    /// What changed the database.
-    History,
-    /// What was made up.
-    Seeded,
-    /// What was put right.
-    Repaired,
     /// Bytes that are ready, printed as they are.
     Raw(Vec<u8>),
     /// Text that is ready.
@@ -88,7 +62,7 @@ struct Json<'a> {
     tracks: &'a [TrackReport],
     changes: &'a [Change],
     findings: &'a [Finding],
-    result: Option<&'a serde_json::Value>,
+    result: Option<&'a CommandResult>,
     error: Option<JsonError<'a>>,
 }
 
@@ -140,7 +114,7 @@ impl Answer {
     }
 
     pub(crate) fn failed(command: &'static str, error: Error) -> Self {
-        Self::new(command, Outcome::from(Err(error)), View::Moved)
+        Self::new(command, Outcome::from(Err(error)), View::Own)
     }
 
     /// A wrong call, in clap's words.
@@ -154,7 +128,7 @@ impl Answer {
                 message: message.trim_start_matches("error: ").trim().to_owned(),
                 hint: hint.trim().to_owned(),
             }),
-            view: View::Moved,
+            view: View::Own,
             exit_code: 2,
             secret: None,
         }
@@ -170,7 +144,8 @@ impl Answer {
     /// The one JSON object.
     pub(crate) fn json(&self, duration_ms: u64) -> String {
         let mut result = self.report.result.clone();
-        if let (Some(secret), Some(serde_json::Value::Object(result))) = (&self.secret, &mut result)
+        if let (Some(secret), Some(CommandResult::Answer(serde_json::Value::Object(result)))) =
+            (&self.secret, &mut result)
         {
             result.insert("secret".to_owned(), secret.text.expose_secret().into());
         }

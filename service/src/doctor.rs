@@ -12,7 +12,8 @@ use crate::connection::Connection;
 use crate::database::Access;
 use crate::error::{Error, Result};
 use crate::module::Module;
-use crate::report::{Finding, Report, Severity};
+use crate::report::result::DoctorResult;
+use crate::report::{CommandResult, Finding, Report, Severity};
 use crate::runner::target::gateway;
 use crate::runner::{Session, adopt, context, idle, pending, pending_report};
 
@@ -206,7 +207,7 @@ pub async fn doctor(session: &Session, options: &Options) -> Result<Report> {
         entry.pending = pending_report(&pending);
         report.tracks.push(entry);
     }
-    report.result = Some(serde_json::json!({ "gateways": gateways }));
+    report.result = Some(CommandResult::Examined(DoctorResult { gateways }));
     if report.is_blocked() {
         return Err(refusal(report.findings));
     }

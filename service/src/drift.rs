@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 
-use serde::Serialize;
 use tollgate_migration::golden::{golden, tables};
 use tollgate_migration::plan::Created;
 use tollgate_migration::schema::{Difference, canonical, differences, kind};
@@ -14,29 +13,10 @@ use tollgate_migration::{Catalog, Context, Ledger, Track};
 use crate::database::Access;
 use crate::error::Result;
 use crate::history::History;
-use crate::report::Report;
+use crate::report::result::DiffResult;
+pub use crate::report::result::Drift;
+use crate::report::{CommandResult, Report};
 use crate::runner::{Session, adopt, context, idle};
-
-/// A difference between the expected schema and the live one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Drift {
-    /// The track.
-    pub track: Track,
-    /// The table it is on.
-    pub table: String,
-    /// The object, `table kind name`.
-    pub object: String,
-    /// `missing`, `unexpected` or `changed`.
-    pub kind: &'static str,
-    /// How it should be.
-    pub expected: Option<String>,
-    /// How it is.
-    pub live: Option<String>,
-    /// All of that in one line.
-    pub line: String,
-    /// Whether it was there at adoption, or is a later upstream's work.
-    pub tolerated: bool,
-}
 
 /// How the track's tables differ from the golden schema of a version.
 pub(crate) fn against(catalog: &Catalog, version: &str) -> Vec<Difference> {
@@ -210,6 +190,6 @@ pub async fn diff(session: &Session) -> Result<Report> {
         found.extend(examine(&live, track, &history));
         report.tracks.push(idle(track, &history));
     }
-    report.result = Some(serde_json::json!({ "differences": found }));
+    report.result = Some(CommandResult::Compared(DiffResult { differences: found }));
     Ok(report)
 }

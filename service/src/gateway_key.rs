@@ -25,8 +25,9 @@ use crate::database::{Access, columns_of};
 use crate::error::{Error, Result};
 use crate::instant;
 use crate::reconcile::count;
-use crate::report::{Change, Report};
+use crate::report::{Change, CommandResult, Report};
 use crate::runner::{Session, prove_writable};
+use crate::runs::RunOutcome;
 
 /// How often a secret is drawn anew when the database already has its prefix; two in 62¹¹ share one.
 const DRAWS: usize = 3;
@@ -453,12 +454,12 @@ async fn record(
     now: DateTime<Utc>,
 ) -> Vec<Change> {
     let mut report = Report {
-        result: Some(serde_json::json!(key)),
+        result: Some(CommandResult::answer(key)),
         ..Report::default()
     };
     count(&mut report.changes, keys.table, action, 1, [key.id.clone()]);
     session
-        .record_run(connection, kind, now, "done", &report)
+        .record_run(connection, kind, now, RunOutcome::Done, &report)
         .await;
     report.changes
 }

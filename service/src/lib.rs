@@ -43,9 +43,12 @@ pub use connection::{Connection, Transaction};
 pub use database::{Access, Location};
 pub use error::{Error, Result};
 pub use observer::{Event, Observer, Progress, Silent};
-pub use report::{Applied, Change, Finding, Outcome, Pending, Report, Severity, TrackReport};
+pub use report::{
+    Applied, Change, CommandResult, Finding, Outcome, Pending, Report, Severity, TrackReport,
+};
 pub use shutdown::ShutdownSignal;
 pub use tollgate_migration::governance::SHARED_BUDGETS;
+pub use tollgate_migration::plan::Blocks;
 pub use tollgate_migration::providers::NAME_CONFLICTS;
 pub use tollgate_migration::{Choice, Choices, Phase, Track};
 pub use tracks::Registry;

@@ -12,9 +12,11 @@ use crate::database::{Access, columns_of};
 use crate::error::{Error, Result};
 use crate::lock::{Gateway, Lock};
 use crate::reconcile::count;
-use crate::report::{Change, Report};
+use crate::report::result::DeletionResult;
+use crate::report::{Change, CommandResult, Report};
 use crate::retry::{self, Turns, backoff};
 use crate::runner::{Session, prove_writable};
+use crate::runs::RunOutcome;
 use crate::shutdown::ShutdownSignal;
 
 /// Deletes the client's grants, flows and credentials of every mode, then the client, in one transaction; with `dry_run`
@@ -41,7 +43,11 @@ pub async fn delete(
             what: format!("MCP client {client_id:?}"),
         })?;
     let mut report = Report {
-        result: Some(serde_json::json!({ "client_id": client_id, "dry_run": dry_run })),
+        result: Some(CommandResult::Deleted(DeletionResult {
+            client_id: Some(client_id.to_owned()),
+            dry_run,
+            ..DeletionResult::default()
+        })),
         ..Report::default()
     };
     if dry_run {
@@ -85,7 +91,13 @@ pub async fn delete(
         .map_err(db_context());
     report.changes = deleted?;
     session
-        .record_run(&connection, "mcp-client delete", now, "done", &report)
+        .record_run(
+            &connection,
+            "mcp-client delete",
+            now,
+            RunOutcome::Done,
+            &report,
+        )
         .await;
     lock.release().await;
     Ok(report)

@@ -18,9 +18,11 @@ use crate::error::{Error, Result};
 use crate::history::History;
 use crate::lock::{Gateway, Lock};
 use crate::module::Module;
-use crate::report::{Change, Finding, Outcome, Report, Severity};
+use crate::report::result::PrepareResult;
+use crate::report::{Change, CommandResult, Finding, Outcome, Report, Severity};
 use crate::runner::target::gateway;
 use crate::runner::{Session, context, idle, prove_writable};
+use crate::runs::RunOutcome;
 use crate::shutdown::ShutdownSignal;
 
 /// What the operator chose.
@@ -81,16 +83,14 @@ async fn run(
     };
     let outcome = work.tracks(&owned, report).await;
     if !report.changes.is_empty() {
-        let (kind, word) = (
-            if finish {
-                "migrate prepare --finish"
-            } else {
-                "migrate prepare"
-            },
-            if outcome.is_ok() { "done" } else { "refused" },
-        );
+        let kind = if finish {
+            "migrate prepare --finish"
+        } else {
+            "migrate prepare"
+        };
+        let ended = RunOutcome::of(&outcome);
         session
-            .record_run(&connection, kind, started, word, report)
+            .record_run(&connection, kind, started, ended, report)
             .await;
     }
     lock.release().await;
@@ -156,8 +156,10 @@ impl Work<'_> {
             };
             states.insert(track.name(), state);
         }
-        report.result = Some(serde_json::json!({
-            "gateways": gateways, "state": states, "finish": self.options.finish,
+        report.result = Some(CommandResult::Prepared(PrepareResult {
+            gateways,
+            state: states,
+            finish: self.options.finish,
         }));
         if left
             .iter()

@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::lock::{Gateway, Lock};
 use crate::report::{Change, Report};
 use crate::runner::{Session, prove_writable};
+use crate::runs::RunOutcome;
 use crate::secret;
 use crate::shutdown::ShutdownSignal;
 
@@ -108,17 +109,12 @@ async fn locked(
     let outcome = routine.apply(&connection, report).await;
     secret::shorten(report);
     if !report.changes.is_empty() {
-        let word = match &outcome {
-            Ok(()) => "done",
-            Err(Error::Stopped { .. }) => "stopped",
-            Err(_) => "failed",
-        };
         session
             .record_run(
                 &connection,
                 &format!("reconcile {}", routine.name()),
                 now,
-                word,
+                RunOutcome::of(&outcome),
                 report,
             )
             .await;

@@ -9,7 +9,6 @@ use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, Statement};
-use serde_json::json;
 use tollgate_migration::{Dialect, Track};
 
 use crate::connection::Connection;
@@ -17,7 +16,8 @@ use crate::database::{Access, Location};
 use crate::error::{Error, Result};
 use crate::observer::{Event, Observer, Silent};
 use crate::prepare;
-use crate::report::{Outcome, Report};
+use crate::report::result::{CopyResult, LongestLock, RehearseResult};
+use crate::report::{CommandResult, Outcome, Report};
 use crate::runner::{Session, plan, up};
 use crate::shutdown::ShutdownSignal;
 use crate::snapshot::snapshot;
@@ -180,6 +180,8 @@ impl Rehearsal<'_> {
         let up_ms = millis(started);
         *report = migrated.report;
         if let Some(error) = migrated.error {
+            // Where it worked is gone with the copy.
+            report.result = None;
             return Err(error);
         }
 
@@ -193,20 +195,27 @@ impl Rehearsal<'_> {
         let longest = applied
             .filter(|applied| applied.longest_lock_ms > 0)
             .max_by_key(|applied| applied.longest_lock_ms)
-            .map(|applied| {
-                json!({
-                    "version": applied.version, "ms": applied.longest_lock_ms, "blocks": applied.blocks,
-                })
+            .map(|applied| LongestLock {
+                version: applied.version.clone(),
+                ms: applied.longest_lock_ms,
+                blocks: applied.blocks,
             });
-        report.result = Some(json!({
-            "copy": {
-                "tables": copied.tables, "rows": copied.rows, "ms": copy_ms, "left_out": copied.left_out,
+        report.result = Some(CommandResult::Rehearsed(RehearseResult {
+            copy: CopyResult {
+                tables: copied.tables,
+                rows: copied.rows,
+                ms: copy_ms,
+                left_out: copied.left_out.clone(),
             },
-            "snapshot_ms": snapshot_ms,
-            "up_ms": up_ms,
-            "verify_ms": verify_ms,
-            "longest_lock": longest,
-            "compared": verified.result.as_ref().map(|result| result["compared"].clone()),
+            snapshot_ms,
+            up_ms,
+            verify_ms,
+            longest_lock: longest,
+            compared: verified
+                .result
+                .as_ref()
+                .map(|result| result.compared().to_vec())
+                .unwrap_or_default(),
         }));
         if let Some(error) = failure(&verified) {
             return Err(error);

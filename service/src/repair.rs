@@ -20,6 +20,7 @@ use crate::history::History;
 use crate::lock::{Gateway, Lock};
 use crate::report::{Change, Outcome, Report};
 use crate::runner::{Session, context, idle, prove_writable};
+use crate::runs::RunOutcome;
 use crate::shutdown::ShutdownSignal;
 
 /// A table whose text is to be corrected.
@@ -82,7 +83,13 @@ async fn run(
         report.changes.extend(objects::told(&seen.repairs));
     }
     session
-        .record_run(&connection, "schema repair", started, "done", report)
+        .record_run(
+            &connection,
+            "schema repair",
+            started,
+            RunOutcome::Done,
+            report,
+        )
         .await;
     lock.release().await;
     leftovers(&catalog, &tracks, &mendings, &seen)

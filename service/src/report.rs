@@ -1,8 +1,12 @@
 //! Results as values. Printing them is the command line's business; the field names are a contract.
 
+pub mod result;
+
 use serde::Serialize;
 use tollgate_migration::plan::Blocks;
 use tollgate_migration::{Phase, Track};
+
+pub use result::CommandResult;
 
 /// How much a finding weighs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -107,7 +111,7 @@ pub struct Report {
     /// Hazards and broken invariants.
     pub findings: Vec<Finding>,
     /// The command's own result.
-    pub result: Option<serde_json::Value>,
+    pub result: Option<CommandResult>,
 }
 
 impl Report {

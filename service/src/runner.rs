@@ -36,7 +36,7 @@ use crate::history::History;
 use crate::lock::{Poll, postgres::migrating};
 use crate::report::{Pending, Report, TrackReport};
 use crate::retry::is_transient;
-use crate::runs::{self, Run};
+use crate::runs::{self, Run, RunOutcome};
 use crate::tracks;
 
 /// What every command of the runner needs to know.
@@ -256,7 +256,7 @@ impl Session {
         connection: &Connection,
         kind: &str,
         started_at: DateTime<Utc>,
-        outcome: &str,
+        outcome: RunOutcome,
         report: &Report,
     ) {
         let run = Run {
@@ -264,7 +264,7 @@ impl Session {
             routine: None,
             started_at,
             finished_at: Utc::now(),
-            outcome: outcome.to_owned(),
+            outcome,
             report: serde_json::to_string(report).unwrap_or_default(),
         };
         if let Err(error) = runs::record(connection, self.dialect(), &run).await {

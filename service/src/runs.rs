@@ -4,17 +4,52 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
-use serde::Serialize;
 use tollgate_migration::Dialect;
 
 use crate::database::{Access, existing};
 use crate::error::{Error, Result};
 use crate::instant::of_text;
-use crate::report::Report;
+use crate::report::result::{HistoryResult, RecordedRun};
+use crate::report::{CommandResult, Report};
 use crate::runner::Session;
 
 /// The table of runs.
 pub const TABLE: &str = "tollgate_runs";
+
+/// What a run came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunOutcome {
+    /// Everything that it was to do.
+    Done,
+    /// It refused to go on.
+    Refused,
+    /// A signal stopped it.
+    Stopped,
+    /// It failed.
+    Failed,
+}
+
+impl RunOutcome {
+    /// What a result comes to.
+    pub fn of<T>(result: &Result<T>) -> Self {
+        match result {
+            Ok(_) => Self::Done,
+            Err(Error::Refused { .. }) => Self::Refused,
+            Err(Error::Stopped { .. }) => Self::Stopped,
+            Err(_) => Self::Failed,
+        }
+    }
+
+    /// Its word in the table.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Refused => "refused",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+        }
+    }
+}
 
 /// A run to be recorded.
 #[derive(Clone, Debug)]
@@ -27,8 +62,8 @@ pub struct Run {
     pub started_at: DateTime<Utc>,
     /// When it ended.
     pub finished_at: DateTime<Utc>,
-    /// `done`, `failed`, `refused` or `stopped`.
-    pub outcome: String,
+    /// What it came to.
+    pub outcome: RunOutcome,
     /// The report, as JSON.
     pub report: String,
 }
@@ -124,7 +159,7 @@ pub(crate) async fn record<C: ConnectionTrait>(
         run.routine.clone().into(),
         instant(run.started_at).into(),
         instant(run.finished_at).into(),
-        run.outcome.clone().into(),
+        run.outcome.word().into(),
         env!("CARGO_PKG_VERSION").into(),
         host().into(),
         run.report.clone().into(),
@@ -168,27 +203,6 @@ fn instant(at: DateTime<Utc>) -> String {
     at.format("%Y-%m-%d %H:%M:%S%.6f+00:00").to_string()
 }
 
-/// A recorded run.
-#[derive(Clone, Debug, Serialize)]
-pub struct Recorded {
-    /// Its number.
-    pub id: i64,
-    /// The command.
-    pub kind: String,
-    /// When it began.
-    pub started_at: String,
-    /// When it ended.
-    pub finished_at: String,
-    /// `done`, `failed`, `refused` or `stopped`.
-    pub outcome: String,
-    /// The version that ran.
-    pub tool_version: String,
-    /// Where it ran.
-    pub host: String,
-    /// Its report, where one run was asked for.
-    pub report: Option<serde_json::Value>,
-}
-
 /// `history`: the last runs that changed something, the newest first; or one of them with its report in full.
 ///
 /// # Errors
@@ -228,7 +242,7 @@ pub async fn history(session: &Session, run: Option<i64>, limit: u32) -> Result<
                 Some(_) => row.try_get("", "report").map_err(db_context())?,
                 None => None,
             };
-            runs.push(Recorded {
+            runs.push(RecordedRun {
                 id: row.try_get("", "id").map_err(db_context())?,
                 kind: text("kind")?,
                 started_at: text("started_at")?,
@@ -246,7 +260,7 @@ pub async fn history(session: &Session, run: Option<i64>, limit: u32) -> Result<
         });
     }
     Ok(Report {
-        result: Some(serde_json::json!({ "runs": runs })),
+        result: Some(CommandResult::History(HistoryResult { runs })),
         ..Report::default()
     })
 }

@@ -18,7 +18,8 @@ use tollgate_migration::{Catalog, Dialect};
 use crate::database::Access;
 use crate::doctor::{self, environment};
 use crate::error::{Error, Result};
-use crate::report::{Change, Report};
+use crate::report::result::{PlantedHazard, PlantedResult};
+use crate::report::{Change, CommandResult, Report};
 use crate::runner::Session;
 
 pub use boot::boot;
@@ -342,7 +343,10 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
                 .await
                 .map_err(db_context(hazard.code))?;
         }
-        planted.push(serde_json::json!({ "code": hazard.code, "ids": hazard.ids }));
+        planted.push(PlantedHazard {
+            code: hazard.code,
+            ids: hazard.ids,
+        });
         report.changes.push(Change {
             table: hazard.table.to_owned(),
             action: format!("plant {}", hazard.code),
@@ -350,7 +354,7 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
             sample_ids: hazard.ids.iter().map(|&id| id.to_owned()).collect(),
         });
     }
-    report.result = Some(serde_json::json!({ "planted": planted }));
+    report.result = Some(CommandResult::Planted(PlantedResult { planted }));
     transaction
         .commit()
         .await

@@ -20,7 +20,8 @@ use crate::error::{Error, Result};
 use crate::history::History;
 use crate::module::Module;
 use crate::observer::{Event, Observer};
-use crate::report::Report;
+use crate::report::result::{SnapshotResult, SnapshotTable};
+use crate::report::{CommandResult, Report};
 use crate::runner::{Session, adopt, context, idle};
 use crate::shutdown::ShutdownSignal;
 use crate::verify::{explained, invariants};
@@ -62,19 +63,24 @@ pub async fn snapshot(
         let part =
             track_snapshot(&connection, track, &live, &history, &salted, observer, stop).await?;
         for (name, section) in &part.tables {
-            shown.push(serde_json::json!({
-                "track": track, "table": name, "rows": section.rows, "sums": section.sums,
-                "digest": section.digest,
-            }));
+            shown.push(SnapshotTable {
+                track,
+                table: name.clone(),
+                rows: section.rows,
+                sums: section.sums.clone(),
+                digest: section.digest.clone(),
+            });
         }
         report.tracks.push(idle(track, &history));
         taken.tracks.push(part);
     }
     taken.write(path)?;
-    report.result = Some(serde_json::json!({
-        "file": path.display().to_string(),
-        "bytes": std::fs::metadata(path).map(|meta| meta.len()).unwrap_or_default(),
-        "tables": shown,
+    report.result = Some(CommandResult::Snapshot(SnapshotResult {
+        file: path.display().to_string(),
+        bytes: std::fs::metadata(path)
+            .map(|meta| meta.len())
+            .unwrap_or_default(),
+        tables: shown,
     }));
     Ok(report)
 }

@@ -6,13 +6,12 @@ mod preservation;
 
 use std::path::Path;
 
-use serde::Serialize;
-
 use crate::database::Access;
 use crate::doctor::environment;
 use crate::error::{Error, Result};
 use crate::observer::Observer;
-use crate::report::{Finding, Report, Severity};
+use crate::report::result::{Compared, VerifyResult};
+use crate::report::{CommandResult, Finding, Report, Severity};
 use crate::runner::{Session, idle};
 use crate::runs;
 use crate::shutdown::ShutdownSignal;
@@ -138,21 +137,6 @@ pub(crate) fn finding(
     }
 }
 
-/// What was compared of one table or fact.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Compared {
-    /// Its name.
-    pub name: String,
-    /// Rows in the snapshot; null where there is none.
-    pub rows_before: Option<u64>,
-    /// Rows now.
-    pub rows: u64,
-    /// Sums of amounts in the snapshot.
-    pub sums_before: std::collections::BTreeMap<String, String>,
-    /// Sums of amounts now.
-    pub sums: std::collections::BTreeMap<String, String>,
-}
-
 /// Verifies every track, read-only; with a snapshot every track of it too.
 ///
 /// # Errors
@@ -250,10 +234,10 @@ pub async fn verify(
         report.findings.extend(found);
         report.tracks.push(idle(track, &history));
     }
-    report.result = Some(serde_json::json!({
-        "snapshot": snapshot.map(|path| path.display().to_string()),
-        "taken_at": taken.as_ref().map(|taken| taken.taken_at.clone()),
-        "compared": compared,
+    report.result = Some(CommandResult::Verified(VerifyResult {
+        snapshot: snapshot.map(|path| path.display().to_string()),
+        taken_at: taken.as_ref().map(|taken| taken.taken_at.clone()),
+        compared,
     }));
     Ok(report)
 }

@@ -23,9 +23,11 @@ use crate::lock::{Gateway, Lock};
 use crate::parameters::Parameters;
 use crate::reconcile::credentials::{count_rows_of_virtual_key, delete_rows_of_virtual_key};
 use crate::reconcile::{SAMPLES, count};
-use crate::report::{Change, Finding, Report, Severity};
+use crate::report::result::DeletionResult;
+use crate::report::{Change, CommandResult, Finding, Report, Severity};
 use crate::retry::{self, Turns, backoff};
 use crate::runner::{Session, prove_writable};
+use crate::runs::RunOutcome;
 use crate::shutdown::ShutdownSignal;
 
 /// Which keys of a provider a config may use.
@@ -94,14 +96,18 @@ pub async fn delete(
     let connection = session.connect(access).await?;
     let db_context = || Error::database(format!("delete {}", target.what()));
     let mut report = Report {
-        result: Some(match target {
-            Deletion::VirtualKey(id) => {
-                serde_json::json!({ "virtual_key_id": id, "dry_run": dry_run })
-            }
-            Deletion::ProviderConfig(id) => {
-                serde_json::json!({ "provider_config_id": id, "dry_run": dry_run })
-            }
-        }),
+        result: Some(CommandResult::Deleted(match target {
+            Deletion::VirtualKey(id) => DeletionResult {
+                virtual_key_id: Some(id.clone()),
+                dry_run,
+                ..DeletionResult::default()
+            },
+            Deletion::ProviderConfig(id) => DeletionResult {
+                provider_config_id: Some(*id),
+                dry_run,
+                ..DeletionResult::default()
+            },
+        })),
         ..Report::default()
     };
     if dry_run {
@@ -142,7 +148,13 @@ pub async fn delete(
     report.changes = changes;
     report.findings = findings;
     session
-        .record_run(&connection, target.command(), now, "done", &report)
+        .record_run(
+            &connection,
+            target.command(),
+            now,
+            RunOutcome::Done,
+            &report,
+        )
         .await;
     lock.release().await;
     Ok(report)

@@ -197,7 +197,7 @@ fn answer(
     view: View,
 ) -> Answer {
     let report = Report {
-        result: Some(result),
+        result: Some(tollgate_service::CommandResult::Answer(result)),
         ..Report::default()
     };
     Answer::new(name, Outcome { report, error }, view)

@@ -24,7 +24,7 @@ type Answered = (Report, String, Option<Error>);
 
 fn report(result: serde_json::Value, findings: impl IntoIterator<Item = Finding>) -> Report {
     Report {
-        result: Some(result),
+        result: Some(tollgate_service::CommandResult::Answer(result)),
         findings: findings.into_iter().collect(),
         ..Report::default()
     }

@@ -239,7 +239,9 @@ async fn show(
         ),
     );
     let report = Report {
-        result: Some(serde_json::json!({ "before": before, "after": after })),
+        result: Some(tollgate_service::CommandResult::answer(
+            serde_json::json!({ "before": before, "after": after }),
+        )),
         ..report
     };
     Ok((out, report))

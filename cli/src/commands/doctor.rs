@@ -23,5 +23,5 @@ pub(super) async fn run(arguments: &Arguments, options: &Doctor) -> Answer {
         samples: options.samples,
     };
     let outcome = Outcome::from(doctor::doctor(&session, &options).await);
-    Answer::new(name, outcome, View::Examined)
+    Answer::new(name, outcome, View::Own)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::Utc;
 use comfy_table::{Table, presets};
 use tollgate_service::gateway_key::{self, GatewayKey};
-use tollgate_service::{Change, Error, Outcome, Report, Result};
+use tollgate_service::{Change, CommandResult, Error, Outcome, Report, Result};
 
 use crate::arguments::{Arguments, GatewayKeyCommand};
 use crate::commands::session;
@@ -26,7 +26,7 @@ pub(super) async fn run(arguments: &Arguments, command: &GatewayKeyCommand) -> A
     match answered {
         Ok(answered) => {
             let report = Report {
-                result: Some(answered.result),
+                result: Some(CommandResult::Answer(answered.result)),
                 changes: answered.changes,
                 ..Report::default()
             };

@@ -15,5 +15,5 @@ pub(super) async fn run(arguments: &Arguments, run: Option<i64>, limit: u32) -> 
         Err(error) => return Answer::failed(name, error),
     };
     let outcome = Outcome::from(runs::history(&session, run, limit).await);
-    Answer::new(name, outcome, View::History)
+    Answer::new(name, outcome, View::Own)
 }

@@ -31,7 +31,7 @@ pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &Shutdow
     let (outcome, view, check) = match command {
         Migrate::Status { check, .. } => (
             Outcome::from(status::status(&session).await),
-            View::Status,
+            View::Own,
             *check,
         ),
         Migrate::Plan { check, sql, choice } => (
@@ -47,7 +47,7 @@ pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &Shutdow
             };
             (
                 up::up(&session, &options, &progress, stop).await,
-                View::Moved,
+                View::Own,
                 false,
             )
         }
@@ -63,7 +63,7 @@ pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &Shutdow
             };
             (
                 down::down(&session, &options, &progress, stop).await,
-                View::Moved,
+                View::Own,
                 false,
             )
         }
@@ -79,7 +79,7 @@ pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &Shutdow
             };
             (
                 Outcome::from(resolve::resolve(&session, step, settled, *dry_run, stop).await),
-                View::Settled,
+                View::Own,
                 false,
             )
         }
@@ -90,18 +90,18 @@ pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &Shutdow
             };
             (
                 prepare::prepare(&session, options, stop).await,
-                View::Prepared,
+                View::Own,
                 false,
             )
         }
         Migrate::Handover { .. } => (
             Outcome::from(handover::handover(&session, stop).await),
-            View::HandedOver,
+            View::Own,
             false,
         ),
         Migrate::Adopt { dry_run, .. } => (
             Outcome::from(adopt::adopt(&session, *dry_run, stop).await),
-            View::Adopted,
+            View::Own,
             false,
         ),
     };

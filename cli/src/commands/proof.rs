@@ -22,7 +22,7 @@ pub(super) async fn snapshot(arguments: &Arguments, file: &Path, stop: &Shutdown
     let progress = Progress::new(arguments);
     let taken = snapshot::snapshot(&session, file, Utc::now(), &progress, stop).await;
     progress.finish();
-    Answer::new(name, Outcome::from(taken), View::Snapshot)
+    Answer::new(name, Outcome::from(taken), View::Own)
 }
 
 pub(super) async fn verify(
@@ -40,7 +40,7 @@ pub(super) async fn verify(
     progress.finish();
     let mut outcome = Outcome::from(verified);
     outcome.error = outcome.error.or_else(|| verify::failure(&outcome.report));
-    Answer::new(name, outcome, View::Verified)
+    Answer::new(name, outcome, View::Own)
 }
 
 pub(super) async fn rehearse(
@@ -94,5 +94,5 @@ pub(super) async fn rehearse(
     .run()
     .await;
     progress.finish();
-    Answer::new(name, outcome, View::Rehearsed)
+    Answer::new(name, outcome, View::Own)
 }

@@ -17,7 +17,7 @@ pub(super) async fn run(arguments: &Arguments, command: &ProviderKeyCommand) -> 
     match resolve(arguments, command).await {
         Ok((result, text)) => {
             let report = Report {
-                result: Some(result),
+                result: Some(tollgate_service::CommandResult::Answer(result)),
                 ..Report::default()
             };
             let outcome = Outcome {

@@ -112,7 +112,7 @@ pub(super) async fn run(
         .iter()
         .any(|finding| finding.code == "R010" && finding.severity == Severity::Warning);
     let found = routine.check && (unread || !outcome.report.changes.is_empty());
-    Answer::new(name, outcome, View::Moved).exiting_with_3_when(found)
+    Answer::new(name, outcome, View::Own).exiting_with_3_when(found)
 }
 
 pub(super) async fn mcp_client(
@@ -127,7 +127,7 @@ pub(super) async fn mcp_client(
         Err(error) => return Answer::failed(name, error),
     };
     let deleted = mcp_client::delete(&session, id, *dry_run, Utc::now(), stop).await;
-    Answer::new(name, Outcome::from(deleted), View::Moved)
+    Answer::new(name, Outcome::from(deleted), View::Own)
 }
 
 pub(super) async fn virtual_key(
@@ -169,5 +169,5 @@ async fn owner(
         Err(error) => return Answer::failed(name, error),
     };
     let outcome = delete(&session, target, dry_run, Utc::now(), stop).await;
-    Answer::new(name, Outcome::from(outcome), View::Moved)
+    Answer::new(name, Outcome::from(outcome), View::Own)
 }

@@ -16,7 +16,7 @@ pub(super) async fn diff(arguments: &Arguments, check: bool) -> Answer {
     };
     let outcome = Outcome::from(drift::diff(&session).await);
     let drifted = check && has_drift(&outcome);
-    Answer::new(name, outcome, View::Diff).exiting_with_3_when(drifted)
+    Answer::new(name, outcome, View::Own).exiting_with_3_when(drifted)
 }
 
 pub(super) async fn repair(
@@ -31,15 +31,15 @@ pub(super) async fn repair(
         Err(error) => return Answer::failed(name, error),
     };
     let outcome = repair::repair(&session, dry_run, stop).await;
-    Answer::new(name, outcome, View::Repaired)
+    Answer::new(name, outcome, View::Own)
 }
 
 /// Whether the report names a difference that nobody has accounted for.
 pub(super) fn has_drift(outcome: &Outcome) -> bool {
-    let result = outcome.report.result.as_ref();
-    ["differences", "drift"]
-        .into_iter()
-        .filter_map(|key| result.and_then(|result| result[key].as_array()))
-        .flatten()
-        .any(|drift| drift["tolerated"] == false)
+    outcome
+        .report
+        .result
+        .iter()
+        .flat_map(|result| result.drift())
+        .any(|drift| !drift.tolerated)
 }

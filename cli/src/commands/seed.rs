@@ -26,5 +26,5 @@ pub(super) async fn run(arguments: &Arguments, options: &Seed) -> Answer {
         hazards: options.hazards.clone().unwrap_or_default(),
     };
     let outcome = Outcome::from(seed::seed(&session, &options).await);
-    Answer::new(name, outcome, View::Seeded)
+    Answer::new(name, outcome, View::Own)
 }

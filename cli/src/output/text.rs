@@ -4,67 +4,28 @@ mod proof;
 
 use std::fmt::Write;
 
-use tollgate_service::{Finding, Report, Severity, TrackReport};
+use tollgate_service::report::result::{
+    AdoptResult, HandoverResult, HistoryResult, PlanResult, PlannedMigration, PrepareResult,
+    ResolveResult,
+};
+use tollgate_service::{Blocks, CommandResult, Finding, Report, Severity, TrackReport};
 
 use super::View;
 
 /// The whole answer.
 pub(super) fn render(report: &Report, view: &View, failed: bool) -> String {
     let mut out = String::new();
-    if matches!(view, View::Status | View::Plan { .. } | View::Moved) {
-        place(&mut out, report);
-    }
+    place(&mut out, report);
     gateways(&mut out, report);
     match view {
         View::Plain(text) => return text.clone(),
         View::Raw(_) => return String::new(),
-        View::Status => {
-            for track in &report.tracks {
-                status(&mut out, track);
-                drifted(&mut out, report, track, "drift");
-            }
-        }
+        View::Own => own(&mut out, report, failed),
         View::Plan { sql } => {
-            plan(&mut out, report, *sql);
-        }
-        View::Moved => {
-            for track in &report.tracks {
-                moved(&mut out, track, failed);
+            if let Some(CommandResult::Plan(result)) = &report.result {
+                plan(&mut out, report, result, *sql);
             }
         }
-        View::Adopted => adopted(&mut out, report),
-        View::Settled => settled(&mut out, report),
-        View::Prepared => prepared(&mut out, report),
-        View::HandedOver => handed_over(&mut out, report),
-        View::Examined => {
-            for track in &report.tracks {
-                let _ = writeln!(
-                    out,
-                    "{}: {} migrations pending, {} findings",
-                    track.track,
-                    track.pending.len(),
-                    report.findings.len()
-                );
-            }
-        }
-        View::Diff => {
-            for track in &report.tracks {
-                heading(&mut out, track);
-                if !drifted(&mut out, report, track, "differences") {
-                    line(&mut out, "  no differences");
-                }
-            }
-        }
-        View::Snapshot => proof::snapshot(&mut out, report),
-        View::Verified => proof::verified(&mut out, report, failed),
-        View::Rehearsed => {
-            for track in &report.tracks {
-                moved(&mut out, track, failed);
-            }
-            proof::rehearsed(&mut out, report, failed);
-        }
-        View::History => history(&mut out, report),
-        View::Seeded | View::Repaired => {}
     }
     waiting(&mut out, report);
     for change in &report.changes {
@@ -81,10 +42,76 @@ pub(super) fn render(report: &Report, view: &View, failed: bool) -> String {
         );
     }
     findings(&mut out, &report.findings);
-    if !failed && out.is_empty() && matches!(view, View::Moved | View::Repaired) {
+    // What only changes rows has nothing else to say.
+    let changes_rows = matches!(
+        report.result,
+        None | Some(
+            CommandResult::Up(_)
+                | CommandResult::Routines(_)
+                | CommandResult::Cleared(_)
+                | CommandResult::Deleted(_)
+        )
+    );
+    if !failed && out.is_empty() && changes_rows {
         line(&mut out, "nothing to do");
     }
     out
+}
+
+/// As the command's result says it; without one, what the tracks say.
+fn own(out: &mut String, report: &Report, failed: bool) {
+    match &report.result {
+        Some(CommandResult::Status(_)) => {
+            for track in &report.tracks {
+                status(out, track);
+                drifted(out, report, track);
+            }
+        }
+        Some(CommandResult::Adopted(result)) => adopted(out, report, result),
+        Some(CommandResult::Resolved(result)) => settled(out, result),
+        Some(CommandResult::Prepared(result)) => prepared(out, result),
+        Some(CommandResult::HandedOver(result)) => handed_over(out, result),
+        Some(CommandResult::Examined(_)) => {
+            for track in &report.tracks {
+                let _ = writeln!(
+                    out,
+                    "{}: {} migrations pending, {} findings",
+                    track.track,
+                    track.pending.len(),
+                    report.findings.len()
+                );
+            }
+        }
+        Some(CommandResult::Compared(_)) => {
+            for track in &report.tracks {
+                heading(out, track);
+                if !drifted(out, report, track) {
+                    line(out, "  no differences");
+                }
+            }
+        }
+        Some(CommandResult::Snapshot(result)) => proof::snapshot(out, result),
+        Some(CommandResult::Verified(result)) => proof::verified(out, report, result, failed),
+        Some(CommandResult::Rehearsed(result)) => {
+            for track in &report.tracks {
+                moved(out, track, failed);
+            }
+            proof::rehearsed(out, result, failed);
+        }
+        Some(CommandResult::Booted(result)) => {
+            for track in &report.tracks {
+                moved(out, track, failed);
+            }
+            proof::beside_the_gateway(out, result);
+        }
+        Some(CommandResult::History(result)) => history(out, result),
+        Some(CommandResult::Planted(_)) => {}
+        _ => {
+            for track in &report.tracks {
+                moved(out, track, failed);
+            }
+        }
+    }
 }
 
 fn line(out: &mut String, text: &str) {
@@ -94,12 +121,12 @@ fn line(out: &mut String, text: &str) {
 
 /// Which database, and which schema of it.
 fn place(out: &mut String, report: &Report) {
-    let Some(result) = &report.result else { return };
-    let Some(address) = result["address"].as_str() else {
+    let Some(place) = report.result.as_ref().and_then(CommandResult::place) else {
         return;
     };
-    let database = result["database"].as_str().unwrap_or_default();
-    match result["schema"].as_str() {
+    let database = place.database.as_deref().unwrap_or_default();
+    let address = &place.address;
+    match &place.schema {
         // An address may leave the name to the server.
         Some(schema) if !names(address, database) => line(
             out,
@@ -122,41 +149,21 @@ fn names(address: &str, database: &str) -> bool {
     )
 }
 
-/// The entries of a list in the result.
-fn listed<'a>(report: &'a Report, key: &str) -> impl Iterator<Item = &'a serde_json::Value> {
-    report
-        .result
-        .as_ref()
-        .and_then(|result| result[key].as_array())
-        .into_iter()
-        .flatten()
-}
-
 /// What each gateway has recorded of its own migrations.
 pub(crate) fn gateways(out: &mut String, report: &Report) {
-    for found in listed(report, "gateways") {
-        let text = |key: &str| found[key].as_str().unwrap_or_default();
+    for found in report.result.iter().flat_map(CommandResult::gateways) {
         let _ = writeln!(
             out,
             "{}: {} {}, says its ledger {}",
-            text("track"),
-            text("gateway"),
-            text("version"),
-            text("ledger"),
+            found.track, found.gateway, found.version, found.ledger,
         );
     }
 }
 
 /// Steps that are past the gateway that boots next.
 fn waiting(out: &mut String, report: &Report) {
-    for step in listed(report, "waiting") {
-        let text = |key: &str| step[key].as_str().unwrap_or_default();
-        let _ = writeln!(
-            out,
-            "  waits for {}: {}",
-            text("waits_for"),
-            text("version"),
-        );
+    for step in report.result.iter().flat_map(CommandResult::waiting) {
+        let _ = writeln!(out, "  waits for {}: {}", step.waits_for, step.version);
     }
 }
 
@@ -165,20 +172,15 @@ fn heading(out: &mut String, track: &TrackReport) {
     let _ = writeln!(out, "{}: {at}", track.track);
 }
 
-fn prepared(out: &mut String, report: &Report) {
-    let states = report
-        .result
-        .as_ref()
-        .and_then(|result| result["state"].as_object());
-    for (track, state) in states.into_iter().flatten() {
-        let _ = writeln!(out, "{track}: {}", state.as_str().unwrap_or_default());
+fn prepared(out: &mut String, result: &PrepareResult) {
+    for (track, state) in &result.state {
+        let _ = writeln!(out, "{track}: {state}");
     }
 }
 
-fn handed_over(out: &mut String, report: &Report) {
-    let Some(result) = &report.result else { return };
-    match (result["from"].as_i64(), result["to"].as_i64()) {
-        (Some(from), Some(to)) if result["moved"] == true => {
+fn handed_over(out: &mut String, result: &HandoverResult) {
+    match (result.from, result.to) {
+        (Some(from), Some(to)) if result.moved => {
             let _ = writeln!(
                 out,
                 "Coder's ledger: {from} -> {to}; no server of before can restart from now on"
@@ -191,29 +193,20 @@ fn handed_over(out: &mut String, report: &Report) {
     }
 }
 
-fn settled(out: &mut String, report: &Report) {
-    let Some(result) = &report.result else { return };
-    let text = |key: &str| result[key].as_str().unwrap_or_default();
-    for (key, what) in [
-        ("against_applied", "differs from what the step makes"),
-        ("against_pending", "differs from what the step before makes"),
+fn settled(out: &mut String, result: &ResolveResult) {
+    for (lines, what) in [
+        (&result.against_applied, "differs from what the step makes"),
+        (
+            &result.against_pending,
+            "differs from what the step before makes",
+        ),
     ] {
-        let lines = result[key]
-            .as_array()
-            .map(Vec::as_slice)
-            .unwrap_or_default();
         let _ = writeln!(out, "the schema {what} in {} places", lines.len());
-        for difference in lines.iter().filter_map(|line| line.as_str()) {
+        for difference in lines {
             let _ = writeln!(out, "  {difference}");
         }
     }
-    let _ = writeln!(
-        out,
-        "{}: {} -> {}",
-        text("version"),
-        text("was"),
-        text("is")
-    );
+    let _ = writeln!(out, "{}: {} -> {}", result.version, result.was, result.is);
 }
 
 fn status(out: &mut String, track: &TrackReport) {
@@ -237,56 +230,39 @@ fn status(out: &mut String, track: &TrackReport) {
     }
 }
 
-fn history(out: &mut String, report: &Report) {
-    let runs = report
-        .result
-        .as_ref()
-        .and_then(|result| result["runs"].as_array());
-    for run in runs.into_iter().flatten() {
-        let text = |key: &str| run[key].as_str().unwrap_or_default();
+fn history(out: &mut String, result: &HistoryResult) {
+    for run in &result.runs {
         let _ = writeln!(
             out,
             "{:>5}  {:.19}  {:<8} {:<22} {} on {}",
-            run["id"],
-            text("started_at"),
-            text("outcome"),
-            text("kind"),
-            text("tool_version"),
-            text("host")
+            run.id, run.started_at, run.outcome, run.kind, run.tool_version, run.host
         );
-        if !run["report"].is_null() {
-            let shown = serde_json::to_string_pretty(&run["report"]).unwrap_or_default();
+        if let Some(report) = &run.report {
+            let shown = serde_json::to_string_pretty(report).unwrap_or_default();
             line(out, &shown);
         }
     }
-    if runs.is_none_or(Vec::is_empty) {
+    if result.runs.is_empty() {
         line(out, "no run of Tollgate's has changed this database");
     }
 }
 
 /// The differences of a track; whether there were any.
-fn drifted(out: &mut String, report: &Report, track: &TrackReport, key: &str) -> bool {
-    let differences = report
-        .result
-        .as_ref()
-        .and_then(|result| result[key].as_array());
+fn drifted(out: &mut String, report: &Report, track: &TrackReport) -> bool {
     let mut any = false;
-    for difference in differences
-        .into_iter()
-        .flatten()
-        .filter(|difference| difference["track"] == track.track.name())
+    for difference in report
+        .result
+        .iter()
+        .flat_map(CommandResult::drift)
+        .filter(|difference| difference.track == track.track)
     {
         any = true;
-        let word = if difference["tolerated"] == true {
+        let word = if difference.tolerated {
             "tolerated"
         } else {
             "drift"
         };
-        let _ = writeln!(
-            out,
-            "  {word:<9} {}",
-            difference["line"].as_str().unwrap_or_default()
-        );
+        let _ = writeln!(out, "  {word:<9} {}", difference.line);
     }
     any
 }
@@ -328,27 +304,21 @@ fn moved(out: &mut String, track: &TrackReport, failed: bool) {
     }
 }
 
-fn adopted(out: &mut String, report: &Report) {
-    let dry = report
-        .result
-        .as_ref()
-        .and_then(|result| result["dry_run"].as_bool())
-        .unwrap_or_default();
-    let recognised = report
-        .result
-        .as_ref()
-        .and_then(|result| result["recognised"].as_array());
+fn adopted(out: &mut String, report: &Report, result: &AdoptResult) {
     for track in &report.tracks {
         let name = track.track.name();
-        let shape = recognised
-            .into_iter()
-            .flatten()
-            .find(|found| found["track"] == name)
-            .and_then(|found| found["shape"].as_str());
-        match shape {
-            Some(shape) => {
-                let verb = if dry { "would adopt" } else { "adopted" };
-                let _ = writeln!(out, "{name}: {verb} as {shape}");
+        let found = result
+            .recognised
+            .iter()
+            .find(|found| found.track == track.track);
+        match found {
+            Some(found) => {
+                let verb = if result.dry_run {
+                    "would adopt"
+                } else {
+                    "adopted"
+                };
+                let _ = writeln!(out, "{name}: {verb} as {}", found.shape);
                 for applied in &track.applied {
                     let _ = writeln!(out, "  {}", applied.version);
                 }
@@ -368,54 +338,47 @@ fn adopted(out: &mut String, report: &Report) {
     }
 }
 
-fn plan(out: &mut String, report: &Report, sql: bool) {
-    let migrations = report
-        .result
-        .as_ref()
-        .and_then(|result| result["migrations"].as_array());
+fn plan(out: &mut String, report: &Report, result: &PlanResult, sql: bool) {
     for track in &report.tracks {
         heading(out, track);
         if track.pending.is_empty() {
             line(out, "  nothing pending");
         }
-        for migration in migrations.into_iter().flatten() {
-            if migration["track"] != track.track.name() {
-                continue;
-            }
-            let word = |key: &str| migration[key].as_str().unwrap_or_default();
-            let _ = writeln!(out, "  {:<9} {}", word("phase"), word("version"));
-            let _ = writeln!(
-                out,
-                "            {}\n            about {} rows; {}",
-                word("summary"),
-                migration["rows"],
-                blocking(word("blocks"), migration["blocks_for_ms"].as_u64())
-            );
-            let steps = migration["steps"].as_array();
-            for step in steps.into_iter().flatten() {
-                let text = |key: &str| step[key].as_str().unwrap_or_default();
-                if sql {
-                    let note = if step["batched"] == true {
-                        "in batches, {range} is each batch's".to_owned()
-                    } else {
-                        step["transaction"].as_u64().map_or_else(
-                            || "outside a transaction".to_owned(),
-                            |number| format!("transaction {number}"),
-                        )
-                    };
-                    let _ = writeln!(out, "    -- {} ({note})", text("purpose"));
-                    let _ = writeln!(out, "    {};", text("sql"));
-                } else if step["detail"] != true {
-                    let _ = writeln!(out, "            - {}", text("purpose"));
-                }
+        for migration in &result.migrations {
+            if migration.track == track.track {
+                planned(out, migration, sql);
             }
         }
     }
 }
 
+fn planned(out: &mut String, migration: &PlannedMigration, sql: bool) {
+    let _ = writeln!(
+        out,
+        "  {:<9} {}\n            {}\n            about {} rows; {}",
+        migration.phase.name(),
+        migration.version,
+        migration.summary,
+        migration.rows,
+        blocking(migration.blocks, migration.blocks_for_ms)
+    );
+    for step in &migration.steps {
+        if sql {
+            let note = match step.transaction {
+                _ if step.batched => "in batches, {range} is each batch's".to_owned(),
+                Some(number) => format!("transaction {number}"),
+                None => "outside a transaction".to_owned(),
+            };
+            let _ = writeln!(out, "    -- {} ({note})\n    {};", step.purpose, step.sql);
+        } else if !step.detail {
+            let _ = writeln!(out, "            - {}", step.purpose);
+        }
+    }
+}
+
 /// What a running gateway will notice.
-fn blocking(who: &str, millis: Option<u64>) -> String {
-    let about = match millis.unwrap_or_default() {
+fn blocking(who: Blocks, millis: u64) -> String {
+    let about = match millis {
         millis @ 0..1000 => format!("about {millis} ms"),
         millis => format!(
             "about {:.1} s",
@@ -423,10 +386,10 @@ fn blocking(who: &str, millis: Option<u64>) -> String {
         ),
     };
     match who {
-        "rows" => format!("writers of a batch's rows wait, {about} at a time"),
-        "writers" => format!("writers of the table wait, {about}"),
-        "everyone" => format!("readers and writers of the table wait, {about}"),
-        _ => "nobody waits".to_owned(),
+        Blocks::Rows => format!("writers of a batch's rows wait, {about} at a time"),
+        Blocks::Writers => format!("writers of the table wait, {about}"),
+        Blocks::Everyone => format!("readers and writers of the table wait, {about}"),
+        Blocks::Nothing => "nobody waits".to_owned(),
     }
 }
 

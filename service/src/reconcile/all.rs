@@ -9,7 +9,8 @@ use super::{Options, count};
 use crate::database::{Access, existing};
 use crate::error::Error;
 use crate::module::{Module, NamedRoutine};
-use crate::report::{Finding, Outcome, Report, Severity};
+use crate::report::result::{RoutineOutcome, RoutineRun, RoutinesResult};
+use crate::report::{CommandResult, Finding, Outcome, Report, Severity};
 use crate::runner::Session;
 use crate::shutdown::ShutdownSignal;
 use crate::tracks;
@@ -95,21 +96,27 @@ async fn each(
             );
         }
         report.findings.extend(outcome.report.findings);
-        let word = match outcome.error {
-            None => "done",
-            Some(Error::NotFound { .. }) => "skipped",
+        let came = match outcome.error {
+            None => RoutineOutcome::Done,
+            Some(Error::NotFound { .. }) => RoutineOutcome::Skipped,
             Some(error) => {
                 let ends = !is_of_the_routine(&error);
                 failed.get_or_insert(error);
                 if ends {
                     break;
                 }
-                "failed"
+                RoutineOutcome::Failed
             }
         };
-        told.push(serde_json::json!({ "routine": routine.name, "outcome": word, "rows": rows }));
+        told.push(RoutineRun {
+            routine: routine.name,
+            outcome: came,
+            rows,
+        });
     }
-    let all_skipped = told.iter().all(|one| one["outcome"] == "skipped");
+    let all_skipped = told
+        .iter()
+        .all(|one| one.outcome == RoutineOutcome::Skipped);
     if failed.is_none() && all_skipped {
         match over(session).await {
             Ok(Some(finding)) => report.findings.push(finding),
@@ -121,7 +128,7 @@ async fn each(
             Err(error) => failed = Some(error),
         }
     }
-    report.result = Some(serde_json::json!({ "routines": told }));
+    report.result = Some(CommandResult::Routines(RoutinesResult { routines: told }));
     Outcome {
         report,
         error: failed,

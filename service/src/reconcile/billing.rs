@@ -13,7 +13,8 @@ use crate::billing::mode::bytes;
 use crate::connection::Connection;
 use crate::database::columns;
 use crate::error::{Error, Result};
-use crate::report::{Change, Outcome, Report};
+use crate::report::result::{ClearedMode, ClearedResult};
+use crate::report::{Change, CommandResult, Outcome, Report};
 use crate::retry::{self, Turns, backoff};
 use crate::runner::Session;
 use crate::shutdown::ShutdownSignal;
@@ -180,8 +181,8 @@ fn report(found: Vec<(String, String)>) -> Report {
     }
     let cleared: Vec<_> = found
         .into_iter()
-        .map(|(id, mode)| serde_json::json!({ "workspace_id": id, "was": mode }))
+        .map(|(workspace_id, was)| ClearedMode { workspace_id, was })
         .collect();
-    report.result = Some(serde_json::json!({ "cleared": cleared }));
+    report.result = Some(CommandResult::Cleared(ClearedResult { cleared }));
     report
 }

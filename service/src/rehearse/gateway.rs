@@ -1,6 +1,5 @@
 //! `rehearse --gateway`: what the gateway's own migration would lose, without `migrate prepare` and with it, on two copies.
 
-use serde_json::{Value, json};
 use tollgate_migration::Track;
 use tollgate_migration::ledger::Target;
 
@@ -9,7 +8,8 @@ use crate::database::{Access, Location};
 use crate::error::{Error, Result};
 use crate::observer::Event;
 use crate::prepare;
-use crate::report::{Finding, Report, Severity};
+use crate::report::result::{BootResult, BootedCopy, Compared};
+use crate::report::{CommandResult, Finding, Report, Severity};
 use crate::runner::{Session, context};
 use crate::snapshot::snapshot;
 use crate::verify::{failure, verify};
@@ -21,7 +21,7 @@ struct Ended {
     stopped: Option<String>,
     /// What `verify` found behind it.
     found: Vec<Finding>,
-    compared: Value,
+    compared: Vec<Compared>,
 }
 
 impl Ended {
@@ -32,8 +32,12 @@ impl Ended {
             .collect()
     }
 
-    fn told(&self) -> Value {
-        json!({ "stopped": self.stopped, "lost": self.lost(), "compared": self.compared })
+    fn result(&self) -> BootedCopy {
+        BootedCopy {
+            stopped: self.stopped.clone(),
+            lost: self.lost().into_iter().cloned().collect(),
+            compared: self.compared.clone(),
+        }
     }
 }
 
@@ -85,9 +89,11 @@ impl Rehearsal<'_> {
                 self.boots(location, &boot, true).await
             })
             .await?;
-        report.result = Some(json!({
-            "gateway": track.gateway(), "for": boot.target.words,
-            "without_prepare": without.told(), "with_prepare": with.told(),
+        report.result = Some(CommandResult::Booted(BootResult {
+            gateway: track.gateway(),
+            version: boot.target.words.clone(),
+            without_prepare: without.result(),
+            with_prepare: with.result(),
         }));
         if without.stopped.is_some() || !without.lost().is_empty() {
             report.findings.push(alone(&boot, &without));
@@ -151,7 +157,7 @@ impl Rehearsal<'_> {
         ended.compared = verified
             .result
             .as_ref()
-            .map(|result| result["compared"].clone())
+            .map(|result| result.compared().to_vec())
             .unwrap_or_default();
         ended.found = verified.findings;
         Ok(ended)

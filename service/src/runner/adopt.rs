@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::connection::Connection;
+use crate::runs::RunOutcome;
 use chrono::Utc;
 use sea_orm::ConnectionTrait;
 use tollgate_migration::adoption;
@@ -17,7 +18,8 @@ use crate::drift;
 use crate::error::{Error, Result};
 use crate::history::{self, Entry, History, Origin};
 use crate::lock::{Gateway, Lock};
-use crate::report::{Applied, Finding, Report, Severity, TrackReport};
+use crate::report::result::{AdoptResult, Recognition};
+use crate::report::{Applied, CommandResult, Finding, Report, Severity, TrackReport};
 use crate::shutdown::ShutdownSignal;
 
 /// Adopts every track that the database carries and that has no history yet. With `dry_run` it only says what it
@@ -42,9 +44,11 @@ pub async fn adopt(session: &Session, dry_run: bool, stop: &ShutdownSignal) -> R
         }
         let context = context(&connection, &history).await?;
         let shape = recognise(track, &context)?;
-        recognised.push(serde_json::json!({
-            "track": track, "shape": shape.shape, "applied": versions(track, &shape.applied),
-        }));
+        recognised.push(Recognition {
+            track,
+            shape: shape.shape,
+            applied: versions(track, &shape.applied),
+        });
         let mut marks = marked(track, &shape, &context);
         session.aim(track, &context, &mut marks)?;
         gateways.extend(gateway(track, &context, &marks));
@@ -58,8 +62,10 @@ pub async fn adopt(session: &Session, dry_run: bool, stop: &ShutdownSignal) -> R
             new.push(track);
         }
     }
-    report.result = Some(serde_json::json!({
-        "dry_run": dry_run, "recognised": recognised, "gateways": gateways,
+    report.result = Some(CommandResult::Adopted(AdoptResult {
+        dry_run,
+        recognised,
+        gateways,
     }));
     if !new.is_empty() {
         prove_writable(session, &connection).await?;
@@ -70,7 +76,13 @@ pub async fn adopt(session: &Session, dry_run: bool, stop: &ShutdownSignal) -> R
         }
         report.tracks.sort_by_key(|track| track.track);
         session
-            .record_run(&connection, "migrate adopt", started, "done", &report)
+            .record_run(
+                &connection,
+                "migrate adopt",
+                started,
+                RunOutcome::Done,
+                &report,
+            )
             .await;
         lock.release().await;
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::connection::Connection;
+use crate::runs::RunOutcome;
 use chrono::Utc;
 use tollgate_migration::plan::{Created, Plan};
 use tollgate_migration::{Context, Migration, Track};
@@ -103,9 +104,9 @@ async fn run(
     )
     .await;
     if report.tracks.iter().any(|track| !track.applied.is_empty()) {
-        let word = if outcome.is_ok() { "done" } else { "failed" };
+        let ended = RunOutcome::of(&outcome);
         session
-            .record_run(&connection, "migrate down", started, word, report)
+            .record_run(&connection, "migrate down", started, ended, report)
             .await;
     }
     lock.release().await;

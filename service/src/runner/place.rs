@@ -1,45 +1,46 @@
-//! Where a command works: the database and the schema, so that a deploy's log says which ones were migrated.
+//! Where a command works: the database and the schema.
 
-use sea_orm::{ConnectionTrait, Statement};
-use serde_json::{Value, json};
+use sea_orm::{FromQueryResult, Statement};
 use tollgate_migration::Dialect;
 
 use super::Session;
 use crate::connection::Connection;
 use crate::error::{Error, Result};
+use crate::report::result::Place;
+
+/// What the server says.
+#[derive(FromQueryResult)]
+struct Here {
+    name: Option<String>,
+    place: Option<String>,
+}
 
 impl Session {
-    /// The fields `database` and `schema` of a result. SQLite has a file and no schema.
+    /// The place of a result. SQLite has a file and no schema.
     ///
     /// # Errors
     /// [`Error::Database`].
-    pub(crate) async fn place(&self, connection: &Connection) -> Result<Value> {
+    pub(crate) async fn place(&self, connection: &Connection) -> Result<Place> {
+        let address = self.location.display.clone();
         if self.dialect() == Dialect::Sqlite {
-            return Ok(
-                json!({ "address": self.location.display, "database": self.location.file(), "schema": null }),
-            );
+            return Ok(Place {
+                address,
+                database: self.location.file().map(|file| file.display().to_string()),
+                schema: None,
+            });
         }
-        let row = connection
-            .query_one_raw(Statement::from_string(
-                Dialect::Postgres.backend(),
-                "SELECT current_database()::text AS name, current_schema()::text AS place",
-            ))
-            .await
-            .map_err(Error::database("ask which database this is"))?;
-        let text = |column: &str| {
-            row.as_ref()
-                .and_then(|row| row.try_get::<Option<String>>("", column).ok().flatten())
-        };
-        Ok(
-            json!({ "address": self.location.display, "database": text("name"), "schema": text("place") }),
-        )
+        let here = Here::find_by_statement(Statement::from_string(
+            Dialect::Postgres.backend(),
+            "SELECT current_database()::text AS name, current_schema()::text AS place",
+        ))
+        .one(connection)
+        .await
+        .map_err(Error::database("ask which database this is"))?;
+        let (database, schema) = here.map_or((None, None), |here| (here.name, here.place));
+        Ok(Place {
+            address,
+            database,
+            schema,
+        })
     }
-}
-
-/// A result with the place before its own fields.
-pub(crate) fn at(mut place: Value, fields: Value) -> Value {
-    if let (Some(place), Value::Object(fields)) = (place.as_object_mut(), fields) {
-        place.extend(fields);
-    }
-    place
 }

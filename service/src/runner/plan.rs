@@ -1,59 +1,18 @@
 //! `migrate plan`: what `up` would do on this database, statement by statement, read-only.
 
 use sea_orm::{ConnectionTrait, Statement};
-use serde::Serialize;
 use tollgate_migration::plan::{Blocks, Plan, Step, Unit};
-use tollgate_migration::{Migration, Phase, Track};
+use tollgate_migration::{Migration, Track};
 
 use super::adopt::recognised_history;
-use super::place::at;
 use super::target::{gateway, waiting};
 use super::up::{Options, live, selected, unadopted};
 use super::{Session, idle, pending_report};
 use crate::database::Access;
 use crate::doctor::{self, Samples, environment};
 use crate::error::{Error, Result};
-use crate::report::Report;
-
-/// One step of a planned migration.
-#[derive(Clone, Debug, Serialize)]
-pub struct PlannedStep {
-    /// What it is for.
-    pub purpose: String,
-    /// The statement.
-    pub sql: String,
-    /// What it makes a running gateway wait for.
-    pub blocks: Blocks,
-    /// The number of the transaction it belongs to, counted from one; absent where it runs outside of any.
-    pub transaction: Option<usize>,
-    /// Whether it runs once per batch.
-    pub batched: bool,
-    /// Whether it is a part of the step before it.
-    pub detail: bool,
-}
-
-/// A planned migration.
-#[derive(Clone, Debug, Serialize)]
-pub struct PlannedMigration {
-    /// The track.
-    pub track: Track,
-    /// The migration.
-    pub version: String,
-    /// Its phase.
-    pub phase: Phase,
-    /// What it does.
-    pub summary: String,
-    /// What its most exclusive step makes a running gateway wait for.
-    pub blocks: Blocks,
-    /// About how long, in milliseconds, the longest such step does so at once.
-    pub blocks_for_ms: u64,
-    /// About how many rows it will change, counted before the run.
-    pub rows: u64,
-    /// SQLite tables that are rebuilt.
-    pub rebuilds: Vec<String>,
-    /// Its steps, in order.
-    pub steps: Vec<PlannedStep>,
-}
+use crate::report::result::{PlanResult, PlannedMigration, PlannedStep};
+use crate::report::{CommandResult, Report};
 
 /// Plans what `up` with these options would do.
 ///
@@ -126,10 +85,12 @@ pub async fn plan(session: &Session, options: &Options) -> Result<Report> {
             context = after;
         }
     }
-    report.result = Some(at(
-        session.place(&connection).await?,
-        serde_json::json!({ "migrations": planned, "gateways": gateways, "waiting": left }),
-    ));
+    report.result = Some(CommandResult::Plan(PlanResult {
+        place: session.place(&connection).await?,
+        migrations: planned,
+        gateways,
+        waiting: left,
+    }));
     Ok(report)
 }
 

@@ -13,7 +13,9 @@ use crate::drift;
 use crate::error::{Error, Result};
 use crate::history::{self, History};
 use crate::lock::{Gateway, Lock};
-use crate::report::Report;
+use crate::report::result::ResolveResult;
+use crate::report::{CommandResult, Report};
+use crate::runs::RunOutcome;
 use crate::shutdown::ShutdownSignal;
 
 /// What the record is to say.
@@ -90,7 +92,13 @@ pub async fn resolve(
         .tracks
         .push(idle(track, &read_again(session, &connection, track).await?));
     session
-        .record_run(&connection, "migrate resolve", started, "done", &report)
+        .record_run(
+            &connection,
+            "migrate resolve",
+            started,
+            RunOutcome::Done,
+            &report,
+        )
         .await;
     lock.release().await;
     Ok(report)
@@ -179,12 +187,12 @@ fn show(
         (true, None) => "applied".to_owned(),
         (false, None) => "pending".to_owned(),
     };
-    report.result = Some(serde_json::json!({
-        "track": track,
-        "version": migration.version,
-        "was": was,
-        "is": settled.word(),
-        "against_applied": lines(Some(migration.version)),
-        "against_pending": lines(before),
+    report.result = Some(CommandResult::Resolved(ResolveResult {
+        track,
+        version: migration.version.to_owned(),
+        was,
+        is: settled.word(),
+        against_applied: lines(Some(migration.version)),
+        against_pending: lines(before),
     }));
 }

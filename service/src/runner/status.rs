@@ -4,12 +4,12 @@ use crate::database::Access;
 use crate::doctor::environment;
 use crate::drift;
 use crate::error::Result;
-use crate::report::{Applied, Finding, Report, Severity};
+use crate::report::result::{BegunStep, StatusResult};
+use crate::report::{Applied, CommandResult, Finding, Report, Severity};
 use tollgate_migration::Track;
 use tollgate_migration::migration::slug_of;
 
 use super::checkpoint::{Direction, InProgress};
-use super::place::at;
 use super::target::{gateway, waiting};
 use super::{Session, context, idle};
 
@@ -72,9 +72,11 @@ pub async fn status(session: &Session) -> Result<Report> {
         let forbids = environment::ledger::blocking(track, &live);
         if let Some(step) = &history.in_progress {
             report.findings.push(unfinished(track, step));
-            begun.push(serde_json::json!({
-                "track": track, "version": step.version, "direction": step.direction,
-            }));
+            begun.push(BegunStep {
+                track,
+                version: step.version.clone(),
+                direction: step.direction.word(),
+            });
         } else if exists {
             found.extend(
                 drift::examine(&live, track, &history)
@@ -102,11 +104,12 @@ pub async fn status(session: &Session) -> Result<Report> {
         }
         report.tracks.push(entry);
     }
-    report.result = Some(at(
-        session.place(&connection).await?,
-        serde_json::json!({
-            "drift": found, "in_progress": begun, "gateways": gateways, "waiting": left,
-        }),
-    ));
+    report.result = Some(CommandResult::Status(StatusResult {
+        place: session.place(&connection).await?,
+        drift: found,
+        in_progress: begun,
+        gateways,
+        waiting: left,
+    }));
     Ok(report)
 }

@@ -1,6 +1,5 @@
 //! The gateway version that boots next: `up` goes as far as it can live with, and what is past it waits.
 
-use serde_json::{Value, json};
 use tollgate_migration::ledger::Target;
 use tollgate_migration::ledger::target::waits_for;
 use tollgate_migration::{Context, Track};
@@ -8,6 +7,7 @@ use tollgate_migration::{Context, Track};
 use super::Session;
 use crate::error::{Error, Result};
 use crate::history::History;
+use crate::report::result::{GatewayState, WaitingStep};
 
 impl Session {
     /// Says in a history which of its steps wait for a later version of the gateway.
@@ -51,7 +51,7 @@ fn named(track: Track, word: &str) -> Result<Target> {
 }
 
 /// Steps that wait for a later version of the gateway.
-pub(crate) fn waiting(track: Track, history: &History) -> Vec<Value> {
+pub(crate) fn waiting(track: Track, history: &History) -> Vec<WaitingStep> {
     let Some(target) = &history.target else {
         return Vec::new();
     };
@@ -62,25 +62,25 @@ pub(crate) fn waiting(track: Track, history: &History) -> Vec<Value> {
             !history.entries.contains_key(migration.version)
                 && !target.reaches(track, migration.slug())
         })
-        .map(|migration| {
-            json!({
-                "track": track, "version": migration.version, "phase": migration.phase,
-                "waits_for": waits_for(track, migration.slug()),
-            })
+        .map(|migration| WaitingStep {
+            track,
+            version: migration.version.to_owned(),
+            phase: migration.phase,
+            waits_for: waits_for(track, migration.slug()),
         })
         .collect()
 }
 
 /// What a track's gateway has recorded, for a result.
-pub(crate) fn gateway(track: Track, context: &Context, history: &History) -> Option<Value> {
+pub(crate) fn gateway(track: Track, context: &Context, history: &History) -> Option<GatewayState> {
     let ledger = context.ledger(track);
     let version = track.words(ledger)?;
-    Some(json!({
-        "track": track,
-        "gateway": track.gateway(),
-        "ledger": track.ledger_table(),
-        "version": version,
-        "newest": ledger.newest(),
-        "target": history.target.as_ref().map(|target| target.words.clone()),
-    }))
+    Some(GatewayState {
+        track,
+        gateway: track.gateway(),
+        ledger: track.ledger_table(),
+        version,
+        newest: ledger.newest(),
+        target: history.target.as_ref().map(|target| target.words.clone()),
+    })
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::connection::Connection;
+use crate::runs::RunOutcome;
 use chrono::Utc;
 use sea_orm::ConnectionTrait;
 use tollgate_migration::{Choices, Context, Dialect, Migration, Phase, Track};
@@ -12,7 +13,6 @@ use super::adopt::{ensure_history, mark, recognise, recognised_history};
 use super::apply::{Applier, Changes, Course};
 use super::checkpoint::Direction;
 use super::patience::Patience;
-use super::place::at;
 use super::strong::was_busy;
 use super::target::gateway;
 use super::{
@@ -25,7 +25,8 @@ use crate::history::History;
 use crate::lock::{Gateway, Lock};
 use crate::module::Module;
 use crate::observer::Observer;
-use crate::report::{Change, Finding, Outcome, Report, TrackReport};
+use crate::report::result::UpResult;
+use crate::report::{Change, CommandResult, Finding, Outcome, Report, TrackReport};
 use crate::shutdown::ShutdownSignal;
 
 /// What the operator chose.
@@ -114,7 +115,7 @@ async fn finish(
     let outcome = put_back(&connection, &remembering, report).await;
     if !report.changes.is_empty() {
         session
-            .record_run(&connection, "migrate up", started, "done", report)
+            .record_run(&connection, "migrate up", started, RunOutcome::Done, report)
             .await;
     }
     lock.release().await;
@@ -206,7 +207,11 @@ async fn run(
     let quick = session.briefly();
     let connection = quick.connect(access).await?;
     let tracks = session.tracks(&connection).await?;
-    report.result = Some(session.place(&connection).await?);
+    let mut result = UpResult {
+        place: session.place(&connection).await?,
+        ..UpResult::default()
+    };
+    report.result = Some(CommandResult::Up(result.clone()));
     let names: Vec<Track> = tracks.iter().map(|(track, _)| *track).collect();
     session.check_target(&names)?;
     let mut waiting = Vec::new();
@@ -221,15 +226,15 @@ async fn run(
     } else {
         (None, false)
     };
-    let mut gateways = Vec::new();
-    let mut left = Vec::new();
     for (track, exists) in tracks {
         let mut history = session.history(&connection, track, exists).await?;
         if let Some(live) = &live {
             session.aim(track, live, &mut history)?;
             refuse(track, live)?;
-            gateways.extend(gateway(track, live, &history));
-            left.extend(super::target::waiting(track, &history));
+            result.gateways.extend(gateway(track, live, &history));
+            result
+                .waiting
+                .extend(super::target::waiting(track, &history));
         }
         if !busy && selected(&names, track, &history, options)?.is_empty() {
             report.tracks.push(idle(track, &history));
@@ -237,12 +242,7 @@ async fn run(
             waiting.push(track);
         }
     }
-    if let Some(place) = report.result.take() {
-        report.result = Some(at(
-            place,
-            serde_json::json!({ "gateways": gateways, "waiting": left }),
-        ));
-    }
+    report.result = Some(CommandResult::Up(result.clone()));
     if waiting.is_empty() {
         if let Some(live) = &live {
             finish(session, connection, live, &names, started, stop, report).await?;
@@ -269,22 +269,13 @@ async fn run(
     let wrote =
         !report.changes.is_empty() || report.tracks.iter().any(|track| !track.applied.is_empty());
     if wrote {
-        let word = match &outcome {
-            Ok(()) => "done",
-            Err(Error::Refused { .. }) => "refused",
-            Err(Error::Stopped { .. }) => "stopped",
-            Err(_) => "failed",
-        };
+        result.dropped = Some(in_full);
+        result.clones = Some(clones(&connection, &names, report).await);
         let mut recorded = report.clone();
-        recorded.result = Some(at(
-            report.result.clone().unwrap_or_default(),
-            serde_json::json!({
-                "dropped": in_full,
-                "clones": clones(&connection, &names, report).await,
-            }),
-        ));
+        recorded.result = Some(CommandResult::Up(result));
+        let ended = RunOutcome::of(&outcome);
         session
-            .record_run(&connection, "migrate up", started, word, &recorded)
+            .record_run(&connection, "migrate up", started, ended, &recorded)
             .await;
     }
     lock.release().await;

@@ -170,7 +170,7 @@ async fn its_command_line_knows_its_track_alone(
             .iter()
             .map(|column| column.name.as_str())
             .collect::<Vec<_>>(),
-        ["id", "holder", "last_seen", "active"]
+        ["id", "holder", "last_seen", "active", "badge"]
     );
     let plan = seats.succeed(&["migrate", "plan"]);
     assert!(plan.stdout.contains("nothing"), "{plan:#?}");

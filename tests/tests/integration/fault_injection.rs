@@ -111,7 +111,7 @@ async fn base(backend: Backend, track: Track) -> TestDatabase {
 }
 
 pub(crate) fn up(track: Track, to: &str) -> Vec<String> {
-    words(&[
+    let mut command = words(&[
         "--track",
         track.name(),
         "migrate",
@@ -119,14 +119,12 @@ pub(crate) fn up(track: Track, to: &str) -> Vec<String> {
         "--adopt",
         "--to",
         to,
-        "--shared-budgets",
-        "clone",
-        "--garbled-modes",
-        "clear",
-        "--name-conflicts",
-        "retire",
-        "--accept-policy-change",
-    ])
+    ]);
+    for choice in track.choices() {
+        command.push(format!("--{}", choice.flag));
+        command.extend(choice.word.map(|(word, _)| word.to_owned()));
+    }
+    command
 }
 
 async fn run(track: Track, database: &TestDatabase, command: &[String]) {

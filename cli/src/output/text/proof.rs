@@ -1,76 +1,60 @@
 //! Snapshots, verifications and rehearsals as text.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use serde_json::Value;
-use tollgate_service::Report;
+use tollgate_service::report::result::{
+    BootResult, BootedCopy, Compared, RehearseResult, SnapshotResult, VerifyResult,
+};
+use tollgate_service::{Blocks, Report};
 
-fn result<'a>(report: &'a Report, key: &str) -> &'a Value {
-    report
-        .result
-        .as_ref()
-        .map_or(&Value::Null, |result| &result[key])
-}
-
-fn sums(sums: &Value) -> String {
+fn sums(sums: &BTreeMap<String, String>) -> String {
     let words: Vec<String> = sums
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(column, sum)| format!("{column} {}", sum.as_str().unwrap_or_default()))
+        .iter()
+        .map(|(column, sum)| format!("{column} {sum}"))
         .collect();
     words.join(", ")
 }
 
-pub(super) fn snapshot(out: &mut String, report: &Report) {
-    for table in result(report, "tables").as_array().into_iter().flatten() {
+pub(super) fn snapshot(out: &mut String, result: &SnapshotResult) {
+    for table in &result.tables {
         let _ = writeln!(
             out,
             "  {:<46} {:>10} rows  {}",
-            table["table"].as_str().unwrap_or_default(),
-            table["rows"],
-            sums(&table["sums"])
+            table.table,
+            table.rows,
+            sums(&table.sums)
         );
     }
-    if let Some(file) = result(report, "file").as_str() {
-        let _ = writeln!(
-            out,
-            "{file}: {} kB; `tollgate verify --snapshot {file}` after the migration",
-            result(report, "bytes").as_u64().unwrap_or_default() / 1000
-        );
-    }
+    let file = &result.file;
+    let _ = writeln!(
+        out,
+        "{file}: {} kB; `tollgate verify --snapshot {file}` after the migration",
+        result.bytes / 1000
+    );
 }
 
-fn compared(out: &mut String, report: &Report) {
-    for part in result(report, "compared").as_array().into_iter().flatten() {
-        let rows = if part["rows_before"] == part["rows"] {
-            format!("{:>10} rows", part["rows"].to_string())
-        } else {
-            format!(
-                "{:>10} rows, {} before",
-                part["rows"].to_string(),
-                part["rows_before"]
-            )
+fn compared(out: &mut String, parts: &[Compared]) {
+    for part in parts {
+        let rows = match part.rows_before {
+            Some(before) if before == part.rows => format!("{before:>10} rows"),
+            Some(before) => format!("{:>10} rows, {before} before", part.rows),
+            None => format!("{:>10} rows, none before", part.rows),
         };
-        let _ = writeln!(
-            out,
-            "  {:<46} {rows}  {}",
-            part["name"].as_str().unwrap_or_default(),
-            sums(&part["sums"])
-        );
+        let _ = writeln!(out, "  {:<46} {rows}  {}", part.name, sums(&part.sums));
     }
 }
 
-pub(super) fn verified(out: &mut String, report: &Report, failed: bool) {
+pub(super) fn verified(out: &mut String, report: &Report, result: &VerifyResult, failed: bool) {
     for track in &report.tracks {
         let at = track.to.as_deref().unwrap_or("nothing applied");
         let _ = writeln!(out, "{}: {at}", track.track);
     }
-    compared(out, report);
+    compared(out, &result.compared);
     if failed {
         return;
     }
-    let said = match result(report, "taken_at").as_str() {
+    let said = match &result.taken_at {
         Some(at) => format!("every invariant holds, and everything of {at} is there"),
         None => "every invariant holds; nothing was compared, for want of --snapshot".to_owned(),
     };
@@ -78,81 +62,53 @@ pub(super) fn verified(out: &mut String, report: &Report, failed: bool) {
 }
 
 /// The two copies of `rehearse --gateway`.
-fn beside_the_gateway(out: &mut String, report: &Report) {
-    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-    let gateway = format!(
-        "{} {}",
-        text(result(report, "gateway")),
-        text(result(report, "for"))
-    );
-    for (key, words) in [
-        ("without_prepare", "without `migrate prepare`"),
-        ("with_prepare", "with `migrate prepare`"),
+pub(super) fn beside_the_gateway(out: &mut String, result: &BootResult) {
+    let gateway = format!("{} {}", result.gateway, result.version);
+    for (ended, words) in [
+        (&result.without_prepare, "without `migrate prepare`"),
+        (&result.with_prepare, "with `migrate prepare`"),
     ] {
-        let ended = result(report, key);
-        let lost = ended["lost"].as_array().map_or(0, Vec::len);
-        let came = match ended["stopped"].as_str() {
-            Some(why) => format!("the boot of {gateway} stops: {why}"),
-            None if lost == 0 => format!("{gateway} loses nothing"),
-            None => format!(
-                "{gateway} loses something: {}",
-                ended["lost"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .map(|lost| format!(
-                        "{} {} of {}",
-                        text(&lost["code"]),
-                        text(&lost["title"]),
-                        text(&lost["table"])
-                    ))
-                    .collect::<Vec<_>>()
-                    .join("; ")
-            ),
-        };
-        let _ = writeln!(out, "{words}: {came}");
+        let _ = writeln!(out, "{words}: {}", came_of(&gateway, ended));
     }
     let _ = writeln!(out, "the source was only read");
 }
 
-pub(super) fn rehearsed(out: &mut String, report: &Report, failed: bool) {
-    if report.result.is_none() {
-        return;
+fn came_of(gateway: &str, ended: &BootedCopy) -> String {
+    if let Some(why) = &ended.stopped {
+        return format!("the boot of {gateway} stops: {why}");
     }
-    if report
-        .result
-        .as_ref()
-        .is_some_and(|result| !result["with_prepare"].is_null())
-    {
-        beside_the_gateway(out, report);
-        return;
+    if ended.lost.is_empty() {
+        return format!("{gateway} loses nothing");
     }
-    compared(out, report);
-    let millis = |key: &str| result(report, key).as_u64().unwrap_or_default();
+    let lost: Vec<String> = ended
+        .lost
+        .iter()
+        .map(|lost| format!("{} {} of {}", lost.code, lost.title, lost.table))
+        .collect();
+    format!("{gateway} loses something: {}", lost.join("; "))
+}
+
+pub(super) fn rehearsed(out: &mut String, result: &RehearseResult, failed: bool) {
+    compared(out, &result.compared);
     let _ = writeln!(
         out,
         "copy {} ms, snapshot {} ms, up {} ms, verify {} ms",
-        result(report, "copy")["ms"],
-        millis("snapshot_ms"),
-        millis("up_ms"),
-        millis("verify_ms")
+        result.copy.ms, result.snapshot_ms, result.up_ms, result.verify_ms
     );
-    let longest = result(report, "longest_lock");
-    if let Some(version) = longest["version"].as_str() {
-        let who = match longest["blocks"].as_str() {
-            Some("everyone") => "readers and writers of its tables",
-            Some("writers") => "writers of its tables",
-            _ => "writers of a batch's rows",
+    if let Some(longest) = &result.longest_lock {
+        let who = match longest.blocks {
+            Blocks::Everyone => "readers and writers of its tables",
+            Blocks::Writers => "writers of its tables",
+            Blocks::Rows | Blocks::Nothing => "writers of a batch's rows",
         };
         let _ = writeln!(
             out,
-            "longest lock: {} ms, {who} wait ({version})",
-            longest["ms"]
+            "longest lock: {} ms, {who} wait ({})",
+            longest.ms, longest.version
         );
     }
-    let left_out = &result(report, "copy")["left_out"];
-    for what in left_out.as_array().into_iter().flatten() {
-        let _ = writeln!(out, "  not copied: {}", what.as_str().unwrap_or_default());
+    for what in &result.copy.left_out {
+        let _ = writeln!(out, "  not copied: {what}");
     }
     if !failed {
         let _ = writeln!(out, "nothing would be lost; the source was only read");

@@ -20,9 +20,11 @@ use crate::doctor::{self, Samples, environment};
 use crate::error::{Error, Result};
 use crate::history::{self, History};
 use crate::lock::{Gateway, Lock};
-use crate::report::{Finding, Report, Severity};
+use crate::report::result::HandoverResult;
+use crate::report::{CommandResult, Finding, Report, Severity};
 use crate::runner::up::read_again;
 use crate::runner::{Session, context, idle, prove_writable};
+use crate::runs::RunOutcome;
 use crate::shutdown::ShutdownSignal;
 
 /// Moves the ledger to the number that the applied steps stand for: 503 after expand, 504 after backfill, 505 after contract.
@@ -70,7 +72,13 @@ pub async fn handover(session: &Session, stop: &ShutdownSignal) -> Result<Report
     let outcome = locked(session, &connection, &mut report).await;
     if outcome.is_ok() {
         session
-            .record_run(&connection, "migrate handover", started, "done", &report)
+            .record_run(
+                &connection,
+                "migrate handover",
+                started,
+                RunOutcome::Done,
+                &report,
+            )
             .await;
     }
     lock.release().await;
@@ -106,10 +114,10 @@ fn due(live: &Context, history: &History) -> Result<Option<(i64, i64)>> {
 
 fn told(report: &mut Report, live: &Context, history: &History, moved: Option<(i64, i64)>) {
     let number = live.ledger(Track::PROVIDERS).number();
-    report.result = Some(serde_json::json!({
-        "from": moved.map(|(from, _)| from).or(number),
-        "to": moved.map(|(_, to)| to).or(number),
-        "moved": moved.is_some(),
+    report.result = Some(CommandResult::HandedOver(HandoverResult {
+        from: moved.map(|(from, _)| from).or(number),
+        to: moved.map(|(_, to)| to).or(number),
+        moved: moved.is_some(),
     }));
     report.tracks = vec![idle(Track::PROVIDERS, history)];
 }
