@@ -17,7 +17,9 @@ use std::time::Duration;
 
 use clap::CommandFactory;
 use tollgate_service::runner::Session;
-use tollgate_service::{Error, Location, Outcome, Report, Result, ShutdownSignal, Track};
+use tollgate_service::{
+    CommandResult, Error, Location, Outcome, Report, Result, ShutdownSignal, Track,
+};
 
 use crate::arguments::{Arguments, Command, Reconcile, Schema};
 use crate::output::{Answer, View};
@@ -92,15 +94,8 @@ async fn answer(arguments: &Arguments, stop: &ShutdownSignal) -> Answer {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Arguments::command(), "tollgate", &mut script);
             let script = String::from_utf8_lossy(&script).into_owned();
-            let outcome = Outcome {
-                report: Report {
-                    result: Some(tollgate_service::CommandResult::answer(
-                        serde_json::json!({ "script": script }),
-                    )),
-                    ..Report::default()
-                },
-                error: None,
-            };
+            let result = CommandResult::answer(serde_json::json!({ "script": script }));
+            let outcome = Outcome::from(Report::answering(result));
             Answer::new(name, outcome, View::Plain(script))
         }
     }
@@ -128,11 +123,10 @@ pub(crate) fn session(arguments: &Arguments, wait_lock: Duration) -> Result<Sess
     let mut location = Location::parse(url.trim())?;
     location.lock_timeout = arguments.lock_timeout;
     location.stop = arguments.stop.clone();
-    Ok(Session {
-        location,
-        tracks: arguments.tracks.clone(),
-        connect_timeout: Duration::from_secs(arguments.connect_timeout),
-        wait_lock,
-        target: arguments.command.next().map(str::to_owned),
-    })
+    let mut session = Session::new(location)
+        .on(&arguments.tracks)
+        .waiting(wait_lock);
+    session.connect_timeout = Duration::from_secs(arguments.connect_timeout);
+    session.target = arguments.command.next().map(str::to_owned);
+    Ok(session)
 }

@@ -82,7 +82,9 @@ impl Answer {
     }
 
     pub(crate) fn new(command: &'static str, outcome: Outcome, view: View) -> Self {
-        let Outcome { mut report, error } = outcome;
+        let Outcome {
+            mut report, error, ..
+        } = outcome;
         let exit_code = error.as_ref().map_or(0, Error::exit_code);
         if let Some(error) = &error {
             // What stopped the run weighs more than what was said of it before.

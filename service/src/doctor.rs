@@ -101,6 +101,7 @@ impl Default for Samples {
 
 /// What the doctor is asked.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Options {
     /// Only these hazards; all when empty.
     pub codes: Vec<String>,

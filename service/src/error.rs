@@ -11,6 +11,7 @@ use crate::retry::is_busy;
 
 /// A failure of a command. The message says what happened and where; [`Error::hint`] says what to do next.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The command was called wrongly; nothing was connected to or changed.
     #[error("{message}")]
@@ -112,9 +113,15 @@ pub enum Error {
         /// What the database said.
         source: DbErr,
     },
-    /// A row or column that the command is about is not there.
+    /// A row that the command is about is not there.
     #[error("there is no {what}")]
     NotFound {
+        /// What was looked for.
+        what: String,
+    },
+    /// A table or column that the command is about is not there: the database has not been migrated so far, or never will.
+    #[error("there is no {what}")]
+    MissingSchema {
         /// What was looked for.
         what: String,
     },
@@ -223,7 +230,8 @@ impl Error {
             Self::Moved { .. } => "schema_moved",
             Self::Migration { .. } => "migration_failed",
             Self::Database { .. } => "database",
-            Self::NotFound { .. } => "not_found",
+            // One code for both: what is asked for is not here.
+            Self::NotFound { .. } | Self::MissingSchema { .. } => "not_found",
             Self::Rejected { .. } => "rejected",
             Self::Unusable(reason) => reason.code(),
             Self::NotAuthenticated => "invalid_key",
@@ -294,7 +302,7 @@ impl Error {
                     .to_owned()
             }
             Self::Database { .. } => "see the database's own message; what was committed stays, and nothing is half-applied".to_owned(),
-            Self::NotFound { .. } => "check the name and the database; nothing was changed".to_owned(),
+            Self::NotFound { .. } | Self::MissingSchema { .. } => "check the name and the database; nothing was changed".to_owned(),
             Self::Rejected { .. } => "correct the input; nothing was changed".to_owned(),
             Self::Unusable(reason) => reason.hint().to_owned(),
             Self::NotAuthenticated => {

@@ -85,7 +85,7 @@ impl GatewayKeys {
         let table = [GATEWAY_KEYS, GATEWAY_KEYS_BEFORE]
             .into_iter()
             .find(|table| has(table, "hashed_secret"))
-            .ok_or_else(|| Error::NotFound {
+            .ok_or_else(|| Error::MissingSchema {
                 what: format!(
                     "table {GATEWAY_KEYS} here; `tollgate migrate up --track providers` makes it"
                 ),
@@ -93,7 +93,7 @@ impl GatewayKeys {
         let used = ["last_used_at", "last_heartbeat_at"]
             .into_iter()
             .find(|column| has(table, column))
-            .ok_or_else(|| Error::NotFound {
+            .ok_or_else(|| Error::MissingSchema {
                 what: format!("{table}.last_used_at here"),
             })?;
         Ok(Self {

@@ -27,6 +27,7 @@ use crate::shutdown::ShutdownSignal;
 
 /// What the operator chose.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Options {
     /// Put back what was remembered, behind the gateway's own migration.
     pub finish: bool,

@@ -153,7 +153,7 @@ impl Resolver {
             (MODEL_CONFIGS, "ai_provider_id"),
         ] {
             if !has(table, column) {
-                return Err(Error::NotFound {
+                return Err(Error::MissingSchema {
                     what: format!(
                         "{table}.{column} here; `tollgate migrate up --track providers` makes it"
                     ),

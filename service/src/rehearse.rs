@@ -25,6 +25,7 @@ use crate::verify::{failure, verify};
 
 /// What the operator chose.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Options {
     /// The flags of `up`.
     pub up: up::Options,
@@ -34,6 +35,20 @@ pub struct Options {
     pub gateway: bool,
     /// The flags of `prepare`, where it does.
     pub prepare: prepare::Options,
+}
+
+impl Options {
+    /// Of `up` with these flags, and of `prepare` with the same choices.
+    pub fn of(up: up::Options) -> Self {
+        let mut prepare = prepare::Options::default();
+        prepare.choices = up.choices.clone();
+        Self {
+            up,
+            scratch: None,
+            gateway: false,
+            prepare,
+        }
+    }
 }
 
 /// A rehearsal to come.

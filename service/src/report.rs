@@ -20,7 +20,7 @@ pub enum Severity {
     Info,
 }
 
-/// A hazard or a broken invariant.
+/// A hazard or a broken invariant. Tracks of other programs make them too, so its fields are all there will be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// Its stable code.
@@ -43,7 +43,7 @@ pub struct Finding {
     pub resolve: String,
 }
 
-/// One table × one action.
+/// One table × one action. Routines of other programs make them too, so its fields are all there will be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Change {
     /// The table.
@@ -58,6 +58,7 @@ pub struct Change {
 
 /// A migration that was applied or undone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Applied {
     /// The migration.
     pub version: String,
@@ -77,6 +78,7 @@ pub struct Applied {
 
 /// A migration that is still to be applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Pending {
     /// The migration.
     pub version: String,
@@ -88,6 +90,7 @@ pub struct Pending {
 
 /// What happened to one track.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct TrackReport {
     /// The track.
     pub track: Track,
@@ -103,6 +106,7 @@ pub struct TrackReport {
 
 /// What a command found and did.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Report {
     /// One entry per track.
     pub tracks: Vec<TrackReport>,
@@ -115,6 +119,14 @@ pub struct Report {
 }
 
 impl Report {
+    /// A report that has nothing but a result.
+    pub fn answering(result: CommandResult) -> Self {
+        Self {
+            result: Some(result),
+            ..Self::default()
+        }
+    }
+
     /// Whether a finding forbids the migration.
     pub fn is_blocked(&self) -> bool {
         self.findings
@@ -135,11 +147,25 @@ impl Report {
 
 /// What a command that may fail half-way came to: what it did stands in the report either way.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Outcome {
     /// What was found and done.
     pub report: Report,
     /// What stopped it.
     pub error: Option<crate::Error>,
+}
+
+impl Outcome {
+    /// What was found and done, and what stopped it.
+    pub fn new(report: Report, error: Option<crate::Error>) -> Self {
+        Self { report, error }
+    }
+}
+
+impl From<Report> for Outcome {
+    fn from(report: Report) -> Self {
+        Self::new(report, None)
+    }
 }
 
 impl From<crate::Result<Report>> for Outcome {

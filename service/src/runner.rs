@@ -22,11 +22,12 @@ mod strong;
 pub mod target;
 pub mod up;
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::connection::Connection;
 use chrono::{DateTime, Utc};
-use sea_orm::{ConnectionTrait, Statement};
+use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 use tollgate_migration::migration::AppliedStep;
 use tollgate_migration::{Context, Dialect, Migration, Track};
 
@@ -41,6 +42,7 @@ use crate::tracks;
 
 /// What every command of the runner needs to know.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Session {
     /// Where the database is.
     pub location: Location,
@@ -64,6 +66,29 @@ impl Session {
             wait_lock: Duration::from_secs(60),
             target: None,
         }
+    }
+
+    /// A session with the database that a pool of sea-orm's is of. It opens connections of its own: locks are held by one,
+    /// and work is done on others.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a database in memory, which has no other connection, and for one of another product.
+    pub fn of(pool: &DatabaseConnection) -> Result<Self> {
+        Location::of(pool).map(Self::new)
+    }
+
+    /// The same, on these tracks alone.
+    #[must_use]
+    pub fn on(mut self, tracks: &[Track]) -> Self {
+        self.tracks = tracks.to_vec();
+        self
+    }
+
+    /// The same, waiting so long for a busy lock.
+    #[must_use]
+    pub fn waiting(mut self, wait_lock: Duration) -> Self {
+        self.wait_lock = wait_lock;
+        self
     }
 
     /// The same, with connections whose statements give up waiting soon: whoever has them backs off and tries again.
@@ -270,6 +295,15 @@ impl Session {
         if let Err(error) = runs::record(connection, self.dialect(), &run).await {
             tracing::warn!(%error, "the run is done but could not be recorded in {}", runs::TABLE);
         }
+    }
+}
+
+impl FromStr for Session {
+    type Err = Error;
+
+    /// From an address, as `--database-url` takes it.
+    fn from_str(address: &str) -> Result<Self> {
+        Location::parse(address).map(Self::new)
     }
 }
 

@@ -79,6 +79,7 @@ fn planted(codes: &[String], known: &'static [Planted]) -> Result<Vec<&'static P
 
 /// What is to be made.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Options {
     /// Which gateway is imitated.
     pub profile: Profile,
@@ -88,6 +89,18 @@ pub struct Options {
     pub rng_seed: u32,
     /// Hazards to plant, by code; `all` stands for all that one legacy database can have together.
     pub hazards: Vec<String>,
+}
+
+impl Options {
+    /// A gateway with so many virtual keys.
+    pub fn of(profile: Profile, virtual_keys: u32) -> Self {
+        Self {
+            profile,
+            virtual_keys,
+            rng_seed: 1,
+            hazards: Vec::new(),
+        }
+    }
 }
 
 /// One statement of a seed, and the table it fills.

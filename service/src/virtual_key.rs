@@ -167,7 +167,7 @@ async fn schema(connection: &Connection, target: &Deletion) -> Result<Catalog> {
         .map_err(Error::database(format!("delete {}", target.what())))?
         .catalog;
     if !catalog.has_table(VIRTUAL_KEYS) || !catalog.has_table(PROVIDER_CONFIGS) {
-        return Err(Error::NotFound {
+        return Err(Error::MissingSchema {
             what: format!("table {VIRTUAL_KEYS} here"),
         });
     }

@@ -90,23 +90,13 @@ async fn seeded(
     phase: Option<Phase>,
 ) -> (TestDatabase, Connection) {
     let database = TestDatabase::new(backend).await;
-    let session = Session {
-        tracks: vec![track],
-        ..Session::new(Location::parse(&database.url).unwrap())
-    };
-    let options = seed::Options {
-        profile,
-        virtual_keys: number,
-        rng_seed: 1,
-        hazards: Vec::new(),
-    };
+    let session = Session::new(Location::parse(&database.url).unwrap()).on(&[track]);
+    let options = seed::Options::of(profile, number);
     seed::seed(&session, &options).await.unwrap();
-    let options = up::Options {
-        adopt: true,
-        choices: Choices::none().with(&SHARED_BUDGETS),
-        phase,
-        ..up::Options::default()
-    };
+    let mut options = up::Options::default();
+    options.adopt = true;
+    options.choices = Choices::none().with(&SHARED_BUDGETS);
+    options.phase = phase;
     let outcome = up::up(&session, &options, &Silent, &ShutdownSignal::default()).await;
     assert!(outcome.error.is_none(), "{:?}", outcome.error);
     // What autovacuum does there. A gateway's SQLite is hardly ever analysed, and one that is plans each call anew.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tollgate_service::billing::environment::{Proxy, strip_lines, strip_object};
 use tollgate_service::billing::{mode, secret};
-use tollgate_service::{Error, Outcome, Report};
+use tollgate_service::{CommandResult, Error, Outcome, Report};
 
 use crate::arguments::{Arguments, BillingMode, WorkspaceSecret};
 use crate::commands::session;
@@ -196,9 +196,6 @@ fn answer(
     error: Option<Error>,
     view: View,
 ) -> Answer {
-    let report = Report {
-        result: Some(tollgate_service::CommandResult::Answer(result)),
-        ..Report::default()
-    };
-    Answer::new(name, Outcome { report, error }, view)
+    let report = Report::answering(CommandResult::Answer(result));
+    Answer::new(name, Outcome::new(report, error), view)
 }

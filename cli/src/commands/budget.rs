@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use tollgate_service::budget::{self, Cost, Standing};
-use tollgate_service::{Access, Error, Finding, Outcome, Report, Result};
+use tollgate_service::{Access, CommandResult, Error, Finding, Outcome, Report, Result};
 
 use crate::arguments::{Arguments, BudgetCommand};
 use crate::commands::session;
@@ -17,17 +17,15 @@ pub(super) async fn run(arguments: &Arguments, command: &BudgetCommand) -> Answe
         Ok(answered) => answered,
         Err(error) => return Answer::failed(name, error),
     };
-    Answer::new(name, Outcome { report, error }, View::Plain(text))
+    Answer::new(name, Outcome::new(report, error), View::Plain(text))
 }
 
 type Answered = (Report, String, Option<Error>);
 
 fn report(result: serde_json::Value, findings: impl IntoIterator<Item = Finding>) -> Report {
-    Report {
-        result: Some(tollgate_service::CommandResult::Answer(result)),
-        findings: findings.into_iter().collect(),
-        ..Report::default()
-    }
+    let mut report = Report::answering(CommandResult::Answer(result));
+    report.findings.extend(findings);
+    report
 }
 
 async fn answer(arguments: &Arguments, command: &BudgetCommand) -> Result<Answered> {

@@ -12,7 +12,7 @@ use tollgate_service::runner::{Session, up};
 use tollgate_service::seed::{self, Profile};
 use tollgate_service::survey::{Survey, survey};
 use tollgate_service::{
-    Choices, Error, Location, Outcome, Report, Result, SHARED_BUDGETS, ShutdownSignal, doctor,
+    Choices, CommandResult, Error, Outcome, Report, Result, SHARED_BUDGETS, ShutdownSignal, doctor,
     snapshot, verify,
 };
 
@@ -24,14 +24,7 @@ pub(super) async fn run(arguments: &Arguments, options: &Demo, stop: &ShutdownSi
     let name = arguments.command.name();
     match folder(options.keep) {
         Ok((folder, _guard)) => match show(arguments, options, &folder, stop).await {
-            Ok((text, report)) => Answer::new(
-                name,
-                Outcome {
-                    report,
-                    error: None,
-                },
-                View::Plain(text),
-            ),
+            Ok((text, report)) => Answer::new(name, Outcome::from(report), View::Plain(text)),
             Err(error) => Answer::failed(name, error),
         },
         Err(source) => Answer::failed(
@@ -63,26 +56,17 @@ async fn show(
     stop: &ShutdownSignal,
 ) -> Result<(String, Report)> {
     let file = folder.join("gateway.db");
-    let session = Session {
-        connect_timeout: Duration::from_secs(arguments.connect_timeout),
-        ..Session::new(Location::parse(&format!("sqlite://{}", file.display()))?)
-    };
+    let mut session: Session = format!("sqlite://{}", file.display()).parse()?;
+    session.connect_timeout = Duration::from_secs(arguments.connect_timeout);
+    let mut wanted = seed::Options::of(Profile::BifrostLegacy, options.virtual_keys);
+    wanted.hazards.push("all".to_owned());
     let mut out = String::new();
     let say = |out: &mut String, text: &str| {
         out.push_str(text);
         out.push('\n');
     };
     let started = Instant::now();
-    seed::seed(
-        &session,
-        &seed::Options {
-            profile: Profile::BifrostLegacy,
-            virtual_keys: options.virtual_keys,
-            rng_seed: 1,
-            hazards: vec!["all".to_owned()],
-        },
-    )
-    .await?;
+    seed::seed(&session, &wanted).await?;
     let before = survey(&session).await?;
     say(
         &mut out,
@@ -120,10 +104,8 @@ async fn show(
 
     say(&mut out, "\n$ tollgate migrate up --adopt");
     let progress = Progress::new(arguments);
-    let mut choice = up::Options {
-        adopt: true,
-        ..up::Options::default()
-    };
+    let mut choice = up::Options::default();
+    choice.adopt = true;
     let refused = up::up(&session, &choice, &progress, stop).await;
     let Some(refusal) = refused.error else {
         return Err(Error::refused(
@@ -143,7 +125,7 @@ async fn show(
         "\n$ tollgate migrate up --adopt --shared-budgets clone",
     );
     choice.choices = Choices::none().with(&SHARED_BUDGETS);
-    let Outcome { report, error } = up::up(&session, &choice, &progress, stop).await;
+    let Outcome { report, error, .. } = up::up(&session, &choice, &progress, stop).await;
     progress.finish();
     if let Some(error) = error {
         return Err(error);
@@ -238,12 +220,10 @@ async fn show(
              \x20 tollgate migrate up --adopt        # do it; `migrate down` takes it back"
         ),
     );
-    let report = Report {
-        result: Some(tollgate_service::CommandResult::answer(
-            serde_json::json!({ "before": before, "after": after }),
-        )),
-        ..report
-    };
+    let mut report = report;
+    report.result = Some(CommandResult::answer(
+        serde_json::json!({ "before": before, "after": after }),
+    ));
     Ok((out, report))
 }
 

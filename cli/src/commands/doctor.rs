@@ -14,14 +14,13 @@ pub(super) async fn run(arguments: &Arguments, options: &Doctor) -> Answer {
         Ok(session) => session,
         Err(error) => return Answer::failed(name, error),
     };
-    let options = doctor::Options {
-        codes: options
-            .codes
-            .iter()
-            .map(|code| code.to_uppercase())
-            .collect(),
-        samples: options.samples,
-    };
-    let outcome = Outcome::from(doctor::doctor(&session, &options).await);
+    let mut asked = doctor::Options::default();
+    asked.codes = options
+        .codes
+        .iter()
+        .map(|code| code.to_uppercase())
+        .collect();
+    asked.samples = options.samples;
+    let outcome = Outcome::from(doctor::doctor(&session, &asked).await);
     Answer::new(name, outcome, View::Own)
 }

@@ -25,16 +25,9 @@ pub(super) async fn run(arguments: &Arguments, command: &GatewayKeyCommand) -> A
     };
     match answered {
         Ok(answered) => {
-            let report = Report {
-                result: Some(CommandResult::Answer(answered.result)),
-                changes: answered.changes,
-                ..Report::default()
-            };
-            let outcome = Outcome {
-                report,
-                error: None,
-            };
-            let answer = Answer::new(name, outcome, View::Plain(answered.text));
+            let mut report = Report::answering(CommandResult::Answer(answered.result));
+            report.changes = answered.changes;
+            let answer = Answer::new(name, Outcome::from(report), View::Plain(answered.text));
             match answered.secret {
                 Some(secret) => answer.with_secret(secret),
                 None => answer,

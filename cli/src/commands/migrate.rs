@@ -40,11 +40,9 @@ pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &Shutdow
             *check,
         ),
         Migrate::Up(arguments) => {
-            let options = up::Options {
-                backup: arguments.backup.clone(),
-                batch: arguments.batch_ms.map(Duration::from_millis),
-                ..options(&arguments.choice)
-            };
+            let mut options = options(&arguments.choice);
+            options.backup.clone_from(&arguments.backup);
+            options.batch = arguments.batch_ms.map(Duration::from_millis);
             (
                 up::up(&session, &options, &progress, stop).await,
                 View::Own,
@@ -56,11 +54,9 @@ pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &Shutdow
             allow_data_loss,
             ..
         } => {
-            let options = down::Options {
-                to: to.clone(),
-                allow_data_loss: *allow_data_loss,
-                steps: None,
-            };
+            let mut options = down::Options::default();
+            options.to.clone_from(to);
+            options.allow_data_loss = *allow_data_loss;
             (
                 down::down(&session, &options, &progress, stop).await,
                 View::Own,
@@ -84,10 +80,9 @@ pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &Shutdow
             )
         }
         Migrate::Prepare(chosen) => {
-            let options = prepare::Options {
-                finish: chosen.finish,
-                choices: chosen.resolutions.choices.clone(),
-            };
+            let mut options = prepare::Options::default();
+            options.finish = chosen.finish;
+            options.choices = chosen.resolutions.choices.clone();
             (
                 prepare::prepare(&session, options, stop).await,
                 View::Own,
@@ -111,12 +106,10 @@ pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &Shutdow
 }
 
 pub(super) fn options(choice: &Choice) -> up::Options {
-    up::Options {
-        phase: choice.phase.map(Into::into),
-        to: choice.to.clone(),
-        steps: None,
-        adopt: choice.adopt,
-        choices: choice.resolutions.choices.clone(),
-        ..up::Options::default()
-    }
+    let mut options = up::Options::default();
+    options.phase = choice.phase.map(Into::into);
+    options.to.clone_from(&choice.to);
+    options.adopt = choice.adopt;
+    options.choices = choice.resolutions.choices.clone();
+    options
 }

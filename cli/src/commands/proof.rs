@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use tollgate_service::rehearse::{self, Rehearsal};
-use tollgate_service::{Error, Location, Outcome, ShutdownSignal, prepare, snapshot, verify};
+use tollgate_service::{Error, Location, Outcome, ShutdownSignal, snapshot, verify};
 
 use crate::arguments::{Arguments, Rehearse};
 use crate::commands::migrate;
@@ -74,18 +74,13 @@ pub(super) async fn rehearse(
     };
     let mut up = migrate::options(&options.choice);
     up.batch = options.batch_ms.map(Duration::from_millis);
+    let mut rehearsed = rehearse::Options::of(up);
+    rehearsed.scratch = scratch;
+    rehearsed.gateway = options.gateway;
     let progress = Progress::new(arguments);
     let outcome = Rehearsal {
         session: &session,
-        options: &rehearse::Options {
-            prepare: prepare::Options {
-                finish: false,
-                choices: up.choices.clone(),
-            },
-            up,
-            scratch,
-            gateway: options.gateway,
-        },
+        options: &rehearsed,
         folder: folder.path(),
         now: Utc::now(),
         observer: &progress,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tollgate_service::provider_key::{self, Fallback, Request, Source, Target};
-use tollgate_service::{Outcome, Report, Result};
+use tollgate_service::{CommandResult, Outcome, Report, Result};
 
 use crate::arguments::{Arguments, ProviderKeyCommand};
 use crate::commands::session;
@@ -16,14 +16,7 @@ pub(super) async fn run(arguments: &Arguments, command: &ProviderKeyCommand) -> 
     let name = arguments.command.name();
     match resolve(arguments, command).await {
         Ok((result, text)) => {
-            let report = Report {
-                result: Some(tollgate_service::CommandResult::Answer(result)),
-                ..Report::default()
-            };
-            let outcome = Outcome {
-                report,
-                error: None,
-            };
+            let outcome = Outcome::from(Report::answering(CommandResult::Answer(result)));
             Answer::new(name, outcome, View::Plain(text))
         }
         Err(error) => Answer::failed(name, error),

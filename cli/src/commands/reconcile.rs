@@ -40,10 +40,9 @@ pub(super) async fn run(
         Ok(session) => session,
         Err(error) => return Answer::failed(name, error),
     };
-    let how = Options {
-        dry_run: routine.dry_run || routine.check,
-        max_changes: routine.max_changes,
-    };
+    let mut how = Options::default();
+    how.dry_run = routine.dry_run || routine.check;
+    how.max_changes = routine.max_changes;
     let now = Utc::now();
     let outcome = match command {
         Reconcile::Credentials {

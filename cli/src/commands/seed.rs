@@ -14,17 +14,15 @@ pub(super) async fn run(arguments: &Arguments, options: &Seed) -> Answer {
         Ok(session) => session,
         Err(error) => return Answer::failed(name, error),
     };
-    let options = seed::Options {
-        profile: match options.profile {
-            ProfileWord::BifrostLegacy => seed::Profile::BifrostLegacy,
-            ProfileWord::BifrostCredentials => seed::Profile::BifrostCredentials,
-            ProfileWord::CoderLegacy => seed::Profile::CoderLegacy,
-            ProfileWord::Molecule => seed::Profile::Molecule,
-        },
-        virtual_keys: options.virtual_keys,
-        rng_seed: options.rng_seed,
-        hazards: options.hazards.clone().unwrap_or_default(),
+    let profile = match options.profile {
+        ProfileWord::BifrostLegacy => seed::Profile::BifrostLegacy,
+        ProfileWord::BifrostCredentials => seed::Profile::BifrostCredentials,
+        ProfileWord::CoderLegacy => seed::Profile::CoderLegacy,
+        ProfileWord::Molecule => seed::Profile::Molecule,
     };
-    let outcome = Outcome::from(seed::seed(&session, &options).await);
+    let mut wanted = seed::Options::of(profile, options.virtual_keys);
+    wanted.rng_seed = options.rng_seed;
+    wanted.hazards = options.hazards.clone().unwrap_or_default();
+    let outcome = Outcome::from(seed::seed(&session, &wanted).await);
     Answer::new(name, outcome, View::Own)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sea_orm::{ConnectionTrait, DbErr, QueryResult, Statement};
+use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement};
 
 use super::{Catalog, Check, Column, Dependent, ForeignKey, Index, Table, Trigger};
 use crate::ddl::OnDelete;
@@ -89,134 +89,165 @@ fn names(joined: Option<String>) -> Vec<String> {
     })
 }
 
-async fn rows<C: ConnectionTrait>(connection: &C, sql: &str) -> Result<Vec<QueryResult>, DbErr> {
-    connection
-        .query_all_raw(Statement::from_string(Dialect::Postgres.backend(), sql))
+async fn rows<T: FromQueryResult, C: ConnectionTrait>(
+    connection: &C,
+    sql: &str,
+) -> Result<Vec<T>, DbErr> {
+    T::find_by_statement(Statement::from_string(Dialect::Postgres.backend(), sql))
+        .all(connection)
         .await
+}
+
+#[derive(FromQueryResult)]
+struct SchemaRow {
+    name: Option<String>,
+}
+
+#[derive(FromQueryResult)]
+struct NameRow {
+    name: String,
+}
+
+#[derive(FromQueryResult)]
+struct TableRow {
+    name: String,
+    rows: i64,
+}
+
+#[derive(FromQueryResult)]
+struct ColumnRow {
+    table_name: String,
+    name: String,
+    kind: String,
+    not_null: bool,
+    default_expression: Option<String>,
+    generated: bool,
+}
+
+#[derive(FromQueryResult)]
+struct ConstraintRow {
+    table_name: String,
+    name: String,
+    kind: String,
+    validated: bool,
+    definition: String,
+    on_delete: String,
+    parent: Option<String>,
+    columns: Option<String>,
+    parent_columns: Option<String>,
+}
+
+#[derive(FromQueryResult)]
+struct IndexRow {
+    table_name: String,
+    name: String,
+    is_unique: bool,
+    valid: bool,
+    definition: String,
+    predicate: Option<String>,
+    owned: bool,
+    columns: Option<String>,
+}
+
+#[derive(FromQueryResult)]
+struct TriggerRow {
+    table_name: String,
+    name: String,
+    definition: String,
+}
+
+#[derive(FromQueryResult)]
+struct EnumRow {
+    name: String,
+    label: String,
+}
+
+#[derive(FromQueryResult)]
+struct DependentRow {
+    kind: String,
+    name: String,
+    table_name: String,
+    column_name: String,
 }
 
 /// Reads every ordinary table of the current schema.
 pub(super) async fn read<C: ConnectionTrait>(connection: &C) -> Result<Catalog, DbErr> {
-    let schema: Option<String> = rows(connection, "SELECT current_schema()::text AS name")
+    let schema = rows::<SchemaRow, _>(connection, "SELECT current_schema()::text AS name")
         .await?
-        .first()
-        .and_then(|row| row.try_get("", "name").transpose())
-        .transpose()?;
+        .pop()
+        .and_then(|row| row.name);
     let Some(schema) = schema else {
         return Err(DbErr::Custom(
             "the connection's search_path names no existing schema".to_owned(),
         ));
     };
-    let mut tables: BTreeMap<String, Table> = BTreeMap::new();
-    for row in rows(connection, TABLES).await? {
-        tables.insert(
-            row.try_get("", "name")?,
-            Table {
-                estimated_rows: row.try_get("", "rows")?,
+    let mut tables: BTreeMap<String, Table> = rows::<TableRow, _>(connection, TABLES)
+        .await?
+        .into_iter()
+        .map(|row| {
+            let table = Table {
+                estimated_rows: row.rows,
                 ..Table::default()
-            },
-        );
-    }
-    for row in rows(connection, COLUMNS).await? {
-        let table: String = row.try_get("", "table_name")?;
-        if let Some(table) = tables.get_mut(&table) {
+            };
+            (row.name, table)
+        })
+        .collect();
+    for row in rows::<ColumnRow, _>(connection, COLUMNS).await? {
+        if let Some(table) = tables.get_mut(&row.table_name) {
             table.columns.push(Column {
-                name: row.try_get("", "name")?,
-                kind: row.try_get("", "kind")?,
-                not_null: row.try_get("", "not_null")?,
-                default: row.try_get("", "default_expression")?,
-                generated: row.try_get("", "generated")?,
+                name: row.name,
+                kind: row.kind,
+                not_null: row.not_null,
+                default: row.default_expression,
+                generated: row.generated,
             });
         }
     }
-    for row in rows(connection, CONSTRAINTS).await? {
-        let table: String = row.try_get("", "table_name")?;
-        let Some(table) = tables.get_mut(&table) else {
-            continue;
-        };
-        let kind: String = row.try_get("", "kind")?;
-        let name: String = row.try_get("", "name")?;
-        let definition: String = row.try_get("", "definition")?;
-        let validated: bool = row.try_get("", "validated")?;
-        let columns = names(row.try_get("", "columns")?);
-        match kind.as_str() {
-            "p" => table.primary_key = columns,
-            "f" => {
-                let action: String = row.try_get("", "on_delete")?;
-                table.foreign_keys.push(ForeignKey {
-                    name: Some(name),
-                    columns,
-                    parent: row
-                        .try_get::<Option<String>>("", "parent")?
-                        .unwrap_or_default(),
-                    parent_columns: names(row.try_get("", "parent_columns")?),
-                    on_delete: match action.as_str() {
-                        "a" => OnDelete::NoAction,
-                        "c" => OnDelete::Cascade,
-                        "n" => OnDelete::SetNull,
-                        _ => OnDelete::Other,
-                    },
-                    validated,
-                    definition: definition.trim_end_matches(" NOT VALID").to_owned(),
-                });
-            }
-            _ => {
-                let check = Check {
-                    name: Some(name),
-                    definition: definition.trim_end_matches(" NOT VALID").to_owned(),
-                    validated,
-                };
-                if kind == "u" {
-                    table.uniques.push(check);
-                } else {
-                    table.checks.push(check);
-                }
-            }
+    for row in rows::<ConstraintRow, _>(connection, CONSTRAINTS).await? {
+        if let Some(table) = tables.get_mut(&row.table_name) {
+            row.put_into(table);
         }
     }
-    for row in rows(connection, INDEXES).await? {
-        let table: String = row.try_get("", "table_name")?;
-        if let Some(table) = tables.get_mut(&table) {
+    for row in rows::<IndexRow, _>(connection, INDEXES).await? {
+        if let Some(table) = tables.get_mut(&row.table_name) {
             table.indexes.push(Index {
-                name: row.try_get("", "name")?,
-                unique: row.try_get("", "is_unique")?,
-                columns: names(row.try_get("", "columns")?),
-                valid: row.try_get("", "valid")?,
-                constraint: row.try_get("", "owned")?,
-                definition: row.try_get("", "definition")?,
-                predicate: row.try_get("", "predicate")?,
+                name: row.name,
+                unique: row.is_unique,
+                columns: names(row.columns),
+                valid: row.valid,
+                constraint: row.owned,
+                definition: row.definition,
+                predicate: row.predicate,
             });
         }
     }
-    for row in rows(connection, TRIGGERS).await? {
-        let table: String = row.try_get("", "table_name")?;
-        if let Some(table) = tables.get_mut(&table) {
+    for row in rows::<TriggerRow, _>(connection, TRIGGERS).await? {
+        if let Some(table) = tables.get_mut(&row.table_name) {
             table.triggers.push(Trigger {
-                name: row.try_get("", "name")?,
-                definition: row.try_get("", "definition")?,
+                name: row.name,
+                definition: row.definition,
             });
         }
     }
     let mut enums: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for row in rows(connection, ENUMS).await? {
-        enums
-            .entry(row.try_get("", "name")?)
-            .or_default()
-            .push(row.try_get("", "label")?);
+    for row in rows::<EnumRow, _>(connection, ENUMS).await? {
+        enums.entry(row.name).or_default().push(row.label);
     }
-    let mut dependents = Vec::new();
-    for row in rows(connection, DEPENDENTS).await? {
-        dependents.push(Dependent {
-            kind: row.try_get("", "kind")?,
-            name: row.try_get("", "name")?,
-            table: row.try_get("", "table_name")?,
-            column: row.try_get("", "column_name")?,
-        });
-    }
-    let mut others = std::collections::BTreeSet::new();
-    for row in rows(connection, OTHERS).await? {
-        others.insert(row.try_get("", "name")?);
-    }
+    let dependents = rows::<DependentRow, _>(connection, DEPENDENTS)
+        .await?
+        .into_iter()
+        .map(|row| Dependent {
+            kind: row.kind,
+            name: row.name,
+            table: row.table_name,
+            column: row.column_name,
+        })
+        .collect();
+    let others = rows::<NameRow, _>(connection, OTHERS)
+        .await?
+        .into_iter()
+        .map(|row| row.name)
+        .collect();
     Ok(Catalog {
         dialect: Dialect::Postgres,
         schema,
@@ -226,4 +257,40 @@ pub(super) async fn read<C: ConnectionTrait>(connection: &C) -> Result<Catalog, 
         others,
         has_views_or_triggers: false,
     })
+}
+
+impl ConstraintRow {
+    fn put_into(self, table: &mut Table) {
+        let columns = names(self.columns);
+        let definition = self.definition.trim_end_matches(" NOT VALID").to_owned();
+        match self.kind.as_str() {
+            "p" => table.primary_key = columns,
+            "f" => table.foreign_keys.push(ForeignKey {
+                name: Some(self.name),
+                columns,
+                parent: self.parent.unwrap_or_default(),
+                parent_columns: names(self.parent_columns),
+                on_delete: match self.on_delete.as_str() {
+                    "a" => OnDelete::NoAction,
+                    "c" => OnDelete::Cascade,
+                    "n" => OnDelete::SetNull,
+                    _ => OnDelete::Other,
+                },
+                validated: self.validated,
+                definition,
+            }),
+            kind => {
+                let constraints = if kind == "u" {
+                    &mut table.uniques
+                } else {
+                    &mut table.checks
+                };
+                constraints.push(Check {
+                    name: Some(self.name),
+                    definition,
+                    validated: self.validated,
+                });
+            }
+        }
+    }
 }

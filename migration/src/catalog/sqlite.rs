@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sea_orm::{ConnectionTrait, DbErr, QueryResult, Statement};
+use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement};
 
 use super::sqlite_ddl::{self, ConstraintKind, CreateTable};
 use super::{Catalog, Check, Column, Dependent, ForeignKey, Index, Table, Trigger};
@@ -12,24 +12,76 @@ use crate::dialect::Dialect;
 /// Virtual tables need their module to be looked at, and no track has one.
 const ORDINARY: &str = "m.type = 'table' AND m.name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND m.sql NOT LIKE 'CREATE VIRTUAL%'";
 
-async fn rows<C: ConnectionTrait>(connection: &C, sql: String) -> Result<Vec<QueryResult>, DbErr> {
-    connection
-        .query_all_raw(Statement::from_string(Dialect::Sqlite.backend(), sql))
+async fn rows<T: FromQueryResult, C: ConnectionTrait>(
+    connection: &C,
+    sql: impl Into<String>,
+) -> Result<Vec<T>, DbErr> {
+    T::find_by_statement(Statement::from_string(Dialect::Sqlite.backend(), sql))
+        .all(connection)
         .await
+}
+
+#[derive(FromQueryResult)]
+struct TableRow {
+    name: String,
+    sql: String,
+}
+
+#[derive(FromQueryResult)]
+struct NameRow {
+    name: String,
+}
+
+#[derive(FromQueryResult)]
+struct ColumnRow {
+    table_name: String,
+    name: String,
+    kind: String,
+    required: i32,
+    default_expression: Option<String>,
+    pk: i32,
+    hidden: i32,
+}
+
+#[derive(FromQueryResult)]
+struct ForeignKeyRow {
+    table_name: String,
+    id: i32,
+    parent: String,
+    column_name: String,
+    parent_column: Option<String>,
+    on_delete: String,
+}
+
+#[derive(FromQueryResult)]
+struct IndexRow {
+    table_name: String,
+    name: String,
+    is_unique: i32,
+    origin: String,
+    partial: i32,
+    column_name: Option<String>,
+    sql: Option<String>,
+}
+
+#[derive(FromQueryResult)]
+struct ObjectRow {
+    kind: String,
+    name: String,
+    table_name: String,
+    sql: String,
 }
 
 /// Reads every ordinary table of the main database.
 pub(super) async fn read<C: ConnectionTrait>(connection: &C) -> Result<Catalog, DbErr> {
     let mut tables: BTreeMap<String, Table> = BTreeMap::new();
     let mut parsed: BTreeMap<String, CreateTable> = BTreeMap::new();
-    for row in rows(
+    for TableRow { name, sql } in rows(
         connection,
         format!("SELECT m.name AS name, m.sql AS sql FROM sqlite_schema m WHERE {ORDINARY}"),
     )
     .await?
     {
-        let name: String = row.try_get("", "name")?;
-        let sql: String = row.try_get("", "sql")?;
         let mut table = Table::default();
         if let Some(create) = CreateTable::parse(&sql) {
             table.checks = checks(&create);
@@ -42,17 +94,15 @@ pub(super) async fn read<C: ConnectionTrait>(connection: &C) -> Result<Catalog, 
     foreign_keys(connection, &mut tables, &parsed).await?;
     indexes(connection, &mut tables).await?;
     let (dependents, has_views_or_triggers) = dependents(connection, &mut tables).await?;
-    let mut others = std::collections::BTreeSet::new();
-    for row in rows(
+    let others = rows::<NameRow, _>(
         connection,
         "SELECT name FROM sqlite_schema WHERE name LIKE 'tollgate\\_%' ESCAPE '\\' \
-         AND (type = 'view' OR type = 'table' AND sql LIKE 'CREATE VIRTUAL%')"
-            .to_owned(),
+         AND (type = 'view' OR type = 'table' AND sql LIKE 'CREATE VIRTUAL%')",
     )
     .await?
-    {
-        others.insert(row.try_get("", "name")?);
-    }
+    .into_iter()
+    .map(|row| row.name)
+    .collect();
     Ok(Catalog {
         dialect: Dialect::Sqlite,
         others,
@@ -82,7 +132,7 @@ async fn columns<C: ConnectionTrait>(
     tables: &mut BTreeMap<String, Table>,
 ) -> Result<(), DbErr> {
     let mut keys: BTreeMap<String, BTreeMap<i32, String>> = BTreeMap::new();
-    for row in rows(
+    for row in rows::<ColumnRow, _>(
         connection,
         format!(
             "SELECT m.name AS table_name, x.name AS name, x.type AS kind, x.\"notnull\" AS required, \
@@ -92,21 +142,18 @@ async fn columns<C: ConnectionTrait>(
     )
     .await?
     {
-        let table_name: String = row.try_get("", "table_name")?;
-        let name: String = row.try_get("", "name")?;
-        let position: i32 = row.try_get("", "pk")?;
-        if position > 0 {
-            keys.entry(table_name.clone())
+        if row.pk > 0 {
+            keys.entry(row.table_name.clone())
                 .or_default()
-                .insert(position, name.clone());
+                .insert(row.pk, row.name.clone());
         }
-        if let Some(table) = tables.get_mut(&table_name) {
+        if let Some(table) = tables.get_mut(&row.table_name) {
             table.columns.push(Column {
-                name,
-                kind: row.try_get("", "kind")?,
-                not_null: row.try_get::<i32>("", "required")? != 0,
-                default: row.try_get("", "default_expression")?,
-                generated: row.try_get::<i32>("", "hidden")? > 1,
+                name: row.name,
+                kind: row.kind,
+                not_null: row.required != 0,
+                default: row.default_expression,
+                generated: row.hidden > 1,
             });
         }
     }
@@ -124,7 +171,7 @@ async fn foreign_keys<C: ConnectionTrait>(
     parsed: &BTreeMap<String, CreateTable>,
 ) -> Result<(), DbErr> {
     let mut found: BTreeMap<(String, i32), ForeignKey> = BTreeMap::new();
-    for row in rows(
+    for row in rows::<ForeignKeyRow, _>(
         connection,
         format!(
             "SELECT m.name AS table_name, f.id AS id, f.\"table\" AS parent, f.\"from\" AS column_name, \
@@ -134,15 +181,14 @@ async fn foreign_keys<C: ConnectionTrait>(
     )
     .await?
     {
-        let action: String = row.try_get("", "on_delete")?;
         let key = found
-            .entry((row.try_get("", "table_name")?, row.try_get("", "id")?))
+            .entry((row.table_name, row.id))
             .or_insert(ForeignKey {
                 name: None,
                 columns: Vec::new(),
-                parent: row.try_get("", "parent")?,
+                parent: row.parent,
                 parent_columns: Vec::new(),
-                on_delete: match action.as_str() {
+                on_delete: match row.on_delete.as_str() {
                     "NO ACTION" => OnDelete::NoAction,
                     "CASCADE" => OnDelete::Cascade,
                     "SET NULL" => OnDelete::SetNull,
@@ -151,9 +197,8 @@ async fn foreign_keys<C: ConnectionTrait>(
                 validated: true,
                 definition: String::new(),
             });
-        key.columns.push(row.try_get("", "column_name")?);
-        let parent_column: Option<String> = row.try_get("", "parent_column")?;
-        key.parent_columns.extend(parent_column);
+        key.columns.push(row.column_name);
+        key.parent_columns.extend(row.parent_column);
     }
     for ((table_name, _), mut key) in found {
         let stored = parsed.get(&table_name).and_then(|create| {
@@ -177,7 +222,7 @@ async fn indexes<C: ConnectionTrait>(
     tables: &mut BTreeMap<String, Table>,
 ) -> Result<(), DbErr> {
     let mut found: BTreeMap<(String, String), Index> = BTreeMap::new();
-    for row in rows(
+    for row in rows::<IndexRow, _>(
         connection,
         format!(
             "SELECT m.name AS table_name, l.name AS name, l.\"unique\" AS is_unique, l.origin AS origin, \
@@ -189,17 +234,15 @@ async fn indexes<C: ConnectionTrait>(
     )
     .await?
     {
-        let table_name: String = row.try_get("", "table_name")?;
-        let name: String = row.try_get("", "name")?;
-        let sql: Option<String> = row.try_get("", "sql")?;
-        let origin: String = row.try_get("", "origin")?;
-        let partial = row.try_get::<i32>("", "partial")? != 0;
-        let index = found.entry((table_name, name.clone())).or_insert(Index {
+        let (name, sql) = (row.name, row.sql);
+        let partial = row.partial != 0;
+        let entry = found.entry((row.table_name, name.clone()));
+        let index = entry.or_insert_with(|| Index {
             name,
-            unique: row.try_get::<i32>("", "is_unique")? != 0,
+            unique: row.is_unique != 0,
             columns: Vec::new(),
             valid: true,
-            constraint: origin != "c",
+            constraint: row.origin != "c",
             predicate: sql.as_deref().filter(|_| partial).and_then(|sql| {
                 let plain: String = sql
                     .chars()
@@ -212,8 +255,7 @@ async fn indexes<C: ConnectionTrait>(
             }),
             definition: sql.unwrap_or_default(),
         });
-        let column: Option<String> = row.try_get("", "column_name")?;
-        index.columns.push(column.unwrap_or_default());
+        index.columns.push(row.column_name.unwrap_or_default());
     }
     for ((table_name, _), index) in found {
         if let Some(table) = tables.get_mut(&table_name) {
@@ -268,18 +310,19 @@ async fn dependents<C: ConnectionTrait>(
             }
         }
     }
-    for row in rows(
+    for ObjectRow {
+        kind,
+        name,
+        table_name: on,
+        sql,
+    } in rows(
         connection,
         "SELECT type AS kind, name AS name, tbl_name AS table_name, sql AS sql FROM sqlite_schema \
-         WHERE type IN ('view', 'trigger') ORDER BY name"
-            .to_owned(),
+         WHERE type IN ('view', 'trigger') ORDER BY name",
     )
     .await?
     {
         any = true;
-        let kind: String = row.try_get("", "kind")?;
-        let name: String = row.try_get("", "name")?;
-        let sql: String = row.try_get("", "sql")?;
         let mentioned = sqlite_ddl::words(&sql);
         for (table_name, table) in tables.iter() {
             if !mentioned.contains(&table_name.to_lowercase()) {
@@ -303,14 +346,13 @@ async fn dependents<C: ConnectionTrait>(
                 }
             }
         }
-        if kind == "trigger" {
-            let table_name: String = row.try_get("", "table_name")?;
-            if let Some(table) = tables.get_mut(&table_name) {
-                table.triggers.push(Trigger {
-                    name,
-                    definition: sql,
-                });
-            }
+        if kind == "trigger"
+            && let Some(table) = tables.get_mut(&on)
+        {
+            table.triggers.push(Trigger {
+                name,
+                definition: sql,
+            });
         }
     }
     Ok((dependents, any))

@@ -98,7 +98,7 @@ async fn each(
         report.findings.extend(outcome.report.findings);
         let came = match outcome.error {
             None => RoutineOutcome::Done,
-            Some(Error::NotFound { .. }) => RoutineOutcome::Skipped,
+            Some(Error::MissingSchema { .. }) => RoutineOutcome::Skipped,
             Some(error) => {
                 let ends = !is_of_the_routine(&error);
                 failed.get_or_insert(error);
@@ -121,7 +121,7 @@ async fn each(
         match over(session).await {
             Ok(Some(finding)) => report.findings.push(finding),
             Ok(None) => {
-                failed = Some(Error::NotFound {
+                failed = Some(Error::MissingSchema {
                     what: "table of any routine here".to_owned(),
                 });
             }

@@ -74,7 +74,7 @@ async fn present(connection: &Connection) -> Result<()> {
     if !present.iter().any(|column| column == MODE)
         || Track::BILLING.is_foreign_table(WORKSPACES, present.iter().map(String::as_str))
     {
-        return Err(Error::NotFound {
+        return Err(Error::MissingSchema {
             what: format!("{WORKSPACES}.{MODE}, which this routine is about"),
         });
     }

@@ -103,7 +103,7 @@ impl Config<'_> {
             .map_err(self.db_context())?
             .catalog;
         if let Some(what) = write::stands_in_the_way(&catalog) {
-            return Err(Error::NotFound { what });
+            return Err(Error::MissingSchema { what });
         }
         for table in [VIRTUAL_KEYS, PROVIDER_CONFIGS] {
             if catalog.has_column(table, "budget_id") {

@@ -89,7 +89,7 @@ impl Present {
 
     fn required(self) -> Result<Self> {
         if self.kinds.is_empty() {
-            return Err(Error::NotFound {
+            return Err(Error::MissingSchema {
                 what: format!(
                     "{} with the tables of clients and grants in their migrated form; `tollgate migrate up --to mcp_credentials` makes them",
                     Kind::OAuth.credentials()

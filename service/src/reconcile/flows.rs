@@ -103,7 +103,7 @@ impl Flows<'_> {
             }
         }
         if due.is_empty() {
-            return Err(Error::NotFound {
+            return Err(Error::MissingSchema {
                 what: format!(
                     "{}; `tollgate migrate up --to mcp_credentials` makes it",
                     Kind::OAuth.flows()

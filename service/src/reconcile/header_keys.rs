@@ -234,7 +234,7 @@ impl HeaderKeys<'_> {
             .map_err(Error::database("read the catalog"))?;
         let folds = header_keys(&context);
         if folds.is_empty() {
-            return Err(Error::NotFound {
+            return Err(Error::MissingSchema {
                 what: "table that holds header keys; `tollgate migrate up --to mcp_credentials` makes them".to_owned(),
             });
         }

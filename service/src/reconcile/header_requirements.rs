@@ -49,7 +49,7 @@ impl Requirements<'_> {
         let has =
             |table: &str, column: &str| columns.contains(&(table.to_owned(), column.to_owned()));
         if !has(CLIENTS, "per_user_header_keys_json") || !has(HEADERS, "headers_json") {
-            return Err(Error::NotFound {
+            return Err(Error::MissingSchema {
                 what: format!(
                     "{HEADERS} with its clients; `tollgate migrate up --to mcp_credentials` makes them"
                 ),

@@ -50,7 +50,7 @@ impl ProviderKeys<'_> {
         live.choices = self.choices.clone();
         let moves = moves(&live.catalog, NameConflicts::chosen(&live));
         if moves.is_empty() || live.created("provider_key_backfill").is_none() {
-            return Err(Error::NotFound {
+            return Err(Error::MissingSchema {
                 what: "provider-key cutover to keep in step here: it is not begun (`tollgate migrate up --phase backfill` \
                        begins it), or contract has ended it"
                     .to_owned(),

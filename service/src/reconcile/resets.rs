@@ -62,7 +62,7 @@ impl Resets<'_> {
             .await
             .map_err(db_context())?;
         if KINDS[0].here(&schema).is_empty() {
-            return Err(Error::NotFound {
+            return Err(Error::MissingSchema {
                 what: format!("{BUDGETS} with usage and last reset here"),
             });
         }

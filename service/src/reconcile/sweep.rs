@@ -43,7 +43,7 @@ impl Sweep {
             .find(|column| !there.iter().any(|known| known == **column));
         match lacking {
             None => Ok(()),
-            Some(column) => Err(Error::NotFound {
+            Some(column) => Err(Error::MissingSchema {
                 what: format!("{}.{column}, which this routine is about", self.table),
             }),
         }

@@ -24,6 +24,7 @@ use crate::shutdown::ShutdownSignal;
 
 /// What the operator chose.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Options {
     /// The last migration that stays applied; one step when absent.
     pub to: Option<String>,

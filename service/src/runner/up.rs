@@ -31,6 +31,7 @@ use crate::shutdown::ShutdownSignal;
 
 /// What the operator chose.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Options {
     /// Stop before the first migration of a later phase.
     pub phase: Option<Phase>,

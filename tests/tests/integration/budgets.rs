@@ -36,19 +36,14 @@ async fn migrated(backend: Backend) -> TestDatabase {
 
 /// Runs the routine at an instant.
 async fn sweep(database: &TestDatabase, now: &str) -> Report {
-    let session = Session {
-        tracks: vec![Track::GOVERNANCE],
-        wait_lock: Duration::from_secs(30),
-        ..Session::new(Location::parse(&database.url).unwrap())
-    };
+    let session = Session::new(Location::parse(&database.url).unwrap())
+        .on(&[Track::GOVERNANCE])
+        .waiting(Duration::from_secs(30));
     let day = Duration::from_secs(86_400);
     let planned = resets(
         &session,
         day,
-        Options {
-            dry_run: true,
-            max_changes: None,
-        },
+        Options::dry_run(),
         at(now),
         &ShutdownSignal::default(),
     )
@@ -650,11 +645,9 @@ async fn concurrent_writers_add_up_exactly(
         );
     }
     database.execute(&rows).await;
-    let session = Session {
-        tracks: vec![Track::GOVERNANCE],
-        wait_lock: Duration::from_secs(30),
-        ..Session::new(Location::parse(&database.url).unwrap())
-    };
+    let session = Session::new(Location::parse(&database.url).unwrap())
+        .on(&[Track::GOVERNANCE])
+        .waiting(Duration::from_secs(30));
     let now = Utc.with_ymd_and_hms(2026, 11, 24, 12, 0, 0).unwrap();
     let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let sweeper = {

@@ -47,11 +47,9 @@ impl World {
     }
 
     async fn run(&self, file: ConfigFile, options: Options) -> Outcome {
-        let session = Session {
-            tracks: vec![Track::GOVERNANCE],
-            wait_lock: Duration::from_secs(30),
-            ..Session::new(Location::parse(&self.database.url).unwrap())
-        };
+        let session = Session::new(Location::parse(&self.database.url).unwrap())
+            .on(&[Track::GOVERNANCE])
+            .waiting(Duration::from_secs(30));
         let now = DateTime::parse_from_rfc3339(NOW)
             .unwrap()
             .with_timezone(&Utc);
@@ -59,10 +57,7 @@ impl World {
     }
 
     async fn applied(&self, file: ConfigFile) -> Report {
-        let load = Options {
-            dry_run: true,
-            max_changes: None,
-        };
+        let load = Options::dry_run();
         let before = self.database.everything(|_, _| true).await;
         let planned = self.run(file.clone(), load).await;
         assert!(planned.error.is_none(), "{:?}", planned.error);
