@@ -8,4 +8,11 @@
     reason = "the derives' cascading saves begin transactions; Tollgate does not call them"
 )]
 
+pub mod billing;
 pub mod governance;
+mod id;
+pub mod providers;
+mod secret;
+
+pub use id::Id;
+pub use secret::{Secret, SecretBytes};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, FromQueryResult, Statement};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use tollgate_migration::Dialect;
 
@@ -13,6 +13,7 @@ use crate::connection::{Connection, Opening, Server, Settings};
 use crate::error::{Error, Result};
 use crate::file;
 use crate::retry::needs_recovery;
+use crate::rows;
 use crate::shutdown::ShutdownSignal;
 
 /// How long a statement waits for a lock unless the operator says otherwise.
@@ -443,12 +444,7 @@ pub(crate) async fn existing<C: ConnectionTrait>(
             format!("SELECT name FROM sqlite_schema WHERE type = 'table' AND name IN ({list})")
         }
     };
-    connection
-        .query_all_raw(Statement::from_string(dialect.backend(), sql))
-        .await?
-        .iter()
-        .map(|row| row.try_get("", "name"))
-        .collect()
+    rows::column(connection, Statement::from_string(dialect.backend(), sql)).await
 }
 
 /// The columns of a table, in one statement.
@@ -466,12 +462,7 @@ pub(crate) async fn columns<C: ConnectionTrait>(
         ),
         Dialect::Sqlite => format!("SELECT name FROM pragma_table_info({table})"),
     };
-    connection
-        .query_all_raw(Statement::from_string(dialect.backend(), sql))
-        .await?
-        .iter()
-        .map(|row| row.try_get("", "name"))
-        .collect()
+    rows::column(connection, Statement::from_string(dialect.backend(), sql)).await
 }
 
 /// The columns of several tables, in one statement; a table that does not exist has none.
@@ -499,10 +490,14 @@ pub(crate) async fn columns_of<C: ConnectionTrait>(
             .collect::<Vec<_>>()
             .join(" UNION ALL "),
     };
-    connection
-        .query_all_raw(Statement::from_string(dialect.backend(), sql))
-        .await?
-        .iter()
-        .map(|row| Ok((row.try_get("", "name")?, row.try_get("", "col")?)))
-        .collect()
+    let found: Vec<TableColumn> =
+        rows::all(connection, Statement::from_string(dialect.backend(), sql)).await?;
+    Ok(found.into_iter().map(|row| (row.name, row.col)).collect())
+}
+
+/// A table, and a column of it.
+#[derive(FromQueryResult)]
+struct TableColumn {
+    name: String,
+    col: String,
 }

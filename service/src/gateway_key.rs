@@ -8,7 +8,7 @@ mod secret;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use rand::CryptoRng;
-use sea_orm::{ConnectionTrait, DbErr, QueryResult, Statement};
+use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use subtle::ConstantTimeEq;
@@ -26,6 +26,7 @@ use crate::error::{Error, Result};
 use crate::instant;
 use crate::reconcile::count;
 use crate::report::{Change, CommandResult, Report};
+use crate::rows;
 use crate::runner::{Session, prove_writable};
 use crate::runs::RunOutcome;
 
@@ -144,7 +145,9 @@ impl GatewayKeys {
                 .await
                 .map_err(db_context())?;
             if let Some(row) = row {
-                let key = self.read(&row).map_err(db_context())?;
+                let key = Stored::from_query_result(&row, "")
+                    .map_err(db_context())?
+                    .into();
                 return Ok(Created { key, secret });
             }
             // Nothing was inserted: the name is taken, or, once in an age, the prefix.
@@ -168,14 +171,13 @@ impl GatewayKeys {
             self.columns(),
             self.table
         );
-        connection
-            .query_all_raw(Statement::from_string(self.dialect.backend(), sql))
-            .await
-            .map_err(db_context())?
-            .iter()
-            .map(|row| self.read(row))
-            .collect::<std::result::Result<_, DbErr>>()
-            .map_err(db_context())
+        let stored: Vec<Stored> = rows::all(
+            connection,
+            Statement::from_string(self.dialect.backend(), sql),
+        )
+        .await
+        .map_err(db_context())?;
+        Ok(stored.into_iter().map(GatewayKey::from).collect())
     }
 
     /// Deletes the key of that name, or else of that id. Whoever holds it is refused from the next request on.
@@ -221,18 +223,13 @@ impl GatewayKeys {
             self.id(2),
             self.columns()
         );
-        connection
-            .query_one_raw(Statement::from_sql_and_values(
-                self.dialect.backend(),
-                sql,
-                ids.map(Into::into),
-            ))
-            .await
-            .map_err(db_context())?
-            .map(|row| self.read(&row))
-            .transpose()
-            .map_err(db_context())?
-            .ok_or_else(missing)
+        let deleted: Option<Stored> = rows::one(
+            connection,
+            Statement::from_sql_and_values(self.dialect.backend(), sql, ids.map(Into::into)),
+        )
+        .await
+        .map_err(db_context())?;
+        deleted.map(GatewayKey::from).ok_or_else(missing)
     }
 
     /// Whose key a presented secret is; notes its use by the database's clock.
@@ -246,8 +243,9 @@ impl GatewayKeys {
     ) -> Result<GatewayKey> {
         let hash = secret::hash(presented);
         // A secret of another shape is looked up all the same, so that no answer comes sooner than another.
-        let row = connection
-            .query_one_raw(Statement::from_sql_and_values(
+        let Presented { id, hashed_secret } = rows::one(
+            connection,
+            Statement::from_sql_and_values(
                 self.dialect.backend(),
                 format!(
                     "SELECT {} AS id, hashed_secret FROM {} WHERE hashed_secret = {}",
@@ -256,18 +254,18 @@ impl GatewayKeys {
                     self.dialect.parameter(1)
                 ),
                 [hash.clone().into()],
-            ))
-            .await
-            .map_err(db_context())?
-            .ok_or(Error::NotAuthenticated)?;
-        let stored: Vec<u8> = row.try_get("", "hashed_secret").map_err(db_context())?;
-        if !bool::from(stored.ct_eq(&hash)) {
+            ),
+        )
+        .await
+        .map_err(db_context())?
+        .ok_or(Error::NotAuthenticated)?;
+        if !bool::from(hashed_secret.ct_eq(&hash)) {
             return Err(Error::NotAuthenticated);
         }
-        let id: String = row.try_get("", "id").map_err(db_context())?;
         // No row any more means that the key was deleted meanwhile.
-        connection
-            .query_one_raw(Statement::from_sql_and_values(
+        let used: Option<Stored> = rows::one(
+            connection,
+            Statement::from_sql_and_values(
                 self.dialect.backend(),
                 format!(
                     "UPDATE {} SET {} = {} WHERE id = {} AND hashed_secret = {} RETURNING {}",
@@ -279,19 +277,18 @@ impl GatewayKeys {
                     self.columns()
                 ),
                 [id.into(), hash.into()],
-            ))
-            .await
-            .map_err(db_context())?
-            .map(|row| self.read(&row))
-            .transpose()
-            .map_err(db_context())?
-            .ok_or(Error::NotAuthenticated)
+            ),
+        )
+        .await
+        .map_err(db_context())?;
+        used.map(GatewayKey::from).ok_or(Error::NotAuthenticated)
     }
 
     /// The ids of the keys of a name: one, unless the table lost its unique index.
     async fn find<C: ConnectionTrait>(&self, connection: &C, name: &str) -> Result<Vec<String>> {
-        connection
-            .query_all_raw(Statement::from_sql_and_values(
+        rows::column(
+            connection,
+            Statement::from_sql_and_values(
                 self.dialect.backend(),
                 format!(
                     "SELECT {} AS id FROM {} WHERE lower(name) = {} ORDER BY 1",
@@ -300,13 +297,10 @@ impl GatewayKeys {
                     self.dialect.parameter(1)
                 ),
                 [name.to_ascii_lowercase().into()],
-            ))
-            .await
-            .map_err(db_context())?
-            .iter()
-            .map(|row| row.try_get("", "id"))
-            .collect::<std::result::Result<_, DbErr>>()
-            .map_err(db_context())
+            ),
+        )
+        .await
+        .map_err(db_context())
     }
 
     fn id(&self, position: usize) -> String {
@@ -329,24 +323,41 @@ impl GatewayKeys {
             time(self.used)
         )
     }
+}
 
-    fn read(&self, row: &QueryResult) -> std::result::Result<GatewayKey, DbErr> {
+/// A key as it is stored, without its secret.
+#[derive(FromQueryResult)]
+struct Stored {
+    id: String,
+    name: String,
+    secret_prefix: String,
+    created_at: String,
+    last_used_at: Option<String>,
+}
+
+impl From<Stored> for GatewayKey {
+    fn from(stored: Stored) -> Self {
         // A text that is no time is shown as it is.
         let instant = |written: String| {
             instant::parse(&written).map_or(written, |at| {
                 at.to_rfc3339_opts(SecondsFormat::Micros, true)
             })
         };
-        Ok(GatewayKey {
-            id: row.try_get("", "id")?,
-            name: row.try_get("", "name")?,
-            secret_prefix: row.try_get("", "secret_prefix")?,
-            created_at: instant(row.try_get("", "created_at")?),
-            last_used_at: row
-                .try_get::<Option<String>>("", "last_used_at")?
-                .map(instant),
-        })
+        Self {
+            id: stored.id,
+            name: stored.name,
+            secret_prefix: stored.secret_prefix,
+            created_at: instant(stored.created_at),
+            last_used_at: stored.last_used_at.map(instant),
+        }
     }
+}
+
+/// What a secret is compared with.
+#[derive(FromQueryResult)]
+struct Presented {
+    id: String,
+    hashed_secret: Vec<u8>,
 }
 
 fn db_context() -> impl FnOnce(DbErr) -> Error {

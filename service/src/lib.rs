@@ -28,6 +28,7 @@ pub mod rehearse;
 pub mod repair;
 pub mod report;
 mod retry;
+mod rows;
 pub mod runner;
 pub mod runs;
 mod secret;

@@ -15,6 +15,7 @@ use crate::reconcile::count;
 use crate::report::result::DeletionResult;
 use crate::report::{Change, CommandResult, Report};
 use crate::retry::{self, Turns, backoff};
+use crate::rows;
 use crate::runner::{Session, prove_writable};
 use crate::runs::RunOutcome;
 use crate::shutdown::ShutdownSignal;
@@ -52,25 +53,11 @@ pub async fn delete(
     };
     if dry_run {
         for step in steps(&connection, dialect).await.map_err(db_context())? {
-            let row = connection
-                .query_one_raw(step.statement(
-                    dialect,
-                    "SELECT count(*) AS number",
-                    client_id,
-                    number,
-                ))
+            let counted = step.statement(dialect, "SELECT count(*)", client_id, number);
+            let rows = rows::count(&connection, counted)
                 .await
                 .map_err(db_context())?;
-            let rows: i64 = row
-                .map_or(Ok(0), |row| row.try_get("", "number"))
-                .map_err(db_context())?;
-            count(
-                &mut report.changes,
-                step.table,
-                "delete",
-                rows.unsigned_abs(),
-                None,
-            );
+            count(&mut report.changes, step.table, "delete", rows, None);
         }
         return Ok(report);
     }
@@ -113,18 +100,15 @@ async fn find(
     if !columns.contains(&(CLIENTS.to_owned(), "client_id".to_owned())) {
         return Ok(None);
     }
-    connection
-        .query_one_raw(Statement::from_sql_and_values(
-            dialect.backend(),
-            format!(
-                "SELECT CAST(id AS bigint) AS id FROM {CLIENTS} WHERE client_id = {}",
-                dialect.parameter(1)
-            ),
-            [client_id.into()],
-        ))
-        .await?
-        .map(|row| row.try_get("", "id"))
-        .transpose()
+    let sql = format!(
+        "SELECT CAST(id AS bigint) AS id FROM {CLIENTS} WHERE client_id = {}",
+        dialect.parameter(1)
+    );
+    rows::scalar(
+        connection,
+        Statement::from_sql_and_values(dialect.backend(), sql, [client_id.into()]),
+    )
+    .await
 }
 
 /// The rows of one table that belong to the client.

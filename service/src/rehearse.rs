@@ -40,8 +40,10 @@ pub struct Options {
 impl Options {
     /// Of `up` with these flags, and of `prepare` with the same choices.
     pub fn of(up: up::Options) -> Self {
-        let mut prepare = prepare::Options::default();
-        prepare.choices = up.choices.clone();
+        let prepare = prepare::Options {
+            finish: false,
+            choices: up.choices.clone(),
+        };
         Self {
             up,
             scratch: None,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
+use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement, Value};
 use tollgate_migration::Dialect;
 
 use crate::database::{Access, existing};
@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::instant::of_text;
 use crate::report::result::{HistoryResult, RecordedRun};
 use crate::report::{CommandResult, Report};
+use crate::rows;
 use crate::runner::Session;
 
 /// The table of runs.
@@ -92,6 +93,26 @@ fn host() -> String {
         .map_or_else(|| "unknown".to_owned(), |name| name.trim().to_owned())
 }
 
+/// When a kind of run last began.
+#[derive(FromQueryResult)]
+struct Start {
+    kind: String,
+    at: i64,
+}
+
+/// A row of the table.
+#[derive(FromQueryResult)]
+struct Row {
+    id: i64,
+    kind: String,
+    started_at: String,
+    finished_at: String,
+    outcome: String,
+    tool_version: String,
+    host: String,
+    report: Option<String>,
+}
+
 /// When the last run of each command that was done began, in seconds since 1970.
 pub(crate) async fn last_starts<C: ConnectionTrait>(
     connection: &C,
@@ -107,17 +128,17 @@ pub(crate) async fn last_starts<C: ConnectionTrait>(
         Dialect::Postgres => "CAST(floor(extract(epoch FROM started_at)) AS bigint)",
         Dialect::Sqlite => "CAST(strftime('%s', started_at) AS bigint)",
     };
-    connection
-        .query_all_raw(Statement::from_string(
+    let starts: Vec<Start> = rows::all(
+        connection,
+        Statement::from_string(
             dialect.backend(),
             format!(
                 "SELECT kind, max({seconds}) AS at FROM {TABLE} WHERE outcome = 'done' AND {seconds} IS NOT NULL GROUP BY kind"
             ),
-        ))
-        .await?
-        .iter()
-        .map(|row| Ok((row.try_get("", "kind")?, row.try_get("", "at")?)))
-        .collect()
+        ),
+    )
+    .await?;
+    Ok(starts.into_iter().map(|row| (row.kind, row.at)).collect())
 }
 
 /// Records a run, creating the table on first need.
@@ -225,34 +246,34 @@ pub async fn history(session: &Session, run: Option<i64>, limit: u32) -> Result<
         };
         let (which, report) = match run {
             Some(id) => (format!("WHERE id = {id}"), "report"),
-            None => (format!("ORDER BY id DESC LIMIT {limit}"), "NULL AS report"),
+            None => (
+                format!("ORDER BY id DESC LIMIT {limit}"),
+                "CAST(NULL AS text) AS report",
+            ),
         };
         let sql = format!(
             "SELECT CAST(id AS bigint) AS id, kind, {}, {}, outcome, tool_version, host, {report} FROM {TABLE} {which}",
             time("started_at"),
             time("finished_at")
         );
-        for row in connection
-            .query_all_raw(Statement::from_string(dialect.backend(), sql))
-            .await
-            .map_err(db_context())?
-        {
-            let text = |name: &str| row.try_get::<String>("", name).map_err(db_context());
-            let report: Option<String> = match run {
-                Some(_) => row.try_get("", "report").map_err(db_context())?,
-                None => None,
-            };
-            runs.push(RecordedRun {
-                id: row.try_get("", "id").map_err(db_context())?,
-                kind: text("kind")?,
-                started_at: text("started_at")?,
-                finished_at: text("finished_at")?,
-                outcome: text("outcome")?,
-                tool_version: text("tool_version")?,
-                host: text("host")?,
-                report: report.and_then(|report| serde_json::from_str(&report).ok()),
-            });
-        }
+        let stored: Vec<Row> =
+            rows::all(&connection, Statement::from_string(dialect.backend(), sql))
+                .await
+                .map_err(db_context())?;
+        runs.extend(stored.into_iter().map(|row| {
+            RecordedRun {
+                id: row.id,
+                kind: row.kind,
+                started_at: row.started_at,
+                finished_at: row.finished_at,
+                outcome: row.outcome,
+                tool_version: row.tool_version,
+                host: row.host,
+                report: row
+                    .report
+                    .and_then(|report| serde_json::from_str(&report).ok()),
+            }
+        }));
     }
     if let (Some(id), true) = (run, runs.is_empty()) {
         return Err(Error::NotFound {

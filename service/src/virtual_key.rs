@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use backon::Retryable;
 use chrono::{DateTime, Utc};
-use sea_orm::{ConnectionTrait, DbErr, Statement};
+use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement};
 use tollgate_migration::governance::adoption::newer_than_supported;
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 use tollgate_migration::{Catalog, Context, Dialect, Track};
@@ -26,6 +26,7 @@ use crate::reconcile::{SAMPLES, count};
 use crate::report::result::DeletionResult;
 use crate::report::{Change, CommandResult, Finding, Report, Severity};
 use crate::retry::{self, Turns, backoff};
+use crate::rows;
 use crate::runner::{Session, prove_writable};
 use crate::runs::RunOutcome;
 use crate::shutdown::ShutdownSignal;
@@ -237,16 +238,19 @@ impl Mine {
     }
 }
 
+/// A row, and whose it is.
+#[derive(FromQueryResult)]
+struct Whose {
+    id: String,
+    whose: String,
+}
+
 async fn texts<C: ConnectionTrait>(
     connection: &C,
     statement: Statement,
 ) -> std::result::Result<Vec<(String, String)>, DbErr> {
-    connection
-        .query_all_raw(statement)
-        .await?
-        .iter()
-        .map(|row| Ok((row.try_get("", "id")?, row.try_get("", "whose")?)))
-        .collect()
+    let found: Vec<Whose> = rows::all(connection, statement).await?;
+    Ok(found.into_iter().map(|row| (row.id, row.whose)).collect())
 }
 
 /// Finds what is theirs; `None` where the owner is not there. With `lock` its row and its configs are locked first.
@@ -282,14 +286,13 @@ async fn plan<C: ConnectionTrait>(
         }
         Deletion::ProviderConfig(id) => format!("id = {}", parameters.bind(*id)),
     };
-    for row in connection
-        .query_all_raw(parameters.statement(format!(
+    owned.configs = rows::column(
+        connection,
+        parameters.statement(format!(
             "SELECT CAST(id AS bigint) AS id FROM {PROVIDER_CONFIGS} WHERE {condition} ORDER BY id {lock}"
-        )))
-        .await?
-    {
-        owned.configs.push(row.try_get("", "id")?);
-    }
+        )),
+    )
+    .await?;
     if matches!(target, Deletion::ProviderConfig(_)) && owned.configs.is_empty() {
         return Ok(None);
     }
@@ -458,9 +461,8 @@ async fn count_deletions(
             "SELECT count(*) AS number FROM {JOIN} WHERE {JOIN_COLUMN} IN ({})",
             parameters.list(&owned.configs)
         );
-        let row = connection.query_one_raw(parameters.statement(sql)).await?;
-        let rows: i64 = row.map_or(Ok(0), |row| row.try_get("", "number"))?;
-        count(&mut changes, JOIN, "delete", rows.unsigned_abs(), None);
+        let joined = rows::count(connection, parameters.statement(sql)).await?;
+        count(&mut changes, JOIN, "delete", joined, None);
     }
     if let Some(key) = target.key() {
         changes.extend(count_rows_of_virtual_key(connection, key).await?);

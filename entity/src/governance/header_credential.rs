@@ -2,6 +2,8 @@
 
 use sea_orm::entity::prelude::*;
 
+use crate::Secret;
+
 /// Submitted headers, of a virtual key, a user or a session.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -30,7 +32,7 @@ pub struct Model {
     pub status: String,
     /// A JSON object by header name in lower case, or its ciphertext.
     #[sea_orm(column_type = "Text")]
-    pub headers_json: String,
+    pub headers_json: Secret,
     pub encryption_status: Option<super::EncryptionStatus>,
     pub created_at: DateTimeUtc,
     pub updated_at: DateTimeUtc,

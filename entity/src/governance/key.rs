@@ -2,6 +2,8 @@
 
 use sea_orm::entity::prelude::*;
 
+use crate::Secret;
+
 /// A key at a provider. Real databases have more columns, one group for each provider; they are left alone.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -20,7 +22,7 @@ pub struct Model {
     pub key_id: String,
     /// The secret, its ciphertext, or a reference such as `env.NAME`.
     #[sea_orm(column_type = "Text")]
-    pub value: String,
+    pub value: Secret,
     /// A JSON list.
     #[sea_orm(column_type = "Text")]
     pub models_json: Option<String>,

@@ -2,6 +2,8 @@
 
 use sea_orm::entity::prelude::*;
 
+use crate::Secret;
+
 /// An MCP server that virtual keys may be granted.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -18,7 +20,7 @@ pub struct Model {
     #[sea_orm(column_type = "String(StringLen::N(20))")]
     pub connection_type: String,
     #[sea_orm(column_type = "Text")]
-    pub connection_string: Option<String>,
+    pub connection_string: Option<Secret>,
     #[sea_orm(column_type = "Text")]
     pub stdio_config_json: Option<String>,
     #[sea_orm(column_type = "Text")]
@@ -27,7 +29,7 @@ pub struct Model {
     pub tools_to_auto_execute_json: Option<String>,
     /// Headers of the gateway's own, a JSON object, or its ciphertext.
     #[sea_orm(column_type = "Text")]
-    pub headers_json: Option<String>,
+    pub headers_json: Option<Secret>,
     #[sea_orm(column_type = "Text")]
     pub allowed_extra_headers_json: Option<String>,
     #[sea_orm(column_type = "Text")]

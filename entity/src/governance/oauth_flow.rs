@@ -2,6 +2,8 @@
 
 use sea_orm::entity::prelude::*;
 
+use crate::Secret;
+
 /// An OAuth flow; it runs out after a quarter of an hour.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -23,7 +25,7 @@ pub struct Model {
     #[sea_orm(column_type = "Text")]
     pub redirect_uri: Option<String>,
     #[sea_orm(column_type = "Text")]
-    pub code_verifier: Option<String>,
+    pub code_verifier: Option<Secret>,
     #[sea_orm(column_type = "String(StringLen::N(255))", indexed)]
     pub session_id: Option<String>,
     #[sea_orm(column_type = "String(StringLen::N(255))", indexed)]

@@ -2,6 +2,8 @@
 
 use sea_orm::entity::prelude::*;
 
+use crate::Secret;
+
 /// A stored OAuth token, of a virtual key, a user or a session.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -31,9 +33,9 @@ pub struct Model {
     #[sea_orm(column_type = "String(StringLen::N(255))", indexed)]
     pub oauth_config_id: String,
     #[sea_orm(column_type = "Text")]
-    pub access_token: String,
+    pub access_token: Secret,
     #[sea_orm(column_type = "Text")]
-    pub refresh_token: Option<String>,
+    pub refresh_token: Option<Secret>,
     #[sea_orm(column_type = "String(StringLen::N(50))")]
     pub token_type: String,
     #[sea_orm(indexed)]

@@ -2,6 +2,8 @@
 
 use sea_orm::entity::prelude::*;
 
+use crate::Secret;
+
 /// A key that callers present to the gateway. Belongs to a team or to a customer, never to both.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -19,7 +21,7 @@ pub struct Model {
     pub description: Option<String>,
     /// The secret, or its ciphertext. Never compared or rewritten by value where it is encrypted.
     #[sea_orm(column_type = "Text", unique)]
-    pub value: String,
+    pub value: Secret,
     pub is_active: Option<bool>,
     #[sea_orm(column_type = "String(StringLen::N(255))", indexed)]
     pub team_id: Option<String>,

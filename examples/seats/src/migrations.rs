@@ -68,8 +68,34 @@ const BACKFILL: Migration = Migration {
         }
         script.paged(Badges);
     },
-    down: |_, _, _| {},
-    losses: |_, _| Vec::new(),
+    down: |context, _, script| {
+        if context.catalog.has_column(SEATS, "active") {
+            let no = script.dialect().false_literal();
+            script.execute(
+                SEATS,
+                format!(
+                    "UPDATE {SEATS} SET active = {no}, badge = NULL WHERE active <> {no} OR badge IS NOT NULL"
+                ),
+                "flags and badges as they were before",
+                Blocks::Rows,
+            );
+        }
+    },
+    // The word says the same, but where new code has turned a seat on by its flag.
+    losses: |context, _| {
+        let dialect = context.catalog.dialect;
+        if !context.catalog.has_column(SEATS, "state") {
+            return Vec::new();
+        }
+        vec![Loss {
+            table: SEATS.to_owned(),
+            what: "the flag says on, and the word does not".to_owned(),
+            sql: format!(
+                "SELECT id FROM {SEATS} WHERE {} AND COALESCE(state, '') <> 'on'",
+                dialect.is_true("active")
+            ),
+        }]
+    },
 };
 
 const CONTRACT: Migration = Migration {

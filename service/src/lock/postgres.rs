@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sea_orm::{ConnectionTrait, DbErr, Statement};
+use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement};
 use sha2::{Digest, Sha256};
 use tollgate_migration::{Dialect, Track};
 
@@ -12,6 +12,7 @@ use super::{Gateway, Poll};
 use crate::connection::{Connection, Opening, Server, Work};
 use crate::error::{Error, Result};
 use crate::module::Module;
+use crate::rows;
 use crate::runner::Session;
 use crate::shutdown::ShutdownSignal;
 
@@ -52,7 +53,7 @@ async fn schema(server: &Server) -> std::result::Result<String, DbErr> {
             "SELECT COALESCE(current_schema(), '')::text AS name",
         ))
         .await?
-        .map_or(Ok(String::new()), |row| row.try_get("", "name"))
+        .map_or(Ok(String::new()), |row| row.try_get_by_index(0))
 }
 
 /// Whether every one of the keys was to be had, exclusively, until the transaction or savepoint ends.
@@ -66,7 +67,7 @@ async fn try_all(
                 "SELECT pg_try_advisory_xact_lock({class}, {key}) AS held"
             )))
             .await?
-            .map_or(Ok(false), |row| row.try_get("", "held"))?;
+            .map_or(Ok(false), |row| row.try_get_by_index(0))?;
         if !held {
             return Ok(Some(position));
         }
@@ -94,7 +95,7 @@ async fn holder(
             halves.0, halves.1
         )))
         .await?
-        .map(|row| row.try_get("", "holder"))
+        .map(|row| row.try_get_by_index(0))
         .transpose()
 }
 
@@ -182,7 +183,7 @@ impl PostgresLock {
                             "SELECT pg_try_advisory_xact_lock({key}) AS held"
                         )))
                         .await?
-                        .map_or(Ok(false), |row| row.try_get("", "held"))?;
+                        .map_or(Ok(false), |row| row.try_get_by_index(0))?;
                     if !held {
                         return Ok(Some((track, key)));
                     }
@@ -263,6 +264,13 @@ async fn nothing_under_way(
     }
 }
 
+/// A session that is migrating.
+#[derive(Default, FromQueryResult)]
+struct Migrating {
+    application: Option<String>,
+    holder: Option<String>,
+}
+
 /// A gateway that is migrating the database: whose, and who it is. The keys are tried in the shared form and let go at once.
 ///
 /// # Errors
@@ -276,35 +284,35 @@ pub(crate) async fn migrating(connection: &Connection) -> Result<Option<(Track, 
     let mut found = None;
     for (track, key) in gateways(Track::all()) {
         let name = track.gateway();
-        let free: bool = connection
-            .query_one_raw(query(format!(
+        let free: Option<bool> = rows::scalar(
+            connection,
+            query(format!(
                 "SELECT pg_try_advisory_xact_lock_shared({key}) AS held"
-            )))
-            .await
-            .and_then(|row| row.map_or(Ok(true), |row| row.try_get("", "held")))
-            .map_err(db_context())?;
-        if free {
+            )),
+        )
+        .await
+        .map_err(db_context())?;
+        if free.unwrap_or(true) {
             continue;
         }
-        let row = connection
-            .query_one_raw(query(format!(
+        let migrating: Option<Migrating> = rows::one(
+            connection,
+            query(format!(
                 "SELECT a.application_name AS application, {HOLDER} FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
                  WHERE l.locktype = 'advisory' AND l.granted AND l.mode = 'ExclusiveLock' AND l.objsubid = 1 \
                  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
                  AND l.classid::bigint = {} AND l.objid::bigint = {} LIMIT 1",
                 key >> 32,
                 key & 0xffff_ffff
-            )))
-            .await
-            .map_err(db_context())?;
-        let (application, holder): (Option<String>, Option<String>) = match row {
-            Some(row) => (
-                row.try_get("", "application").map_err(db_context())?,
-                row.try_get("", "holder").map_err(db_context())?,
-            ),
-            // It ended between the two questions; the next look says.
-            None => (None, None),
-        };
+            )),
+        )
+        .await
+        .map_err(db_context())?;
+        // It may have ended between the two questions; the next look says.
+        let Migrating {
+            application,
+            holder,
+        } = migrating.unwrap_or_default();
         if application.as_deref().is_some_and(crate::runs::is_ours) {
             tracing::info!(
                 holder = holder.as_deref(),

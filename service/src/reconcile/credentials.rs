@@ -13,6 +13,9 @@
 //!
 //! [`after_virtual_key_change`] and [`after_mcp_client_change`] are the same for a gateway, inside its own transaction.
 
+mod deletion;
+mod hooks;
+
 use backon::Retryable;
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
@@ -30,6 +33,9 @@ use crate::report::{Change, Outcome, Report};
 use crate::retry::{self, ROW_TIMEOUT, Turns, backoff, is_busy};
 use crate::runner::Session;
 use crate::shutdown::ShutdownSignal;
+
+pub use deletion::*;
+pub use hooks::*;
 
 /// Whose credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -680,214 +686,4 @@ pub async fn credentials(
         &Credentials { scope, now, stop },
     )
     .await
-}
-
-/// Brings a virtual key's credentials in line, after its grants changed or it was created or deleted.
-///
-/// Runs in a transaction of its own, or in a savepoint of the caller's: a failure undoes this call's writes only. The caller
-/// may log it and go on, for the sweep repairs. Takes no lock of Tollgate's. `now` becomes `updated_at` of what changes.
-///
-/// # Errors
-/// [`Error::Database`] when the database failed, after nine tries in some ten seconds where somebody was in the way.
-pub async fn after_virtual_key_change<C>(
-    connection: &C,
-    virtual_key: &str,
-    now: DateTime<Utc>,
-) -> Result<Vec<Change>>
-where
-    C: ConnectionTrait + TransactionTrait,
-{
-    if virtual_key.is_empty() {
-        return Ok(Vec::new());
-    }
-    reconcile_scope(connection, &Scope::VirtualKey(virtual_key.to_owned()), now).await
-}
-
-/// Brings the credentials of every virtual key in line that holds any row of the client, after the client's grants or its
-/// `allow_on_all_virtual_keys` changed. A constant number of statements, at most ten besides the transaction's own.
-///
-/// # Errors
-/// As [`after_virtual_key_change`].
-pub async fn after_mcp_client_change<C>(
-    connection: &C,
-    client_id: &str,
-    now: DateTime<Utc>,
-) -> Result<Vec<Change>>
-where
-    C: ConnectionTrait + TransactionTrait,
-{
-    reconcile_scope(connection, &Scope::Client(client_id.to_owned()), now).await
-}
-
-/// Lets the transaction wait for a row no longer than half a second at a time: two that look at different moments lock the
-/// active and the orphaned rows of a key in different orders, and this backs off before the server picks a victim, which might
-/// be the gateway. Returns what was set before, for a savepoint's settings are those of the transaction around it.
-async fn impatient<C: ConnectionTrait>(
-    connection: &C,
-    dialect: Dialect,
-) -> std::result::Result<Option<String>, DbErr> {
-    if dialect == Dialect::Sqlite {
-        return Ok(None);
-    }
-    connection
-        .query_one_raw(Statement::from_string(
-            dialect.backend(),
-            format!(
-                "SELECT current_setting('lock_timeout') AS before, set_config('lock_timeout', '{ROW_TIMEOUT}', true) AS now"
-            ),
-        ))
-        .await?
-        .map(|row| row.try_get("", "before"))
-        .transpose()
-}
-
-/// Takes it back.
-async fn restore<C: ConnectionTrait>(
-    connection: &C,
-    before: String,
-) -> std::result::Result<(), DbErr> {
-    connection
-        .query_one_raw(Statement::from_sql_and_values(
-            Dialect::Postgres.backend(),
-            "SELECT set_config('lock_timeout', $1, true) AS now",
-            [before.into()],
-        ))
-        .await
-        .map(|_| ())
-}
-
-async fn reconcile_scope<C>(
-    connection: &C,
-    scope: &Scope,
-    now: DateTime<Utc>,
-) -> Result<Vec<Change>>
-where
-    C: ConnectionTrait + TransactionTrait,
-{
-    let dialect = dialect(connection)?;
-    let attempt = async || {
-        let transaction = connection
-            .begin_with_options(sea_orm::TransactionOptions {
-                sqlite_transaction_mode: Some(sea_orm::SqliteTransactionMode::Immediate),
-                ..Default::default()
-            })
-            .await?;
-        let present = Present::read(&transaction, dialect).await?;
-        let mut changes = Vec::new();
-        let bounds = |kind| bounds(dialect, scope, kind);
-        let before = impatient(&transaction, dialect).await?;
-        match apply(&transaction, &present, bounds, now, &mut changes).await {
-            Ok(()) => {
-                if let Some(before) = before {
-                    restore(&transaction, before).await?;
-                }
-                transaction.commit().await?;
-                Ok(changes)
-            }
-            Err(error) => {
-                transaction.rollback().await?;
-                Err(error)
-            }
-        }
-    };
-    attempt
-        .retry(backoff().with_max_times(8))
-        .when(is_busy)
-        .await
-        .map_err(db_context())
-}
-
-/// Every row of a virtual key goes: grants, flows, credentials of both kinds. For whoever deletes the key; in the caller's
-/// transaction, in the order that real foreign keys allow.
-///
-/// # Errors
-/// What the database says; the caller's transaction is to be rolled back then.
-pub async fn delete_rows_of_virtual_key<C: ConnectionTrait>(
-    connection: &C,
-    virtual_key: &str,
-) -> std::result::Result<Vec<Change>, DbErr> {
-    let dialect = dialect_of(connection)?;
-    let mut changes = Vec::new();
-    // As many statements as tables.
-    for (table, column) in tables_of_virtual_keys(connection, dialect).await? {
-        let rows = connection
-            .execute_raw(rows_of(dialect, "DELETE", table, column, virtual_key))
-            .await?
-            .rows_affected();
-        count(&mut changes, table, "delete", rows, None);
-    }
-    Ok(changes)
-}
-
-/// What [`delete_rows_of_virtual_key`] would delete.
-pub(crate) async fn count_rows_of_virtual_key<C: ConnectionTrait>(
-    connection: &C,
-    virtual_key: &str,
-) -> std::result::Result<Vec<Change>, DbErr> {
-    let dialect = dialect_of(connection)?;
-    let mut changes = Vec::new();
-    // As many statements as tables.
-    for (table, column) in tables_of_virtual_keys(connection, dialect).await? {
-        let row = connection
-            .query_one_raw(rows_of(
-                dialect,
-                "SELECT count(*) AS number",
-                table,
-                column,
-                virtual_key,
-            ))
-            .await?;
-        let rows: i64 = row.map_or(Ok(0), |row| row.try_get("", "number"))?;
-        count(&mut changes, table, "delete", rows.unsigned_abs(), None);
-    }
-    Ok(changes)
-}
-
-fn dialect_of<C: ConnectionTrait>(connection: &C) -> std::result::Result<Dialect, DbErr> {
-    Dialect::try_from(connection.get_database_backend())
-        .map_err(|error| DbErr::Custom(error.to_string()))
-}
-
-fn rows_of(
-    dialect: Dialect,
-    verb: &str,
-    table: &str,
-    column: &str,
-    virtual_key: &str,
-) -> Statement {
-    Statement::from_sql_and_values(
-        dialect.backend(),
-        format!(
-            "{verb} FROM {table} WHERE {column} = {}",
-            dialect.parameter(1)
-        ),
-        [virtual_key.into()],
-    )
-}
-
-/// What a database may still have from before provider configs: which keys of a provider a virtual key may use
-/// (`docs/upstream/bifrost.md` §1).
-const KEYS_OF_VIRTUAL_KEYS: &str = "governance_virtual_key_keys";
-
-/// The tables that are there and hold rows of virtual keys, each with the column that names the key, in the order in which
-/// they are emptied.
-pub(crate) async fn tables_of_virtual_keys<C: ConnectionTrait>(
-    connection: &C,
-    dialect: Dialect,
-) -> std::result::Result<Vec<(&'static str, &'static str)>, DbErr> {
-    let mut tables = vec![
-        (KEYS_OF_VIRTUAL_KEYS, "table_virtual_key_id"),
-        (KEYS_OF_VIRTUAL_KEYS, "virtual_key_id"),
-        (GRANTS, "virtual_key_id"),
-    ];
-    for kind in Kind::BOTH {
-        tables.extend([
-            (kind.flows(), "virtual_key_id"),
-            (kind.credentials(), "virtual_key_id"),
-        ]);
-    }
-    let names: Vec<&str> = tables.iter().map(|(table, _)| *table).collect();
-    let columns = columns_of(connection, dialect, &names).await?;
-    tables.retain(|(table, column)| columns.contains(&((*table).to_owned(), (*column).to_owned())));
-    Ok(tables)
 }

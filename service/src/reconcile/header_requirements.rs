@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use backon::Retryable;
 use chrono::{DateTime, Utc};
-use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
+use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement, Value};
 use tollgate_migration::governance::header_names::{Entries, canonical};
 use tollgate_migration::governance::mcp::{CLIENTS, HEADERS};
 use tollgate_migration::{Dialect, Track};
@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::instant;
 use crate::report::{Finding, Outcome, Report, Severity};
 use crate::retry::{self, Turns, backoff};
+use crate::rows;
 use crate::runner::Session;
 use crate::shutdown::ShutdownSignal;
 
@@ -34,6 +35,14 @@ struct Requirements<'a> {
 
 fn db_context() -> impl FnOnce(DbErr) -> Error {
     Error::database("reconcile header requirements")
+}
+
+/// A row of one client's headers.
+#[derive(FromQueryResult)]
+struct Headers {
+    id: String,
+    json: Option<String>,
+    encrypted: i32,
 }
 
 impl Requirements<'_> {
@@ -55,21 +64,22 @@ impl Requirements<'_> {
                 ),
             });
         }
-        let row = connection
-            .query_one_raw(Statement::from_sql_and_values(
+        let json: Option<String> = rows::scalar(
+            connection,
+            Statement::from_sql_and_values(
                 dialect.backend(),
                 format!(
                     "SELECT per_user_header_keys_json AS json FROM {CLIENTS} WHERE client_id = {}",
                     dialect.parameter(1)
                 ),
                 [self.client.into()],
-            ))
-            .await
-            .map_err(db_context())?
-            .ok_or_else(|| Error::NotFound {
-                what: format!("MCP client {:?}", self.client),
-            })?;
-        let json: Option<String> = row.try_get("", "json").map_err(db_context())?;
+            ),
+        )
+        .await
+        .map_err(db_context())?
+        .ok_or_else(|| Error::NotFound {
+            what: format!("MCP client {:?}", self.client),
+        })?;
         let json = json.unwrap_or_default();
         if json.trim().is_empty() {
             return Ok(BTreeSet::new());
@@ -104,8 +114,9 @@ impl Requirements<'_> {
         // A page at a time, of one client's rows: a statement or two per page.
         loop {
             self.stop.check()?;
-            let rows = connection
-                .query_all_raw(Statement::from_sql_and_values(
+            let page: Vec<Headers> = rows::all(
+                connection,
+                Statement::from_sql_and_values(
                     dialect.backend(),
                     format!(
                         "SELECT id, headers_json AS json, \
@@ -115,14 +126,18 @@ impl Requirements<'_> {
                         dialect.parameter(2)
                     ),
                     [self.client.into(), behind.clone().into()],
-                ))
-                .await
-                .map_err(db_context())?;
+                ),
+            )
+            .await
+            .map_err(db_context())?;
+            let read = page.len();
             let mut lacking = Vec::new();
-            for row in &rows {
-                let id: String = row.try_get("", "id").map_err(db_context())?;
-                let encrypted: i32 = row.try_get("", "encrypted").map_err(db_context())?;
-                let json: Option<String> = row.try_get("", "json").map_err(db_context())?;
+            for Headers {
+                id,
+                json,
+                encrypted,
+            } in page
+            {
                 let json = json.unwrap_or_default();
                 behind.clone_from(&id);
                 if encrypted == 1 {
@@ -153,7 +168,7 @@ impl Requirements<'_> {
                     lacking.into_iter().map(|(id, _)| id),
                 );
             }
-            if rows.len() < PAGE {
+            if read < PAGE {
                 break;
             }
         }

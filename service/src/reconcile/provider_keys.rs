@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::history::History;
 use crate::report::{Change, Outcome, Report, Severity};
 use crate::retry::{self, Turns, backoff, is_foreign_key_violation};
+use crate::rows;
 use crate::runner::{Session, context};
 use crate::shutdown::ShutdownSignal;
 
@@ -172,12 +173,7 @@ async fn names<C: ConnectionTrait>(
         Some(behind) => Statement::from_sql_and_values(backend, sql, [behind.into()]),
         None => Statement::from_string(backend, sql),
     };
-    connection
-        .query_all_raw(statement)
-        .await?
-        .iter()
-        .map(|row| row.try_get("", "id"))
-        .collect()
+    rows::column(connection, statement).await
 }
 
 impl Routine for ProviderKeys<'_> {

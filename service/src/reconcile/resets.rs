@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use backon::Retryable;
 use chrono::{DateTime, Utc};
-use sea_orm::{ConnectionTrait, DbErr, Statement};
+use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement};
 use tollgate_migration::governance::BUDGETS;
 use tollgate_migration::{Dialect, Track};
 
@@ -26,6 +26,7 @@ use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::report::{Change, Outcome, Report};
 use crate::retry::{self, Turns, backoff};
+use crate::rows;
 use crate::runner::Session;
 use crate::shutdown::ShutdownSignal;
 use due::{Counter, KINDS, ids};
@@ -232,20 +233,14 @@ async fn page(
             "SELECT d.id AS id FROM {FOUND} d WHERE {places} AND d.action = '{}'",
             ACTIONS[1]
         );
-        for row in transaction
-            .query_all_raw(Statement::from_string(dialect.backend(), sql))
-            .await?
-        {
-            aligned.insert(row.try_get::<String>("", "id")?);
-        }
+        let ids: Vec<String> =
+            rows::column(&transaction, Statement::from_string(dialect.backend(), sql)).await?;
+        aligned.extend(ids);
     }
     let mut done: [Vec<String>; 2] = Default::default();
-    for row in transaction
-        .query_all_raw(Statement::from_string(dialect.backend(), sql))
-        .await?
-    {
-        let id: String = row.try_get("", "id")?;
-        let action: Option<String> = row.try_get("", "action")?;
+    let reset: Vec<Reset> =
+        rows::all(&transaction, Statement::from_string(dialect.backend(), sql)).await?;
+    for Reset { id, action } in reset {
         let align = action.as_deref() == Some(ACTIONS[1]) || aligned.contains(&id);
         done[usize::from(align)].push(id);
     }
@@ -324,6 +319,13 @@ pub(super) fn remind(report: &mut Report) {
 
 /// How long `reconcile all` keeps request ids.
 pub const REQUEST_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// A budget that was reset, and whether it was aligned besides.
+#[derive(FromQueryResult)]
+struct Reset {
+    id: String,
+    action: Option<String>,
+}
 
 /// Runs the routine. The outcome's error is [`Error::NotFound`] where there are no budgets, [`Error::Refused`] when the
 /// change limit holds.

@@ -1,9 +1,10 @@
 //! How far a migration of several transactions has come, written in the transactions themselves.
 
-use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
+use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement, Value};
 use tollgate_migration::{Created, Dialect};
 
 use crate::database::existing;
+use crate::rows;
 
 /// The table of checkpoints.
 pub(crate) const TABLE: &str = "tollgate_backfills";
@@ -54,7 +55,7 @@ pub struct InProgress {
 }
 
 /// Where a pass stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, FromQueryResult)]
 pub(crate) struct Checkpoint {
     /// Everything before this place of the physical order is done.
     pub position: i64,
@@ -112,27 +113,17 @@ pub(crate) async fn read<C: ConnectionTrait>(
     pass: &str,
 ) -> Result<Option<Checkpoint>, DbErr> {
     let sql = format!(
-        "SELECT position, bound, file, {} AS changed FROM {TABLE} WHERE migration = {} AND pass = {}",
+        "SELECT position, bound, file, {} AS rows FROM {TABLE} WHERE migration = {} AND pass = {}",
         dialect.quote("rows"),
         dialect.parameter(1),
         dialect.parameter(2)
     );
-    connection
-        .query_one_raw(Statement::from_sql_and_values(
-            dialect.backend(),
-            sql,
-            [migration.into(), pass.into()],
-        ))
-        .await?
-        .map(|row| {
-            Ok(Checkpoint {
-                position: row.try_get("", "position")?,
-                bound: row.try_get("", "bound")?,
-                file: row.try_get("", "file")?,
-                rows: row.try_get("", "changed")?,
-            })
-        })
-        .transpose()
+    let values = [migration.into(), pass.into()];
+    rows::one(
+        connection,
+        Statement::from_sql_and_values(dialect.backend(), sql, values),
+    )
+    .await
 }
 
 /// Writes a pass's checkpoint.
@@ -172,6 +163,14 @@ pub(crate) async fn save<C: ConnectionTrait>(
     .await
 }
 
+/// A row of a step.
+#[derive(FromQueryResult)]
+struct Begun {
+    migration: String,
+    pass: String,
+    created: Option<String>,
+}
+
 /// The steps that have begun and not ended, of every track.
 pub(crate) async fn in_progress<C: ConnectionTrait>(
     connection: &C,
@@ -186,22 +185,20 @@ pub(crate) async fn in_progress<C: ConnectionTrait>(
     let sql = format!(
         "SELECT migration, pass, created FROM {TABLE} WHERE pass IN ('{UP}', '{DOWN}') ORDER BY migration, pass"
     );
-    connection
-        .query_all_raw(Statement::from_string(dialect.backend(), sql))
-        .await?
-        .iter()
+    let begun: Vec<Begun> =
+        rows::all(connection, Statement::from_string(dialect.backend(), sql)).await?;
+    begun
+        .into_iter()
         .map(|row| {
-            let pass: String = row.try_get("", "pass")?;
-            let created: Option<String> = row.try_get("", "created")?;
             Ok(InProgress {
-                version: row.try_get("", "migration")?,
+                version: row.migration,
                 listed: false,
-                direction: if pass == DOWN {
+                direction: if row.pass == DOWN {
                     Direction::Down
                 } else {
                     Direction::Up
                 },
-                created: match created {
+                created: match row.created {
                     None => Created::default(),
                     Some(json) => serde_json::from_str(&json)
                         .map_err(|error| DbErr::Custom(error.to_string()))?,

@@ -1,6 +1,6 @@
 //! `migrate plan`: what `up` would do on this database, statement by statement, read-only.
 
-use sea_orm::{ConnectionTrait, Statement};
+use sea_orm::Statement;
 use tollgate_migration::plan::{Blocks, Plan, Step, Unit};
 use tollgate_migration::{Migration, Track};
 
@@ -13,6 +13,7 @@ use crate::doctor::{self, Samples, environment};
 use crate::error::{Error, Result};
 use crate::report::result::{PlanResult, PlannedMigration, PlannedStep};
 use crate::report::{CommandResult, Report};
+use crate::rows;
 
 /// Plans what `up` with these options would do.
 ///
@@ -123,17 +124,12 @@ async fn number(
     context: &tollgate_migration::Context,
     sql: &str,
 ) -> Result<u64> {
-    let row = connection
-        .query_one_raw(Statement::from_string(
-            context.catalog.dialect.backend(),
-            sql,
-        ))
-        .await
-        .map_err(Error::database("estimate the rows"))?;
-    let number: i64 = row
-        .map_or(Ok(0), |row| row.try_get("", "number"))
-        .map_err(Error::database("estimate the rows"))?;
-    Ok(number.unsigned_abs())
+    rows::count(
+        connection,
+        Statement::from_string(context.catalog.dialect.backend(), sql),
+    )
+    .await
+    .map_err(Error::database("estimate the rows"))
 }
 
 fn describe(track: Track, migration: &Migration, plan: &Plan) -> PlannedMigration {

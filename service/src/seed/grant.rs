@@ -1,11 +1,18 @@
 //! The administrator of a made-up gateway, who takes a grant away and gives it back.
 
-use sea_orm::{ConnectionTrait, Statement};
+use sea_orm::{ConnectionTrait, FromQueryResult, Statement};
 use tollgate_migration::governance::mcp::{CLIENTS, GRANTS, TOKENS};
 
 use crate::database::Access;
 use crate::error::{Error, Result};
+use crate::rows;
 use crate::runner::Session;
+
+#[derive(FromQueryResult)]
+struct Granted {
+    vk: String,
+    client: String,
+}
 
 /// A virtual key and an MCP client it may use by a grant of its own, with an active token.
 ///
@@ -14,24 +21,24 @@ use crate::runner::Session;
 pub async fn granted_token(session: &Session) -> Result<(String, String)> {
     let db_context = || Error::database("look for a granted token");
     let connection = session.connect(Access::Read).await?;
-    let row = connection
-        .query_one_raw(Statement::from_string(
+    let granted: Option<Granted> = rows::one(
+        &connection,
+        Statement::from_string(
             session.dialect().backend(),
             format!(
                 "SELECT t.virtual_key_id AS vk, t.mcp_client_id AS client FROM {TOKENS} t JOIN {CLIENTS} c ON c.client_id = t.mcp_client_id \
                  JOIN {GRANTS} g ON g.virtual_key_id = t.virtual_key_id AND g.mcp_client_id = c.id \
                  WHERE t.status = 'active' AND t.auth_mode = 'vk' ORDER BY t.id LIMIT 1"
             ),
-        ))
-        .await
-        .map_err(db_context())?
+        ),
+    )
+    .await
+    .map_err(db_context())?;
+    granted
+        .map(|row| (row.vk, row.client))
         .ok_or_else(|| Error::NotFound {
             what: "granted token".to_owned(),
-        })?;
-    Ok((
-        row.try_get("", "vk").map_err(db_context())?,
-        row.try_get("", "client").map_err(db_context())?,
-    ))
+        })
 }
 
 /// Takes the grant away.

@@ -1,12 +1,13 @@
 //! What a gateway's own migrations rewrite and insert: held against each one's rule, it is no loss
 //! (`docs/upstream/bifrost.md` §9.3, `coder.md` A3 and A8).
 
-use sea_orm::{ConnectionTrait, Statement};
+use sea_orm::{FromQueryResult, Statement};
 use tollgate_migration::{Context, Ledger, Track};
 
 use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::report::{Finding, Severity};
+use crate::rows;
 
 /// One column that some migrations rewrite.
 struct Rewrite {
@@ -238,20 +239,28 @@ async fn holds(
     };
     let mut values: Vec<sea_orm::Value> = vec![value.into()];
     values.extend(finding.sample_ids.iter().map(|id| id.clone().into()));
-    let row = connection
-        .query_one_raw(Statement::from_sql_and_values(
+    let set: Option<Set> = rows::one(
+        connection,
+        Statement::from_sql_and_values(
             dialect.backend(),
             format!(
                 "SELECT CAST((SELECT count(*) FROM {table} WHERE {column} = {}) AS bigint) AS there, CAST({named} AS bigint) AS named",
                 dialect.parameter(1)
             ),
             values,
-        ))
-        .await
-        .map_err(db_context())?;
-    let Some(row) = row else { return Ok(false) };
-    let there: i64 = row.try_get("", "there").map_err(db_context())?;
-    let named: i64 = row.try_get("", "named").map_err(db_context())?;
-    Ok(there.unsigned_abs() >= finding.rows
-        && named.unsigned_abs() >= finding.sample_ids.len() as u64)
+        ),
+    )
+    .await
+    .map_err(db_context())?;
+    Ok(set.is_some_and(|set| {
+        set.there.unsigned_abs() >= finding.rows
+            && set.named.unsigned_abs() >= finding.sample_ids.len() as u64
+    }))
+}
+
+/// How many rows have a value, and how many of those that a finding names.
+#[derive(FromQueryResult)]
+struct Set {
+    there: i64,
+    named: i64,
 }

@@ -1,6 +1,6 @@
 //! Where the tables of a track are, if not in the schema that is used.
 
-use sea_orm::{ConnectionTrait, DbErr, Statement};
+use sea_orm::{DbErr, FromQueryResult, Statement};
 use tollgate_migration::{Dialect, Track};
 
 use super::finding;
@@ -8,6 +8,7 @@ use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::module::Module;
 use crate::report::Finding;
+use crate::rows;
 
 /// The refusal where a track's tables are in another schema than the current one, which has none of them.
 ///
@@ -97,20 +98,21 @@ async fn load(
         reach == Reach::Everywhere,
     );
     let values: Vec<sea_orm::Value> = names.iter().map(|&name| name.into()).collect();
-    connection
-        .query_all_raw(Statement::from_sql_and_values(
-            Dialect::Postgres.backend(),
-            sql,
-            values,
-        ))
-        .await?
-        .iter()
-        .map(|row| {
-            Ok((
-                row.try_get("", "name")?,
-                row.try_get("", "place")?,
-                row.try_get("", "here")?,
-            ))
-        })
-        .collect()
+    let found: Vec<Elsewhere> = rows::all(
+        connection,
+        Statement::from_sql_and_values(Dialect::Postgres.backend(), sql, values),
+    )
+    .await?;
+    Ok(found
+        .into_iter()
+        .map(|row| (row.name, row.place, row.here))
+        .collect())
+}
+
+/// A table of another schema, and the one that is the first here.
+#[derive(FromQueryResult)]
+struct Elsewhere {
+    name: String,
+    place: String,
+    here: String,
 }

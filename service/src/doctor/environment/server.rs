@@ -1,21 +1,22 @@
 //! What a PostgreSQL server says about policies, rights, event triggers and publications.
 
-use sea_orm::{ConnectionTrait, DbErr, QueryResult, Statement, Value};
+use sea_orm::{DbErr, FromQueryResult, Statement, Value};
 use tollgate_migration::Dialect;
 
 use super::finding;
 use super::needs::Needs;
 use crate::connection::Connection;
 use crate::report::{Finding, Severity};
+use crate::rows;
 
 type Result<T> = std::result::Result<T, DbErr>;
 
 /// Asks with names as parameters; `{names}` stands for their list.
-async fn ask<'a>(
+async fn ask<'a, T: FromQueryResult>(
     connection: &Connection,
     sql: &str,
     names: impl IntoIterator<Item = &'a str>,
-) -> Result<Vec<QueryResult>> {
+) -> Result<Vec<T>> {
     let values: Vec<Value> = names.into_iter().map(Value::from).collect();
     if values.is_empty() {
         return Ok(Vec::new());
@@ -23,13 +24,40 @@ async fn ask<'a>(
     let places: Vec<String> = (1..=values.len())
         .map(|position| Dialect::Postgres.parameter(position))
         .collect();
-    connection
-        .query_all_raw(Statement::from_sql_and_values(
+    rows::all(
+        connection,
+        Statement::from_sql_and_values(
             Dialect::Postgres.backend(),
             sql.replace("{names}", &places.join(", ")),
             values,
-        ))
-        .await
+        ),
+    )
+    .await
+}
+
+/// A table, and what is to be said of it.
+#[derive(FromQueryResult)]
+struct Told {
+    name: String,
+    what: String,
+}
+
+#[derive(FromQueryResult)]
+struct Hidden {
+    name: String,
+    policies: String,
+}
+
+#[derive(FromQueryResult)]
+struct MayCreate {
+    name: String,
+    may: bool,
+}
+
+#[derive(FromQueryResult)]
+struct EventTrigger {
+    name: String,
+    harmless: bool,
 }
 
 /// Tables of the current schema, as `c`.
@@ -46,17 +74,14 @@ pub(super) async fn hidden(
          FROM pg_policy p WHERE p.polrelid = c.oid), 'no policy, so that every row is hidden') AS policies \
          FROM {HERE} AND row_security_active(c.oid) ORDER BY 1"
     );
-    ask(connection, &sql, tables.iter().map(String::as_str))
-        .await?
-        .iter()
+    let hidden: Vec<Hidden> = ask(connection, &sql, tables.iter().map(String::as_str)).await?;
+    Ok(hidden
+        .into_iter()
         .map(|row| {
-            let policies: String = row.try_get("", "policies")?;
-            Ok((
-                row.try_get("", "name")?,
-                policies.lines().map(str::to_owned).collect(),
-            ))
+            let policies = row.policies.lines().map(str::to_owned).collect();
+            (row.name, policies)
         })
-        .collect()
+        .collect())
 }
 
 /// What this role may not do and must.
@@ -85,27 +110,29 @@ pub(super) async fn missing_rights(connection: &Connection, needs: &Needs) -> Re
     );
     let only_written = needs.written.difference(&needs.owned);
     let both = needs.written.intersection(&needs.owned);
-    let rows = [
+    let told: [Vec<Told>; 3] = [
         ask(connection, &owned, needs.owned.iter().map(String::as_str)).await?,
         ask(connection, &written, only_written.map(String::as_str)).await?,
         ask(connection, &updated, both.map(String::as_str)).await?,
     ];
-    for row in rows.iter().flatten() {
-        let table: String = row.try_get("", "name")?;
-        found.push(finding("E002", &table, vec![row.try_get("", "what")?]));
+    for row in told.into_iter().flatten() {
+        found.push(finding("E002", &row.name, vec![row.what]));
     }
     if needs.creates {
-        let row = connection
-            .query_one_raw(Statement::from_string(
+        let schema: Option<MayCreate> = rows::one(
+            connection,
+            Statement::from_string(
                 Dialect::Postgres.backend(),
                 "SELECT COALESCE(current_schema(), 'none')::text AS name, \
                  COALESCE(has_schema_privilege(current_schema(), 'CREATE'), false) AS may",
-            ))
-            .await?;
-        if let Some(row) = row
-            && !row.try_get::<bool>("", "may")?
+            ),
+        )
+        .await?;
+        if let Some(MayCreate {
+            name: schema,
+            may: false,
+        }) = schema
         {
-            let schema: String = row.try_get("", "name")?;
             found.push(finding(
                 "E002",
                 "",
@@ -126,10 +153,10 @@ pub(super) async fn event_triggers(connection: &Connection, needs: &Needs) -> Re
          WHERE e.evtenabled NOT IN ('D', 'R') AND e.evtevent <> 'login' \
          AND (e.evttags IS NULL OR e.evttags && ARRAY[{names}]::text[]) ORDER BY 1";
     let mut found = Vec::new();
-    for row in ask(connection, sql, needs.tags.iter().copied()).await? {
-        let name: String = row.try_get("", "name")?;
+    let triggers: Vec<EventTrigger> = ask(connection, sql, needs.tags.iter().copied()).await?;
+    for EventTrigger { name, harmless } in triggers {
         let mut told = finding("E003", "", vec![format!("event trigger {name}")]);
-        if row.try_get("", "harmless")? {
+        if harmless {
             told.severity = Severity::Info;
             told.title = "an event trigger will see the migration's statements".to_owned();
             told.effect = "its function raises no error".to_owned();
@@ -152,10 +179,9 @@ pub(super) async fn without_identity(
          AND EXISTS (SELECT 1 FROM pg_publication_tables t WHERE t.pubname = p.pubname AND t.tablename = c.relname \
          AND t.schemaname = current_schema()) GROUP BY c.relname ORDER BY 1"
     );
-    let mut found = Vec::new();
-    for row in ask(connection, &sql, tables.iter().map(String::as_str)).await? {
-        let table: String = row.try_get("", "name")?;
-        found.push(finding("E003", &table, vec![row.try_get("", "what")?]));
-    }
-    Ok(found)
+    let told: Vec<Told> = ask(connection, &sql, tables.iter().map(String::as_str)).await?;
+    Ok(told
+        .into_iter()
+        .map(|row| finding("E003", &row.name, vec![row.what]))
+        .collect())
 }

@@ -1,6 +1,6 @@
 //! What is told of a file: changes by table, and what a reader should know.
 
-use sea_orm::{ConnectionTrait, DbErr, Statement};
+use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement};
 use tollgate_migration::governance::{BUDGETS, VIRTUAL_KEYS};
 
 use super::actions::{KEPT, TO_DELETE};
@@ -12,6 +12,7 @@ use crate::budget::schema::RATE_LIMITS;
 use crate::reconcile::resets::remind;
 use crate::reconcile::{SAMPLES, count};
 use crate::report::{Finding, Report, Severity};
+use crate::rows;
 use crate::virtual_key::{JOIN, JOIN_COLUMN};
 
 /// Parts of a file that grant or limit something and are not written.
@@ -90,6 +91,25 @@ fn finding(code: &str, severity: Severity, table: &str, told: (u64, Vec<String>)
         effect: effect.to_owned(),
         resolve: resolve.to_owned(),
     }
+}
+
+/// A row that is written, and how many of its kind are.
+#[derive(FromQueryResult)]
+struct Done {
+    kind: String,
+    action: String,
+    id: String,
+    place: i32,
+    number: i64,
+}
+
+/// A row that somebody else needs.
+#[derive(FromQueryResult)]
+struct Needed {
+    kind: String,
+    id: String,
+    whose: String,
+    number: i64,
 }
 
 impl<C: ConnectionTrait> Staging<'_, C> {
@@ -202,21 +222,21 @@ impl<C: ConnectionTrait> Staging<'_, C> {
             arms.join(" UNION ALL ")
         );
         let mut told: Vec<ActionCount> = Vec::new();
-        for row in self
-            .connection
-            .query_all_raw(Statement::from_string(self.dialect().backend(), sql))
-            .await?
+        let done: Vec<Done> = rows::all(
+            self.connection,
+            Statement::from_string(self.dialect().backend(), sql),
+        )
+        .await?;
+        for Done {
+            kind,
+            action,
+            id,
+            place,
+            number,
+        } in done
         {
-            let (kind, action): (String, String) =
-                (row.try_get("", "kind")?, row.try_get("", "action")?);
-            let id: String = row.try_get("", "id")?;
             // What the file gives no id is told by its place.
-            let id = if row.try_get::<i32>("", "place")? == 1 {
-                path(&id)
-            } else {
-                id
-            };
-            let number: i64 = row.try_get("", "number")?;
+            let id = if place == 1 { path(&id) } else { id };
             match told.last_mut() {
                 Some(last) if last.kind == kind && last.action == action => last.ids.push(id),
                 _ => told.push(ActionCount {
@@ -242,29 +262,25 @@ impl<C: ConnectionTrait> Staging<'_, C> {
              FROM ({}) z ORDER BY 1, 2, 3",
             self.needed()
         );
-        let rows = self
-            .connection
-            .query_all_raw(Statement::from_string(
+        let needed: Vec<Needed> = rows::all(
+            self.connection,
+            Statement::from_string(
                 self.dialect().backend(),
                 format!("SELECT * FROM ({sql}) y LIMIT 200"),
-            ))
-            .await?;
+            ),
+        )
+        .await?;
         for (kind, table) in [("budget", BUDGETS), ("rate_limit", RATE_LIMITS)] {
             let mut number = 0;
             let mut ids: Vec<String> = Vec::new();
             let mut whose: Vec<String> = Vec::new();
-            for row in &rows {
-                if row.try_get::<String>("", "kind")? != kind {
-                    continue;
+            for row in needed.iter().filter(|row| row.kind == kind) {
+                number = row.number;
+                if !ids.contains(&row.id) && ids.len() < SAMPLES {
+                    ids.push(row.id.clone());
                 }
-                number = row.try_get::<i64>("", "number")?;
-                let (id, who): (String, String) =
-                    (row.try_get("", "id")?, row.try_get("", "whose")?);
-                if !ids.contains(&id) && ids.len() < SAMPLES {
-                    ids.push(id);
-                }
-                if !whose.contains(&who) {
-                    whose.push(who);
+                if !whose.contains(&row.whose) {
+                    whose.push(row.whose.clone());
                 }
             }
             if number > 0 {

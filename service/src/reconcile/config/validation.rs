@@ -1,6 +1,6 @@
 //! What is wrong with a file, seen from the database it is to agree with.
 
-use sea_orm::{ConnectionTrait, DbErr, Statement};
+use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement};
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 
 use super::actions::TO_DELETE;
@@ -8,9 +8,25 @@ use super::entry::{Kind, path};
 use super::fields::{ColumnType, RESOURCES, owner_column, owners, resource};
 use super::file::Problem;
 use super::staging::{ENTRIES, Staging};
+use crate::rows;
 
 /// How many are told.
 const MOST: usize = 20;
+
+/// What is wrong with an entry, and how many problems there are in all.
+#[derive(FromQueryResult)]
+struct Found {
+    at: String,
+    field: String,
+    message: String,
+    number: i64,
+}
+
+#[derive(FromQueryResult)]
+struct FreshKeys {
+    at: Option<String>,
+    number: i64,
+}
 
 impl<C: ConnectionTrait> Staging<'_, C> {
     /// The first problems of the file, in its order, and how many there are.
@@ -21,24 +37,19 @@ impl<C: ConnectionTrait> Staging<'_, C> {
              ORDER BY 1, 2, 3 LIMIT {MOST}",
             arms.join(" UNION ALL ")
         );
-        let rows = self
-            .connection
-            .query_all_raw(Statement::from_string(self.dialect().backend(), sql))
-            .await?;
-        let number: i64 = rows
-            .first()
-            .map_or(Ok(0), |row| row.try_get("", "number"))?;
-        let problems = rows
-            .iter()
-            .map(|row| {
-                let (at, field): (String, String) =
-                    (row.try_get("", "at")?, row.try_get("", "field")?);
-                Ok(Problem {
-                    path: format!("{}.{field}", path(&at)),
-                    message: row.try_get("", "message")?,
-                })
+        let found: Vec<Found> = rows::all(
+            self.connection,
+            Statement::from_string(self.dialect().backend(), sql),
+        )
+        .await?;
+        let number = found.first().map_or(0, |row| row.number);
+        let problems = found
+            .into_iter()
+            .map(|row| Problem {
+                path: format!("{}.{}", path(&row.at), row.field),
+                message: row.message,
             })
-            .collect::<Result<_, DbErr>>()?;
+            .collect();
         Ok((problems, usize::try_from(number).unwrap_or(usize::MAX)))
     }
 
@@ -50,14 +61,12 @@ impl<C: ConnectionTrait> Staging<'_, C> {
             resource(Kind::VirtualKey).actions(),
             self.is_encrypted()
         );
-        let row = self
-            .connection
-            .query_one_raw(Statement::from_string(self.dialect().backend(), sql))
-            .await?;
-        let Some(row) = row else { return Ok(None) };
-        let at: Option<String> = row.try_get("", "at")?;
-        let number: i64 = row.try_get("", "number")?;
-        Ok(at.map(|at| (path(&at), number.unsigned_abs())))
+        let fresh: Option<FreshKeys> = rows::one(
+            self.connection,
+            Statement::from_string(self.dialect().backend(), sql),
+        )
+        .await?;
+        Ok(fresh.and_then(|row| Some((path(&row.at?), row.number.unsigned_abs()))))
     }
 
     fn arms(&self) -> Vec<String> {

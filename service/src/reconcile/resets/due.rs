@@ -14,6 +14,7 @@ use crate::instant;
 use crate::parameters::Parameters;
 use crate::reconcile::SAMPLES;
 use crate::report::{Finding, Severity};
+use crate::rows;
 
 /// Times in spellings that SQLite does not read, each with the instant, for as long as the connection lives.
 const TIMES: &str = "tollgate_times";
@@ -319,15 +320,11 @@ const UNREAD: What = What {
 
 /// Texts of a query, by its column `word`.
 async fn texts(connection: &Connection, sql: &str) -> std::result::Result<Vec<String>, DbErr> {
-    connection
-        .query_all_raw(Statement::from_string(
-            connection.dialect().backend(),
-            sql.to_owned(),
-        ))
-        .await?
-        .iter()
-        .map(|row| row.try_get("", "word"))
-        .collect()
+    rows::column(
+        connection,
+        Statement::from_string(connection.dialect().backend(), sql.to_owned()),
+    )
+    .await
 }
 
 /// Notes the instants of times that SQLite does not read as they are meant, in pages.

@@ -1,7 +1,7 @@
 //! Copies of shared budgets on the legacy schema, whoever shares them: virtual keys, provider configs, teams, customers,
 //! providers and model configs (`docs/upstream/bifrost.md` §2.2).
 
-use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
+use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement, Value};
 use tollgate_migration::governance::clones::{CLONES, copy_id};
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS, sharing};
 use tollgate_migration::{Context, Dialect};
@@ -9,6 +9,7 @@ use tollgate_migration::{Context, Dialect};
 use crate::connection::Connection;
 use crate::database::existing;
 use crate::report::Report;
+use crate::rows;
 
 /// A kind of owner on the legacy schema: its number in the list of copies, its table and its name in derived ids. Who comes
 /// first here keeps the original.
@@ -145,10 +146,12 @@ pub(super) async fn make(connection: &Connection, live: &Context) -> Result<Made
         further(live)
     );
     loop {
-        let rows = connection
-            .query_all_raw(Statement::from_string(dialect.backend(), sql.clone()))
-            .await?;
-        if rows.is_empty() {
+        let found: Vec<Further> = rows::all(
+            connection,
+            Statement::from_string(dialect.backend(), sql.clone()),
+        )
+        .await?;
+        if found.is_empty() {
             made.originals.sort();
             made.originals.dedup();
             return Ok(made);
@@ -158,10 +161,12 @@ pub(super) async fn make(connection: &Connection, live: &Context) -> Result<Made
         let mut values: Vec<Value> = Vec::new();
         let mut given: Vec<String> = Vec::new();
         let mut page = Vec::new();
-        for row in &rows {
-            let budget: String = row.try_get("", "budget")?;
-            let kind: i32 = row.try_get("", "kind")?;
-            let owner: String = row.try_get("", "owner")?;
+        for Further {
+            budget,
+            kind,
+            owner,
+        } in found
+        {
             let copy = copy_id(&budget, word(kind), &owner).to_string();
             let at = values.len();
             let [budget_at, owner_at, copy_at] = [1, 2, 3].map(|n| dialect.parameter(at + n));
@@ -224,6 +229,14 @@ pub(super) async fn make(connection: &Connection, live: &Context) -> Result<Made
     }
 }
 
+/// An owner that needs a copy.
+#[derive(FromQueryResult)]
+struct Further {
+    budget: String,
+    kind: i32,
+    owner: String,
+}
+
 /// A gateway that ran in between spent on the original: its copies in the same window have spent as much.
 async fn raise(connection: &Connection, live: &Context) -> Result<Vec<String>, DbErr> {
     let dialect = live.catalog.dialect;
@@ -236,18 +249,20 @@ async fn raise(connection: &Connection, live: &Context) -> Result<Vec<String>, D
         Dialect::Sqlite => ("julianday(o.last_reset) IS julianday(b.last_reset)", "id"),
     };
     let transaction = connection.begin().await?;
-    let rows = transaction
-        .query_all_raw(Statement::from_string(
+    let raised = rows::column(
+        &transaction,
+        Statement::from_string(
             dialect.backend(),
             format!(
                 "UPDATE {BUDGETS} AS b SET current_usage = o.current_usage FROM {} c JOIN {BUDGETS} o ON o.id = c.original \
                  WHERE c.copy = b.id AND {same} AND COALESCE(b.current_usage, 0) < o.current_usage RETURNING {id} AS id",
                 CLONES
             ),
-        ))
-        .await?;
+        ),
+    )
+    .await?;
     transaction.commit().await?;
-    rows.iter().map(|row| row.try_get("", "id")).collect()
+    Ok(raised)
 }
 
 async fn ensure<C: ConnectionTrait>(connection: &C, dialect: Dialect) -> Result<(), DbErr> {

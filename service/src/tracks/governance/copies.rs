@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::instant;
 use crate::reconcile::SAMPLES;
 use crate::report::Finding;
+use crate::rows;
 use crate::verify::finding;
 
 /// Copies that were made since are what they were made as.
@@ -96,18 +97,13 @@ pub(crate) async fn count(connection: &Connection, live: &Context) -> Result<u64
         return Ok(0);
     }
     let db_context = || Error::database("count the copies of shared budgets");
-    let row = connection
-        .query_one_raw(Statement::from_string(
+    rows::count(
+        connection,
+        Statement::from_string(
             live.catalog.dialect.backend(),
-            format!(
-                "SELECT count(*) AS number FROM {} WHERE copy IS NOT NULL",
-                CLONES
-            ),
-        ))
-        .await
-        .map_err(db_context())?;
-    let number: i64 = row
-        .map_or(Ok(0), |row| row.try_get("", "number"))
-        .map_err(db_context())?;
-    Ok(number.unsigned_abs())
+            format!("SELECT count(*) FROM {CLONES} WHERE copy IS NOT NULL"),
+        ),
+    )
+    .await
+    .map_err(db_context())
 }

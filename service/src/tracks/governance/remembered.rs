@@ -8,6 +8,7 @@ use tollgate_migration::{Context, Dialect};
 use crate::connection::Connection;
 use crate::database::existing;
 use crate::report::{Change, Finding, Severity};
+use crate::rows;
 
 pub(crate) use tollgate_migration::governance::remembered::TABLE;
 
@@ -135,12 +136,7 @@ async fn texts<C: ConnectionTrait>(
     dialect: Dialect,
     sql: String,
 ) -> Result<Vec<String>, DbErr> {
-    connection
-        .query_all_raw(Statement::from_string(dialect.backend(), sql))
-        .await?
-        .iter()
-        .map(|row| row.try_get("", "id"))
-        .collect()
+    rows::column(connection, Statement::from_string(dialect.backend(), sql)).await
 }
 
 fn homeless(kind: &str, owners: Vec<String>) -> Finding {

@@ -1,0 +1,33 @@
+//! A key of a user's own.
+
+use sea_orm::entity::prelude::*;
+
+use crate::{Id, Secret};
+
+/// A key that a user brought for a provider: one of each.
+#[sea_orm::model]
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "user_ai_provider_keys")]
+pub struct Model {
+    #[sea_orm(
+        primary_key,
+        auto_increment = false,
+        column_type = "Uuid",
+        select_as = "text"
+    )]
+    pub id: Id,
+    #[sea_orm(column_type = "Uuid", select_as = "text")]
+    pub user_id: Id,
+    #[sea_orm(column_type = "Uuid", select_as = "text")]
+    pub ai_provider_id: Id,
+    /// The key, or its ciphertext.
+    #[sea_orm(column_type = "Text")]
+    pub api_key: Secret,
+    /// `dbcrypt_keys.active_key_digest` of the ciphertext.
+    #[sea_orm(column_type = "Text")]
+    pub api_key_key_id: Option<String>,
+    pub created_at: DateTimeUtc,
+    pub updated_at: DateTimeUtc,
+}
+
+impl ActiveModelBehavior for ActiveModel {}
