@@ -8,11 +8,9 @@ mod reconcile;
 
 use std::time::Duration;
 
-use crate::choices::{NameConflicts, Preparations, Resolutions};
-use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tollgate_service::ShutdownSignal;
-use tollgate_service::doctor::Samples;
-use tollgate_service::{Phase, Track};
+use tollgate_service::Track;
 
 use names::OF_TRACKS;
 

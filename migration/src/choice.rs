@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use crate::track::Track;
-
 /// A choice that a track offers; without it a run stops before its first write. The command line takes its flags from here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
@@ -39,12 +37,5 @@ impl Choices {
     /// Whether that one is among them.
     pub fn has(&self, choice: &Choice) -> bool {
         self.0.contains(choice.flag)
-    }
-}
-
-impl Track {
-    /// Every choice that the tracks of this process offer, in the order of the tracks.
-    pub fn every_choice() -> impl Iterator<Item = &'static Choice> {
-        Self::all().iter().flat_map(|track| track.choices())
     }
 }

@@ -64,7 +64,7 @@ pub const MIGRATIONS: &[&Migration] = &[
 ];
 
 /// The columns that hold header keys, as far as a database has them.
-pub fn header_keys(context: &crate::migration::Context) -> Vec<header_names::NormalizeHeaderNames> {
+pub fn header_keys(context: &crate::context::Context) -> Vec<header_names::NormalizeHeaderNames> {
     m20260330_000006_canonical_header_keys::folds(context)
 }
 
@@ -73,6 +73,7 @@ const DEFINITION: Definition = Definition {
     gateway: "Bifrost",
     ledger_table: ledger::MIGRATIONS,
     versions: &versions::VERSIONS,
+    gateway_lock: Some(1_000_001),
     migrations: MIGRATIONS,
     goldens: crate::goldens!("schema/governance":
         "m20260329_000001_governance_baseline",
@@ -84,6 +85,7 @@ const DEFINITION: Definition = Definition {
         "m20260330_000007_multi_budget_contract",
     ),
     marker_tables: &[BUDGETS, VIRTUAL_KEYS, PROVIDER_CONFIGS],
+    signs: None,
     reads: READS,
     common_names: &[],
     is_foreign_table: |_, _| false,

@@ -8,7 +8,6 @@ pub use target::Target;
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 
 use crate::catalog::Catalog;
-use crate::track::Track;
 
 /// Bifrost's ledger.
 pub const MIGRATIONS: &str = "migrations";
@@ -165,20 +164,6 @@ impl Ledgers {
             ledgers.files = Some(files);
         }
         Ok(ledgers)
-    }
-
-    /// The ledger of a track's gateway.
-    pub fn of(&self, track: Track, catalog: &Catalog) -> Ledger {
-        (track.versions().read)(self, catalog)
-    }
-
-    /// Whether the database carries another track whose gateway keeps a table of the same name.
-    pub fn is_of_another_track(&self, track: Track, catalog: &Catalog) -> bool {
-        Track::all().iter().any(|other| {
-            *other != track
-                && other.ledger_table() == track.ledger_table()
-                && other.is_carried_by(catalog)
-        })
     }
 }
 

@@ -122,6 +122,7 @@ const DEFINITION: Definition = Definition {
     gateway: "Coder",
     ledger_table: ledger::SCHEMA_MIGRATIONS,
     versions: &versions::VERSIONS,
+    gateway_lock: Some(1_037_453_835_920_848_937),
     migrations: MIGRATIONS,
     goldens: crate::goldens!("schema/providers":
         "m20260510_000001_providers_baseline",
@@ -131,6 +132,7 @@ const DEFINITION: Definition = Definition {
         "m20260510_000005_provider_key_contract",
     ),
     marker_tables: &[CHAT_PROVIDERS, CHAT_USER_KEYS, PROVIDERS],
+    signs: None,
     reads: &[],
     common_names: &[USERS],
     is_foreign_table: |_, _| false,

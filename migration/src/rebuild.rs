@@ -4,11 +4,10 @@
 //! children, and runs `foreign_key_check` before the commit. It keeps `legacy_alter_table` on too: views, triggers and
 //! foreign keys elsewhere go on naming the table, and the rename must not rewrite or refuse them.
 
-use crate::catalog::Table;
 use crate::catalog::sqlite_ddl::CreateTable;
+use crate::catalog::{Index, Table};
 use crate::dialect::Dialect;
 use crate::plan::{Blocks, Statement};
-use crate::script::index_mentions;
 
 /// The statements that rebuild a table under an edited definition, and that definition. `None` where the stored text
 /// could not be read.
@@ -123,4 +122,23 @@ pub(crate) fn rebuild(
         );
     }
     Some((statements, after.sql(&old)))
+}
+
+/// Whether an index is over the column, or its condition or an expression names it.
+pub(crate) fn index_mentions(index: &Index, column: &str) -> bool {
+    index.columns.iter().any(|name| name == column)
+        // What stands before the first parenthesis are the names of the index and the table.
+        || index
+            .definition
+            .split_once('(')
+            .is_some_and(|(_, body)| mentions(body, column))
+        || index
+            .predicate
+            .as_deref()
+            .is_some_and(|predicate| mentions(predicate, column))
+}
+
+/// Whether the text names the column as a word of its own.
+pub(crate) fn mentions(text: &str, column: &str) -> bool {
+    crate::catalog::sqlite_ddl::words(text).contains(&column.to_lowercase())
 }

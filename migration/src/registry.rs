@@ -3,6 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
+use crate::choice::Choice;
+use crate::dialect::Dialect;
+use crate::golden::tables;
+use crate::schema::{self, Schema};
 use crate::track::Track;
 
 /// Tollgate's own tracks, in the order of their output.
@@ -69,6 +73,11 @@ impl Track {
         INSTALLED.get_or_init(|| BUILT_IN.to_vec())
     }
 
+    /// Every choice that the tracks of this process offer, in the order of the tracks.
+    pub fn every_choice() -> impl Iterator<Item = &'static Choice> {
+        Self::all().iter().flat_map(|track| track.choices())
+    }
+
     /// Their names, for a message.
     pub fn names() -> String {
         let names: Vec<&str> = Self::all().iter().map(|track| track.name()).collect();
@@ -76,9 +85,47 @@ impl Track {
     }
 }
 
+/// The schema of a fresh database after that migration; `None` for a version without a golden file.
+pub fn golden(dialect: Dialect, version: &str) -> Option<Schema> {
+    Track::all()
+        .iter()
+        .flat_map(|track| track.goldens())
+        .find(|golden| golden.version == version)
+        .map(|golden| {
+            schema::parse(match dialect {
+                Dialect::Postgres => golden.postgres,
+                Dialect::Sqlite => golden.sqlite,
+            })
+        })
+}
+
+/// The tables that a fresh database has after any of a track's migrations.
+pub fn tables_of(dialect: Dialect, track: Track) -> BTreeSet<String> {
+    track
+        .migrations()
+        .iter()
+        .filter_map(|migration| golden(dialect, migration.version))
+        .flat_map(|golden| tables(&golden).map(str::to_owned).collect::<Vec<_>>())
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_migration_has_a_golden_schema_on_both_backends() {
+        for migration in Track::all().iter().flat_map(|track| track.migrations()) {
+            for dialect in [Dialect::Postgres, Dialect::Sqlite] {
+                let golden = golden(dialect, migration.version);
+                assert!(
+                    golden.is_some_and(|golden| golden.len() > 10),
+                    "{}",
+                    migration.version
+                );
+            }
+        }
+    }
 
     #[test]
     fn tracks_that_cannot_be_told_apart_are_refused() {

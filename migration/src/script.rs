@@ -16,7 +16,7 @@ use crate::ddl::{CheckSpec, ColumnSpec, ForeignKeySpec, IndexSpec, TableSpec};
 use crate::dialect::Dialect;
 use crate::paged::{Paged, PagedStep};
 use crate::plan::{Backfill, Blocks, Guard, InsertWithUuids, Plan, Statement, Step, Unit};
-use crate::rebuild::rebuild;
+use crate::rebuild::{index_mentions, mentions, rebuild};
 use crate::schema::Difference;
 
 /// A plan in the making.
@@ -345,25 +345,6 @@ impl PlanBuilder {
             }
         }
     }
-}
-
-/// Whether the text names the column as a word of its own.
-fn mentions(text: &str, column: &str) -> bool {
-    crate::catalog::sqlite_ddl::words(text).contains(&column.to_lowercase())
-}
-
-/// Whether an index is over the column, or its condition or an expression names it.
-pub(crate) fn index_mentions(index: &Index, column: &str) -> bool {
-    index.columns.iter().any(|name| name == column)
-        // What stands before the first parenthesis are the names of the index and the table.
-        || index
-            .definition
-            .split_once('(')
-            .is_some_and(|(_, body)| mentions(body, column))
-        || index
-            .predicate
-            .as_deref()
-            .is_some_and(|predicate| mentions(predicate, column))
 }
 
 fn live_column(spec: &ColumnSpec, dialect: Dialect) -> Column {

@@ -10,10 +10,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::adoption::{Recognised, Unknown};
 use crate::catalog::Catalog;
 use crate::choice::Choice;
+use crate::context::Context;
 use crate::golden::Golden;
 use crate::ledger::Ledger;
 use crate::ledger::target::Versions;
-use crate::migration::{Context, Migration};
+use crate::migration::Migration;
 
 /// A table's name and a column's.
 pub type TableColumn = (&'static str, &'static str);
@@ -36,12 +37,16 @@ pub struct Definition {
     pub ledger_table: &'static str,
     /// Which of its versions there are, and what each step waits for.
     pub versions: &'static Versions,
+    /// The advisory key that the product takes before it migrates, in its own source; `None` where it takes none.
+    pub gateway_lock: Option<i64>,
     /// Its migrations, oldest first.
     pub migrations: &'static [&'static Migration],
     /// The canonical schema behind each of them.
     pub goldens: &'static [Golden],
     /// The tables that show a database carries this track.
     pub marker_tables: &'static [&'static str],
+    /// The tables that show in which schema the track is, where its marker tables do not: other products have those too.
+    pub signs: Option<&'static [&'static str]>,
     /// Tables of others that the migrations look into where they exist.
     pub reads: &'static [&'static str],
     /// Those of its tables whose names other products use too.
@@ -70,9 +75,11 @@ impl Definition {
             gateway: "the program",
             ledger_table: "",
             versions: &Versions::NONE,
+            gateway_lock: None,
             migrations: &[],
             goldens: &[],
             marker_tables: &[],
+            signs: None,
             reads: &[],
             common_names: &[],
             is_foreign_table: |_, _| false,
@@ -115,6 +122,11 @@ impl Track {
     /// Which of its gateway's versions there are.
     pub fn versions(self) -> &'static Versions {
         self.0.versions
+    }
+
+    /// The advisory key that the product takes before it migrates; `None` where it takes none.
+    pub fn gateway_lock(self) -> Option<i64> {
+        self.0.gateway_lock
     }
 
     /// What its gateway's ledger says, in the gateway's own words.
@@ -187,6 +199,11 @@ impl Track {
     /// Whether a difference from the golden schema is the work of a later upstream.
     pub fn is_later_upstream(self, object: &str, definition: &str, expected: bool) -> bool {
         (self.0.is_later_upstream)(object, definition, expected)
+    }
+
+    /// The tables that show in which schema the track is.
+    pub fn signs(self) -> &'static [&'static str] {
+        self.0.signs.unwrap_or(self.0.marker_tables)
     }
 
     /// Tables of others that the track's migrations look into where they exist.

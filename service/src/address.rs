@@ -165,7 +165,7 @@ impl Address {
             hosts: vec![Host {
                 options: options
                     .clone()
-                    .application_name(&crate::runs::application_name())
+                    .application_name(&crate::process::application_name())
                     .extra_float_digits(None)
                     .statement_cache_capacity(0),
                 place,
@@ -270,7 +270,7 @@ fn refuse_environment() -> Result<()> {
 
 /// What is the same for every host.
 fn base(parameters: &Parameters) -> Result<PgConnectOptions> {
-    let own = crate::runs::application_name();
+    let own = crate::process::application_name();
     let name = match parameters.or_variable("application_name", "PGAPPNAME") {
         None => own,
         Some(name) => format!("{own} {name}"),

@@ -5,8 +5,8 @@
 //! for a gateway's own pool, it is sea-orm's. Tests make the n-th statement of either fail.
 
 mod server;
-mod settings;
-mod told;
+pub(crate) mod settings;
+pub(crate) mod told;
 mod watch;
 mod work;
 
@@ -26,7 +26,7 @@ use crate::fault;
 
 pub(crate) use server::{Server, ServerTransaction, Wire};
 pub(crate) use settings::{Opening, Settings};
-pub(crate) use told::{Told, Trouble, of, query_failed};
+pub(crate) use told::{of, query_failed};
 pub(crate) use work::Work;
 
 /// One connection to a database; or a gateway's own pool, where it embeds this crate.
@@ -153,7 +153,7 @@ impl Connection {
     pub(crate) fn lock_timeout(&self) -> Duration {
         match &self.0 {
             Kind::Server(server) => server.lock_timeout(),
-            Kind::Pool(_) => crate::database::LOCK_TIMEOUT,
+            Kind::Pool(_) => settings::LOCK_TIMEOUT,
         }
     }
 

@@ -9,15 +9,13 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use tollgate_migration::Dialect;
 
 use crate::address::{Address, Host, Target as Role, is_conninfo};
+pub(crate) use crate::connection::settings::LOCK_TIMEOUT;
 use crate::connection::{Connection, Opening, Server, Settings};
 use crate::error::{Error, Result};
 use crate::file;
-use crate::retry::needs_recovery;
 use crate::rows;
 use crate::shutdown::ShutdownSignal;
-
-/// How long a statement waits for a lock unless the operator says otherwise.
-pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::sqlstate::needs_recovery;
 
 /// Where a database is.
 #[derive(Clone)]

@@ -1,10 +1,12 @@
 //! Finds what would make a migration fail, lose something or change behaviour, before it runs.
 
 pub(crate) mod environment;
-mod query;
+pub(crate) mod hazard;
+pub(crate) mod ids;
+pub(crate) mod query;
+pub(crate) mod refusal;
+pub(crate) mod trouble;
 
-use futures_util::future::BoxFuture;
-use sea_orm::{ConnectionTrait, DbErr};
 use tollgate_migration::ledger::Target;
 use tollgate_migration::{Context, Migration, Track};
 
@@ -16,88 +18,13 @@ use crate::report::result::DoctorResult;
 use crate::report::{CommandResult, Finding, Report, Severity};
 use crate::runner::target::gateway;
 use crate::runner::{Session, adopt, context, idle, pending, pending_report};
+use crate::tracks;
 
+pub use hazard::{Detail, Facts, Hazard, More, Samples};
+pub(crate) use ids::ids;
 pub use query::{Queries, Query};
-
-/// What some hazards need to know of the data before they can be put into SQL.
-#[derive(Clone, Debug, Default)]
-pub struct Facts {
-    /// Every distinct reset duration, and its nanoseconds where it can be read.
-    pub durations: Vec<(String, Option<i64>)>,
-}
-
-/// A question about the data or the schema.
-pub struct Hazard {
-    /// Its stable code.
-    pub code: &'static str,
-    /// How much a finding weighs.
-    pub severity: Severity,
-    /// One line.
-    pub title: &'static str,
-    /// What would happen.
-    pub effect: &'static str,
-    /// The flag or command that resolves it.
-    pub resolve: &'static str,
-    /// The slugs of the migrations it concerns; it is asked while one of them is to run. Without any it speaks of drift,
-    /// and is asked by `doctor` alone, always.
-    pub concerns: &'static [&'static str],
-    /// One query per table it can be found in; none where this schema cannot have the hazard.
-    pub queries: fn(&Context, &Facts) -> Queries,
-    /// Whether it speaks of what is dropped or cleared: the record of a run then lists every row.
-    pub drops: bool,
-    /// Whether it can come back when its migration is done: the doctor asks for it always.
-    pub returns: bool,
-    /// What the operator's choice makes of it, and the choice; `None` where there is none.
-    pub choice: fn(&Context) -> Option<(&'static str, &'static str)>,
-    /// What would happen to these very rows, where one line for all is not enough.
-    pub detail: Option<Detail>,
-    /// Findings that no query makes.
-    pub more: Option<More>,
-    /// Whether a boot of the gateway's, up to this version, stops on it.
-    pub stops_boot: fn(i64) -> bool,
-}
-
-/// Says what would happen to the rows of a table that a hazard names.
-pub type Detail =
-    for<'a> fn(&'a Connection, &'a Context, &'a str, Samples) -> BoxFuture<'a, Result<String>>;
-
-/// Looks for a hazard in another way than by a query.
-pub type More =
-    for<'a> fn(&'a Connection, &'a Context, Samples) -> BoxFuture<'a, Result<Vec<Finding>>>;
-
-impl Hazard {
-    /// A hazard of which nothing more is to be said; to be completed by what it is.
-    pub const PLAIN: Self = Self {
-        code: "",
-        severity: Severity::Warning,
-        title: "",
-        effect: "",
-        resolve: "",
-        concerns: &[],
-        queries: |_, _| Queries::none(),
-        drops: false,
-        returns: false,
-        choice: |_| None,
-        detail: None,
-        more: None,
-        stops_boot: |_| false,
-    };
-}
-
-/// How many ids a finding lists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Samples {
-    /// The first few.
-    First(u32),
-    /// Every one.
-    All,
-}
-
-impl Default for Samples {
-    fn default() -> Self {
-        Self::First(10)
-    }
-}
+use refusal::hazard_of;
+pub(crate) use refusal::{refusal, schema_finding};
 
 /// What the doctor is asked.
 #[derive(Clone, Debug, Default)]
@@ -115,7 +42,13 @@ fn hazards(track: Track) -> &'static [Hazard] {
 
 /// Every code that `--code` may name.
 pub fn codes() -> Vec<&'static str> {
-    let environment = environment::TROUBLES.iter().map(|trouble| trouble.code);
+    let environment = trouble::TROUBLES.iter().chain(
+        tracks::all()
+            .iter()
+            .flat_map(|module| module.troubles)
+            .map(|known| &known.trouble),
+    );
+    let environment = environment.map(|trouble| trouble.code);
     Track::all()
         .iter()
         .flat_map(|&track| hazards(track))
@@ -361,82 +294,6 @@ fn finding(
         resolve: chosen
             .map_or(hazard.resolve, |(_, resolve)| resolve)
             .to_owned(),
-    }
-}
-
-/// Counts what a query names, and lists the first of it.
-pub(crate) async fn ids<C: ConnectionTrait>(
-    connection: &C,
-    query: impl Into<Query>,
-    samples: Samples,
-) -> std::result::Result<(u64, Vec<String>), DbErr> {
-    let limit = match samples {
-        Samples::First(count) => format!(" LIMIT {}", count.max(1)),
-        Samples::All => String::new(),
-    };
-    let query = query.into();
-    let sql = format!(
-        "SELECT CAST(found.id AS text) AS id, count(*) OVER () AS total FROM ({}) found ORDER BY found.id{limit}",
-        query.sql()
-    );
-    let rows = connection
-        .query_all_raw(query.within(connection.get_database_backend(), sql))
-        .await?;
-    let total: i64 = rows.first().map_or(Ok(0), |row| row.try_get("", "total"))?;
-    let mut ids = rows
-        .iter()
-        .map(|row| {
-            row.try_get::<Option<String>>("", "id")
-                .map(Option::unwrap_or_default)
-        })
-        .collect::<std::result::Result<Vec<_>, _>>()?;
-    if samples == Samples::First(0) {
-        ids.clear();
-    }
-    Ok((total.unsigned_abs(), ids))
-}
-
-/// The hazard of that code, of any track.
-fn hazard_of(code: &str) -> Option<&'static Hazard> {
-    Track::all()
-        .iter()
-        .flat_map(|&track| hazards(track))
-        .find(|hazard| hazard.code == code)
-}
-
-/// A finding that is known from the schema alone.
-pub(crate) fn schema_finding(code: &str, table: &str, object: &str) -> Finding {
-    let hazard = hazard_of(code);
-    let text = |pick: fn(&Hazard) -> &'static str| hazard.map(pick).unwrap_or_default().to_owned();
-    Finding {
-        code: code.to_owned(),
-        severity: hazard.map_or(Severity::Blocking, |hazard| hazard.severity),
-        title: text(|hazard| hazard.title),
-        table: table.to_owned(),
-        column: None,
-        rows: 1,
-        sample_ids: vec![object.to_owned()],
-        effect: text(|hazard| hazard.effect),
-        resolve: text(|hazard| hazard.resolve),
-    }
-}
-
-/// The refusal for what blocks.
-pub(crate) fn refusal(findings: Vec<Finding>) -> Error {
-    let mut codes: Vec<&str> = findings
-        .iter()
-        .filter(|finding| finding.severity == Severity::Blocking)
-        .map(|finding| finding.code.as_str())
-        .collect();
-    codes.dedup();
-    let verb = if codes.len() == 1 { "blocks" } else { "block" };
-    let message = format!("{} {verb} the migration", codes.join(", "));
-    Error::Refused {
-        code: "blocked",
-        message,
-        hint: "resolve what the findings name, then run the command again; nothing was changed"
-            .to_owned(),
-        findings,
     }
 }
 

@@ -3,20 +3,22 @@
 //! Expected is the golden schema of the last applied migration. What a database lacked or had beyond it when it was
 //! adopted is no drift, nor is what a later upstream adds; what a Tollgate migration created is required, exactly.
 
+mod diff;
+mod tables;
+
+pub use diff::diff;
+pub(crate) use tables::tables_of;
+
 use std::collections::BTreeSet;
 
-use tollgate_migration::golden::{golden, tables};
+use tollgate_migration::golden::tables;
 use tollgate_migration::plan::Created;
+use tollgate_migration::registry::golden;
 use tollgate_migration::schema::{Difference, canonical, differences, kind};
 use tollgate_migration::{Catalog, Context, Ledger, Track};
 
-use crate::database::Access;
-use crate::error::Result;
 use crate::history::History;
-use crate::report::result::DiffResult;
 pub use crate::report::result::Drift;
-use crate::report::{CommandResult, Report};
-use crate::runner::{Session, adopt, context, idle};
 
 /// How the track's tables differ from the golden schema of a version.
 pub(crate) fn against(catalog: &Catalog, version: &str) -> Vec<Difference> {
@@ -169,27 +171,4 @@ pub(crate) fn has_moved(ledger: &Ledger, created: &Created) -> bool {
         .ledger
         .as_ref()
         .is_some_and(|then| ledger.newest().as_ref() != Some(then))
-}
-
-/// `schema diff`: the live schema against the expected one, read-only. A database without history is compared with the
-/// version that `migrate adopt` would recognise.
-///
-/// # Errors
-/// What connecting and reading may answer, and the refusals of `adopt`.
-pub async fn diff(session: &Session) -> Result<Report> {
-    let connection = session.connect(Access::Read).await?;
-    let mut report = Report::default();
-    let mut found = Vec::new();
-    for (track, exists) in session.tracks(&connection).await? {
-        let mut history = session.history(&connection, track, exists).await?;
-        let live = context(&connection, &history).await?;
-        if history.entries.is_empty() && track.is_carried_by(&live.catalog) {
-            history = adopt::recognised_history(track, &live)?;
-        }
-        session.aim(track, &live, &mut history)?;
-        found.extend(examine(&live, track, &history));
-        report.tracks.push(idle(track, &history));
-    }
-    report.result = Some(CommandResult::Compared(DiffResult { differences: found }));
-    Ok(report)
 }

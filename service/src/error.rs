@@ -3,11 +3,11 @@
 use sea_orm::DbErr;
 use tollgate_migration::Track;
 
-use crate::connection::{self, Told, Trouble};
-use crate::doctor::environment;
-use crate::provider_key::Unusable;
+use crate::connection::told::{self, Told, Trouble};
+use crate::doctor::trouble;
+use crate::provider_key::unusable::Unusable;
 use crate::report::Finding;
-use crate::retry::is_busy;
+use crate::sqlstate::is_busy;
 
 /// A failure of a command. The message says what happened and where; [`Error::hint`] says what to do next.
 #[derive(Debug, thiserror::Error)]
@@ -164,9 +164,12 @@ impl Error {
 
     /// What a connection of ours has recognised: those are no failures of the statement.
     fn known(source: &DbErr) -> Option<Self> {
-        let told = connection::of(source)?;
+        let told = told::of(source)?;
         match told.trouble {
-            Trouble::RowSecurity => Some(environment::hidden(&told.hidden_table())),
+            Trouble::RowSecurity => {
+                let found = trouble::finding("E001", &told.hidden_table(), Vec::new());
+                Some(Self::row_security(vec![found]))
+            }
             Trouble::LockLost => Some(Self::LockLost {
                 reason: told.to_string(),
             }),
@@ -180,7 +183,7 @@ impl Error {
         let (Self::Database { source, .. } | Self::Migration { source, .. }) = self else {
             return None;
         };
-        connection::of(source).filter(|told| told.gave_up())
+        told::of(source).filter(|told| told.gave_up())
     }
 
     /// Whether somebody else's lock was waited for in vain, on either backend.
@@ -210,6 +213,20 @@ impl Error {
             message: message.into(),
             hint: hint.into(),
             findings: Vec::new(),
+        }
+    }
+
+    /// The refusal where policies hide rows of tables.
+    pub(crate) fn row_security(findings: Vec<Finding>) -> Self {
+        let mut tables: Vec<&str> = findings.iter().map(|found| found.table.as_str()).collect();
+        tables.dedup();
+        let message = format!("row-level security hides rows of {}", tables.join(", "));
+        let resolve = findings.first().map(|found| found.resolve.clone());
+        Self::Refused {
+            code: "row_security",
+            message,
+            hint: format!("{}; nothing was changed", resolve.unwrap_or_default()),
+            findings,
         }
     }
 

@@ -281,7 +281,7 @@ pub(crate) async fn record<C: ConnectionTrait>(
         entry.duration_ms.into(),
         entry.rows.into(),
         env!("CARGO_PKG_VERSION").into(),
-        crate::runs::applied_by().into(),
+        crate::process::applied_by().into(),
     ];
     connection
         .execute_raw(Statement::from_sql_and_values(

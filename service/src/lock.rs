@@ -1,21 +1,17 @@
 //! One run per track and database at a time, across processes and hosts.
 
-pub(crate) mod postgres;
+pub(crate) mod gateway;
+pub(crate) mod poll;
+mod postgres;
 mod sqlite;
-
-use std::time::{Duration, Instant};
 
 use tollgate_migration::Track;
 
 use crate::connection::Connection;
 use crate::error::{Error, Result};
-use crate::runner::Session;
+use crate::session::Session;
 use crate::shutdown::ShutdownSignal;
-
-/// How often the lock is tried. It is polled, never waited in: a blocked waiter on PostgreSQL holds a snapshot and
-/// deadlocks with the holder's concurrent index build.
-const POLL: Duration = Duration::from_millis(50);
-const POLL_AT_MOST: Duration = Duration::from_secs(2);
+pub(crate) use poll::Poll;
 
 /// The lock of a run, held until released; on PostgreSQL until its connection ends, at the latest.
 pub(crate) enum Lock {
@@ -24,44 +20,6 @@ pub(crate) enum Lock {
         /// The kernel holds it as long as the file is open.
         _file: sqlite::SqliteLock,
     },
-}
-
-/// Polls with growing pauses, and jitter: replicas that start together must not try together.
-pub(crate) struct Poll {
-    deadline: Instant,
-    pause: Duration,
-}
-
-impl Poll {
-    pub(crate) fn new(wait: Duration) -> Self {
-        Self {
-            deadline: Instant::now() + wait,
-            pause: POLL,
-        }
-    }
-
-    /// Waits a while; false when the time is over.
-    ///
-    /// # Errors
-    /// [`Error::Stopped`].
-    pub(crate) async fn again(&mut self, stop: &ShutdownSignal) -> Result<bool> {
-        stop.check()?;
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(false);
-        }
-        let jitter = self
-            .pause
-            .mul_f64(f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 512.0);
-        // The last try is at the end of the time, and not before.
-        let pause = (self.pause / 2 + jitter).min(left);
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            _ = stop.requested() => stop.check()?,
-        }
-        self.pause = (self.pause * 2).min(POLL_AT_MOST);
-        Ok(true)
-    }
 }
 
 /// Whether a gateway that boots meanwhile is kept waiting.

@@ -7,21 +7,24 @@ use tollgate_migration::ddl::IndexSpec;
 use tollgate_migration::ledger::Target;
 use tollgate_migration::{Context, Track};
 
-pub use crate::doctor::{Facts, Hazard, Queries, Query};
-pub use crate::prepare::{Preparation, Work};
-pub use crate::repair::Repair;
+pub use crate::doctor::hazard::{Facts, Hazard};
+pub use crate::doctor::query::{Queries, Query};
+pub use crate::doctor::trouble::{Trouble, VersionTrouble};
+pub use crate::prepare::work::{Preparation, Work};
+pub use crate::repair::kind::Repair;
+pub use crate::snapshot::cell::Canonical;
 pub use crate::snapshot::fact::{Fact, SEPARATOR};
 pub use crate::snapshot::scan::{Reading, Walk};
-pub use crate::verify::Invariant;
-pub use crate::verify::invariants::Question;
+pub use crate::verify::invariant::{Invariant, Question};
+pub use crate::verify::rewrite::Rewrite;
 
 use crate::connection::Connection;
-use crate::reconcile::Options;
+use crate::reconcile::options::Options;
 use crate::report::{Finding, Outcome, Report};
-use crate::runner::Session;
+use crate::seed::Seed;
+use crate::session::Session;
 use crate::shutdown::ShutdownSignal;
 use crate::snapshot::scan;
-use crate::tracks;
 
 /// A table, or a column of it.
 pub type Leftover = (&'static str, Option<&'static str>);
@@ -48,10 +51,6 @@ pub struct NamedRoutine {
 pub struct Module {
     /// Its migrations.
     pub track: Track,
-    /// The advisory key that its gateway takes before it migrates, in that program's own source; `None` where it takes none.
-    pub gateway_lock: Option<i64>,
-    /// The tables that show in which schema the track is, where its marker tables do not: other products have those too.
-    pub signs: Option<&'static [&'static str]>,
     /// The step from which on its hazards ask when a kind of run last began ([`Context::last_runs`]).
     pub asks_for_runs_since: Option<&'static str>,
     /// What the doctor looks for.
@@ -68,6 +67,8 @@ pub struct Module {
     pub left_by_contract: fn(&Context) -> Vec<Leftover>,
     /// Migrations of the gateway's on which steps rely: the id, whether its work is there, and what that is.
     pub relied_upon: fn(&Context) -> Vec<(&'static str, bool, &'static str)>,
+    /// What some versions of the gateway mean for the track; [`Module::versions`] says which of them is here.
+    pub troubles: &'static [VersionTrouble],
     /// Versions of the gateway at which nothing can be done, or nothing is known.
     pub versions: fn(&Context) -> Vec<Finding>,
     /// Objects that are the gateway's own to make, each with the id of its migration.
@@ -89,6 +90,10 @@ pub struct Module {
     ) -> BoxFuture<'a, crate::error::Result<Vec<Finding>>>,
     /// How a table's rows are read.
     pub reading: fn(&Context, &str) -> Reading,
+    /// Columns that the gateway's own migrations rewrite: no loss where one of them has run since.
+    pub rewritten_by: &'static [Rewrite],
+    /// Tables into which they insert rows, each with their ids.
+    pub inserted_by: &'static [(&'static str, &'static [&'static str])],
     /// Columns that come back from a `down` with what the new schema could say.
     pub rewritten_by_down: &'static [(&'static str, &'static str)],
     /// Indexes that a rebuild of the gateway's has lost, by table.
@@ -112,6 +117,8 @@ pub struct Module {
     pub numbers: &'static [(&'static str, i64)],
     /// The step that is not undone where the gateway itself has done it: its next boot would do it again.
     pub irrevocable: Option<&'static str>,
+    /// Databases of it that can be made up.
+    pub seeds: &'static [&'static Seed],
     /// Its routines, in the order of `reconcile all`.
     pub routines: &'static [NamedRoutine],
     /// A table that is there and one that is gone where the routines' work is over for good.
@@ -129,8 +136,6 @@ impl Module {
     pub const fn of_track(track: Track) -> Self {
         Self {
             track,
-            gateway_lock: None,
-            signs: None,
             asks_for_runs_since: None,
             hazards: &[],
             known: |_, _, _| Box::pin(async { Ok(Facts::default()) }),
@@ -139,6 +144,7 @@ impl Module {
             invariants: |_| Vec::new(),
             left_by_contract: |_| Vec::new(),
             relied_upon: |_| Vec::new(),
+            troubles: &[],
             versions: |_| Vec::new(),
             of_gateway: &[],
             facts: |_| Vec::new(),
@@ -147,6 +153,8 @@ impl Module {
             count_copies: |_, _| Box::pin(async { Ok(0) }),
             copies: |_, _| Box::pin(async { Ok(Vec::new()) }),
             reading: |_, _| Reading::default(),
+            rewritten_by: &[],
+            inserted_by: &[],
             rewritten_by_down: &[],
             lost_indexes: |_| Vec::new(),
             repairs: |_| Vec::new(),
@@ -158,38 +166,16 @@ impl Module {
             own_tables: &[],
             numbers: &[],
             irrevocable: None,
+            seeds: &[],
             routines: &[],
             over: None,
             boot: |_, _| Box::pin(async { Ok(()) }),
         }
     }
 
-    /// The module of a track. Every track is registered with one.
-    pub(crate) fn of(track: Track) -> &'static Self {
-        let modules = tracks::all();
-        modules
-            .iter()
-            .copied()
-            .find(|module| module.track == track)
-            .unwrap_or(modules[0])
-    }
-
     /// The walk over a section: what the track says of it, or over the table of that name.
     pub(crate) fn section(&self, context: &Context, name: &str) -> Option<Walk> {
         (self.walk)(context, name)
             .or_else(|| scan::table(&context.catalog, name, &(self.reading)(context, name)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_track_has_its_module() {
-        for &track in Track::all() {
-            assert_eq!(Module::of(track).track, track);
-        }
-        assert_eq!(tracks::all().len(), Track::all().len());
     }
 }

@@ -4,36 +4,28 @@
 //!
 //! It changes rows only, and can be repeated.
 
+pub(crate) mod work;
+
+pub use work::{Options, Preparation, Work};
+
 use std::collections::BTreeMap;
 
 use chrono::Utc;
-use futures_util::future::BoxFuture;
-use sea_orm::ConnectionTrait;
-use tollgate_migration::{Choices, Context, Track};
+use tollgate_migration::{Context, Track};
 
 use crate::connection::Connection;
 use crate::database::Access;
-use crate::doctor::{self, Samples, environment};
+use crate::doctor::environment;
 use crate::error::{Error, Result};
 use crate::history::History;
 use crate::lock::{Gateway, Lock};
 use crate::module::Module;
 use crate::report::result::PrepareResult;
-use crate::report::{Change, CommandResult, Finding, Outcome, Report, Severity};
+use crate::report::{CommandResult, Finding, Outcome, Report, Severity};
 use crate::runner::target::gateway;
 use crate::runner::{Session, context, idle, prove_writable};
 use crate::runs::RunOutcome;
 use crate::shutdown::ShutdownSignal;
-
-/// What the operator chose.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct Options {
-    /// Put back what was remembered, behind the gateway's own migration.
-    pub finish: bool,
-    /// What is done where rows stand in the way.
-    pub choices: Choices,
-}
 
 /// Prepares, or finishes.
 ///
@@ -102,22 +94,46 @@ async fn read(connection: &Connection) -> Result<Context> {
     context(connection, &History::default()).await
 }
 
-/// What a track prepares, or finishes: it changes rows, says so in the report, names in the list what is left, and answers how
-/// things stand, as one line.
-pub type Preparation = for<'a> fn(
-    &'a Work<'a>,
-    &'a Context,
-    &'a mut Report,
-    &'a mut Vec<Finding>,
-) -> BoxFuture<'a, Result<&'static str>>;
+pub(crate) fn not_moved(track: Track) -> Error {
+    Error::refused(
+        "not_moved",
+        format!(
+            "{} has not done its migration yet: its ledger is where it was",
+            track.gateway()
+        ),
+        "start the new gateway first; nothing was changed",
+    )
+}
 
-/// A preparation under way, under the locks.
-pub struct Work<'a> {
-    session: &'a Session,
-    /// The connection that holds them.
-    pub connection: &'a Connection,
-    /// What the operator chose.
-    pub options: Options,
+fn codes(left: &[Finding]) -> String {
+    let mut codes: Vec<&str> = left
+        .iter()
+        .filter(|found| found.severity == Severity::Blocking)
+        .map(|found| found.code.as_str())
+        .collect();
+    codes.sort_unstable();
+    codes.dedup();
+    codes.join(", ")
+}
+
+pub(crate) fn note(
+    table: &str,
+    ids: Vec<String>,
+    title: &str,
+    effect: &str,
+    resolve: &str,
+) -> Finding {
+    Finding {
+        code: "prepare".to_owned(),
+        severity: Severity::Info,
+        title: title.to_owned(),
+        table: table.to_owned(),
+        column: None,
+        rows: ids.len() as u64,
+        sample_ids: ids.into_iter().take(10).collect(),
+        effect: effect.to_owned(),
+        resolve: resolve.to_owned(),
+    }
 }
 
 impl Work<'_> {
@@ -134,8 +150,7 @@ impl Work<'_> {
             self.session.aim(track, &live, &mut history)?;
             gateways.extend(gateway(track, &live, &history));
             report.tracks.push(idle(track, &history));
-            let mut refused = environment::ledger::blocking(track, &live);
-            refused.retain(|found| found.code != "P013");
+            let refused = environment::ledger::forbidding_rows(track, &live);
             if !refused.is_empty() {
                 left.extend(refused);
                 continue;
@@ -178,87 +193,5 @@ impl Work<'_> {
         }
         report.findings.extend(left);
         Ok(())
-    }
-
-    pub(crate) async fn ids(&self, sql: &str) -> Result<(u64, Vec<String>)> {
-        doctor::ids(self.connection, sql, Samples::default())
-            .await
-            .map_err(Error::database("look for what is left"))
-    }
-
-    /// Runs statements over the rows that a query names, in one transaction. The last one changes them.
-    pub(crate) async fn write(
-        &self,
-        due: Option<String>,
-        statements: &[String],
-        table: &str,
-        action: &str,
-        report: &mut Report,
-    ) -> Result<()> {
-        let Some(due) = due else { return Ok(()) };
-        let (rows, ids) = self.ids(&due).await?;
-        if rows == 0 {
-            return Ok(());
-        }
-        let failed = || Error::database(format!("{action} rows of {table}"));
-        let transaction = self.connection.begin().await.map_err(failed())?;
-        let mut written = 0;
-        for statement in statements {
-            written = transaction
-                .execute_unprepared(statement)
-                .await
-                .map_err(failed())?
-                .rows_affected();
-        }
-        transaction.commit().await.map_err(failed())?;
-        report.changes.push(Change {
-            table: table.to_owned(),
-            action: action.to_owned(),
-            rows: written,
-            sample_ids: ids,
-        });
-        Ok(())
-    }
-}
-
-pub(crate) fn not_moved(track: Track) -> Error {
-    Error::refused(
-        "not_moved",
-        format!(
-            "{} has not done its migration yet: its ledger is where it was",
-            track.gateway()
-        ),
-        "start the new gateway first; nothing was changed",
-    )
-}
-
-fn codes(left: &[Finding]) -> String {
-    let mut codes: Vec<&str> = left
-        .iter()
-        .filter(|found| found.severity == Severity::Blocking)
-        .map(|found| found.code.as_str())
-        .collect();
-    codes.sort_unstable();
-    codes.dedup();
-    codes.join(", ")
-}
-
-pub(crate) fn note(
-    table: &str,
-    ids: Vec<String>,
-    title: &str,
-    effect: &str,
-    resolve: &str,
-) -> Finding {
-    Finding {
-        code: "prepare".to_owned(),
-        severity: Severity::Info,
-        title: title.to_owned(),
-        table: table.to_owned(),
-        column: None,
-        rows: ids.len() as u64,
-        sample_ids: ids.into_iter().take(10).collect(),
-        effect: effect.to_owned(),
-        resolve: resolve.to_owned(),
     }
 }

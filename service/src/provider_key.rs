@@ -7,7 +7,7 @@
 mod fallback;
 mod found;
 mod material;
-mod unusable;
+pub(crate) mod unusable;
 
 use std::collections::BTreeSet;
 use std::fmt;

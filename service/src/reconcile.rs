@@ -8,9 +8,12 @@ pub mod credentials;
 pub mod flows;
 pub mod header_keys;
 pub mod header_requirements;
+pub(crate) mod options;
 pub mod provider_keys;
 pub mod resets;
 pub mod sweep;
+
+pub use options::Options;
 
 use chrono::{DateTime, Utc};
 use tollgate_migration::{Dialect, Track};
@@ -25,26 +28,6 @@ use crate::runner::{Session, prove_writable};
 use crate::runs::RunOutcome;
 use crate::secret;
 use crate::shutdown::ShutdownSignal;
-
-/// How a routine runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Options {
-    /// Say what would change and change nothing.
-    pub dry_run: bool,
-    /// The change limit: a run that wants to change more rows stops before its first write.
-    pub max_changes: Option<u64>,
-}
-
-impl Options {
-    /// Say what would change and change nothing.
-    pub fn dry_run() -> Self {
-        Self {
-            dry_run: true,
-            ..Self::default()
-        }
-    }
-}
 
 /// A routine: what differs, and how it is closed.
 pub trait Routine: Sync {

@@ -4,9 +4,10 @@
 //! SQLite documents editing the stored text for changes of constraints, which no row depends on. The edit is one transaction
 //! with a check of the whole file before it is kept.
 
+pub(crate) mod kind;
 mod objects;
 
-pub use objects::Repair;
+pub use kind::Repair;
 
 use chrono::Utc;
 use sea_orm::{ConnectionTrait, DbErr, Statement};
@@ -99,7 +100,7 @@ async fn run(
 struct Seen {
     track: Track,
     history: History,
-    repairs: Vec<objects::Repair>,
+    repairs: Vec<Repair>,
     left: Vec<String>,
 }
 

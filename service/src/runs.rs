@@ -1,18 +1,19 @@
 //! One row for each command that changed something.
 
+mod history;
+
+pub use history::history;
+
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement, Value};
 use tollgate_migration::Dialect;
 
-use crate::database::{Access, existing};
+use crate::database::existing;
 use crate::error::{Error, Result};
 use crate::instant::of_text;
-use crate::report::result::{HistoryResult, RecordedRun};
-use crate::report::{CommandResult, Report};
 use crate::rows;
-use crate::runner::Session;
 
 /// The table of runs.
 pub const TABLE: &str = "tollgate_runs";
@@ -69,48 +70,11 @@ pub struct Run {
     pub report: String,
 }
 
-/// Who runs this process: user, host and process id, as far as the environment says.
-pub fn applied_by() -> String {
-    let user = std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned());
-    format!("{user}@{} (pid {})", host(), std::process::id())
-}
-
-/// What this process calls itself on a server.
-pub(crate) fn application_name() -> String {
-    format!("tollgate (pid {})", std::process::id())
-}
-
-/// Whether a session of that name is a run of Tollgate's.
-pub(crate) fn is_ours(application: &str) -> bool {
-    application.starts_with("tollgate (pid ")
-}
-
-fn host() -> String {
-    std::env::var("HOSTNAME")
-        .ok()
-        .filter(|name| !name.is_empty())
-        .or_else(|| std::fs::read_to_string("/etc/hostname").ok())
-        .map_or_else(|| "unknown".to_owned(), |name| name.trim().to_owned())
-}
-
 /// When a kind of run last began.
 #[derive(FromQueryResult)]
 struct Start {
     kind: String,
     at: i64,
-}
-
-/// A row of the table.
-#[derive(FromQueryResult)]
-struct Row {
-    id: i64,
-    kind: String,
-    started_at: String,
-    finished_at: String,
-    outcome: String,
-    tool_version: String,
-    host: String,
-    report: Option<String>,
 }
 
 /// When the last run of each command that was done began, in seconds since 1970.
@@ -182,7 +146,7 @@ pub(crate) async fn record<C: ConnectionTrait>(
         instant(run.finished_at).into(),
         run.outcome.word().into(),
         env!("CARGO_PKG_VERSION").into(),
-        host().into(),
+        crate::process::host().into(),
         run.report.clone().into(),
     ];
     connection
@@ -222,66 +186,4 @@ pub(crate) async fn any_since<C: ConnectionTrait>(
 
 fn instant(at: DateTime<Utc>) -> String {
     at.format("%Y-%m-%d %H:%M:%S%.6f+00:00").to_string()
-}
-
-/// `history`: the last runs that changed something, the newest first; or one of them with its report in full.
-///
-/// # Errors
-/// [`Error::NotFound`] for a number that no run has; what connecting and reading may answer.
-pub async fn history(session: &Session, run: Option<i64>, limit: u32) -> Result<Report> {
-    let connection = session.connect_at_once(Access::Read).await?;
-    let db_context = || Error::database(format!("read {TABLE}"));
-    let dialect = session.dialect();
-    let there = !existing(&connection, dialect, &[TABLE.to_owned()])
-        .await
-        .map_err(db_context())?
-        .is_empty();
-    let mut runs = Vec::new();
-    if there {
-        let time = |column: &str| match dialect {
-            Dialect::Postgres => format!(
-                "to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US\"+00:00\"') AS {column}"
-            ),
-            Dialect::Sqlite => column.to_owned(),
-        };
-        let (which, report) = match run {
-            Some(id) => (format!("WHERE id = {id}"), "report"),
-            None => (
-                format!("ORDER BY id DESC LIMIT {limit}"),
-                "CAST(NULL AS text) AS report",
-            ),
-        };
-        let sql = format!(
-            "SELECT CAST(id AS bigint) AS id, kind, {}, {}, outcome, tool_version, host, {report} FROM {TABLE} {which}",
-            time("started_at"),
-            time("finished_at")
-        );
-        let stored: Vec<Row> =
-            rows::all(&connection, Statement::from_string(dialect.backend(), sql))
-                .await
-                .map_err(db_context())?;
-        runs.extend(stored.into_iter().map(|row| {
-            RecordedRun {
-                id: row.id,
-                kind: row.kind,
-                started_at: row.started_at,
-                finished_at: row.finished_at,
-                outcome: row.outcome,
-                tool_version: row.tool_version,
-                host: row.host,
-                report: row
-                    .report
-                    .and_then(|report| serde_json::from_str(&report).ok()),
-            }
-        }));
-    }
-    if let (Some(id), true) = (run, runs.is_empty()) {
-        return Err(Error::NotFound {
-            what: format!("run {id} in {TABLE}; `tollgate history` lists them"),
-        });
-    }
-    Ok(Report {
-        result: Some(CommandResult::History(HistoryResult { runs })),
-        ..Report::default()
-    })
 }

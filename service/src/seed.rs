@@ -2,17 +2,8 @@
 //!
 //! Everything is inserted by a few set-based statements, and the same seed makes the same rows.
 
-mod bifrost_credentials;
-mod bifrost_hazards;
-mod bifrost_legacy;
-mod boot;
-mod coder_legacy;
-mod grant;
-mod ledgers;
-mod molecule;
-
 use sea_orm::ConnectionTrait;
-use tollgate_migration::ledger::{MIGRATIONS, SCHEMA_MIGRATIONS};
+use tollgate_migration::ddl::TableSpec;
 use tollgate_migration::{Catalog, Dialect};
 
 use crate::database::Access;
@@ -21,36 +12,70 @@ use crate::error::{Error, Result};
 use crate::report::result::{PlantedHazard, PlantedResult};
 use crate::report::{Change, CommandResult, Report};
 use crate::runner::Session;
+use crate::tracks;
 
-pub use boot::boot;
-pub use grant::{give, granted_token, take};
+pub use crate::tracks::governance::seed as governance;
 
-/// Which gateway is imitated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Profile {
-    /// Bifrost 1.4.24, before multi-budget, with its ledger.
-    BifrostLegacy,
-    /// The same budgets beside per-user MCP credentials, some of which have drifted from their grants. No release of the
-    /// gateway has both, so it stands for a program of its own and carries no ledger.
-    BifrostCredentials,
-    /// Coder before the provider-key cutover, at 502, with its ledger on PostgreSQL; a key of each user's own.
-    CoderLegacy,
-    /// Molecule with billing modes set, unset and inherited; with its ledger on PostgreSQL.
-    Molecule,
+/// A database that can be made up. A track brings its own.
+pub struct Seed {
+    /// Its word on the command line.
+    pub name: &'static str,
+    /// What it imitates, as one line.
+    pub about: &'static str,
+    /// The table in which the gateway records its own migrations.
+    pub ledger: &'static str,
+    /// What makes and fills it; nothing where there is none.
+    pub recorded: fn(Dialect) -> Vec<String>,
+    /// Types that the tables need.
+    pub types: fn(Dialect) -> Vec<String>,
+    /// The tables, parents first.
+    pub tables: fn(Dialect) -> Vec<TableSpec>,
+    /// What fills them, for so many of what they count.
+    pub fills: fn(&Maker, u32) -> Vec<Fill>,
+    /// Hazards that can be planted.
+    pub planted: &'static [Planted],
+}
+
+impl std::fmt::Debug for Seed {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.name)
+    }
+}
+
+/// Every one that the tracks of this process bring.
+pub fn seeds() -> Vec<&'static Seed> {
+    tracks::all()
+        .iter()
+        .flat_map(|module| module.seeds)
+        .copied()
+        .collect()
+}
+
+/// When a made-up ledger was written.
+pub(crate) const AT: &str = "'2026-03-29 00:00:00+00:00'";
+
+/// A row for each line, counted from one.
+pub(crate) fn rows(lines: &str, row: impl Fn(usize, &str) -> String) -> String {
+    let rows: Vec<String> = lines
+        .lines()
+        .enumerate()
+        .map(|(position, line)| row(position + 1, line))
+        .collect();
+    rows.join(", ")
 }
 
 /// A hazard that can be planted.
-struct Planted {
+pub struct Planted {
     /// Its code.
-    code: &'static str,
+    pub code: &'static str,
     /// The table the doctor will name.
-    table: &'static str,
+    pub table: &'static str,
     /// The ids the doctor will name.
-    ids: &'static [&'static str],
+    pub ids: &'static [&'static str],
     /// Whether one legacy database can have it together with the others.
-    together: bool,
+    pub together: bool,
     /// The statements.
-    plant: fn(Dialect) -> Vec<String>,
+    pub plant: fn(Dialect) -> Vec<String>,
 }
 
 /// The hazards that were asked for.
@@ -81,8 +106,8 @@ fn planted(codes: &[String], known: &'static [Planted]) -> Result<Vec<&'static P
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
-    /// Which gateway is imitated.
-    pub profile: Profile,
+    /// Which database is made up.
+    pub seed: &'static Seed,
     /// How many virtual keys it has.
     pub virtual_keys: u32,
     /// The seed of the values.
@@ -93,9 +118,9 @@ pub struct Options {
 
 impl Options {
     /// A gateway with so many virtual keys.
-    pub fn of(profile: Profile, virtual_keys: u32) -> Self {
+    pub fn of(seed: &'static Seed, virtual_keys: u32) -> Self {
         Self {
-            profile,
+            seed,
             virtual_keys,
             rng_seed: 1,
             hazards: Vec::new(),
@@ -104,20 +129,24 @@ impl Options {
 }
 
 /// One statement of a seed, and the table it fills.
-struct Fill {
-    table: &'static str,
-    sql: String,
+pub struct Fill {
+    /// The table.
+    pub table: &'static str,
+    /// The statement.
+    pub sql: String,
 }
 
 /// SQL that makes numbers and values on either backend.
-struct Maker {
-    dialect: Dialect,
-    seed: u32,
+pub struct Maker {
+    /// The backend's SQL.
+    pub dialect: Dialect,
+    /// The seed of the values.
+    pub seed: u32,
 }
 
 impl Maker {
     /// A source `g` with a column `i` that counts from one, to be put before the statement and behind `FROM`.
-    fn numbers(&self, count: u32) -> (String, String) {
+    pub fn numbers(&self, count: u32) -> (String, String) {
         match self.dialect {
             Dialect::Postgres => (
                 String::new(),
@@ -133,7 +162,7 @@ impl Maker {
     }
 
     /// `INSERT INTO table (columns) SELECT values FROM numbers`.
-    fn insert(
+    pub fn insert(
         &self,
         table: &'static str,
         count: u32,
@@ -154,13 +183,13 @@ impl Maker {
     }
 
     /// A number from zero to `below`, different for every `i` and every `salt`.
-    fn random(&self, salt: u32, below: u32) -> String {
+    pub fn random(&self, salt: u32, below: u32) -> String {
         let offset = u64::from(self.seed) * 7_919 + u64::from(salt) * 104_729;
         format!("((((i * 48271 + {offset}) % 2147483647) * 48271 % 2147483647) / 64 % {below})")
     }
 
     /// One of several texts.
-    fn pick(&self, salt: u32, words: &[&str]) -> String {
+    pub fn pick(&self, salt: u32, words: &[&str]) -> String {
         let count = u32::try_from(words.len()).unwrap_or(1);
         let arms: Vec<String> = words
             .iter()
@@ -171,7 +200,7 @@ impl Maker {
     }
 
     /// An instant that many seconds before 2026-03-29, as the upstream's driver writes it.
-    fn before(&self, seconds: &str) -> String {
+    pub fn before(&self, seconds: &str) -> String {
         match self.dialect {
             Dialect::Postgres => format!(
                 "timestamptz '2026-03-29 00:00:00.123456+00' - ({seconds}) * interval '1 second'"
@@ -183,7 +212,7 @@ impl Maker {
     }
 
     /// An id with a prefix and the number, padded so that ids sort as numbers do.
-    fn id(&self, prefix: &str, number: &str) -> String {
+    pub fn id(&self, prefix: &str, number: &str) -> String {
         match self.dialect {
             Dialect::Postgres => format!("'{prefix}-' || lpad(({number})::text, 7, '0')"),
             Dialect::Sqlite => format!("'{prefix}-' || printf('%07d', {number})"),
@@ -191,7 +220,7 @@ impl Maker {
     }
 
     /// A UUID from a number, different for each `kind`.
-    fn uuid(&self, kind: u8, number: &str) -> String {
+    pub fn uuid(&self, kind: u8, number: &str) -> String {
         match self.dialect {
             Dialect::Postgres => format!(
                 "('0000000{kind}-0000-4000-8000-' || lpad(({number})::text, 12, '0'))::uuid"
@@ -203,7 +232,7 @@ impl Maker {
     }
 
     /// A boolean from a condition.
-    fn flag(&self, condition: &str) -> String {
+    pub fn flag(&self, condition: &str) -> String {
         match self.dialect {
             Dialect::Postgres => format!("({condition})"),
             Dialect::Sqlite => format!("CASE WHEN {condition} THEN 1 ELSE 0 END"),
@@ -216,33 +245,20 @@ impl Maker {
 /// # Errors
 /// [`Error::Refused`] when one of the tables exists: a seed never touches rows of somebody else.
 pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
-    if options.profile == Profile::Molecule && !options.hazards.is_empty() {
+    let made_up = options.seed;
+    if made_up.planted.is_empty() && !options.hazards.is_empty() {
         return Err(Error::usage(
-            "the profile molecule plants no hazards",
+            format!("the profile {} plants no hazards", made_up.name),
             "leave --hazards out",
         ));
     }
-    let wanted = planted(
-        &options.hazards,
-        match options.profile {
-            Profile::CoderLegacy => coder_legacy::PLANTED,
-            _ => bifrost_hazards::PLANTED,
-        },
-    )?;
+    let wanted = planted(&options.hazards, made_up.planted)?;
     let connection = session.connect(Access::Create).await?;
     let catalog = Catalog::read(&connection)
         .await
         .map_err(Error::database("read the catalog"))?;
-    let tables = match options.profile {
-        Profile::BifrostLegacy => bifrost_legacy::tables(session.dialect()),
-        Profile::BifrostCredentials => bifrost_credentials::tables(session.dialect()),
-        Profile::CoderLegacy => coder_legacy::tables(session.dialect()),
-        Profile::Molecule => molecule::tables(session.dialect()),
-    };
-    let ledger = match options.profile {
-        Profile::BifrostLegacy | Profile::BifrostCredentials => MIGRATIONS,
-        Profile::CoderLegacy | Profile::Molecule => SCHEMA_MIGRATIONS,
-    };
+    let tables = (made_up.tables)(session.dialect());
+    let ledger = made_up.ledger;
     if let Some(table) = tables
         .iter()
         .map(|table| table.name.as_str())
@@ -280,18 +296,13 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
         .begin()
         .await
         .map_err(db_context("the database"))?;
-    for statement in ledgers::of(options.profile, dialect) {
+    for statement in (made_up.recorded)(dialect) {
         transaction
             .execute_unprepared(&statement)
             .await
             .map_err(db_context("the ledger"))?;
     }
-    let types = match options.profile {
-        Profile::Molecule => molecule::types(dialect),
-        Profile::CoderLegacy => coder_legacy::types(dialect),
-        Profile::BifrostLegacy | Profile::BifrostCredentials => Vec::new(),
-    };
-    for statement in types {
+    for statement in (made_up.types)(dialect) {
         transaction
             .execute_unprepared(&statement)
             .await
@@ -318,13 +329,7 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
         seed: options.rng_seed,
     };
     let mut report = Report::default();
-    let fills = match options.profile {
-        Profile::BifrostLegacy => bifrost_legacy::fills(&maker, options.virtual_keys),
-        Profile::BifrostCredentials => bifrost_credentials::fills(&maker, options.virtual_keys),
-        Profile::CoderLegacy => coder_legacy::fills(&maker, options.virtual_keys),
-        Profile::Molecule => molecule::fills(&maker, options.virtual_keys),
-    };
-    for fill in fills {
+    for fill in (made_up.fills)(&maker, options.virtual_keys) {
         let rows = transaction
             .execute_unprepared(&fill.sql)
             .await

@@ -3,19 +3,20 @@
 pub(crate) mod cell;
 pub(crate) mod fact;
 pub(crate) mod file;
+pub(crate) mod ledger;
 pub(crate) mod scan;
 pub(crate) mod sketch;
 
 use std::path::Path;
 
 use sea_orm::ConnectionTrait;
-use tollgate_migration::golden::tables_of;
 use tollgate_migration::schema::canonical;
 use tollgate_migration::{Context, Dialect, Track};
 
 use crate::connection::Connection;
 use crate::database::Access;
 use crate::doctor::environment;
+pub(crate) use crate::drift::tables_of as tables;
 use crate::error::{Error, Result};
 use crate::history::History;
 use crate::module::Module;
@@ -24,7 +25,7 @@ use crate::report::result::{SnapshotResult, SnapshotTable};
 use crate::report::{CommandResult, Report};
 use crate::runner::{Session, adopt, context, idle};
 use crate::shutdown::ShutdownSignal;
-use crate::verify::{explained, invariants};
+use crate::verify::invariants;
 use file::{Broken, Section, Snapshot, TrackSnapshot};
 use sketch::Salted;
 
@@ -121,13 +122,6 @@ pub(crate) async fn live(
     Ok((live, history))
 }
 
-/// Every table that any version of the track names and the database has.
-pub(crate) fn tables(track: Track, context: &Context) -> Vec<String> {
-    let mut names = tables_of(context.catalog.dialect, track);
-    names.retain(|table| context.catalog.has_table(table));
-    names.into_iter().collect()
-}
-
 async fn track_snapshot(
     connection: &Connection,
     track: Track,
@@ -156,7 +150,7 @@ async fn track_snapshot(
         tables: Default::default(),
         facts: Default::default(),
         copies: (Module::of(track).count_copies)(connection, live).await?,
-        ledger: explained::entries(live.ledger(track)),
+        ledger: ledger::entries(live.ledger(track)),
     };
     let module = Module::of(track);
     for name in (module.sections)(names) {

@@ -6,6 +6,7 @@ pub(crate) mod providers;
 
 use std::sync::OnceLock;
 
+use tollgate_migration::Track;
 use tollgate_migration::registry::{self, NotInstalled};
 
 use crate::module::Module;
@@ -73,4 +74,29 @@ impl Registry {
 /// In the order of their output. Asking settles them.
 pub(crate) fn all() -> &'static [&'static Module] {
     INSTALLED.get_or_init(|| BUILT_IN.to_vec())
+}
+
+impl Module {
+    /// The module of a track. Every track is registered with one.
+    pub(crate) fn of(track: Track) -> &'static Self {
+        let modules = all();
+        modules
+            .iter()
+            .copied()
+            .find(|module| module.track == track)
+            .unwrap_or(modules[0])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_track_has_its_module() {
+        for &track in Track::all() {
+            assert_eq!(Module::of(track).track, track);
+        }
+        assert_eq!(all().len(), Track::all().len());
+    }
 }

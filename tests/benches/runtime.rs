@@ -23,7 +23,7 @@ use tollgate_service::budget::Budgets;
 use tollgate_service::gateway_key::GatewayKeys;
 use tollgate_service::provider_key::{Request, Resolver, Target};
 use tollgate_service::runner::{Session, up};
-use tollgate_service::seed::{self, Profile};
+use tollgate_service::seed;
 use tollgate_service::{
     Choices, Connection, Error, Location, SHARED_BUDGETS, ShutdownSignal, Silent,
 };
@@ -85,12 +85,16 @@ async fn bare(gateway: &Connection, sql: &str, values: Vec<Value>, rows: bool) {
 async fn seeded(
     backend: Backend,
     track: Track,
-    profile: Profile,
+    profile: &str,
     number: u32,
     phase: Option<Phase>,
 ) -> (TestDatabase, Connection) {
     let database = TestDatabase::new(backend).await;
     let session = Session::new(Location::parse(&database.url).unwrap()).on(&[track]);
+    let profile = seed::seeds()
+        .into_iter()
+        .find(|seed| seed.name == profile)
+        .unwrap();
     let options = seed::Options::of(profile, number);
     seed::seed(&session, &options).await.unwrap();
     let mut options = up::Options::default();
@@ -124,7 +128,7 @@ async fn keys(backend: Backend, users: u32) {
     let (database, gateway) = seeded(
         backend,
         Track::PROVIDERS,
-        Profile::CoderLegacy,
+        "coder-legacy",
         users,
         Some(Phase::Backfill),
     )
@@ -269,7 +273,7 @@ async fn budgets(backend: Backend, virtual_keys: u32) {
     let (database, gateway) = seeded(
         backend,
         Track::GOVERNANCE,
-        Profile::BifrostLegacy,
+        "bifrost-legacy",
         virtual_keys,
         None,
     )

@@ -1,6 +1,6 @@
 //! What a gateway asks at run time, from the command line.
 
-use super::*;
+use clap::{Args, Subcommand};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BudgetCommand {

@@ -1,6 +1,11 @@
 //! `tollgate migrate …`, and the options that it shares with others.
 
-use super::*;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use tollgate_service::Phase;
+
+use crate::choices::{Preparations, Resolutions};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Migrate {

@@ -1,6 +1,11 @@
 //! The name of each command, and what may be said of it before it runs.
 
-use super::*;
+use tollgate_service::Track;
+
+use super::{
+    BillingMode, BudgetCommand, Command, GatewayKeyCommand, McpClient, Migrate, ProviderConfig,
+    ProviderKeyCommand, Reconcile, Schema, VirtualKey, WorkspaceSecret,
+};
 
 /// The commands that are about one track's tables.
 pub(super) const OF_TRACKS: [(Track, &[&str]); 3] = [

@@ -1,6 +1,11 @@
 //! What proves something: `doctor`, `rehearse`, `schema`; and what makes databases up for it.
 
-use super::*;
+use clap::builder::{PossibleValue, PossibleValuesParser};
+use clap::{Args, Subcommand};
+use tollgate_service::doctor::Samples;
+use tollgate_service::seed::seeds;
+
+use super::{Choice, Next, Wait};
 
 #[derive(Debug, Args)]
 pub(crate) struct Rehearse {
@@ -75,8 +80,8 @@ fn samples(word: &str) -> Result<Samples, String> {
 #[derive(Debug, Args)]
 pub(crate) struct Seed {
     /// The gateway that is imitated
-    #[arg(long, value_enum)]
-    pub profile: ProfileWord,
+    #[arg(long, value_parser = profiles())]
+    pub profile: String,
     /// How many virtual keys it has
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(10..=5_000_000))]
     pub virtual_keys: u32,
@@ -88,19 +93,13 @@ pub(crate) struct Seed {
     pub rng_seed: u32,
 }
 
-/// A gateway, as a word of the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum ProfileWord {
-    /// Bifrost 1.4.24, before multi-budget, with its ledger
-    BifrostLegacy,
-    /// A program of its own, without ledger: the same budgets, and per-user MCP credentials, ten to a virtual key, some of
-    /// which have drifted from their grants
-    BifrostCredentials,
-    /// Coder at 502, before the provider-key cutover, with its ledger on PostgreSQL; --virtual-keys counts its users, each
-    /// with a key of their own
-    CoderLegacy,
-    /// Molecule with billing modes, with its ledger on PostgreSQL; --virtual-keys counts its workspaces
-    Molecule,
+/// The databases that can be made up, as words of the command line.
+fn profiles() -> PossibleValuesParser {
+    let known = seeds().into_iter();
+    known
+        .map(|seed| PossibleValue::new(seed.name).help(seed.about))
+        .collect::<Vec<_>>()
+        .into()
 }
 
 #[derive(Debug, Args)]

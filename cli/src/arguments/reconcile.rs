@@ -1,6 +1,11 @@
 //! `tollgate reconcile …`, and the deletions that clean up.
 
-use super::*;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use super::Wait;
+use crate::choices::NameConflicts;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Reconcile {

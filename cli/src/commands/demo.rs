@@ -9,7 +9,7 @@ use tollgate_service::reconcile::Options;
 use tollgate_service::reconcile::credentials::{Scope, credentials};
 use tollgate_service::runner::status::status;
 use tollgate_service::runner::{Session, up};
-use tollgate_service::seed::{self, Profile};
+use tollgate_service::seed::{self, governance};
 use tollgate_service::survey::{Survey, survey};
 use tollgate_service::{
     Choices, CommandResult, Error, Outcome, Report, Result, SHARED_BUDGETS, ShutdownSignal, doctor,
@@ -58,7 +58,7 @@ async fn show(
     let file = folder.join("gateway.db");
     let mut session: Session = format!("sqlite://{}", file.display()).parse()?;
     session.connect_timeout = Duration::from_secs(arguments.connect_timeout);
-    let mut wanted = seed::Options::of(Profile::BifrostLegacy, options.virtual_keys);
+    let mut wanted = seed::Options::of(&governance::LEGACY, options.virtual_keys);
     wanted.hazards.push("all".to_owned());
     let mut out = String::new();
     let say = |out: &mut String, text: &str| {
@@ -194,7 +194,7 @@ async fn show(
         "Nothing lost: every owner has its budget, every flag its key. The 3 copies have the usage of their\n\
          originals, so that nobody may spend more than before. A second `up` finds nothing to do.\n",
     );
-    seed::boot(&session, options.virtual_keys, 1).await?;
+    governance::boot(&session, options.virtual_keys, 1).await?;
     say(
         &mut out,
         "Bifrost 1.5.8 boots, finds the work done, makes its tables of per-user credentials, and users consent:",
@@ -229,7 +229,7 @@ async fn show(
 
 /// A grant is taken away and given back, and the stored token follows.
 async fn grants(session: &Session, out: &mut String, stop: &ShutdownSignal) -> Result<()> {
-    let (key, client) = seed::granted_token(session).await?;
+    let (key, client) = governance::granted_token(session).await?;
     let how = Options::default();
     let scope = Scope::VirtualKey(key.clone());
     let steps = [
@@ -253,8 +253,8 @@ async fn grants(session: &Session, out: &mut String, stop: &ShutdownSignal) -> R
     ];
     for (text, scope, expected) in steps {
         match expected {
-            ["orphan"] => seed::take(session, &key, &client).await?,
-            ["reactivate"] => seed::give(session, &key, &client).await?,
+            ["orphan"] => governance::take(session, &key, &client).await?,
+            ["reactivate"] => governance::give(session, &key, &client).await?,
             _ => {}
         }
         let _ = writeln!(out, "{text}");

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use tollgate_service::{Outcome, seed};
+use tollgate_service::{Error, Outcome, seed};
 
-use crate::arguments::{Arguments, ProfileWord, Seed};
+use crate::arguments::{Arguments, Seed};
 use crate::commands::session;
 use crate::output::{Answer, View};
 
@@ -14,11 +14,14 @@ pub(super) async fn run(arguments: &Arguments, options: &Seed) -> Answer {
         Ok(session) => session,
         Err(error) => return Answer::failed(name, error),
     };
-    let profile = match options.profile {
-        ProfileWord::BifrostLegacy => seed::Profile::BifrostLegacy,
-        ProfileWord::BifrostCredentials => seed::Profile::BifrostCredentials,
-        ProfileWord::CoderLegacy => seed::Profile::CoderLegacy,
-        ProfileWord::Molecule => seed::Profile::Molecule,
+    // The parser has let no other word through.
+    let known = seed::seeds().into_iter();
+    let Some(profile) = known.into_iter().find(|seed| seed.name == options.profile) else {
+        let error = Error::usage(
+            format!("there is no profile {:?}", options.profile),
+            "see --help",
+        );
+        return Answer::failed(name, error);
     };
     let mut wanted = seed::Options::of(profile, options.virtual_keys);
     wanted.rng_seed = options.rng_seed;

@@ -7,6 +7,7 @@ mod badges;
 mod hazards;
 pub mod migrations;
 mod routines;
+mod seed;
 
 use tollgate_migration::adoption::{Recognised, Unknown};
 use tollgate_migration::track::Definition;
@@ -52,6 +53,7 @@ pub static MODULE: Module = Module {
         resolve: "`seats reconcile run vacant-seats` gives it up",
     }],
     invariants,
+    seeds: &[&seed::LEGACY],
     routines: routines::ALL,
     ..Module::of_track(TRACK)
 };

@@ -2,7 +2,8 @@
 
 use tollgate_migration::ddl::Type::{Bool, Text, Time, Varchar};
 use tollgate_migration::ddl::{TableSpec, column, index};
-use tollgate_migration::plan::{Backfill, Blocks, Created, Loss};
+use tollgate_migration::loss::Loss;
+use tollgate_migration::plan::{Backfill, Blocks, Created};
 use tollgate_migration::script::PlanBuilder;
 use tollgate_migration::{Context, Dialect, Migration, Phase};
 

@@ -1,8 +1,8 @@
 //! Which version of the billing schema a database without history stands at.
 
 use crate::adoption::{Recognised, Unknown};
+use crate::context::Context;
 use crate::dialect::Dialect;
-use crate::migration::Context;
 
 use super::{MODE, WORKSPACES, is_guarded};
 

@@ -3,9 +3,11 @@
 //! Upstream's `ADD COLUMN IF NOT EXISTS` keeps whatever check an existing column has; here it is replaced, and what it
 //! let through is a hazard (B001).
 
+use crate::context::Context;
 use crate::ddl::{CheckSpec, Type, column};
-use crate::migration::{Context, Migration, Phase};
-use crate::plan::{Blocks, Created, Loss};
+use crate::loss::Loss;
+use crate::migration::{Migration, Phase};
+use crate::plan::{Blocks, Created};
 use crate::script::PlanBuilder;
 
 use super::{MODE, MODES, WORKSPACES, is_garbled, is_guarded, is_over_mode};

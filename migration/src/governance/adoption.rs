@@ -3,7 +3,7 @@
 use crate::adoption::{Recognised, Unknown};
 use crate::catalog::Catalog;
 use crate::catalog::sqlite_ddl::CreateTable;
-use crate::migration::Context;
+use crate::context::Context;
 use crate::plan::Created;
 
 use super::owners::{self, Owner};

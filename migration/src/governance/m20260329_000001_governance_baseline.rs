@@ -1,7 +1,9 @@
 //! The legacy tables, for a fresh database; `adopt` marks it on a real one.
 
-use crate::migration::{Context, Migration, Phase};
-use crate::plan::{Created, Loss};
+use crate::context::Context;
+use crate::loss::Loss;
+use crate::migration::{Migration, Phase};
+use crate::plan::Created;
 use crate::script::PlanBuilder;
 
 use super::tables;

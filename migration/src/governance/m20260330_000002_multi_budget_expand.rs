@@ -3,11 +3,13 @@
 //! On SQLite the columns come with their foreign keys and the check, since `ADD COLUMN` can add those and anything
 //! later would have to rebuild the table. On PostgreSQL they follow in `multi_budget_constraints`, validated online.
 
+use crate::context::Context;
 use crate::ddl::Type;
 use crate::ddl::column;
 use crate::dialect::Dialect;
-use crate::migration::{Context, Migration, Phase};
-use crate::plan::{Created, Loss};
+use crate::loss::Loss;
+use crate::migration::{Migration, Phase};
+use crate::plan::Created;
 use crate::script::PlanBuilder;
 
 use super::owners::{self, Owner};

@@ -4,8 +4,10 @@
 //!
 //! The silent foreign keys that some databases have on the credential tables (§4.5) are neither created nor dropped.
 
-use crate::migration::{Context, Migration, Phase};
-use crate::plan::{Blocks, Created, Loss};
+use crate::context::Context;
+use crate::loss::Loss;
+use crate::migration::{Migration, Phase};
+use crate::plan::{Blocks, Created};
 use crate::script::PlanBuilder;
 use crate::track::Track;
 

@@ -1,9 +1,11 @@
 //! Owners from `budget_id`, and the calendar flag from the budgets of virtual keys **and** of provider configs, which
 //! upstream loses (`docs/upstream/bifrost.md` §2.1, 3 and 4; §2.2).
 
+use crate::context::Context;
 use crate::dialect::Dialect;
-use crate::migration::{Context, Migration, Phase};
-use crate::plan::{Backfill, Blocks, Created, Loss};
+use crate::loss::Loss;
+use crate::migration::{Migration, Phase};
+use crate::plan::{Backfill, Blocks, Created};
 use crate::script::{PlanBuilder, remembered};
 
 use super::clones::CLONES;

@@ -3,9 +3,11 @@
 //!
 //! The foreign keys set NULL until contract makes them cascade: an owner column can be stale until then.
 
+use crate::context::Context;
 use crate::ddl::OnDelete;
-use crate::migration::{Context, Migration, Phase};
-use crate::plan::{Created, Loss};
+use crate::loss::Loss;
+use crate::migration::{Migration, Phase};
+use crate::plan::Created;
 use crate::script::PlanBuilder;
 
 use super::owners::{self, LegacyColumns, Owner};

@@ -1,8 +1,10 @@
 //! Header keys in lower case and without spaces around them, as every writer of today writes them
 //! (`docs/upstream/bifrost.md` §4.12).
 
-use crate::migration::{Context, Migration, Phase};
-use crate::plan::{Created, Loss};
+use crate::context::Context;
+use crate::loss::Loss;
+use crate::migration::{Migration, Phase};
+use crate::plan::Created;
 use crate::script::PlanBuilder;
 
 use super::header_names::NormalizeHeaderNames;

@@ -4,10 +4,12 @@
 //! Everything happens under one lock on the three tables, in both directions: an owner or a flag that old code set,
 //! moved or cleared ends as the legacy columns say. A budget that has become shared refuses (G001).
 
+use crate::context::Context;
 use crate::ddl::ForeignKeySpec;
 use crate::dialect::Dialect;
-use crate::migration::{Context, Migration, Phase};
-use crate::plan::{Blocks, Created, DroppedColumn, Loss};
+use crate::loss::Loss;
+use crate::migration::{Migration, Phase};
+use crate::plan::{Blocks, Created, DroppedColumn};
 use crate::script::PlanBuilder;
 
 use super::clones::CLONES;

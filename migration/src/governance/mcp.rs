@@ -1,9 +1,9 @@
 //! The tables of MCP clients, of the grants that virtual keys have on them, and of per-user credentials
 //! (`docs/upstream/bifrost.md` §1, §4.1 to §4.4).
 
+use crate::context::Context;
 use crate::ddl::Type::{BigInt, Serial, Text, Time, Varchar};
 use crate::ddl::{IndexSpec, TableSpec, column, foreign_key, index, unique_index};
-use crate::migration::Context;
 
 use super::VIRTUAL_KEYS;
 use super::tables::{encryption, flag, hash, id, name, plain, reference, stamped, table};

@@ -1,10 +1,11 @@
 //! Who owns a budget, in the legacy schema and in the new one.
 
 use crate::catalog::Catalog;
+use crate::context::Context;
 use crate::ddl::{CheckSpec, ForeignKeySpec, foreign_key};
 use crate::dialect::Dialect;
-use crate::migration::Context;
-use crate::plan::{Created, Loss};
+use crate::loss::Loss;
+use crate::plan::Created;
 
 use super::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 

@@ -2,7 +2,7 @@
 //! the schema has one (`docs/upstream/bifrost.md` §2.2). No secret is remembered.
 
 use crate::catalog::Catalog;
-use crate::migration::Context;
+use crate::context::Context;
 use crate::script::PlanBuilder;
 
 use super::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};

@@ -4,8 +4,8 @@
 //! owner's `budget_id` is re-pointed to it, so that a gateway that runs on keeps working. Who keeps the original: virtual
 //! keys before provider configs, each in id order; nobody, where a team, customer, provider or model config has it.
 
+use crate::context::Context;
 use crate::dialect::Dialect;
-use crate::migration::Context;
 
 use super::clones::{CLONES, CloneShared};
 use super::owners::{self, LegacyColumns, Owner};

@@ -2,7 +2,7 @@
 
 use crate::adoption::{Recognised, Unknown};
 use crate::catalog::Catalog;
-use crate::migration::Context;
+use crate::context::Context;
 
 use super::cutover::migrated_name;
 use super::{

@@ -1,5 +1,9 @@
 //! Coder's numbers (`docs/upstream/coder.md` A8).
 
+use crate::context::Context;
+use crate::script::PlanBuilder;
+use crate::track::Track;
+
 /// The first number with chat providers.
 pub const FIRST: i64 = 422;
 /// The last before the cutover; below it a tool can prepare, and nothing else.
@@ -50,6 +54,13 @@ pub fn parse(word: &str) -> Option<i64> {
                     .is_some_and(|rest| rest.starts_with('.'))
         })
         .map(|(_, number)| *number)
+}
+
+/// The ledger goes back with the step that its number stands for.
+pub(super) fn undo_number(context: &Context, stands_for: i64, script: &mut PlanBuilder) {
+    if context.ledger(Track::PROVIDERS).number() == Some(stands_for) {
+        script.move_ledger(stands_for, stands_for - 1);
+    }
 }
 
 #[cfg(test)]

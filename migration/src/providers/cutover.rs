@@ -4,8 +4,8 @@
 //! says which rows are due, and a statement that repeats it.
 
 use crate::catalog::Catalog;
+use crate::context::Context;
 use crate::dialect::Dialect;
-use crate::migration::Context;
 use crate::plan::InsertWithUuids;
 use crate::script::CHANGED;
 
@@ -268,9 +268,28 @@ pub fn moves(catalog: &Catalog, conflicts: NameConflicts) -> Vec<Move> {
         return Vec::new();
     }
     let dialect = catalog.dialect;
+    let retire = (conflicts == NameConflicts::Retire).then(|| Move {
+        table: PROVIDERS,
+        action: "retire",
+        purpose: "live providers that hold the name of a migrated one are soft-deleted",
+        due: name_holders(dialect),
+        close: Close::Run(retire(dialect)),
+        paged: false,
+    });
+    let mut moves = Vec::from_iter(retire);
+    moves.push(new_providers(dialect));
+    moves.extend(edited_providers(dialect));
+    moves.extend(edited_central_keys(dialect));
+    moves.push(new_central_keys(dialect, "updated_at"));
+    moves.extend(keys_of_users(catalog));
+    moves.push(links(conflicts, dialect));
+    moves
+}
+
+/// Providers that are live again, or that old code has edited since.
+fn edited_providers(dialect: Dialect) -> [Move; 2] {
     let deleted = dialect.is_true("n.deleted");
     let newer_provider = is_after(dialect, "p.updated_at", "n.updated_at");
-    let newer_key = is_after(dialect, "p.updated_at", "k.updated_at");
     let newest = match dialect {
         Dialect::Postgres => "GREATEST(p.updated_at, n.updated_at)".to_owned(),
         Dialect::Sqlite => {
@@ -294,31 +313,7 @@ pub fn moves(catalog: &Catalog, conflicts: NameConflicts) -> Vec<Move> {
         )),
         paged: false,
     };
-    let cleared = format!("NOT ({}) AND {newer_key}", has_central_key());
-    let changed = format!(
-        "{} AND {newer_key} AND {} AND {}",
-        has_central_key(),
-        is_other_key(dialect),
-        is_used(dialect)
-    );
-    let newer_user_key = is_after(dialect, "r.updated_at", "n.updated_at");
-    // A soft-deleted user's keys have been taken away on purpose, and do not come back.
-    let missing = format!(
-        "{} AND EXISTS (SELECT 1 FROM {USERS} u WHERE u.id = r.user_id AND {})",
-        has_no_copy(),
-        is_present(catalog, "u")
-    );
-    let retire = (conflicts == NameConflicts::Retire).then(|| Move {
-        table: PROVIDERS,
-        action: "retire",
-        purpose: "live providers that hold the name of a migrated one are soft-deleted",
-        due: name_holders(dialect),
-        close: Close::Run(retire(dialect)),
-        paged: false,
-    });
-    let mut moves = Vec::from_iter(retire);
-    moves.extend([
-        new_providers(dialect),
+    [
         provider(
             "reactivate",
             "providers that old code still has are live",
@@ -329,6 +324,20 @@ pub fn moves(catalog: &Catalog, conflicts: NameConflicts) -> Vec<Move> {
             "providers that old code has edited since",
             &format!("NOT ({deleted}) AND {newer_provider}"),
         ),
+    ]
+}
+
+/// Central keys that old code has cleared or changed since.
+fn edited_central_keys(dialect: Dialect) -> [Move; 2] {
+    let newer_key = is_after(dialect, "p.updated_at", "k.updated_at");
+    let cleared = format!("NOT ({}) AND {newer_key}", has_central_key());
+    let changed = format!(
+        "{} AND {newer_key} AND {} AND {}",
+        has_central_key(),
+        is_other_key(dialect),
+        is_used(dialect)
+    );
+    [
         Move {
             table: PROVIDER_KEYS,
             action: "delete",
@@ -355,7 +364,20 @@ pub fn moves(catalog: &Catalog, conflicts: NameConflicts) -> Vec<Move> {
             )),
             paged: false,
         },
-        new_central_keys(dialect, "updated_at"),
+    ]
+}
+
+/// Users' keys that old code has stored or changed since.
+fn keys_of_users(catalog: &Catalog) -> [Move; 2] {
+    let dialect = catalog.dialect;
+    let newer_user_key = is_after(dialect, "r.updated_at", "n.updated_at");
+    // A soft-deleted user's keys have been taken away on purpose, and do not come back.
+    let missing = format!(
+        "{} AND EXISTS (SELECT 1 FROM {USERS} u WHERE u.id = r.user_id AND {})",
+        has_no_copy(),
+        is_present(catalog, "u")
+    );
+    [
         Move {
             table: USER_KEYS,
             action: "insert",
@@ -380,23 +402,26 @@ pub fn moves(catalog: &Catalog, conflicts: NameConflicts) -> Vec<Move> {
             )),
             paged: true,
         },
-        Move {
-            table: MODEL_CONFIGS,
-            action: "update",
-            purpose: "model configs are linked to their provider",
-            due: format!(
-                "SELECT c.id AS id {}",
-                unlinked(conflicts, dialect, "1 = 1")
-            ),
-            close: Close::Run(format!(
-                "UPDATE {MODEL_CONFIGS} AS c SET ai_provider_id = p.id FROM {CHAT_PROVIDERS} p \
-                 WHERE p.provider = c.provider AND {}",
-                needs_link(conflicts, dialect)
-            )),
-            paged: false,
-        },
-    ]);
-    moves
+    ]
+}
+
+/// Model configs that nothing links to their provider yet.
+fn links(conflicts: NameConflicts, dialect: Dialect) -> Move {
+    Move {
+        table: MODEL_CONFIGS,
+        action: "update",
+        purpose: "model configs are linked to their provider",
+        due: format!(
+            "SELECT c.id AS id {}",
+            unlinked(conflicts, dialect, "1 = 1")
+        ),
+        close: Close::Run(format!(
+            "UPDATE {MODEL_CONFIGS} AS c SET ai_provider_id = p.id FROM {CHAT_PROVIDERS} p \
+             WHERE p.provider = c.provider AND {}",
+            needs_link(conflicts, dialect)
+        )),
+        paged: false,
+    }
 }
 
 /// Active model configs that nothing links to a provider.

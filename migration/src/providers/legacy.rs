@@ -9,8 +9,8 @@ use super::{
     CHAT_PROVIDERS, CHAT_USER_KEYS, FAMILIES, MODEL_CONFIGS, NAME_PREFIX, PROVIDER_KEYS, PROVIDERS,
     USER_KEYS, is_after, text,
 };
-use crate::migration::Context;
-use crate::plan::Loss;
+use crate::context::Context;
+use crate::loss::Loss;
 use crate::script::{PlanBuilder, remembered};
 
 /// Chat providers that the backfill has copied: ids.

@@ -1,7 +1,9 @@
 //! The tables of `docs/upstream/coder.md` §A1, for a fresh database; `adopt` marks them on a real one.
 
-use crate::migration::{Context, Migration, Phase};
-use crate::plan::{Created, Loss};
+use crate::context::Context;
+use crate::loss::Loss;
+use crate::migration::{Migration, Phase};
+use crate::plan::Created;
 use crate::script::PlanBuilder;
 
 use super::tables;

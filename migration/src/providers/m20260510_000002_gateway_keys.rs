@@ -1,7 +1,9 @@
 //! The keys with which gateway replicas authenticate (`docs/upstream/coder.md` §A5).
 
-use crate::migration::{Context, Migration, Phase};
-use crate::plan::{Created, Loss};
+use crate::context::Context;
+use crate::loss::Loss;
+use crate::migration::{Migration, Phase};
+use crate::plan::Created;
 use crate::script::PlanBuilder;
 use crate::track::Track;
 

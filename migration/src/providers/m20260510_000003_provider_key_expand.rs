@@ -1,9 +1,10 @@
 //! The new tables and the model configs' link (`docs/upstream/coder.md` §A2, §A3); old code keeps working.
 
-use super::m20260510_000005_provider_key_contract::undo_number;
+use crate::context::Context;
 use crate::ddl::{Type, column, foreign_key, index};
-use crate::migration::{Context, Migration, Phase};
-use crate::plan::{Created, Loss};
+use crate::loss::Loss;
+use crate::migration::{Migration, Phase};
+use crate::plan::Created;
 use crate::providers::coder;
 use crate::schema::Difference;
 use crate::script::PlanBuilder;
@@ -76,7 +77,7 @@ fn up(context: &Context, script: &mut PlanBuilder) {
 
 fn down(context: &Context, created: &Created, script: &mut PlanBuilder) {
     script.undo(created);
-    undo_number(context, coder::EXPANDED, script);
+    coder::undo_number(context, coder::EXPANDED, script);
 }
 
 fn losses(context: &Context, created: &Created) -> Vec<Loss> {

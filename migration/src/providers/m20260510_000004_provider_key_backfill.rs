@@ -1,16 +1,17 @@
 //! The copy (`docs/upstream/coder.md` §A3, 504): providers under their ids, central keys, users' keys, links of model configs.
 //! Ciphertext and key ids are moved as the bytes they are. The legacy rows stay, and stay the truth.
 
+use crate::context::Context;
 use crate::dialect::Dialect;
-use crate::migration::{Context, Migration, Phase};
-use crate::plan::{Backfill, Blocks, Created, Loss};
+use crate::loss::Loss;
+use crate::migration::{Migration, Phase};
+use crate::plan::{Backfill, Blocks, Created};
 use crate::providers::coder;
 use crate::script::{PlanBuilder, remembered};
 use crate::track::Track;
 
 use super::NAME_CONFLICTS;
 use super::cutover::{self, Close, NameConflicts};
-use super::m20260510_000005_provider_key_contract::undo_number;
 use super::{
     CHAT_PROVIDERS, CHAT_USER_KEYS, FAMILIES, MODEL_CONFIGS, PROVIDER_KEYS, PROVIDERS, TYPE,
     USER_KEYS, has_legacy, legacy, text,
@@ -250,7 +251,7 @@ fn down(context: &Context, _created: &Created, script: &mut PlanBuilder) {
         );
     }
     script.forget(&legacy::NOTED);
-    undo_number(context, coder::COPIED, script);
+    coder::undo_number(context, coder::COPIED, script);
 }
 
 fn losses(context: &Context, _created: &Created) -> Vec<Loss> {

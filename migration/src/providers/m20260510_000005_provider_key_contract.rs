@@ -1,9 +1,11 @@
 //! Catches up with what old code wrote since the copy, then drops the legacy tables (`docs/upstream/coder.md` §A3, 505).
 
+use crate::context::Context;
 use crate::ddl::{CheckSpec, foreign_key};
 use crate::dialect::Dialect;
-use crate::migration::{Context, Migration, Phase};
-use crate::plan::{Blocks, Created, Loss};
+use crate::loss::Loss;
+use crate::migration::{Migration, Phase};
+use crate::plan::{Blocks, Created};
 use crate::providers::coder;
 use crate::script::{PlanBuilder, remembered};
 use crate::track::Track;
@@ -115,7 +117,7 @@ fn down(context: &Context, created: &Created, script: &mut PlanBuilder) {
     );
     revive(context, script);
     restore_cut_key(created, script);
-    undo_number(context, coder::FINISHED, script);
+    coder::undo_number(context, coder::FINISHED, script);
 }
 
 /// Model configs that were retired for having no provider are live again, the default too where none has taken its place.
@@ -185,13 +187,6 @@ fn restore_cut_key(created: &Created, script: &mut PlanBuilder) {
         MODEL_CONFIGS,
         &foreign_key(name, "provider", CHAT_PROVIDERS, "provider").cascade(),
     );
-}
-
-/// The ledger goes back with the step that its number stands for.
-pub(super) fn undo_number(context: &Context, stands_for: i64, script: &mut PlanBuilder) {
-    if context.ledger(Track::PROVIDERS).number() == Some(stands_for) {
-        script.move_ledger(stands_for, stands_for - 1);
-    }
 }
 
 fn losses(context: &Context, _created: &Created) -> Vec<Loss> {

@@ -4,8 +4,8 @@ use super::{PlanBuilder, live_check};
 use crate::catalog::{Table, Trigger};
 use crate::ddl::{CheckSpec, IndexSpec, TableSpec};
 use crate::dialect::Dialect;
-use crate::golden::golden;
 use crate::plan::{Blocks, Created};
+use crate::registry::golden;
 use crate::schema::{canonical, differences};
 
 /// A trigger that runs one statement when a row of a table is updated.

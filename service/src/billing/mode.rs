@@ -13,8 +13,8 @@ use uuid::Uuid;
 
 use crate::database::{Access, columns};
 use crate::error::{Error, Result};
-use crate::retry::is_missing_column;
 use crate::runner::Session;
+use crate::sqlstate::is_missing_column;
 
 /// How long the database may take to say a mode before the answer is the safe one.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -7,7 +7,7 @@ use tollgate_migration::Dialect;
 use crate::connection::Connection;
 use crate::database::existing;
 use crate::instant;
-use crate::retry::is_made_twice;
+use crate::sqlstate::is_made_twice;
 
 /// The table.
 pub const TABLE: &str = "tollgate_requests";

@@ -97,3 +97,6 @@ impl Settings {
         sql
     }
 }
+
+/// How long a statement waits for a lock unless the operator says otherwise.
+pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(5);

@@ -94,7 +94,7 @@ impl Whom<'_> {
                 .bind(backend.since.clone()),
             Self::Statement(sql) => query
                 .bind((*sql).to_owned())
-                .bind(crate::runs::application_name()),
+                .bind(crate::process::application_name()),
         }
         .fetch_optional(wire)
         .await
@@ -126,7 +126,7 @@ fn seen(row: Option<&sqlx::postgres::PgRow>) -> Result<Seen, sqlx::Error> {
         None => None,
         Some(pid) => Some(Blocker {
             pid,
-            ours: crate::runs::is_ours(&application),
+            ours: crate::process::is_ours(&application),
             application,
             state: row.try_get("how")?,
             age: row.try_get("since")?,

@@ -4,142 +4,19 @@
 pub(crate) mod ledger;
 mod needs;
 mod own;
-mod place;
+pub(crate) mod place;
 mod server;
 
-use tollgate_migration::golden::tables_of;
 use tollgate_migration::ledger::{MIGRATIONS, SCHEMA_MIGRATIONS};
+use tollgate_migration::registry::tables_of;
 use tollgate_migration::{Catalog, Context, Dialect, Plan, Track};
 
 use crate::connection::Connection;
+pub(crate) use crate::doctor::trouble::finding;
 use crate::error::{Error, Result};
-use crate::report::{Finding, Severity};
+use crate::report::Finding;
 
 pub(crate) use place::{elsewhere, later_on_path};
-
-/// A trouble of the environment.
-pub(super) struct Trouble {
-    pub code: &'static str,
-    pub severity: Severity,
-    pub title: &'static str,
-    pub effect: &'static str,
-    pub resolve: &'static str,
-}
-
-/// Every one of them, by code.
-pub(super) const TROUBLES: &[Trouble] = &[
-    Trouble {
-        code: "E001",
-        severity: Severity::Blocking,
-        title: "row-level security hides rows from this role",
-        effect: "what a policy hides would be taken for absent: owners, keys and usage would be lost",
-        resolve: "use a role with BYPASSRLS, or the tables' owner where row security is not forced",
-    },
-    Trouble {
-        code: "E002",
-        severity: Severity::Blocking,
-        title: "this role may not do what a pending step needs",
-        effect: "the step would fail half-way",
-        resolve: "run as the tables' owner (or a member of that role), with CREATE on the schema",
-    },
-    Trouble {
-        code: "E003",
-        severity: Severity::Blocking,
-        title: "an event trigger or a publication will stop a step",
-        effect: "the step would fail half-way",
-        resolve: "disable the event trigger for the migration, or give the table a replica identity",
-    },
-    Trouble {
-        code: "E004",
-        severity: Severity::Blocking,
-        title: "the tables are in another schema than the one that is used",
-        effect: "new tables here would hide the gateway's own: it would find none of its rows",
-        resolve: "name the schema in the address: ?schema=NAME",
-    },
-    Trouble {
-        code: "E005",
-        severity: Severity::Warning,
-        title: "a foreign key names a table that does not exist",
-        effect: "a rebuild by rename left it; the rows have their parents, but nothing keeps them so, and their next write may fail",
-        resolve: "`tollgate migrate up` repairs it where a step rebuilds the table, `tollgate schema repair` elsewhere; delete no row",
-    },
-    Trouble {
-        code: "E006",
-        severity: Severity::Blocking,
-        title: "the gateway's ledger records a migration whose work is not there",
-        effect: "what the gateway believes and what the schema is are two things; nothing can be built on either",
-        resolve: "bring the schema to what the ledger says, with the gateway's own means or from a backup",
-    },
-    Trouble {
-        code: "E007",
-        severity: Severity::Blocking,
-        title: "the ledger that is here is not one of this track's gateway",
-        effect: "the tables would stand in another product's database, and its next migration may meet them",
-        resolve: "name the right database, schema or --track; an embedding program keeps its own ledger in a schema of its own",
-    },
-    Trouble {
-        code: "E008",
-        severity: Severity::Warning,
-        title: "an earlier Tollgate made what is the gateway's own to make",
-        effect: "the gateway's migration will find it in another shape, or fail on it at its next boot",
-        resolve: "`tollgate schema repair` drops it where it is empty",
-    },
-    Trouble {
-        code: "P013",
-        severity: Severity::Blocking,
-        title: "Coder stands before migration 502: the cutover cannot be done in its stead",
-        effect: "2.32 (462) and 2.33 (483) go through the whole cutover in one boot of 2.34 (509), and tables made before would stop that boot",
-        resolve: "before that boot: `tollgate snapshot`, then `tollgate migrate prepare` with every server stopped; after it: `tollgate migrate prepare --finish`, `tollgate verify --snapshot`",
-    },
-    Trouble {
-        code: "P014",
-        severity: Severity::Blocking,
-        title: "Coder's ledger is past what this Tollgate knows (532)",
-        effect: "what a later migration changed would be written as if it had not",
-        resolve: "use a newer Tollgate; reading works",
-    },
-    Trouble {
-        code: "B003",
-        severity: Severity::Blocking,
-        title: "Molecule is past the feature: its own migration has dropped the column of billing modes",
-        effect: "a column that nobody reads would only mislead",
-        resolve: "nothing to do: modes are derived from the provider now",
-    },
-];
-
-pub(crate) fn finding(code: &str, table: &str, what: Vec<String>) -> Finding {
-    let trouble = TROUBLES.iter().find(|trouble| trouble.code == code);
-    let text =
-        |pick: fn(&Trouble) -> &'static str| trouble.map(pick).unwrap_or_default().to_owned();
-    Finding {
-        code: code.to_owned(),
-        severity: trouble.map_or(Severity::Blocking, |trouble| trouble.severity),
-        title: text(|trouble| trouble.title),
-        table: table.to_owned(),
-        column: None,
-        rows: what.len() as u64,
-        sample_ids: what,
-        effect: text(|trouble| trouble.effect),
-        resolve: text(|trouble| trouble.resolve),
-    }
-}
-
-/// The refusal where the server itself has said that a policy hides rows of a table.
-pub(crate) fn hidden(table: &str) -> Error {
-    row_security(vec![finding("E001", table, Vec::new())])
-}
-
-fn row_security(findings: Vec<Finding>) -> Error {
-    let mut tables: Vec<&str> = findings.iter().map(|found| found.table.as_str()).collect();
-    tables.dedup();
-    let resolve = findings.first().map(|found| found.resolve.clone());
-    Error::Refused {
-        code: "row_security",
-        message: format!("row-level security hides rows of {}", tables.join(", ")),
-        hint: format!("{}; nothing was changed", resolve.unwrap_or_default()),
-        findings,
-    }
-}
 
 /// The tables that a track's commands look into: its own, those of others that its migrations read, and Tollgate's.
 pub(crate) fn tables(track: Track, dialect: Dialect) -> Vec<String> {
@@ -168,7 +45,7 @@ pub(crate) async fn refuse_hidden(connection: &Connection, track: Track) -> Resu
     if found.is_empty() {
         return Ok(());
     }
-    Err(row_security(
+    Err(Error::row_security(
         found
             .into_iter()
             .map(|(table, policies)| finding("E001", &table, policies))
@@ -248,9 +125,7 @@ pub(crate) async fn refuse_unknown(connection: &Connection, track: Track) -> Res
     let live = Context::read(connection)
         .await
         .map_err(Error::database("read the catalog"))?;
-    let mut found = ledger::blocking(track, &live);
-    // What Coder does at its cutover does not concern rows that are as they were.
-    found.retain(|finding| finding.code != "P013");
+    let found = ledger::forbidding_rows(track, &live);
     if found.is_empty() {
         return Ok(());
     }

@@ -4,30 +4,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement};
+use sea_orm::DbErr;
 use sha2::{Digest, Sha256};
-use tollgate_migration::{Dialect, Track};
+use tollgate_migration::Track;
 
+use super::gateway::{HOLDER, gateways, query};
 use super::{Gateway, Poll};
-use crate::connection::{Connection, Opening, Server, Work};
+use crate::connection::{Opening, Server, Work};
 use crate::error::{Error, Result};
-use crate::module::Module;
-use crate::rows;
-use crate::runner::Session;
+use crate::session::Session;
 use crate::shutdown::ShutdownSignal;
 
 /// The first half of every lock's key: "Toll".
 const LOCK: i32 = 0x546f_6c6c;
 /// The first half of every work key: "Work".
 const WORK: i32 = 0x576f_726b;
-/// The keys of the gateways of tracks.
-fn gateways(tracks: &[Track]) -> Vec<(Track, i64)> {
-    tracks
-        .iter()
-        .filter_map(|&track| Some((track, Module::of(track).gateway_lock?)))
-        .collect()
-}
-
 /// A held lock.
 pub(crate) struct PostgresLock {
     work: Arc<Work>,
@@ -41,10 +32,6 @@ pub(crate) struct PostgresLock {
 fn key(schema: &str, track: Track) -> i32 {
     let digest = Sha256::digest(format!("{schema}\u{1f}{track}"));
     i32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
-}
-
-fn query(sql: impl Into<String>) -> Statement {
-    Statement::from_string(Dialect::Postgres.backend(), sql.into())
 }
 
 async fn schema(server: &Server) -> std::result::Result<String, DbErr> {
@@ -74,11 +61,6 @@ async fn try_all(
     }
     Ok(None)
 }
-
-/// A session `a`, in words.
-const HOLDER: &str = "format('server pid %s, application %s, client %s, for %s s', a.pid, \
-    COALESCE(NULLIF(a.application_name, ''), 'unknown'), COALESCE(host(a.client_addr), 'local'), \
-    COALESCE(EXTRACT(epoch FROM clock_timestamp() - a.xact_start)::int, 0)) AS holder";
 
 /// Who holds an advisory lock: `halves` as the server keeps the key, `kind` 1 for a bigint and 2 for two integers.
 async fn holder(
@@ -262,76 +244,4 @@ async fn nothing_under_way(
             return Err(Error::StillCommitting { track, holder });
         }
     }
-}
-
-/// A session that is migrating.
-#[derive(Default, FromQueryResult)]
-struct Migrating {
-    application: Option<String>,
-    holder: Option<String>,
-}
-
-/// A gateway that is migrating the database: whose, and who it is. The keys are tried in the shared form and let go at once.
-///
-/// # Errors
-/// [`Error::Database`].
-pub(crate) async fn migrating(connection: &Connection) -> Result<Option<(Track, String)>> {
-    let db_context = || Error::database("ask whether a gateway is migrating");
-    connection
-        .execute_unprepared("SAVEPOINT gateway")
-        .await
-        .map_err(db_context())?;
-    let mut found = None;
-    for (track, key) in gateways(Track::all()) {
-        let name = track.gateway();
-        let free: Option<bool> = rows::scalar(
-            connection,
-            query(format!(
-                "SELECT pg_try_advisory_xact_lock_shared({key}) AS held"
-            )),
-        )
-        .await
-        .map_err(db_context())?;
-        if free.unwrap_or(true) {
-            continue;
-        }
-        let migrating: Option<Migrating> = rows::one(
-            connection,
-            query(format!(
-                "SELECT a.application_name AS application, {HOLDER} FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
-                 WHERE l.locktype = 'advisory' AND l.granted AND l.mode = 'ExclusiveLock' AND l.objsubid = 1 \
-                 AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-                 AND l.classid::bigint = {} AND l.objid::bigint = {} LIMIT 1",
-                key >> 32,
-                key & 0xffff_ffff
-            )),
-        )
-        .await
-        .map_err(db_context())?;
-        // It may have ended between the two questions; the next look says.
-        let Migrating {
-            application,
-            holder,
-        } = migrating.unwrap_or_default();
-        if application.as_deref().is_some_and(crate::runs::is_ours) {
-            tracing::info!(
-                holder = holder.as_deref(),
-                "a run of Tollgate's is migrating; reading past it"
-            );
-            continue;
-        }
-        found = Some((
-            track,
-            format!(
-                "a {name} that is migrating the database itself ({})",
-                holder.unwrap_or_else(|| "it has just ended".to_owned())
-            ),
-        ));
-        break;
-    }
-    connection
-        .execute_unprepared("ROLLBACK TO SAVEPOINT gateway; RELEASE SAVEPOINT gateway")
-        .await
-        .map_err(db_context())?;
-    Ok(found)
 }

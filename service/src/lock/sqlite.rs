@@ -30,7 +30,7 @@ pub(super) fn try_lock(location: &Location) -> Result<Tried> {
         Ok(()) => {
             let note = format!(
                 "{}, since {}",
-                crate::runs::applied_by(),
+                crate::process::applied_by(),
                 chrono::Utc::now().format("%Y-%m-%d %H:%M:%S UTC")
             );
             // The note is for whoever waits; a file that this user may only read is locked all the same.

@@ -19,7 +19,7 @@ mod hooks;
 use backon::Retryable;
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
-use sea_orm::{ConnectionTrait, DbErr, Statement, TransactionSession, TransactionTrait, Value};
+use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
 use sqlx::Row;
 use tollgate_migration::governance::mcp::{CLIENTS, GRANTS, Kind};
 use tollgate_migration::{Dialect, Track};
@@ -30,7 +30,7 @@ use crate::database::columns_of;
 use crate::error::{Error, Result};
 use crate::instant;
 use crate::report::{Change, Outcome, Report};
-use crate::retry::{self, ROW_TIMEOUT, Turns, backoff, is_busy};
+use crate::retry::{self, Turns, backoff};
 use crate::runner::Session;
 use crate::shutdown::ShutdownSignal;
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use futures_util::TryStreamExt;
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::catalog::Table;
-use tollgate_migration::golden::tables_of;
+use tollgate_migration::registry::tables_of;
 use tollgate_migration::{Catalog, Dialect, Track};
 
 use crate::connection::{Connection, Driver, query_failed};

@@ -7,49 +7,13 @@ use tollgate_migration::ddl::IndexSpec;
 use tollgate_migration::plan::{Step, Unit};
 use tollgate_migration::{Catalog, Context, Dialect, Track};
 
+use super::kind::{How, Repair};
 use crate::connection::Connection;
 use crate::doctor::environment::ledger;
 use crate::drift::{self, Drift};
 use crate::history::{self, History, Origin};
 use crate::module::Module;
 use crate::report::Change;
-
-/// One repair.
-#[derive(Debug)]
-pub struct Repair {
-    /// The table.
-    pub table: String,
-    /// What is done, as the report says it.
-    pub action: &'static str,
-    /// To which of its objects.
-    pub object: String,
-    statements: Vec<String>,
-    how: How,
-}
-
-impl Repair {
-    /// Statements of one transaction, with nothing to be seen to besides.
-    pub fn plain(table: &str, action: &'static str, object: &str, statements: Vec<String>) -> Self {
-        Self {
-            table: table.to_owned(),
-            action,
-            object: object.to_owned(),
-            statements,
-            how: How::Plain,
-        }
-    }
-}
-
-/// What has to be seen to besides its statements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum How {
-    /// Nothing.
-    Plain,
-    /// A table goes, and is taken out of the record of who made it.
-    Drops,
-    /// PostgreSQL refuses it in a transaction.
-    NonTransactional,
-}
 
 /// What the steps of Tollgate's made and somebody has taken away since: the statements of their own plans bring it back, for
 /// a plan makes what is not there. What cannot come back without a rebuild is left, one line each.

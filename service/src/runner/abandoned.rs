@@ -1,7 +1,7 @@
 //! Steps that release 0.1.0 left half undone: it kept the history's row to the last, so that the row says applied while part
 //! of the step is gone.
 
-use tollgate_migration::golden::golden;
+use tollgate_migration::registry::golden;
 use tollgate_migration::{Catalog, Dialect, Ledger, Track};
 
 use super::checkpoint::{Direction, InProgress};
@@ -17,7 +17,7 @@ const RELEASE: &str = "0.1.0";
 ///
 /// # Errors
 /// [`Error::Database`].
-pub(super) async fn settle(
+pub(crate) async fn settle(
     connection: &Connection,
     track: Track,
     mut history: History,

@@ -13,7 +13,7 @@ use tollgate_migration::{Catalog, Context, Created, Track};
 use super::target::gateway;
 use super::{Session, context, idle, prove_writable};
 use crate::database::Access;
-use crate::doctor;
+use crate::doctor::refusal::{refusal, schema_finding};
 use crate::drift;
 use crate::error::{Error, Result};
 use crate::history::{self, Entry, History, Origin};
@@ -108,9 +108,9 @@ pub(super) fn recognise(track: Track, context: &Context) -> Result<adoption::Rec
     }
     let past = track.newer_than_supported(&context.catalog);
     if !past.is_empty() {
-        return Err(doctor::refusal(
+        return Err(refusal(
             past.into_iter()
-                .map(|(table, sign)| doctor::schema_finding("G016", table, sign))
+                .map(|(table, sign)| schema_finding("G016", table, sign))
                 .collect(),
         ));
     }

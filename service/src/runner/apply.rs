@@ -13,9 +13,9 @@ use tollgate_migration::{Dialect, Migration, Track};
 use super::checkpoint::{self, Direction, InProgress};
 use super::engine::Engine;
 use super::lock_timer::LockTimer;
+use super::options::{self, live};
 use super::paged::Pages;
 use super::patience::Patience;
-use super::up;
 use crate::connection::{Connection, Transaction};
 use crate::drift;
 use crate::error::{Error, Result};
@@ -53,7 +53,7 @@ pub(super) struct Applier<'a> {
     pub patience: Patience<'a>,
     pub batch: Duration,
     /// What the operator chose, for plans that are made again.
-    pub options: &'a up::Options,
+    pub options: &'a options::Options,
     pub observer: &'a dyn Observer,
     pub stop: &'a ShutdownSignal,
     /// What was changed, filled as transactions commit.
@@ -112,7 +112,7 @@ impl<'a> Course<'a> {
 impl Applier<'_> {
     /// The plan for the database as it is now.
     async fn plan<C: ConnectionTrait>(&self, connection: &C, course: &Course<'_>) -> Result<Plan> {
-        let context = up::live(connection, course.history, self.options).await?;
+        let context = live(connection, course.history, self.options).await?;
         Ok(match course.direction {
             Direction::Up => {
                 let mut plan = course.migration.plan_up(&context).0;

@@ -1,8 +1,8 @@
 //! Whether a gateway has migrated since a step was applied.
 
 use sea_orm::{ConnectionTrait, Statement};
+use tollgate_migration::context::slug_of;
 use tollgate_migration::ledger::MIGRATIONS;
-use tollgate_migration::migration::slug_of;
 use tollgate_migration::{Context, Dialect, Ledger, Track};
 
 use crate::connection::Connection;

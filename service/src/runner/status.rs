@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::report::result::{BegunStep, StatusResult};
 use crate::report::{Applied, CommandResult, Finding, Report, Severity};
 use tollgate_migration::Track;
-use tollgate_migration::migration::slug_of;
+use tollgate_migration::context::slug_of;
 
 use super::checkpoint::{Direction, InProgress};
 use super::target::{gateway, waiting};

@@ -1,7 +1,7 @@
 //! The gateway version that boots next: `up` goes as far as it can live with, and what is past it waits.
 
+use tollgate_migration::gateway::waits_for;
 use tollgate_migration::ledger::Target;
-use tollgate_migration::ledger::target::waits_for;
 use tollgate_migration::{Context, Track};
 
 use super::Session;

@@ -1,17 +1,17 @@
 //! `migrate up`: applies what is pending.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::connection::Connection;
 use crate::runs::RunOutcome;
 use chrono::Utc;
-use sea_orm::ConnectionTrait;
-use tollgate_migration::{Choices, Context, Dialect, Migration, Phase, Track};
+use tollgate_migration::{Context, Dialect, Migration, Track};
 
 use super::adopt::{ensure_history, mark, recognise, recognised_history};
 use super::apply::{Applier, Changes, Course};
 use super::checkpoint::Direction;
+pub use super::options::Options;
+pub(super) use super::options::live;
 use super::patience::Patience;
 use super::strong::was_busy;
 use super::target::gateway;
@@ -28,26 +28,6 @@ use crate::observer::Observer;
 use crate::report::result::UpResult;
 use crate::report::{Change, CommandResult, Finding, Outcome, Report, TrackReport};
 use crate::shutdown::ShutdownSignal;
-
-/// What the operator chose.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct Options {
-    /// Stop before the first migration of a later phase.
-    pub phase: Option<Phase>,
-    /// The last migration to be applied.
-    pub to: Option<String>,
-    /// No more of each track than so many.
-    pub steps: Option<u32>,
-    /// Adopt first where there is no history.
-    pub adopt: bool,
-    /// What is done where rows stand in the way.
-    pub choices: Choices,
-    /// SQLite: write a copy of the database here before anything changes.
-    pub backup: Option<PathBuf>,
-    /// How long a batch of a backfill should take; 50 ms on PostgreSQL and 10 ms on SQLite when absent.
-    pub batch: Option<Duration>,
-}
 
 /// The pending migrations that these options select, in order.
 ///
@@ -187,71 +167,35 @@ async fn run(
     report: &mut Report,
 ) -> Result<()> {
     let started = Utc::now();
+    check(session, options)?;
+    // Before the lock nothing is waited for: a table that somebody has locked is waited for under it, where a signal ends
+    // the wait and gateways are let in.
+    let quick = session.briefly();
     let access = if session.tracks.is_empty() {
         Access::Write
     } else {
         Access::Create
     };
-    if let Some(path) = &options.backup {
-        backup::check(session, path)?;
-    }
-    if let Some(to) = &options.to {
-        let tracks = if session.tracks.is_empty() {
-            Track::all()
-        } else {
-            session.tracks.as_slice()
-        };
-        find(tracks, to)?;
-    }
-    // Before the lock nothing is waited for: a table that somebody has locked is waited for under it, where a signal ends
-    // the wait and gateways are let in.
-    let quick = session.briefly();
     let connection = quick.connect(access).await?;
     let tracks = session.tracks(&connection).await?;
+    let names: Vec<Track> = tracks.iter().map(|(track, _)| *track).collect();
     let mut result = UpResult {
         place: session.place(&connection).await?,
         ..UpResult::default()
     };
     report.result = Some(CommandResult::Up(result.clone()));
-    let names: Vec<Track> = tracks.iter().map(|(track, _)| *track).collect();
     session.check_target(&names)?;
-    let mut waiting = Vec::new();
-    // A ledger may forbid what is pending, and what it says decides how far this goes; without one there is nothing to read.
-    let owned = has_ledger(&connection, session.dialect()).await?;
-    let (live, busy) = if owned || session.target.is_some() {
-        match context(&connection, &History::default()).await {
-            Ok(live) => (Some(live), false),
-            Err(Error::Database { source, .. }) if was_busy(&source) => (None, true),
-            Err(error) => return Err(error),
-        }
-    } else {
-        (None, false)
-    };
-    for (track, exists) in tracks {
-        let mut history = session.history(&connection, track, exists).await?;
-        if let Some(live) = &live {
-            session.aim(track, live, &mut history)?;
-            refuse(track, live)?;
-            result.gateways.extend(gateway(track, live, &history));
-            result
-                .waiting
-                .extend(super::target::waiting(track, &history));
-        }
-        if !busy && selected(&names, track, &history, options)?.is_empty() {
-            report.tracks.push(idle(track, &history));
-        } else {
-            waiting.push(track);
-        }
-    }
+    let look = look(session, options, &connection, tracks, &mut result, report).await?;
     report.result = Some(CommandResult::Up(result.clone()));
-    if waiting.is_empty() {
-        if let Some(live) = &live {
+    if look.waiting.is_empty() {
+        if let Some(live) = &look.live {
             finish(session, connection, live, &names, started, stop, report).await?;
         }
         return Ok(());
     }
     prove_writable(session, &connection).await?;
-    let (lock, connection) = Lock::take(&quick, connection, &waiting, Gateway::Waits, stop).await?;
+    let (lock, connection) =
+        Lock::take(&quick, connection, &look.waiting, Gateway::Waits, stop).await?;
     let mut in_full = Vec::new();
     let locked = Locked {
         session,
@@ -262,7 +206,7 @@ async fn run(
         stop,
         lock: &lock,
     };
-    let mut outcome = locked.run(&waiting, report, &mut in_full).await;
+    let mut outcome = locked.run(&look.waiting, report, &mut in_full).await;
     if outcome.is_ok() {
         outcome = put_back(&connection, &names, report).await;
     }
@@ -281,6 +225,70 @@ async fn run(
     }
     lock.release().await;
     outcome
+}
+
+/// What is wrong with the options, before anything is connected to.
+fn check(session: &Session, options: &Options) -> Result<()> {
+    if let Some(path) = &options.backup {
+        backup::check(session, path)?;
+    }
+    if let Some(to) = &options.to {
+        let tracks = if session.tracks.is_empty() {
+            Track::all()
+        } else {
+            session.tracks.as_slice()
+        };
+        find(tracks, to)?;
+    }
+    Ok(())
+}
+
+/// What a look before the locks came to.
+struct Look {
+    /// The schema and the ledgers, where anything asks for them and nobody has them locked.
+    live: Option<Context>,
+    /// The tracks that something waits to be applied to, as far as can be seen.
+    waiting: Vec<Track>,
+}
+
+async fn look(
+    session: &Session,
+    options: &Options,
+    connection: &Connection,
+    tracks: Vec<(Track, bool)>,
+    result: &mut UpResult,
+    report: &mut Report,
+) -> Result<Look> {
+    let names: Vec<Track> = tracks.iter().map(|(track, _)| *track).collect();
+    // A ledger may forbid what is pending, and what it says decides how far this goes; without one there is nothing to read.
+    let owned = has_ledger(connection, session.dialect()).await?;
+    let (live, busy) = if owned || session.target.is_some() {
+        match context(connection, &History::default()).await {
+            Ok(live) => (Some(live), false),
+            Err(Error::Database { source, .. }) if was_busy(&source) => (None, true),
+            Err(error) => return Err(error),
+        }
+    } else {
+        (None, false)
+    };
+    let mut waiting = Vec::new();
+    for (track, exists) in tracks {
+        let mut history = session.history(connection, track, exists).await?;
+        if let Some(live) = &live {
+            session.aim(track, live, &mut history)?;
+            refuse(track, live)?;
+            result.gateways.extend(gateway(track, live, &history));
+            result
+                .waiting
+                .extend(super::target::waiting(track, &history));
+        }
+        if !busy && selected(&names, track, &history, options)?.is_empty() {
+            report.tracks.push(idle(track, &history));
+        } else {
+            waiting.push(track);
+        }
+    }
+    Ok(Look { live, waiting })
 }
 
 /// The part of `up` that happens under the locks.
@@ -486,17 +494,6 @@ pub(super) fn updates(changes: &std::sync::Mutex<Changes>) -> Vec<Change> {
             sample_ids: Vec::new(),
         })
         .collect()
-}
-
-/// The live context, with what the operator chose.
-pub(super) async fn live<C: ConnectionTrait>(
-    connection: &C,
-    history: &History,
-    options: &Options,
-) -> Result<Context> {
-    let mut context = context(connection, history).await?;
-    context.choices = options.choices.clone();
-    Ok(context)
 }
 
 /// Tables are there and no history: they are somebody's, and creating ours over them would fail or worse.

@@ -9,10 +9,9 @@ use sqlx::{Decode, Row, TypeInfo, ValueRef};
 use tollgate_migration::Dialect;
 
 use crate::instant;
-use tollgate_migration::governance::header_names::{self, Folded};
 
 /// How the values of a column are compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Kind {
     /// As numbers.
     Number,
@@ -20,9 +19,12 @@ pub(crate) enum Kind {
     Instant,
     /// Byte by byte.
     Text,
-    /// As JSON with its header keys folded: `reconcile header-keys` changes nothing that counts.
-    HeaderKeys { list: bool },
+    /// Byte by byte in a form of its track's own, which its routines may write without changing anything that counts.
+    Canonical(Canonical),
 }
+
+/// Makes the form in which a text counts.
+pub type Canonical = fn(&str) -> Cow<'_, str>;
 
 const NULL: u8 = 0;
 const NUMBER: u8 = 1;
@@ -85,13 +87,6 @@ fn seconds(at: chrono::DateTime<chrono::Utc>) -> String {
     text.trim_end_matches('0').to_owned()
 }
 
-fn folded(text: &str, list: bool) -> Cow<'_, str> {
-    match header_names::fold(text, list) {
-        Folded::Changed(folded, _) => Cow::Owned(folded),
-        Folded::Same | Folded::Malformed => Cow::Borrowed(text),
-    }
-}
-
 /// Writes the canonical bytes of a cell.
 pub(crate) fn postgres(
     row: &PgRow,
@@ -123,9 +118,9 @@ pub(crate) fn postgres(
             out.push(TEXT);
             out.extend(text.as_bytes());
         }
-        Kind::HeaderKeys { list } => {
+        Kind::Canonical(canonical) => {
             out.push(TEXT);
-            out.extend(folded(text, list).as_bytes());
+            out.extend(canonical(text).as_bytes());
         }
     }
     Ok(())
@@ -177,9 +172,9 @@ pub(crate) fn sqlite(
                     out.push(INSTANT);
                     out.extend(seconds(at).as_bytes());
                 }
-                _ if let (Kind::HeaderKeys { list }, Some(text)) = (kind, text) => {
+                _ if let (Kind::Canonical(canonical), Some(text)) = (kind, text) => {
                     out.push(TEXT);
-                    out.extend(folded(text, list).as_bytes());
+                    out.extend(canonical(text).as_bytes());
                 }
                 _ => {
                     out.push(if other == "TEXT" { TEXT } else { BYTES });

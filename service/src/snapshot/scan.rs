@@ -7,7 +7,7 @@ use sea_orm::{ConnectionTrait, DbErr, Statement};
 use sqlx::{AssertSqlSafe, Row};
 use tollgate_migration::{Catalog, Dialect};
 
-use super::cell::{self, ExactSum, Kind};
+use super::cell::{self, Canonical, ExactSum, Kind};
 use super::sketch::{Presence, Salted, Sketch};
 use crate::connection::{Connection, Driver, query_failed};
 use crate::fault;
@@ -52,8 +52,8 @@ pub struct Reading {
     pub only: &'static [&'static str],
     /// Columns of amounts.
     pub amounts: &'static [&'static str],
-    /// Columns of header keys, which count in their canonical form, each with whether it is a list.
-    pub header_keys: Vec<(&'static str, bool)>,
+    /// Columns of text that count in their canonical form, each with what makes it.
+    pub canonical: Vec<(&'static str, Canonical)>,
 }
 
 /// The walk over a table of the catalog.
@@ -95,12 +95,12 @@ pub(crate) fn table(catalog: &Catalog, name: &str, reading: &Reading) -> Option<
             Dialect::Postgres => cell::postgres_expression(&column.kind, &source),
             Dialect::Sqlite => source,
         });
-        let header_keys = reading
-            .header_keys
+        let canonical = reading
+            .canonical
             .iter()
             .find(|(name, _)| *name == column.name);
-        let kind = match header_keys {
-            Some(&(_, list)) => Kind::HeaderKeys { list },
+        let kind = match canonical {
+            Some(&(_, canonical)) => Kind::Canonical(canonical),
             None => cell::kind(dialect, &column.kind),
         };
         columns.push((column.name.clone(), kind));

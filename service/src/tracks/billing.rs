@@ -2,23 +2,22 @@
 
 mod boot;
 mod hazards;
+mod seed;
 
 use tollgate_migration::billing::{MODE, WORKSPACE_SECRETS, WORKSPACES, is_garbled, molecule};
 use tollgate_migration::ledger::SCHEMA_MIGRATIONS;
 use tollgate_migration::{Context, Ledger, Track};
 
-use crate::doctor::environment::finding;
+use crate::doctor::trouble::{Trouble, VersionTrouble};
 use crate::module::{Module, NamedRoutine};
 use crate::reconcile::billing::billing;
-use crate::report::Finding;
+use crate::report::{Finding, Severity};
 use crate::snapshot::scan::Reading;
 use crate::verify::Invariant;
-use crate::verify::invariants::Question;
+use crate::verify::invariant::Question;
 
 pub(super) static MODULE: Module = Module {
-    // Molecule's runner takes no lock.
-    // Several products have `workspaces`.
-    signs: Some(&[WORKSPACE_SECRETS]),
+    troubles: &[PAST],
     hazards: hazards::HAZARDS,
     parents: &[(WORKSPACE_SECRETS, "workspace_id", WORKSPACES)],
     codes: &[Invariant {
@@ -36,6 +35,7 @@ pub(super) static MODULE: Module = Module {
         run: |session, options, now, stop| Box::pin(billing(session, options, now, stop)),
     }],
     boot: |connection, _| Box::pin(boot::boot(connection)),
+    seeds: &[&seed::MOLECULE],
     ..Module::of_track(Track::BILLING)
 };
 
@@ -54,11 +54,23 @@ fn invariants(live: &Context) -> Vec<Question> {
         .collect()
 }
 
+const PAST: VersionTrouble = VersionTrouble {
+    trouble: Trouble {
+        code: "B003",
+        severity: Severity::Blocking,
+        title: "Molecule is past the feature: its own migration has dropped the column of billing modes",
+        effect: "a column that nobody reads would only mislead",
+        resolve: "nothing to do: modes are derived from the provider now",
+    },
+    contradicts: true,
+    spares_rows: false,
+};
+
 fn versions(live: &Context) -> Vec<Finding> {
     match live.ledger(Track::BILLING) {
         Ledger::Files(files) if molecule::is_past(files) => {
             let newest = files.last().cloned().unwrap_or_default();
-            vec![finding("B003", SCHEMA_MIGRATIONS, vec![newest])]
+            vec![PAST.trouble.found(SCHEMA_MIGRATIONS, vec![newest])]
         }
         _ => Vec::new(),
     }

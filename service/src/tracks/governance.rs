@@ -4,11 +4,13 @@ mod boot;
 mod boots;
 mod clones;
 mod copies;
+mod explained;
 mod hazards;
 mod moved;
 mod prepare;
 mod remembered;
 mod repairs;
+pub mod seed;
 pub mod survey;
 
 use tollgate_migration::governance::clones::CLONES;
@@ -23,14 +25,13 @@ use crate::reconcile::credentials::{Scope, credentials};
 use crate::reconcile::flows::flows;
 use crate::reconcile::header_keys::fold_header_keys;
 use crate::reconcile::resets::{REQUEST_RETENTION, resets};
-use crate::verify::invariants::Question;
+use crate::verify::invariant::Question;
 use crate::verify::{Invariant, RESTORE};
 
 /// Which provider keys a provider config may use.
 const JOIN: &str = "governance_virtual_key_provider_config_keys";
 
 pub(super) static MODULE: Module = Module {
-    gateway_lock: Some(1_000_001),
     hazards: hazards::HAZARDS,
     known: |connection, context, codes| Box::pin(hazards::known(connection, context, codes)),
     parents: &[
@@ -74,6 +75,8 @@ pub(super) static MODULE: Module = Module {
     count_copies: |connection, live| Box::pin(copies::count(connection, live)),
     copies: |connection, live| Box::pin(copies::compare(connection, live)),
     reading: moved::reading,
+    rewritten_by: explained::REWRITES,
+    inserted_by: explained::INSERTS,
     rewritten_by_down: &[(BUDGETS, "calendar_aligned")],
     prepare: |work, live, report, left| Box::pin(prepare::prepare(work, live, report, left)),
     finish: |work, live, report, left| Box::pin(prepare::finish(work, live, report, left)),
@@ -119,6 +122,7 @@ pub(super) static MODULE: Module = Module {
         },
     ],
     boot: |connection, target| Box::pin(boot::boot(connection, target)),
+    seeds: &[&seed::LEGACY, &seed::CREDENTIALS],
     ..Module::of_track(Track::GOVERNANCE)
 };
 

@@ -1,10 +1,12 @@
 //! Coder's AI providers and the keys to them.
 
 mod boot;
+mod explained;
 pub mod handover;
 pub(crate) mod hazards;
 mod moves;
 mod prepare;
+mod seed;
 
 use tollgate_migration::ledger::SCHEMA_MIGRATIONS;
 use tollgate_migration::providers::cutover::NameConflicts;
@@ -14,15 +16,14 @@ use tollgate_migration::providers::{
 };
 use tollgate_migration::{Choices, Context, Dialect, Ledger, Track};
 
-use crate::doctor::environment::finding;
+use crate::doctor::trouble::{Trouble, VersionTrouble};
 use crate::module::{Leftover, Module, NamedRoutine};
 use crate::reconcile::provider_keys::provider_keys;
-use crate::report::Finding;
+use crate::report::{Finding, Severity};
 use crate::verify::Invariant;
-use crate::verify::invariants::Question;
+use crate::verify::invariant::Question;
 
 pub(super) static MODULE: Module = Module {
-    gateway_lock: Some(1_037_453_835_920_848_937),
     asks_for_runs_since: Some("provider_key_backfill"),
     hazards: hazards::HAZARDS,
     parents: &[
@@ -78,6 +79,9 @@ pub(super) static MODULE: Module = Module {
             .flatten()
     },
     reading: |context, table| moves::reading(&context.catalog, table),
+    troubles: &[TOO_OLD, TOO_NEW],
+    rewritten_by: explained::REWRITES,
+    inserted_by: explained::INSERTS,
     rewritten_by_down: moves::REWRITTEN_BY_DOWN,
     prepare: |work, live, report, left| Box::pin(prepare::prepare(work, live, report, left)),
     finish: |_, live, _, _| Box::pin(async move { prepare::finish(live) }),
@@ -96,6 +100,7 @@ pub(super) static MODULE: Module = Module {
     }],
     over: Some((PROVIDERS, CHAT_PROVIDERS)),
     boot: |connection, target| Box::pin(boot::boot(connection, target)),
+    seeds: &[&seed::LEGACY],
     ..Module::of_track(Track::PROVIDERS)
 };
 
@@ -139,21 +144,45 @@ fn relied_upon(live: &Context) -> Vec<(&'static str, bool, &'static str)> {
     ]
 }
 
+const TOO_OLD: VersionTrouble = VersionTrouble {
+    trouble: Trouble {
+        code: "P013",
+        severity: Severity::Blocking,
+        title: "Coder stands before migration 502: the cutover cannot be done in its stead",
+        effect: "2.32 (462) and 2.33 (483) go through the whole cutover in one boot of 2.34 (509), and tables made before would stop that boot",
+        resolve: "before that boot: `tollgate snapshot`, then `tollgate migrate prepare` with every server stopped; after it: `tollgate migrate prepare --finish`, `tollgate verify --snapshot`",
+    },
+    contradicts: false,
+    spares_rows: true,
+};
+
+const TOO_NEW: VersionTrouble = VersionTrouble {
+    trouble: Trouble {
+        code: "P014",
+        severity: Severity::Blocking,
+        title: "Coder's ledger is past what this Tollgate knows (532)",
+        effect: "what a later migration changed would be written as if it had not",
+        resolve: "use a newer Tollgate; reading works",
+    },
+    contradicts: true,
+    spares_rows: false,
+};
+
 fn versions(live: &Context) -> Vec<Finding> {
     match live.ledger(Track::PROVIDERS) {
         Ledger::Number { version, .. } if *version > coder::NEWEST => {
-            vec![finding(
-                "P014",
-                SCHEMA_MIGRATIONS,
-                vec![version.to_string()],
-            )]
+            vec![
+                TOO_NEW
+                    .trouble
+                    .found(SCHEMA_MIGRATIONS, vec![version.to_string()]),
+            ]
         }
         Ledger::Number { version, .. } if *version < coder::BEFORE => {
-            vec![finding(
-                "P013",
-                SCHEMA_MIGRATIONS,
-                vec![coder::words(*version)],
-            )]
+            vec![
+                TOO_OLD
+                    .trouble
+                    .found(SCHEMA_MIGRATIONS, vec![coder::words(*version)]),
+            ]
         }
         _ => Vec::new(),
     }

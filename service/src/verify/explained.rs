@@ -6,103 +6,10 @@ use tollgate_migration::{Context, Ledger, Track};
 
 use crate::connection::Connection;
 use crate::error::{Error, Result};
+use crate::module::Module;
 use crate::report::{Finding, Severity};
 use crate::rows;
-
-/// One column that some migrations rewrite.
-struct Rewrite {
-    table: &'static str,
-    column: &'static str,
-    ids: &'static [&'static str],
-    /// The value that they write, where there is one.
-    value: Option<&'static str>,
-}
-
-/// Migrations that compute hashes of configurations again; gorm writes `updated_at` with them.
-const REHASH: &[&str] = &[
-    "add_allow_all_keys_to_provider_config",
-    "backfill_empty_virtual_key_configs",
-    "backfill_allowed_models_wildcard",
-    "drop_deployment_columns_and_add_aliases",
-    "add_replicate_key_config_column",
-    "add_team_budgets_to_budgets_table",
-    "backfill_vk_provider_config_blacklisted_models",
-];
-const WILDCARD: &[&str] = &["backfill_allowed_models_wildcard"];
-const TEAM_NAMES: &[&str] = &["gov_unique_team_names"];
-const INTERVALS: &[&str] = &["convert_mcp_client_tool_sync_interval_minutes_to_seconds"];
-
-const fn any(table: &'static str, column: &'static str, ids: &'static [&'static str]) -> Rewrite {
-    Rewrite {
-        table,
-        column,
-        ids,
-        value: None,
-    }
-}
-
-const REWRITES: &[Rewrite] = &[
-    any("governance_virtual_keys", "config_hash", REHASH),
-    any("governance_virtual_keys", "updated_at", REHASH),
-    any("config_keys", "config_hash", REHASH),
-    any("config_keys", "updated_at", REHASH),
-    any(
-        "config_keys",
-        "aliases_json",
-        &["drop_deployment_columns_and_add_aliases"],
-    ),
-    any("config_providers", "config_hash", REHASH),
-    any("config_providers", "updated_at", REHASH),
-    any("governance_teams", "config_hash", REHASH),
-    any("governance_teams", "updated_at", REHASH),
-    any("governance_teams", "name", TEAM_NAMES),
-    any(
-        "governance_virtual_key_provider_configs",
-        "allow_all_keys",
-        &["add_allow_all_keys_to_provider_config"],
-    ),
-    Rewrite {
-        table: "governance_virtual_key_provider_configs",
-        column: "allowed_models",
-        ids: WILDCARD,
-        value: Some("[\"*\"]"),
-    },
-    Rewrite {
-        table: "config_keys",
-        column: "models_json",
-        ids: WILDCARD,
-        value: Some("[\"*\"]"),
-    },
-    Rewrite {
-        table: "governance_virtual_key_provider_configs",
-        column: "blacklisted_models",
-        ids: &["backfill_vk_provider_config_blacklisted_models"],
-        value: Some("[]"),
-    },
-    any("config_mcp_clients", "tool_sync_interval", INTERVALS),
-    any("config_mcp_clients", "updated_at", INTERVALS),
-    // Coder: the types of Bedrock providers, at the starts of builds from 2026-06-11 on.
-    any("ai_providers", "type", &["518"]),
-    any("ai_providers", "updated_at", &["504", "505", "518"]),
-    any("chat_model_configs", "provider", &["518"]),
-    any("chat_model_configs", "updated_at", &["518"]),
-];
-
-/// Rows that migrations and starts insert.
-const INSERTS: &[(&str, &[&str])] = &[
-    (
-        "governance_virtual_key_provider_configs",
-        &["backfill_empty_virtual_key_configs"],
-    ),
-    (
-        "governance_virtual_key_mcp_configs",
-        &["backfill_empty_virtual_key_configs"],
-    ),
-    ("config_keys", &["add_ollama_sgl_config_columns"]),
-    // The seed from the environment.
-    ("ai_providers", &["504"]),
-    ("ai_provider_keys", &["504"]),
-];
+use crate::verify::rewrite::Rewrite;
 
 /// The entries of a ledger that were not there before. Coder's are the numbers since.
 pub(super) fn gained(then: &[String], now: &Ledger) -> Vec<String> {
@@ -125,15 +32,6 @@ pub(super) fn gained(then: &[String], now: &Ledger) -> Vec<String> {
     }
 }
 
-/// The entries of a ledger, as a snapshot keeps them.
-pub(crate) fn entries(ledger: &Ledger) -> Option<Vec<String>> {
-    match ledger {
-        Ledger::Ids(entries) | Ledger::Files(entries) => Some(entries.clone()),
-        Ledger::Number { version, .. } => Some(vec![version.to_string()]),
-        Ledger::None | Ledger::Anothers(_) => None,
-    }
-}
-
 /// Turns what the gateway's migrations since explain into information.
 ///
 /// # Errors
@@ -152,16 +50,18 @@ pub(super) async fn explain(
         ids.iter()
             .any(|id| gained.iter().any(|gained| gained == id))
     };
+    let module = Module::of(track);
     let version = track.words(live.ledger(track)).unwrap_or_default();
     for finding in findings.iter_mut() {
         let explained = match finding.code.as_str() {
             // Tables, columns and indexes are the gateway's, and change with its versions.
             "V101" => true,
-            "V103" => INSERTS
+            "V103" => module
+                .inserted_by
                 .iter()
                 .any(|(table, ids)| *table == finding.table && has(ids)),
             "V104" => {
-                let rule = REWRITES.iter().find(|rewrite| {
+                let rule = module.rewritten_by.iter().find(|rewrite| {
                     rewrite.table == finding.table
                         && Some(rewrite.column) == finding.column.as_deref()
                         && has(rewrite.ids)

@@ -5,28 +5,17 @@ use std::collections::BTreeSet;
 use tollgate_migration::catalog::{ForeignKey, Table};
 use tollgate_migration::{Context, Dialect, Track};
 
-use super::finding;
+use super::broken::finding;
+use super::invariant::Question;
 use crate::connection::Connection;
 use crate::doctor::{Samples, environment, ids};
 use crate::drift;
+use crate::drift::tables_of as tables;
 use crate::error::{Error, Result};
 use crate::history::History;
 use crate::module::Module;
 use crate::report::Finding;
 use crate::runner::status::unfinished;
-use crate::snapshot::tables;
-
-/// A row that may not be there.
-pub struct Question {
-    /// The finding's code.
-    pub code: &'static str,
-    /// The table of the row.
-    pub table: String,
-    /// The column that is wrong.
-    pub column: Option<String>,
-    /// Names the offending rows in a column `id`.
-    pub sql: String,
-}
 
 /// Looks for every broken invariant of a track. Statements grow with the schema, not with the rows.
 pub(crate) async fn examine(

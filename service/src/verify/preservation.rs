@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tollgate_migration::Context;
-use tollgate_migration::golden::{golden, tables};
+use tollgate_migration::golden::tables;
+use tollgate_migration::registry::golden;
 use tollgate_migration::schema::{Difference, canonical, differences};
 
 use super::{Compared, finding};

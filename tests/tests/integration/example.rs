@@ -161,6 +161,8 @@ async fn its_command_line_knows_its_track_alone(
         nothing.stderr.contains("none of the tracks seats"),
         "{nothing:#?}"
     );
+    let nobodys = seats.run(&["--track", "seats", "seed", "--profile", "bifrost-legacy"]);
+    assert_eq!(nobodys.code, 2, "{nobodys:#?}");
     let unknown = seats.run(&["--track", "governance", "migrate", "up"]);
     assert_eq!(unknown.code, 2, "{unknown:#?}");
     seats.succeed(&["--track", "seats", "migrate", "up"]);
@@ -176,4 +178,35 @@ async fn its_command_line_knows_its_track_alone(
     assert!(plan.stdout.contains("nothing"), "{plan:#?}");
     let (_, status) = seats.json(&["migrate", "status"]);
     assert_eq!(status["tracks"][0]["track"], "seats");
+}
+
+#[rstest]
+#[tokio::test]
+async fn its_made_up_database_goes_up_and_comes_down(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = TestDatabase::new(backend).await;
+    let seats = tollgate_of(seats::TRACK).on(&database.url);
+    seats.succeed(&[
+        "--track",
+        "seats",
+        "seed",
+        "--profile",
+        "seats",
+        "--virtual-keys",
+        "1200",
+    ]);
+    let on = database.count("seats WHERE state = 'on'").await;
+    assert!(on > 100 && on < 1100, "{on}");
+    seats.succeed(&["migrate", "up", "--adopt"]);
+    assert_eq!(database.count("seats WHERE active").await, on);
+    // More than two pages of badges, each another one.
+    assert_eq!(
+        database
+            .count("(SELECT DISTINCT badge FROM seats WHERE badge IS NOT NULL) b")
+            .await,
+        1200
+    );
+    seats.succeed(&["migrate", "down", "--to", "seats_baseline"]);
+    assert_eq!(database.count("seats WHERE state = 'on'").await, on);
 }

@@ -32,7 +32,7 @@ fn slugs(steps: &Value) -> Vec<String> {
         .unwrap()
         .iter()
         .map(|step| {
-            tollgate_migration::migration::slug_of(step["version"].as_str().unwrap()).to_owned()
+            tollgate_migration::context::slug_of(step["version"].as_str().unwrap()).to_owned()
         })
         .collect()
 }

@@ -181,3 +181,42 @@ async fn a_database_in_memory_has_no_second_connection() {
         .unwrap_err();
     assert!(error.to_string().contains("in memory"), "{error}");
 }
+
+/// sea-orm's own command line, in a process of its own.
+fn run_cli(database: &TestDatabase, command: &[&str]) -> (bool, String) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_migrator-under-test"))
+        .args(command)
+        .env("DATABASE_URL", &database.url)
+        .output()
+        .unwrap();
+    let said = [&output.stdout[..], &output.stderr[..]].concat();
+    (
+        output.status.success(),
+        String::from_utf8_lossy(&said).into_owned(),
+    )
+}
+
+#[rstest]
+#[tokio::test]
+async fn sea_orms_own_command_line_migrates_undoes_and_refuses_what_would_drop_tables(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = legacy(backend, Shape::Required, Calendar::Flag).await;
+    let (done, said) = run_cli(&database, &["status"]);
+    assert!(done && said.contains("Pending"), "{said}");
+    let (done, said) = run_cli(&database, &["up"]);
+    assert!(done, "{said}");
+    tollgate().on(&database.url).succeed(&["verify"]);
+    let (done, said) = run_cli(&database, &["status"]);
+    assert!(done && !said.contains("Pending"), "{said}");
+    let migrated = state(&database).await;
+    for dropping in ["fresh", "refresh", "reset"] {
+        let (done, said) = run_cli(&database, &[dropping]);
+        assert!(!done, "{dropping}: {said}");
+        assert_eq!(state(&database).await, migrated, "{dropping}");
+    }
+    let (done, said) = run_cli(&database, &["down"]);
+    assert!(done, "{said}");
+    let catalog = database.catalog().await;
+    assert!(catalog.has_column("governance_virtual_keys", "budget_id"));
+}

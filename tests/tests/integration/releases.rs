@@ -334,7 +334,7 @@ async fn half_way_databases_of_a_release_are_named_finished_undone_and_settled(
         assert_eq!(
             status["tracks"][0]["pending"][0]["version"]
                 .as_str()
-                .map(|version| { tollgate_migration::migration::slug_of(version).to_owned() }),
+                .map(|version| { tollgate_migration::context::slug_of(version).to_owned() }),
             Some(dump.step.clone()),
             "{name}"
         );

@@ -79,8 +79,25 @@ pub(crate) fn blocking(track: Track, live: &Context) -> Vec<Finding> {
 /// that nobody here knows.
 pub(crate) fn contradictions(track: Track, live: &Context) -> Vec<Finding> {
     let mut found = blocking(track, live);
+    let of_track = Module::of(track).troubles;
     found.retain(|finding| {
-        ["E006", "E007", "G016", "P014", "B003"].contains(&finding.code.as_str())
+        let code = finding.code.as_str();
+        ["E006", "E007", "G016"].contains(&code)
+            || of_track
+                .iter()
+                .any(|known| known.contradicts && known.trouble.code == code)
+    });
+    found
+}
+
+/// Those that forbid writing rows, too: some versions forbid the track's migrations alone.
+pub(crate) fn forbidding_rows(track: Track, live: &Context) -> Vec<Finding> {
+    let mut found = blocking(track, live);
+    let of_track = Module::of(track).troubles;
+    found.retain(|finding| {
+        !of_track
+            .iter()
+            .any(|known| known.spares_rows && known.trouble.code == finding.code)
     });
     found
 }

@@ -6,7 +6,6 @@ use tollgate_migration::{Dialect, Track};
 use super::finding;
 use crate::connection::Connection;
 use crate::error::{Error, Result};
-use crate::module::Module;
 use crate::report::Finding;
 use crate::rows;
 
@@ -19,7 +18,7 @@ pub(crate) async fn elsewhere(connection: &Connection, tracks: &[Track]) -> Resu
         return Ok(None);
     }
     for &track in tracks {
-        let signs = Module::of(track).signs.unwrap_or(track.marker_tables());
+        let signs = track.signs();
         let found = load(connection, signs, Reach::Everywhere)
             .await
             .map_err(Error::database("look for the tables in other schemas"))?;

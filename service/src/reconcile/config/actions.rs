@@ -7,12 +7,7 @@ use super::entry::Kind;
 use super::fields::{
     ColumnType, Field, RESOURCES, Resource, decimal, owner_column, owners, resource,
 };
-use super::staging::{ENTRIES, OWNED, Staging};
-
-/// Rows that go, by kind and id.
-pub(super) const TO_DELETE: &str = "tollgate_to_delete";
-/// Rows that a complete list lacks, but that somebody added since it was applied.
-pub(super) const KEPT: &str = "tollgate_kept";
+use super::staging::{ENTRIES, KEPT, OWNED, Staging, TO_DELETE};
 
 /// A column of a deed: what it will hold, what it holds, what that means when it is compared, and whether the file has a say.
 struct Column {

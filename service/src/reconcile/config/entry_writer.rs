@@ -9,14 +9,9 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 
-use super::entry::{Entry, Fields, Kind, digest, path, value_hash};
-use super::file::{
-    Budget, Customer, Field, Number, Problem, ProviderConfig, RateLimit, Sink, Team, VirtualKey,
-    nearest_section,
-};
+use super::entry::{Entry, Kind, digest, path};
+use super::file::{Budget, Field, Problem, Sink};
 use crate::budget::window::Window;
-use crate::instant;
-use crate::secret::PREFIX;
 
 /// Bytes of one batch of rows on their way to the database.
 const BATCH: usize = 8 << 20;

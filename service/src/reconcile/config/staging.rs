@@ -6,7 +6,6 @@ use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 use tollgate_migration::{Catalog, Dialect};
 
-use super::actions::{KEPT, TO_DELETE};
 use super::entry::{COLUMNS, Kind};
 use super::entry_writer::list_key;
 use super::fields::{
@@ -17,6 +16,12 @@ use crate::budget::window::Window;
 
 /// What the last applied file said, in hashes.
 pub(super) const APPLIED: &str = "tollgate_config";
+/// Rows that go, by kind and id.
+pub(super) const TO_DELETE: &str = "tollgate_to_delete";
+
+/// Rows that a complete list lacks, but that somebody added since it was applied.
+pub(super) const KEPT: &str = "tollgate_kept";
+
 /// The entries of the file.
 pub(super) const ENTRIES: &str = "tollgate_entries";
 /// The budgets of the database that have an owner.

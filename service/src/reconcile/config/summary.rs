@@ -3,11 +3,11 @@
 use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement};
 use tollgate_migration::governance::{BUDGETS, VIRTUAL_KEYS};
 
-use super::actions::{KEPT, TO_DELETE};
 use super::entry::{Kind, path};
 use super::entry_writer::Notes;
 use super::fields::{ColumnType, RESOURCES, owner_column, owners, resource};
 use super::staging::{ENTRIES, OWNED, Staging};
+use super::staging::{KEPT, TO_DELETE};
 use crate::budget::schema::RATE_LIMITS;
 use crate::reconcile::resets::remind;
 use crate::reconcile::{SAMPLES, count};
@@ -112,10 +112,72 @@ struct Needed {
     number: i64,
 }
 
+/// The rows of one kind and action together, in the order in which they come.
+fn grouped(done: Vec<Done>) -> Vec<ActionCount> {
+    let mut told: Vec<ActionCount> = Vec::new();
+    for Done {
+        kind,
+        action,
+        id,
+        place,
+        number,
+    } in done
+    {
+        // What the file gives no id is told by its place.
+        let id = if place == 1 { path(&id) } else { id };
+        match told.last_mut() {
+            Some(last) if last.kind == kind && last.action == action => last.ids.push(id),
+            _ => told.push(ActionCount {
+                kind,
+                action,
+                rows: number.unsigned_abs(),
+                ids: vec![id],
+            }),
+        }
+    }
+    told
+}
+
 impl<C: ConnectionTrait> Staging<'_, C> {
     /// Everything that is done and noticed, before it is done.
     pub(super) async fn summarize(&self, notes: &Notes, report: &mut Report) -> Result<(), DbErr> {
-        let mut arms: Vec<String> = RESOURCES
+        let mut arms = self.written();
+        arms.extend(self.deleted());
+        for (table, column) in
+            super::super::credentials::tables_of_virtual_keys(self.connection, self.dialect())
+                .await?
+        {
+            arms.push(format!(
+                "SELECT '{table}', 'delete', '', 0 FROM {table} x CROSS JOIN {TO_DELETE} w WHERE w.kind = 'virtual_key' AND w.id = x.{column}"
+            ));
+        }
+        arms.extend(self.below_usage());
+        arms.extend(self.placeless());
+        arms.extend(self.new_values());
+        let sql = format!(
+            "SELECT y.kind AS kind, y.action AS action, y.id AS id, y.place AS place, y.number AS number FROM (SELECT x.kind AS kind, \
+             x.action AS action, x.id AS id, x.place AS place, count(*) OVER (PARTITION BY x.kind, x.action) AS number, \
+             row_number() OVER (PARTITION BY x.kind, x.action ORDER BY x.place, x.id) AS nth FROM ({}) x) y \
+             WHERE y.nth <= {SAMPLES} ORDER BY y.kind, y.action, y.nth",
+            arms.join(" UNION ALL ")
+        );
+        let done: Vec<Done> = rows::all(
+            self.connection,
+            Statement::from_string(self.dialect().backend(), sql),
+        )
+        .await?;
+        let mut told = grouped(done);
+        changes(&mut told, report);
+        findings(told, report);
+        report.findings.extend(read(notes));
+        self.tell_needed(report).await?;
+        remind(report);
+        Ok(())
+    }
+
+    /// What is inserted and updated, kind by kind.
+    fn written(&self) -> Vec<String> {
+        RESOURCES
             .iter()
             .filter(|one| self.catalog.has_table(one.table))
             .map(|one| {
@@ -125,7 +187,12 @@ impl<C: ConnectionTrait> Staging<'_, C> {
                     one.actions()
                 )
             })
-            .collect();
+            .collect()
+    }
+
+    /// What goes, what loses its owner and stays, and what hangs on it.
+    fn deleted(&self) -> Vec<String> {
+        let mut arms = Vec::new();
         arms.push(format!(
             "SELECT w.kind, CASE WHEN n.id IS NULL THEN 'delete' WHEN w.kind = 'budget' THEN 'detach' ELSE 'stay' END, w.id, 0 \
              FROM {TO_DELETE} w LEFT JOIN (SELECT DISTINCT z.kind AS kind, z.id AS id FROM ({}) z) n ON n.kind = w.kind AND n.id = w.id",
@@ -156,14 +223,12 @@ impl<C: ConnectionTrait> Staging<'_, C> {
                  AND w.id = CAST(j.{JOIN_COLUMN} AS text)"
             ));
         }
-        let tables =
-            super::super::credentials::tables_of_virtual_keys(self.connection, self.dialect())
-                .await?;
-        for (table, column) in tables {
-            arms.push(format!(
-                "SELECT '{table}', 'delete', '', 0 FROM {table} x CROSS JOIN {TO_DELETE} w WHERE w.kind = 'virtual_key' AND w.id = x.{column}"
-            ));
-        }
+        arms
+    }
+
+    /// Limits that are set below what is used already.
+    fn below_usage(&self) -> Vec<String> {
+        let mut arms = Vec::new();
         let budgets = resource(Kind::Budget).actions();
         arms.push(format!(
             "SELECT 'budget', 'low', COALESCE(a.row_id, a.given, a.at), {PLACE} FROM {budgets} a WHERE a.action IN ('insert', 'update') \
@@ -183,6 +248,12 @@ impl<C: ConnectionTrait> Staging<'_, C> {
                 ));
             }
         }
+        arms
+    }
+
+    /// What the file says and this schema has no place for.
+    fn placeless(&self) -> Vec<String> {
+        let mut arms = Vec::new();
         for one in &RESOURCES {
             for field in one.fields {
                 // A team's budget_id is a claim where budgets have owners.
@@ -201,6 +272,12 @@ impl<C: ConnectionTrait> Staging<'_, C> {
                 }
             }
         }
+        arms
+    }
+
+    /// Virtual keys that get a value: a new one without any in the file, and one that is encrypted here.
+    fn new_values(&self) -> Vec<String> {
+        let mut arms = Vec::new();
         let keys = resource(Kind::VirtualKey).actions();
         arms.push(format!(
             "SELECT 'virtual_key', 'fresh', a.entry, 0 FROM {keys} a JOIN {ENTRIES} e ON e.kind = 'virtual_key' AND e.key = a.entry \
@@ -214,45 +291,7 @@ impl<C: ConnectionTrait> Staging<'_, C> {
                 self.dialect().is_distinct_from()
             ));
         }
-        let sql = format!(
-            "SELECT y.kind AS kind, y.action AS action, y.id AS id, y.place AS place, y.number AS number FROM (SELECT x.kind AS kind, \
-             x.action AS action, x.id AS id, x.place AS place, count(*) OVER (PARTITION BY x.kind, x.action) AS number, \
-             row_number() OVER (PARTITION BY x.kind, x.action ORDER BY x.place, x.id) AS nth FROM ({}) x) y \
-             WHERE y.nth <= {SAMPLES} ORDER BY y.kind, y.action, y.nth",
-            arms.join(" UNION ALL ")
-        );
-        let mut told: Vec<ActionCount> = Vec::new();
-        let done: Vec<Done> = rows::all(
-            self.connection,
-            Statement::from_string(self.dialect().backend(), sql),
-        )
-        .await?;
-        for Done {
-            kind,
-            action,
-            id,
-            place,
-            number,
-        } in done
-        {
-            // What the file gives no id is told by its place.
-            let id = if place == 1 { path(&id) } else { id };
-            match told.last_mut() {
-                Some(last) if last.kind == kind && last.action == action => last.ids.push(id),
-                _ => told.push(ActionCount {
-                    kind,
-                    action,
-                    rows: number.unsigned_abs(),
-                    ids: vec![id],
-                }),
-            }
-        }
-        changes(&mut told, report);
-        findings(told, report);
-        report.findings.extend(read(notes));
-        self.tell_needed(report).await?;
-        remind(report);
-        Ok(())
+        arms
     }
 
     /// Budgets and rate limits that lose their owner and stay.

@@ -3,10 +3,10 @@
 use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement};
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 
-use super::actions::TO_DELETE;
 use super::entry::{Kind, path};
 use super::fields::{ColumnType, RESOURCES, owner_column, owners, resource};
 use super::file::Problem;
+use super::staging::TO_DELETE;
 use super::staging::{ENTRIES, Staging};
 use crate::rows;
 

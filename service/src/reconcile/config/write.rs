@@ -5,9 +5,9 @@ use sea_orm::{ConnectionTrait, DbErr};
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 use tollgate_migration::{Catalog, Dialect};
 
-use super::actions::TO_DELETE;
 use super::entry::Kind;
 use super::fields::{ColumnType, RESOURCES, Resource, owner_column, owners, resource};
+use super::staging::TO_DELETE;
 use super::staging::{APPLIED, ENTRIES, Staging};
 use crate::budget::schema::{RATE_LIMITS, Schema};
 use crate::instant;

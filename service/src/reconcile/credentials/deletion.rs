@@ -1,6 +1,12 @@
 //! What goes with a virtual key.
 
-use super::*;
+use sea_orm::{ConnectionTrait, DbErr, Statement};
+use tollgate_migration::Dialect;
+use tollgate_migration::governance::mcp::{GRANTS, Kind};
+
+use super::super::count;
+use crate::database::columns_of;
+use crate::report::Change;
 
 /// Every row of a virtual key goes: grants, flows, credentials of both kinds. For whoever deletes the key; in the caller's
 /// transaction, in the order that real foreign keys allow.

@@ -1,6 +1,17 @@
 //! The same for a gateway, inside its own transaction.
 
-use super::*;
+use backon::Retryable;
+use sea_orm::TransactionSession;
+use tollgate_migration::Dialect;
+
+use crate::error::Result;
+use crate::report::Change;
+
+use chrono::{DateTime, Utc};
+use sea_orm::{ConnectionTrait, DbErr, Statement, TransactionTrait};
+
+use super::{Present, Scope, apply, bounds, db_context, dialect};
+use crate::retry::{ROW_TIMEOUT, backoff, is_busy};
 
 /// Brings a virtual key's credentials in line, after its grants changed or it was created or deleted.
 ///
@@ -8,7 +19,7 @@ use super::*;
 /// may log it and go on, for the sweep repairs. Takes no lock of Tollgate's. `now` becomes `updated_at` of what changes.
 ///
 /// # Errors
-/// [`Error::Database`] when the database failed, after nine tries in some ten seconds where somebody was in the way.
+/// [`crate::Error::Database`] when the database failed, after nine tries in some ten seconds where somebody was in the way.
 pub async fn after_virtual_key_change<C>(
     connection: &C,
     virtual_key: &str,

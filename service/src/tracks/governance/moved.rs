@@ -1,23 +1,42 @@
 //! What the governance track moves: the facts that must have exactly one new place each, and how the rows around them are
 //! read so that what the doctor announced is no difference.
 
+use std::borrow::Cow;
+
 use tollgate_migration::Context;
 use tollgate_migration::governance::clones::CLONES;
+use tollgate_migration::governance::header_names::{self, Folded};
 use tollgate_migration::governance::owners::{self, LegacyColumns, Owner};
 use tollgate_migration::governance::{BUDGETS, VIRTUAL_KEYS, header_keys, remembered};
 
+use crate::snapshot::cell::Canonical;
 use crate::snapshot::fact::{Fact, SEPARATOR};
 use crate::snapshot::scan::Reading;
 
 /// How the governance track's rows are read: header keys in lower case, and copies of budgets as their originals.
 pub(super) fn reading(context: &Context, table: &str) -> Reading {
     Reading {
-        header_keys: header_keys(context)
+        canonical: header_keys(context)
             .into_iter()
-            .filter(|fold| fold.table == table)
-            .map(|fold| (fold.column, fold.list))
+            .filter(|names| names.table == table)
+            .map(|names| {
+                let canonical: Canonical = if names.list {
+                    |text| folded(text, true)
+                } else {
+                    |text| folded(text, false)
+                };
+                (names.column, canonical)
+            })
             .collect(),
         ..budgets_and_owners(context, table)
+    }
+}
+
+/// `reconcile header-keys` changes nothing that counts.
+fn folded(text: &str, list: bool) -> Cow<'_, str> {
+    match header_names::fold(text, list) {
+        Folded::Changed(folded, _) => Cow::Owned(folded),
+        Folded::Same | Folded::Malformed => Cow::Borrowed(text),
     }
 }
 

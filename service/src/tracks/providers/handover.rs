@@ -3,7 +3,6 @@
 
 use chrono::Utc;
 use sea_orm::{ConnectionTrait, Statement};
-use tollgate_migration::golden::golden;
 use tollgate_migration::ledger::SCHEMA_MIGRATIONS;
 use tollgate_migration::providers::coder;
 use tollgate_migration::providers::cutover;
@@ -11,6 +10,7 @@ use tollgate_migration::providers::{
     CHAT_PROVIDERS, CHAT_USER_KEYS, GATEWAY_KEYS, MODEL_CONFIGS, PROVIDERS, TYPE, USER_KEYS, USERS,
     has_legacy,
 };
+use tollgate_migration::registry::golden;
 use tollgate_migration::schema::canonical;
 use tollgate_migration::{Context, Dialect, Track};
 

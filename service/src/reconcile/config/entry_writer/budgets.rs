@@ -1,6 +1,9 @@
 //! Budgets of an owner, in every form that the gateway reads.
 
-use super::*;
+use super::super::entry::{Entry, Fields, Kind, digest, path};
+use super::super::file::{Budget, Field, Number};
+use super::{EntryWriter, Owned, finite, flat, identity, is_zero, list_key, present, short, word};
+use crate::instant;
 
 impl<'a, E: FnMut(String)> EntryWriter<'a, E> {
     /// Notes whose a budget is; it can be one's alone.

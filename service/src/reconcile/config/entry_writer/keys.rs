@@ -1,6 +1,11 @@
 //! What a virtual key may do on a provider, and its value.
 
-use super::*;
+use super::super::file::Sink;
+use crate::secret::PREFIX;
+
+use super::super::entry::{Entry, Fields, Kind};
+use super::super::file::{Field, Number, ProviderConfig};
+use super::{EntryWriter, Owned, finite, flat, identity, present, word};
 
 impl<'a, E: FnMut(String)> EntryWriter<'a, E> {
     pub(super) fn provider_config(

@@ -1,6 +1,11 @@
 //! What is done with each thing of the file, as it is read.
 
-use super::*;
+use std::collections::HashMap;
+
+use super::super::entry::{Entry, Fields, Kind, value_hash};
+use super::super::file::{Budget, Customer, RateLimit, Sink, Team, VirtualKey, nearest_section};
+use super::{EntryWriter, Owned, flat, present, short, some, word};
+use crate::secret::PREFIX;
 
 impl<E: FnMut(String)> Sink for EntryWriter<'_, E> {
     fn rate_limit(&mut self, position: usize, entry: RateLimit) {

@@ -4,12 +4,13 @@
 use sea_orm::{ConnectionTrait, DbErr};
 use tollgate_migration::governance::{BUDGETS, mcp};
 
-use super::{Maker, bifrost_credentials, bifrost_legacy, ledgers};
+use super::{bifrost_1_5_8, credentials, legacy};
 use crate::budget::schema::TEAMS;
 use crate::connection::Connection;
 use crate::database::Access;
 use crate::error::{Error, Result};
 use crate::runner::Session;
+use crate::seed::Maker;
 
 /// Boots the gateway, and lets time go by.
 ///
@@ -35,11 +36,11 @@ async fn run(
     let transaction = connection.begin().await?;
     let mut statements = Vec::new();
     for spec in mcp::all() {
-        if bifrost_legacy::HAS.contains(&spec.name.as_str()) {
+        if legacy::HAS.contains(&spec.name.as_str()) {
             statements.extend(
                 spec.columns
                     .iter()
-                    .filter(|column| bifrost_legacy::LATER.contains(&column.name.as_str()))
+                    .filter(|column| legacy::LATER.contains(&column.name.as_str()))
                     .map(|column| {
                         format!(
                             "ALTER TABLE {} ADD COLUMN {}",
@@ -65,9 +66,9 @@ async fn run(
         "UPDATE {BUDGETS} SET team_id = t.id FROM {TEAMS} t WHERE t.budget_id = {BUDGETS}.id"
     ));
     statements.push(format!("UPDATE {TEAMS} SET budget_id = NULL"));
-    statements.push(ledgers::bifrost_1_5_8());
+    statements.push(bifrost_1_5_8());
     statements.extend(
-        bifrost_credentials::credentials(maker, virtual_keys)
+        credentials::credentials(maker, virtual_keys)
             .into_iter()
             .map(|fill| fill.sql),
     );

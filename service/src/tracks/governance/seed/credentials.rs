@@ -8,7 +8,8 @@ use tollgate_migration::governance::mcp::{
     self, CLIENTS, GRANTS, HEADER_FLOWS, HEADERS, SESSIONS, TOKENS,
 };
 
-use super::{Fill, Maker, bifrost_legacy};
+use super::legacy;
+use crate::seed::{Fill, Maker};
 
 /// MCP clients. A virtual key has a credential for each of the first ten; the last is open to all.
 const COUNT: u32 = 12;
@@ -28,7 +29,7 @@ const CLIENT: &str = "((i - 1) % 10 + 1)";
 const CASE: &str = "((i * 7 + (i - 1) / 10 * 3) % 40)";
 
 pub(super) fn fills(maker: &Maker, keys: u32) -> Vec<Fill> {
-    let mut fills = bifrost_legacy::fills(maker, keys);
+    let mut fills = legacy::fills(maker, keys);
     fills.extend(credentials(maker, keys));
     fills
 }

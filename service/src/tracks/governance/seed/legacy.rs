@@ -5,7 +5,7 @@ use tollgate_migration::ddl::TableSpec;
 use tollgate_migration::governance::mcp::{self, CLIENTS, GRANTS};
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS, legacy_tables};
 
-use super::{Fill, Maker};
+use crate::seed::{Fill, Maker};
 
 const DURATIONS: [&str; 8] = ["1h", "1d", "24h", "1w", "7d", "1M", "30d", "1M"];
 const PROVIDERS: [&str; 6] = [

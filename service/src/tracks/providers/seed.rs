@@ -3,12 +3,14 @@
 
 use tollgate_migration::Dialect;
 use tollgate_migration::ddl::TableSpec;
+use tollgate_migration::ledger::SCHEMA_MIGRATIONS;
+use tollgate_migration::providers::coder;
 use tollgate_migration::providers::{
     CHAT_PROVIDERS, CHAT_USER_KEYS, CRYPT_KEYS, FAMILIES, MODEL_CONFIGS, PROVIDER_KEYS, PROVIDERS,
     TYPE, USERS, tables,
 };
 
-use super::{Fill, Maker, Planted};
+use crate::seed::{Fill, Maker, Planted, Seed};
 
 /// The digest of the made-up key that half of the made-up ciphertext was made with.
 const DIGEST: &str = "5eed5eed5eed5e";
@@ -40,6 +42,35 @@ const MADE: [Made; 5] = [
 
 /// How many model configs there are.
 const CONFIGS: u32 = 100;
+
+/// Coder at 502.
+pub static LEGACY: Seed = Seed {
+    name: "coder-legacy",
+    about: "Coder at 502, before the provider-key cutover, with its ledger on PostgreSQL; --virtual-keys counts its users, each \
+            with a key of their own",
+    ledger: SCHEMA_MIGRATIONS,
+    recorded: ledger,
+    types,
+    tables,
+    fills,
+    planted: PLANTED,
+};
+
+/// Coder runs on PostgreSQL alone.
+fn ledger(dialect: Dialect) -> Vec<String> {
+    match dialect {
+        Dialect::Postgres => vec![
+            format!(
+                "CREATE TABLE {SCHEMA_MIGRATIONS} (version bigint PRIMARY KEY, dirty boolean NOT NULL)"
+            ),
+            format!(
+                "INSERT INTO {SCHEMA_MIGRATIONS} (version, dirty) VALUES ({}, false)",
+                coder::BEFORE
+            ),
+        ],
+        Dialect::Sqlite => Vec::new(),
+    }
+}
 
 pub(super) fn tables(dialect: Dialect) -> Vec<TableSpec> {
     let mut all = tables::baseline(dialect);

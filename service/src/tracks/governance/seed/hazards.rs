@@ -2,7 +2,7 @@
 
 use tollgate_migration::Dialect;
 
-use super::Planted;
+use crate::seed::Planted;
 
 const AT: &str = "'2026-01-01 00:00:00+00:00'";
 

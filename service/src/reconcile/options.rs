@@ -1,0 +1,21 @@
+//! How a routine runs.
+
+/// How a routine runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Options {
+    /// Say what would change and change nothing.
+    pub dry_run: bool,
+    /// The change limit: a run that wants to change more rows stops before its first write.
+    pub max_changes: Option<u64>,
+}
+
+impl Options {
+    /// Say what would change and change nothing.
+    pub fn dry_run() -> Self {
+        Self {
+            dry_run: true,
+            ..Self::default()
+        }
+    }
+}
