@@ -26,6 +26,28 @@ pub enum Blocks {
     Everyone,
 }
 
+/// What is done to rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// They are inserted.
+    Insert,
+    /// They are updated.
+    Update,
+    /// They are deleted.
+    Delete,
+}
+
+impl Action {
+    /// Its word in a report.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Update => "update",
+            Self::Delete => "delete",
+        }
+    }
+}
+
 /// One statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
@@ -35,8 +57,8 @@ pub struct Statement {
     pub purpose: String,
     /// What it makes others wait for.
     pub blocks: Blocks,
-    /// The table whose rows it changes, where those are the migration's data and counted.
-    pub counted: Option<String>,
+    /// The table whose rows it changes and what it does to them, where those are the migration's data and counted.
+    pub counted: Option<(String, Action)>,
     /// Whether it is a part of the step before it, and shown only with its SQL.
     pub detail: bool,
 }
@@ -151,6 +173,8 @@ pub struct Backfill {
     pub table: String,
     /// The table whose rows it changes.
     pub changes: String,
+    /// What it does to them.
+    pub action: Action,
     /// The alias that table has in [`Backfill::sql`].
     pub alias: String,
     /// The statement, with [`Backfill::RANGE`] where the batch's range belongs. A repeat changes nothing.

@@ -15,7 +15,7 @@ use crate::catalog::{Catalog, Check, Column, ForeignKey, Index, Table};
 use crate::ddl::{CheckSpec, ColumnSpec, ForeignKeySpec, IndexSpec, TableSpec};
 use crate::dialect::Dialect;
 use crate::paged::{Paged, PagedStep};
-use crate::plan::{Backfill, Blocks, Guard, InsertWithUuids, Plan, Statement, Step, Unit};
+use crate::plan::{Action, Backfill, Blocks, Guard, InsertWithUuids, Plan, Statement, Step, Unit};
 use crate::rebuild::{index_mentions, mentions, rebuild};
 use crate::schema::Difference;
 
@@ -74,13 +74,35 @@ impl PlanBuilder {
         }));
     }
 
+    /// Rows that are inserted, in the open transaction.
+    pub fn insert(&mut self, table: &str, sql: String, purpose: &str, blocks: Blocks) {
+        self.execute(Action::Insert, table, sql, purpose, blocks);
+    }
+
+    /// Rows that are updated, in the open transaction.
+    pub fn update(&mut self, table: &str, sql: String, purpose: &str, blocks: Blocks) {
+        self.execute(Action::Update, table, sql, purpose, blocks);
+    }
+
+    /// Rows that are deleted, in the open transaction.
+    pub fn delete(&mut self, table: &str, sql: String, purpose: &str, blocks: Blocks) {
+        self.execute(Action::Delete, table, sql, purpose, blocks);
+    }
+
     /// A statement over rows, in the open transaction.
-    pub fn execute(&mut self, table: &str, sql: String, purpose: &str, blocks: Blocks) {
+    pub fn execute(
+        &mut self,
+        action: Action,
+        table: &str,
+        sql: String,
+        purpose: &str,
+        blocks: Blocks,
+    ) {
         self.open.push(Step::Run(Statement {
             sql,
             purpose: purpose.to_owned(),
             blocks,
-            counted: Some(table.to_owned()),
+            counted: Some((table.to_owned(), action)),
             detail: false,
         }));
     }

@@ -3,7 +3,7 @@
 use tollgate_migration::ddl::Type::{Bool, Text, Time, Varchar};
 use tollgate_migration::ddl::{TableSpec, column, index};
 use tollgate_migration::loss::Loss;
-use tollgate_migration::plan::{Backfill, Blocks, Created};
+use tollgate_migration::plan::{Action, Backfill, Blocks, Created};
 use tollgate_migration::script::PlanBuilder;
 use tollgate_migration::{Context, Dialect, Migration, Phase};
 
@@ -56,7 +56,7 @@ const BACKFILL: Migration = Migration {
     up: |context, script| {
         if context.catalog.has_column(SEATS, "state") {
             if context.chose(&VACANT_SEATS) {
-                script.execute(
+                script.update(
                     SEATS,
                     format!(
                         "UPDATE {SEATS} SET state = 'off' WHERE state = 'on' AND trim(holder) = ''"
@@ -72,7 +72,7 @@ const BACKFILL: Migration = Migration {
     down: |context, _, script| {
         if context.catalog.has_column(SEATS, "active") {
             let no = script.dialect().false_literal();
-            script.execute(
+            script.update(
                 SEATS,
                 format!(
                     "UPDATE {SEATS} SET active = {no}, badge = NULL WHERE active <> {no} OR badge IS NOT NULL"
@@ -115,7 +115,7 @@ const CONTRACT: Migration = Migration {
             format!("SELECT id FROM {SEATS} WHERE state IS NULL OR state NOT IN ('on', 'off')"),
         );
         let dialect = script.dialect();
-        script.execute(
+        script.update(
             SEATS,
             format!(
                 "UPDATE {SEATS} SET active = ({}) WHERE {}",
@@ -135,7 +135,7 @@ const CONTRACT: Migration = Migration {
             script.lock_tables(&[SEATS]);
             script.restore_column(dropped);
             let active = script.dialect().is_true("active");
-            script.execute(
+            script.update(
                 SEATS,
                 format!("UPDATE {SEATS} SET state = CASE WHEN {active} THEN 'on' ELSE 'off' END"),
                 "the word says what the flag says",
@@ -173,6 +173,7 @@ fn pass(dialect: Dialect) -> Backfill {
         purpose: "seats get their flag".to_owned(),
         table: SEATS.to_owned(),
         changes: SEATS.to_owned(),
+        action: Action::Update,
         alias: "r".to_owned(),
         sql: format!(
             "UPDATE {SEATS} AS r SET active = ({wanted}) WHERE {} AND {due}",

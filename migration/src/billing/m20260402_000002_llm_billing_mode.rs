@@ -36,7 +36,7 @@ fn up(context: &Context, script: &mut PlanBuilder) {
         return;
     }
     if context.chose(&super::GARBLED_MODES) {
-        script.execute(
+        script.update(
             WORKSPACES,
             format!(
                 "UPDATE {WORKSPACES} SET {MODE} = NULL WHERE {}",

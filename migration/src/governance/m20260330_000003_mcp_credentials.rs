@@ -35,7 +35,7 @@ fn up(context: &Context, script: &mut PlanBuilder) {
             .iter()
             .all(|known| script.catalog.has_column(&spec.name, known));
         if column == "auth_mode" && derivable {
-            script.execute(
+            script.update(
                 &spec.name,
                 format!(
                     "UPDATE {} SET auth_mode = {DERIVED_MODE} WHERE auth_mode IS NULL",

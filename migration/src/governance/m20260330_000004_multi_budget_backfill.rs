@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::dialect::Dialect;
 use crate::loss::Loss;
 use crate::migration::{Migration, Phase};
-use crate::plan::{Backfill, Blocks, Created};
+use crate::plan::{Action, Backfill, Blocks, Created};
 use crate::script::{PlanBuilder, remembered};
 
 use super::clones::CLONES;
@@ -114,6 +114,7 @@ fn owner_pass(dialect: Dialect, owner: Owner) -> Backfill {
         purpose: format!("budgets of {referring} get their owner"),
         table: referring.to_owned(),
         changes: BUDGETS.to_owned(),
+        action: Action::Update,
         alias: "r".to_owned(),
         sql,
         remaining: format!(
@@ -157,6 +158,7 @@ fn flag_pass(dialect: Dialect, owner: Owner) -> Backfill {
         purpose: format!("calendar flags of the budgets of {referring} move to the virtual key"),
         table: referring.to_owned(),
         changes: VIRTUAL_KEYS.to_owned(),
+        action: Action::Update,
         alias: "r".to_owned(),
         sql,
         remaining: format!(
@@ -190,7 +192,7 @@ fn down(context: &Context, _created: &Created, script: &mut PlanBuilder) {
             ),
             None => continue,
         };
-        script.execute(
+        script.update(
             BUDGETS,
             format!("UPDATE {BUDGETS} SET {column} = NULL WHERE {column} IS NOT NULL{mine}"),
             "budgets lose the owner column's value",
@@ -203,7 +205,7 @@ fn down(context: &Context, _created: &Created, script: &mut PlanBuilder) {
             noted => noted.map(|noted| format!(" AND id IN ({noted})")),
         };
         if let Some(mine) = mine {
-            script.execute(
+            script.update(
                 VIRTUAL_KEYS,
                 format!(
                     "UPDATE {VIRTUAL_KEYS} SET calendar_aligned = {} WHERE {}{mine}",
@@ -239,7 +241,7 @@ pub(super) fn write_flags_back(dialect: Dialect, script: &mut PlanBuilder) {
              JOIN {VIRTUAL_KEYS} v ON v.id = p.virtual_key_id"
         ),
     ] {
-        script.execute(
+        script.update(
             BUDGETS,
             format!(
                 "UPDATE {BUDGETS} SET calendar_aligned = {true_literal} FROM ({source} WHERE {aligned} AND {unflagged}) due \
@@ -255,7 +257,7 @@ pub(super) fn write_flags_back(dialect: Dialect, script: &mut PlanBuilder) {
 pub(super) fn write_owner_back(owner: Owner, script: &mut PlanBuilder) {
     let (table, column) = (owner.table(), owner.column());
     let oldest = owners::oldest_first(&script.catalog);
-    script.execute(
+    script.update(
         table,
         format!(
             "UPDATE {table} SET budget_id = due.budget FROM (SELECT {column} AS owner, id AS budget, \

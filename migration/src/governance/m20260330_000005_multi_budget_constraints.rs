@@ -7,7 +7,7 @@ use crate::context::Context;
 use crate::ddl::OnDelete;
 use crate::loss::Loss;
 use crate::migration::{Migration, Phase};
-use crate::plan::Created;
+use crate::plan::{Action, Created};
 use crate::script::PlanBuilder;
 
 use super::owners::{self, LegacyColumns, Owner};
@@ -53,7 +53,7 @@ fn up(context: &Context, script: &mut PlanBuilder) {
                 owner.table()
             )
         });
-        script.add_foreign_key_after(BUDGETS, &key, orphans);
+        script.add_foreign_key_after(BUDGETS, &key, orphans.map(|sql| (Action::Update, sql)));
     }
     let one_owner = owners::one_owner();
     let checked = context

@@ -50,7 +50,7 @@ fn up(context: &Context, script: &mut PlanBuilder) {
         }
         catch_up_owners(context, script);
         if script.catalog.has_table(CLONES) {
-            script.execute(
+            script.update(
                 BUDGETS,
                 sharing::raise_usage(script.dialect()),
                 "what was spent on the original since its copy was made counts for the copy too",
@@ -115,7 +115,7 @@ fn catch_up_owners(context: &Context, script: &mut PlanBuilder) {
         "b.virtual_key_id IS NULL AND b.provider_config_id IS NULL AND (v.id IS NOT NULL OR p.id IS NOT NULL)"
             .to_owned()
     };
-    script.execute(
+    script.update(
         BUDGETS,
         format!(
             "UPDATE {BUDGETS} SET virtual_key_id = due.virtual_key, provider_config_id = due.provider_config \
@@ -152,7 +152,7 @@ fn catch_up_flags(context: &Context, script: &mut PlanBuilder) {
     } else {
         format!("NOT ({aligned}) AND {wanted}")
     };
-    script.execute(
+    script.update(
         VIRTUAL_KEYS,
         format!(
             "UPDATE {VIRTUAL_KEYS} SET calendar_aligned = CASE WHEN due.wanted = 1 THEN {sql_true} ELSE {sql_false} END \
@@ -208,7 +208,7 @@ fn down(context: &Context, created: &Created, script: &mut PlanBuilder) {
             .any(|column| column.name == "calendar_aligned" && column.default.is_some());
         if dialect == Dialect::Sqlite && has_default {
             // A column that a rebuild brings back is empty; PostgreSQL fills it as it adds it.
-            script.execute(
+            script.update(
                 BUDGETS,
                 format!(
                     "UPDATE {BUDGETS} SET calendar_aligned = {} WHERE calendar_aligned IS NULL",

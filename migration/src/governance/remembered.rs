@@ -145,7 +145,7 @@ pub(super) fn put_back(catalog: &Catalog, script: &mut PlanBuilder) {
         return;
     }
     let dialect = catalog.dialect;
-    script.execute(
+    script.update(
         BUDGETS,
         format!(
             "UPDATE {BUDGETS} SET calendar_aligned = {} WHERE NOT ({}) AND id IN (SELECT budget FROM {TABLE})",

@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::dialect::Dialect;
 use crate::loss::Loss;
 use crate::migration::{Migration, Phase};
-use crate::plan::{Backfill, Blocks, Created};
+use crate::plan::{Action, Backfill, Blocks, Created};
 use crate::providers::coder;
 use crate::script::{PlanBuilder, remembered};
 use crate::track::Track;
@@ -54,6 +54,7 @@ fn up(context: &Context, script: &mut PlanBuilder) {
         purpose: "users' keys move to their AI provider".to_owned(),
         table: CHAT_USER_KEYS.to_owned(),
         changes: USER_KEYS.to_owned(),
+        action: Action::Insert,
         alias: "r".to_owned(),
         sql: cutover::copy_user_keys(&format!("{} AND {due}", Backfill::RANGE)),
         remaining: format!("SELECT count(*) AS number FROM {CHAT_USER_KEYS} r WHERE {due}"),
@@ -82,6 +83,7 @@ fn up(context: &Context, script: &mut PlanBuilder) {
         purpose: "model configs are linked to their AI provider".to_owned(),
         table: MODEL_CONFIGS.to_owned(),
         changes: MODEL_CONFIGS.to_owned(),
+        action: Action::Update,
         alias: "c".to_owned(),
         sql,
         remaining: format!(
@@ -151,7 +153,7 @@ fn remember(context: &Context, script: &mut PlanBuilder) {
 pub(super) fn retire(context: &Context, script: &mut PlanBuilder) {
     let dialect = script.dialect();
     if context.chose(&NAME_CONFLICTS) {
-        script.execute(
+        script.update(
             PROVIDERS,
             cutover::retire(dialect),
             "live providers that hold the name of a migrated one are soft-deleted",
@@ -166,8 +168,14 @@ pub(super) fn apply_move(script: &mut PlanBuilder, step: &cutover::Move, blocks:
     match &step.close {
         Close::InsertWithUuids(insert) => script.insert_with_uuids(insert.clone()),
         Close::Run(_) => {
+            // The words of a move say what it means; rows are inserted, deleted, or else updated.
+            let action = match step.action {
+                "insert" => Action::Insert,
+                "delete" => Action::Delete,
+                _ => Action::Update,
+            };
             if let Some(sql) = step.all() {
-                script.execute(step.table, sql, step.purpose, blocks);
+                script.execute(action, step.table, sql, step.purpose, blocks);
             }
         }
     }
@@ -193,7 +201,7 @@ fn down(context: &Context, _created: &Created, script: &mut PlanBuilder) {
             .map_or_else(String::new, |noted| format!(" OR {condition} IN ({noted})"))
     };
     let link = noted(legacy::LINKS, &text(dialect, "id"));
-    script.execute(
+    script.update(
         MODEL_CONFIGS,
         format!(
             "UPDATE {MODEL_CONFIGS} SET ai_provider_id = NULL WHERE ai_provider_id IS NOT NULL AND (ai_provider_id IN ({taken}){link})"
@@ -225,7 +233,7 @@ fn down(context: &Context, _created: &Created, script: &mut PlanBuilder) {
         ),
         (PROVIDERS, "id", String::new(), "copied providers go"),
     ] {
-        script.execute(
+        script.delete(
             table,
             format!("DELETE FROM {table} WHERE {column} IN ({taken}){besides}"),
             purpose,
@@ -237,7 +245,7 @@ fn down(context: &Context, _created: &Created, script: &mut PlanBuilder) {
         remembered(&context.catalog, legacy::RETIRED_ENABLED),
     ) {
         let id = text(dialect, "id");
-        script.execute(
+        script.update(
             PROVIDERS,
             format!(
                 "UPDATE {PROVIDERS} SET deleted = {no}, enabled = CASE WHEN {id} IN ({enabled}) THEN {yes} ELSE {no} END \

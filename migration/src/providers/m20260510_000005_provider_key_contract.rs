@@ -69,7 +69,7 @@ fn up(context: &Context, script: &mut PlanBuilder) {
         for (list, rows) in cutover::noted(catalog, cutover::RETIRED) {
             script.remember(list, &rows);
         }
-        script.execute(
+        script.update(
             MODEL_CONFIGS,
             retire,
             "active model configs without a provider are soft-deleted",
@@ -103,13 +103,13 @@ fn down(context: &Context, created: &Created, script: &mut PlanBuilder) {
     for table in tables::legacy(dialect) {
         script.create_table(&table);
     }
-    script.execute(
+    script.insert(
         CHAT_PROVIDERS,
         legacy::fill_providers(dialect),
         "one chat provider for each family that has an AI provider",
         Blocks::Writers,
     );
-    script.execute(
+    script.insert(
         CHAT_USER_KEYS,
         legacy::fill_user_keys(),
         "users' keys for these providers",
@@ -138,7 +138,7 @@ fn revive(context: &Context, script: &mut PlanBuilder) {
     } else {
         ""
     };
-    script.execute(
+    script.update(
         MODEL_CONFIGS,
         format!(
             "UPDATE {MODEL_CONFIGS} SET deleted = {no}{at} WHERE {id} IN ({models}) AND {}",
@@ -148,7 +148,7 @@ fn revive(context: &Context, script: &mut PlanBuilder) {
         Blocks::Writers,
     );
     if catalog.has_column(MODEL_CONFIGS, "is_default") {
-        script.execute(
+        script.update(
             MODEL_CONFIGS,
             format!(
                 "UPDATE {MODEL_CONFIGS} SET is_default = {yes} WHERE {id} IN ({defaults}) AND NOT EXISTS \
@@ -174,7 +174,7 @@ fn restore_cut_key(created: &Created, script: &mut PlanBuilder) {
     if !cut || script.dialect() != Dialect::Postgres {
         return;
     }
-    script.execute(
+    script.insert(
         CHAT_PROVIDERS,
         format!(
             "INSERT INTO {CHAT_PROVIDERS} (provider, enabled) SELECT DISTINCT c.provider, false FROM {MODEL_CONFIGS} c \

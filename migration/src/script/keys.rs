@@ -4,7 +4,7 @@ use super::{PlanBuilder, live_check, live_foreign_key};
 use crate::catalog::{Check, ForeignKey};
 use crate::ddl::{CheckSpec, ForeignKeySpec};
 use crate::dialect::Dialect;
-use crate::plan::Blocks;
+use crate::plan::{Action, Blocks};
 
 impl PlanBuilder {
     /// Drops the checks that `unwanted` picks, and makes sure of another one, with one rebuild on SQLite.
@@ -108,7 +108,7 @@ impl PlanBuilder {
         &mut self,
         table: &str,
         spec: &ForeignKeySpec,
-        cleanup: Option<String>,
+        cleanup: Option<(Action, String)>,
     ) {
         let dialect = self.dialect();
         let Some(live) = self
@@ -153,8 +153,9 @@ impl PlanBuilder {
                 self.clean_up_and_validate(table, spec, cleanup);
             }
             Dialect::Sqlite => {
-                if let Some(cleanup) = cleanup {
+                if let Some((action, cleanup)) = cleanup {
                     self.execute(
+                        action,
                         table,
                         cleanup,
                         "rows whose parent is gone already",
@@ -174,11 +175,12 @@ impl PlanBuilder {
         &mut self,
         table: &str,
         spec: &ForeignKeySpec,
-        cleanup: Option<String>,
+        cleanup: Option<(Action, String)>,
     ) {
-        if let Some(cleanup) = cleanup {
+        if let Some((action, cleanup)) = cleanup {
             self.boundary();
             self.execute(
+                action,
                 table,
                 cleanup,
                 "rows whose parent is gone already",

@@ -30,19 +30,6 @@ use transaction::{Ending, Piece};
 /// Rows by table and what was done to them.
 pub(super) type Changes = BTreeMap<(String, &'static str), u64>;
 
-/// What a statement does to rows: its first verb.
-fn action(sql: &str) -> &'static str {
-    [
-        ("INSERT INTO ", "insert"),
-        ("UPDATE ", "update"),
-        ("DELETE FROM ", "delete"),
-    ]
-    .into_iter()
-    .filter_map(|(verb, action)| Some((sql.find(verb)?, action)))
-    .min()
-    .map_or("update", |(_, action)| action)
-}
-
 /// Everything that applying needs besides the step.
 pub(super) struct Applier<'a> {
     pub connection: &'a Connection,
@@ -332,7 +319,7 @@ impl Applier<'_> {
                 .any(|unit| matches!(unit, Unit::Backfill(planned) if planned == pass)))
         };
         let (changed, behind) = engine.run(pass, &is_still_planned).await?;
-        self.changed(&pass.changes, action(&pass.sql), changed);
+        self.changed(&pass.changes, pass.action.word(), changed);
         Ok((changed, behind))
     }
 

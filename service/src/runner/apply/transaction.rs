@@ -9,7 +9,7 @@ use tollgate_migration::plan::{Blocks, Created, Guard, Step, Unit};
 use tollgate_migration::{Dialect, Migration};
 
 use super::violations::{expect_foreign_keys_off, violations};
-use super::{Applier, Changes, Course, action, millis};
+use super::{Applier, Changes, Course, millis};
 use crate::connection::Transaction;
 use crate::error::{Error, Result};
 use crate::history::{self, Entry, Origin};
@@ -239,11 +239,9 @@ impl Applier<'_> {
                         .execute_unprepared(&statement.sql)
                         .await?
                         .rows_affected();
-                    if let Some(table) = &statement.counted {
+                    if let Some((table, action)) = &statement.counted {
                         rows += affected;
-                        *counts
-                            .entry((table.clone(), action(&statement.sql)))
-                            .or_default() += affected;
+                        *counts.entry((table.clone(), action.word())).or_default() += affected;
                     }
                 }
                 Step::Guard(guard) => ask(transaction, self.dialect, guard).await?,

@@ -97,7 +97,7 @@ pub(super) async fn boot(connection: &Connection, target: &Target) -> Result<(),
 }
 
 fn write(script: &mut PlanBuilder, table: &str, sql: String) {
-    script.execute(table, sql, "the gateway's own", Blocks::Rows);
+    script.update(table, sql, "the gateway's own", Blocks::Rows);
 }
 
 fn flag(script: &mut PlanBuilder, table: &str, name: &str) {
