@@ -2,6 +2,7 @@
 
 pub mod adoption;
 pub mod bifrost;
+pub mod capture;
 pub mod clones;
 pub mod header_names;
 mod m20260329_000001_governance_baseline;
@@ -102,7 +103,7 @@ const DEFINITION: Definition = Definition {
         ),
     ],
     is_later_upstream: adoption::is_later_upstream,
-    asks: &[],
+    asks: &[capture::INTACT, capture::LEFT],
     choices: &[SHARED_BUDGETS],
 };
 

@@ -74,6 +74,11 @@ pub struct Guard {
     pub sql: String,
 }
 
+impl Guard {
+    /// The code of a guard that refuses nothing: what it finds makes the run begin again from the plan.
+    pub const AGAIN: &str = "again";
+}
+
 /// Makes rows whose ids are UUIDs of version 5, which no SQL of either backend computes: a query names what they are
 /// made for, and a statement inserts them with their ids. What the query finds is bounded by the schema it reads.
 #[derive(Clone, Debug, PartialEq, Eq)]

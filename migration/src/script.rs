@@ -107,6 +107,22 @@ impl PlanBuilder {
         }));
     }
 
+    /// A statement over something else than rows, in the open transaction.
+    pub fn statement(&mut self, sql: String, purpose: &str, blocks: Blocks) {
+        self.ddl(sql, purpose.to_owned(), blocks);
+    }
+
+    /// A statement that is a part of the step before it, and shown only with its SQL.
+    pub fn part(&mut self, sql: String, purpose: &str, blocks: Blocks) {
+        self.open.push(Step::Run(Statement {
+            sql,
+            purpose: purpose.to_owned(),
+            blocks,
+            counted: None,
+            detail: true,
+        }));
+    }
+
     /// A statement over Tollgate's own rows, which are no part of what a migration changed.
     pub fn bookkeeping(&mut self, sql: String, purpose: &str) {
         self.ddl(sql, purpose.to_owned(), Blocks::Nothing);

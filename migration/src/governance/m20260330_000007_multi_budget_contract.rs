@@ -1,17 +1,20 @@
 //! Catches up with what old code wrote since the backfill, then drops the legacy columns (`docs/upstream/bifrost.md` §2.1,
 //! 4 and 5).
 //!
-//! Everything happens under one lock on the three tables, in both directions: an owner or a flag that old code set,
-//! moved or cleared ends as the legacy columns say. A budget that has become shared refuses (G001).
+//! In both directions: an owner or a flag that old code set, moved or cleared ends as the legacy columns say. A budget that has become
+//! shared refuses (G001). On PostgreSQL everything is walked beside the gateway while triggers note what it changes ([`capture`]); under
+//! one lock on the three tables only what was noted is looked at again. SQLite, where nobody else writes meanwhile, and leftover columns,
+//! which nobody writes any more, are walked under the lock.
 
 use crate::context::Context;
 use crate::ddl::ForeignKeySpec;
 use crate::dialect::Dialect;
 use crate::loss::Loss;
 use crate::migration::{Migration, Phase};
-use crate::plan::{Blocks, Created, DroppedColumn};
+use crate::plan::{Blocks, Created, DroppedColumn, Guard};
 use crate::script::PlanBuilder;
 
+use super::capture;
 use super::clones::CLONES;
 use super::m20260330_000004_multi_budget_backfill::{write_flags_back, write_owner_back};
 use super::owners::{self, LegacyColumns, Owner};
@@ -34,39 +37,48 @@ fn up(context: &Context, script: &mut PlanBuilder) {
         .collect();
     let flag = owners::has_legacy_flag(context);
     if referring.is_empty() && !flag {
+        capture::clear(context, script);
         cascade(script);
         return;
     }
     if let Some(split) = sharing::split(context) {
         script.paged(split);
     }
-    script.lock_tables(&[VIRTUAL_KEYS, PROVIDER_CONFIGS, BUDGETS]);
-    if !referring.is_empty() {
-        if let Some(shared) = owners::shared(context) {
-            script.guard("G001", BUDGETS, shared);
-        }
-        if let Some(claimed) = owners::claimed_elsewhere(context) {
-            script.guard("G002", BUDGETS, claimed);
-        }
-        catch_up_owners(context, script);
-        if script.catalog.has_table(CLONES) {
-            script.update(
-                BUDGETS,
-                sharing::raise_usage(script.dialect()),
-                "what was spent on the original since its copy was made counts for the copy too",
-                Blocks::Everyone,
-            );
-            script.bookkeeping(
-                sharing::settle(),
-                "copies are budgets like any other from here on",
-            );
-        }
-        if flag {
-            catch_up_flags(context, script);
-        }
+    // Leftovers that nobody writes any more need no capture, nor does a database that one writes to at a time.
+    let captures = script.dialect() == Dialect::Postgres
+        && !referring.is_empty()
+        && owners::legacy(context) == LegacyColumns::Authoritative;
+    if captures {
+        capture::begin(context, script);
+        look(context, script);
+        script.boundary();
+        catch_up(context, script, Scope::Touched, Blocks::Rows);
+        capture::forget_found(script);
+        script.boundary();
+    } else {
+        capture::clear(context, script);
     }
-    if flag {
-        remembered::remember(context, script);
+    script.lock_tables(&[VIRTUAL_KEYS, PROVIDER_CONFIGS, BUDGETS]);
+    if captures {
+        script.guard(Guard::AGAIN, BUDGETS, capture::proof());
+        catch_up(context, script, Scope::Touched, Blocks::Rows);
+    } else {
+        catch_up(context, script, Scope::All, Blocks::Everyone);
+    }
+    if !referring.is_empty() && script.catalog.has_table(CLONES) {
+        script.update(
+            BUDGETS,
+            sharing::raise_usage(script.dialect()),
+            "what was spent on the original since its copy was made counts for the copy too",
+            Blocks::Everyone,
+        );
+        script.bookkeeping(
+            sharing::settle(),
+            "copies are budgets like any other from here on",
+        );
+    }
+    if captures {
+        capture::end(script);
     }
     for owner in referring {
         script.drop_column(owner.table(), "budget_id");
@@ -79,13 +91,100 @@ fn up(context: &Context, script: &mut PlanBuilder) {
     }
 }
 
+/// Which rows are looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// All of them.
+    All,
+    /// Those that old code has touched since all were looked at.
+    Touched,
+}
+
+impl Scope {
+    /// A condition over a budget's id, which begins with `AND`.
+    fn budgets(self, id: &str) -> String {
+        match self {
+            Self::All => String::new(),
+            Self::Touched => format!(" AND {id} IN ({})", capture::budgets()),
+        }
+    }
+}
+
+/// A walk over everything, outside of the lock: it refuses what contract refuses, and notes which rows differ. It locks none.
+fn look(context: &Context, script: &mut PlanBuilder) {
+    refuse(context, script, Scope::All);
+    let budgets = format!(
+        "SELECT due.id AS id FROM ({}) due",
+        due_owners(context, script.dialect(), Scope::All)
+    );
+    capture::find(
+        script,
+        BUDGETS,
+        &budgets,
+        "owners that old code has set, moved or cleared since the backfill are noted",
+    );
+    if owners::has_legacy_flag(context) {
+        if let Some(due) = due_flags(context, script.dialect()) {
+            capture::find(
+                script,
+                VIRTUAL_KEYS,
+                &format!("SELECT due.id AS id FROM ({due}) due"),
+                "calendar flags that old code has set or cleared since the backfill are noted",
+            );
+        }
+        remembered::remember(context, script, "");
+    }
+}
+
+fn refuse(context: &Context, script: &mut PlanBuilder, scope: Scope) {
+    let (shared, claimed) = match scope {
+        Scope::All => (owners::shared(context), owners::claimed_elsewhere(context)),
+        Scope::Touched => (
+            owners::shared_among(context, &capture::budgets()),
+            owners::claimed_elsewhere_among(context, &capture::budgets()),
+        ),
+    };
+    if let Some(shared) = shared {
+        script.guard("G001", BUDGETS, shared);
+    }
+    if let Some(claimed) = claimed {
+        script.guard("G002", BUDGETS, claimed);
+    }
+}
+
+/// Owners, flags and what is remembered end as the legacy columns say.
+fn catch_up(context: &Context, script: &mut PlanBuilder, scope: Scope, blocks: Blocks) {
+    let flag = owners::has_legacy_flag(context);
+    let refers = Owner::BOTH
+        .into_iter()
+        .any(|owner| owner.has_legacy_reference(context));
+    if scope == Scope::Touched {
+        script.part(
+            format!("ANALYZE {}", capture::TOUCHED),
+            "how much was noted",
+            Blocks::Nothing,
+        );
+    }
+    if refers {
+        refuse(context, script, scope);
+        catch_up_owners(context, script, scope, blocks);
+        if flag {
+            catch_up_flags(context, script, scope, blocks);
+        }
+    }
+    if flag {
+        remembered::remember(context, script, &scope.budgets("b.id"));
+    }
+}
+
 /// From here on a budget goes with its owner. Until now its owner column could be stale, so deleting a key only emptied
 /// it: the budget may have been given to somebody else meanwhile.
 fn cascade(script: &mut PlanBuilder) {
     script.add_foreign_keys(BUDGETS, &Owner::BOTH.map(Owner::foreign_key));
 }
 
-fn catch_up_owners(context: &Context, script: &mut PlanBuilder) {
+/// Budgets whose owner is another one than the legacy columns say: `id`, `virtual_key` and `provider_config`.
+fn due_owners(context: &Context, dialect: Dialect, scope: Scope) -> String {
     let live = owners::legacy(context) == LegacyColumns::Authoritative;
     let join = |owner: Owner, alias: &str| {
         if owner.has_legacy_reference(context) {
@@ -102,10 +201,7 @@ fn catch_up_owners(context: &Context, script: &mut PlanBuilder) {
             )
         }
     };
-    let differs = match script.dialect() {
-        Dialect::Postgres => "IS DISTINCT FROM",
-        Dialect::Sqlite => "IS NOT",
-    };
+    let differs = dialect.is_distinct_from();
     let stale = if live {
         // Both directions: an owner whose reference was cleared or moved loses the budget.
         format!(
@@ -115,56 +211,88 @@ fn catch_up_owners(context: &Context, script: &mut PlanBuilder) {
         "b.virtual_key_id IS NULL AND b.provider_config_id IS NULL AND (v.id IS NOT NULL OR p.id IS NOT NULL)"
             .to_owned()
     };
+    format!(
+        "SELECT b.id AS id, v.id AS virtual_key, CASE WHEN v.id IS NULL THEN p.id END AS provider_config \
+         FROM {BUDGETS} b {} {} WHERE {stale}{}",
+        join(Owner::VirtualKey, "v"),
+        join(Owner::ProviderConfig, "p"),
+        scope.budgets("b.id"),
+    )
+}
+
+fn catch_up_owners(context: &Context, script: &mut PlanBuilder, scope: Scope, blocks: Blocks) {
     script.update(
         BUDGETS,
         format!(
             "UPDATE {BUDGETS} SET virtual_key_id = due.virtual_key, provider_config_id = due.provider_config \
-             FROM (SELECT b.id AS id, v.id AS virtual_key, CASE WHEN v.id IS NULL THEN p.id END AS provider_config \
-             FROM {BUDGETS} b {} {} WHERE {stale}) due WHERE due.id = {BUDGETS}.id",
-            join(Owner::VirtualKey, "v"),
-            join(Owner::ProviderConfig, "p"),
+             FROM ({}) due WHERE due.id = {BUDGETS}.id",
+            due_owners(context, script.dialect(), scope)
         ),
         "owners that old code has set, moved or cleared since the backfill",
-        Blocks::Everyone,
+        blocks,
     );
 }
 
-fn catch_up_flags(context: &Context, script: &mut PlanBuilder) {
-    let dialect = script.dialect();
+/// Virtual keys whose flag is another one than the legacy columns say: `id`, and `wanted`, 1 or 0. `None` where nothing says.
+fn due_flags(context: &Context, dialect: Dialect) -> Option<String> {
     let live = owners::legacy(context) == LegacyColumns::Authoritative;
     let owners: &[Owner] = if live {
         &Owner::BOTH
     } else {
         &[Owner::ProviderConfig]
     };
-    let Some(flagged) = owners::flagged_by_legacy(context, owners) else {
-        return;
-    };
+    let flagged = owners::flagged_by_legacy(context, owners)?;
     let aligned = dialect.is_true("v.calendar_aligned");
-    let (wanted, sql_true, sql_false) = (
-        "flagged.id IS NOT NULL",
-        dialect.true_literal(),
-        dialect.false_literal(),
-    );
-    // Both directions at once: one walk under the lock. A leftover flag is only ever added.
+    let wanted = "flagged.id IS NOT NULL";
+    // Both directions at once: one walk. A leftover flag is only ever added.
     let differs = if live {
         format!("({aligned}) <> ({wanted})")
     } else {
         format!("NOT ({aligned}) AND {wanted}")
     };
+    Some(format!(
+        "SELECT v.id AS id, CASE WHEN {wanted} THEN 1 ELSE 0 END AS wanted FROM {VIRTUAL_KEYS} v \
+         LEFT JOIN ({flagged}) flagged ON flagged.id = v.id WHERE {differs}"
+    ))
+}
+
+/// The same of the virtual keys that were touched, each asked for by itself.
+fn due_flags_of_touched(dialect: Dialect) -> String {
+    let flagged = dialect.is_true("b.calendar_aligned");
+    format!(
+        "SELECT k.id AS id, CASE WHEN EXISTS (SELECT 1 FROM {VIRTUAL_KEYS} r JOIN {BUDGETS} b ON b.id = r.budget_id \
+         WHERE r.id = k.id AND r.budget_id <> '' AND {flagged}) \
+         OR EXISTS (SELECT 1 FROM {PROVIDER_CONFIGS} r JOIN {BUDGETS} b ON b.id = r.budget_id \
+         WHERE r.virtual_key_id = k.id AND r.budget_id <> '' AND {flagged}) THEN 1 ELSE 0 END AS wanted FROM ({}) k",
+        capture::keys()
+    )
+}
+
+fn catch_up_flags(context: &Context, script: &mut PlanBuilder, scope: Scope, blocks: Blocks) {
+    let dialect = script.dialect();
+    let due = match scope {
+        Scope::All => due_flags(context, dialect),
+        Scope::Touched => Some(due_flags_of_touched(dialect)),
+    };
+    let Some(due) = due else { return };
+    let (sql_true, sql_false) = (dialect.true_literal(), dialect.false_literal());
+    let differs = format!(
+        "({}) <> (due.wanted = 1)",
+        dialect.is_true(&format!("{VIRTUAL_KEYS}.calendar_aligned"))
+    );
     script.update(
         VIRTUAL_KEYS,
         format!(
             "UPDATE {VIRTUAL_KEYS} SET calendar_aligned = CASE WHEN due.wanted = 1 THEN {sql_true} ELSE {sql_false} END \
-             FROM (SELECT v.id AS id, CASE WHEN {wanted} THEN 1 ELSE 0 END AS wanted FROM {VIRTUAL_KEYS} v \
-             LEFT JOIN ({flagged}) flagged ON flagged.id = v.id WHERE {differs}) due WHERE due.id = {VIRTUAL_KEYS}.id"
+             FROM ({due}) due WHERE due.id = {VIRTUAL_KEYS}.id AND {differs}"
         ),
         "calendar flags that old code has set or cleared since the backfill",
-        Blocks::Everyone,
+        blocks,
     );
 }
 
 fn down(context: &Context, created: &Created, script: &mut PlanBuilder) {
+    capture::clear(context, script);
     // The legacy columns are the truth again, and the owners may become stale.
     let made: Vec<ForeignKeySpec> = Owner::BOTH
         .into_iter()

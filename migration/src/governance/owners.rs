@@ -167,6 +167,29 @@ pub fn shared(context: &Context) -> Option<String> {
     ))
 }
 
+/// The same of some budgets alone, which `among` names in a column `budget`, for references that are all of a say.
+pub(super) fn shared_among(context: &Context, among: &str) -> Option<String> {
+    let referrers = referrers_among(context, among)?;
+    Some(format!(
+        "SELECT r.budget AS id FROM ({referrers}) r JOIN {BUDGETS} b ON b.id = r.budget GROUP BY r.budget HAVING count(*) > 1"
+    ))
+}
+
+/// Who refers to some budgets: `budget`, reached by the index over the reference.
+fn referrers_among(context: &Context, among: &str) -> Option<String> {
+    let arms: Vec<String> = Owner::BOTH
+        .into_iter()
+        .filter(|owner| owner.has_legacy_reference(context))
+        .map(|owner| {
+            format!(
+                "SELECT t.budget_id AS budget FROM ({among}) touched JOIN {} t ON t.budget_id = touched.budget",
+                owner.table()
+            )
+        })
+        .collect();
+    (!arms.is_empty()).then(|| arms.join(" UNION ALL "))
+}
+
 /// Budgets with both owner columns set, which upstream's own backfill made of one that a key and a config shared: `id`.
 pub fn owned_twice(context: &Context) -> Option<String> {
     Owner::BOTH
@@ -228,6 +251,16 @@ pub fn claimed_elsewhere(context: &Context) -> Option<String> {
     Some(format!(
         "SELECT DISTINCT b.id AS id FROM {BUDGETS} b JOIN ({references}) r ON r.budget = b.id \
          JOIN ({claims}) c ON c.budget = b.id"
+    ))
+}
+
+/// The same of some budgets alone, which `among` names in a column `budget`.
+pub(super) fn claimed_elsewhere_among(context: &Context, among: &str) -> Option<String> {
+    let referrers = referrers_among(context, among)?;
+    let claims = every_foreign_claim(context)?;
+    Some(format!(
+        "SELECT DISTINCT r.budget AS id FROM ({referrers}) r JOIN {BUDGETS} b ON b.id = r.budget \
+         WHERE r.budget IN (SELECT c.budget FROM ({claims}) c)"
     ))
 }
 

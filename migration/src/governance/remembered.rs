@@ -53,6 +53,10 @@ pub fn create() -> String {
 
 /// Every flag that would be lost: `kind`, `owner`, `budget`, `virtual_key`. `None` where budgets have no flag.
 pub fn due(catalog: &Catalog, promoted: Promoted) -> Option<String> {
+    due_among(catalog, promoted, "")
+}
+
+fn due_among(catalog: &Catalog, promoted: Promoted, among: &str) -> Option<String> {
     if !catalog.has_column(BUDGETS, "calendar_aligned") {
         return None;
     }
@@ -74,7 +78,7 @@ pub fn due(catalog: &Catalog, promoted: Promoted) -> Option<String> {
             };
             format!(
                 "SELECT '{kind}' AS kind, CAST(t.id AS text) AS owner, b.id AS budget, CAST({key} AS text) AS virtual_key \
-                 FROM {table} t JOIN {BUDGETS} b ON b.id = t.budget_id WHERE {flagged}"
+                 FROM {table} t JOIN {BUDGETS} b ON b.id = t.budget_id WHERE {flagged}{among}"
             )
         })
         .collect();
@@ -91,7 +95,7 @@ pub fn due(catalog: &Catalog, promoted: Promoted) -> Option<String> {
             .map(|table| format!("NOT EXISTS (SELECT 1 FROM {table} o WHERE o.budget_id = b.id)")),
     );
     arms.push(format!(
-        "SELECT '{NOBODY}' AS kind, b.id AS owner, b.id AS budget, CAST(NULL AS text) AS virtual_key FROM {BUDGETS} b WHERE {}",
+        "SELECT '{NOBODY}' AS kind, b.id AS owner, b.id AS budget, CAST(NULL AS text) AS virtual_key FROM {BUDGETS} b WHERE {}{among}",
         nobodys.join(" AND ")
     ));
     Some(arms.join(" UNION ALL "))
@@ -118,8 +122,10 @@ pub fn note(due: &str) -> String {
 }
 
 /// Remembers what a step is about to drop with the budgets' flag.
-pub(super) fn remember(context: &Context, script: &mut PlanBuilder) {
-    let Some(due) = due(&context.catalog, Promoted::Moved) else {
+///
+/// `among` is a condition over the budgets `b` that are looked at, which begins with `AND`; empty for all.
+pub(super) fn remember(context: &Context, script: &mut PlanBuilder, among: &str) {
+    let Some(due) = due_among(&context.catalog, Promoted::Moved, among) else {
         return;
     };
     if !script.catalog.has_table(TABLE) {
@@ -130,7 +136,11 @@ pub(super) fn remember(context: &Context, script: &mut PlanBuilder) {
         script.catalog.tables.entry(TABLE.to_owned()).or_default();
     }
     script.bookkeeping(
-        strike(&due, Promoted::Moved),
+        format!(
+            "{}{}",
+            strike(&due, Promoted::Moved),
+            among.replace("b.id", "budget")
+        ),
         "flags that were turned off since they were noted",
     );
     script.bookkeeping(

@@ -1,7 +1,7 @@
 //! `migrate plan`: what `up` would do on this database, statement by statement, read-only.
 
 use sea_orm::Statement;
-use tollgate_migration::plan::{Blocks, Plan, Step, Unit};
+use tollgate_migration::plan::{Blocks, Guard, Plan, Step, Unit};
 use tollgate_migration::{Migration, Track};
 
 use super::adopt::recognised_history;
@@ -160,7 +160,11 @@ fn describe(track: Track, migration: &Migration, plan: &Plan) -> PlannedMigratio
                         detail: false,
                     },
                     Step::Guard(guard) => PlannedStep {
-                        purpose: format!("stop when this finds a row ({})", guard.code),
+                        purpose: if guard.code == Guard::AGAIN {
+                            "begin again when this finds a row".to_owned()
+                        } else {
+                            format!("stop when this finds a row ({})", guard.code)
+                        },
                         sql: guard.sql.clone(),
                         blocks: Blocks::Nothing,
                         transaction: Some(transactions),

@@ -13,6 +13,7 @@ mod repairs;
 pub mod seed;
 pub mod survey;
 
+use tollgate_migration::governance::capture;
 use tollgate_migration::governance::clones::CLONES;
 use tollgate_migration::governance::mcp::{self, CLIENTS, GRANTS};
 use tollgate_migration::governance::owners::{self, Owner};
@@ -86,6 +87,7 @@ pub(super) static MODULE: Module = Module {
     own_tables: &[
         (requests::TABLE, &["request_id"]),
         (CLONES, &["original", "kind", "owner", "copy"]),
+        (capture::TOUCHED, &["source", "old_id", "new_id"]),
         (
             remembered::TABLE,
             &["kind", "owner", "budget", "virtual_key"],

@@ -9,6 +9,7 @@ mod addresses;
 mod bad_input;
 mod billing;
 mod budgets;
+mod capture;
 mod concurrency;
 mod config;
 mod config_word;

@@ -53,6 +53,16 @@ const EXEMPT: &[(&str, &str, &str)] = &[
         "Tollgate's own table, created with it",
     ),
     (
+        "ban-drop-function",
+        "tollgate_note()",
+        "Tollgate's own, while contract runs",
+    ),
+    (
+        "ban-drop-table",
+        "tollgate_touched",
+        "Tollgate's own, while contract runs",
+    ),
+    (
         "ban-drop-constraint",
         "\"fk_governance_",
         "the cascading key takes its place in the same transaction",

@@ -53,6 +53,9 @@ impl Abort {
             Self::Database(source) | Self::Busy(source) => {
                 Error::migration(migration.version, source)
             }
+            Self::Guard { code, .. } if code == Guard::AGAIN => Error::Moved {
+                version: migration.version.to_owned(),
+            },
             Self::Guard { code, table, ids } => {
                 crate::doctor::refusal_under_lock(&code, &table, ids)
             }
