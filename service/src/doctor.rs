@@ -22,6 +22,7 @@ use crate::tracks;
 
 pub use hazard::{Detail, Facts, Hazard, More, Samples};
 pub(crate) use ids::ids;
+use ids::ids_over;
 pub use query::{Queries, Query};
 use refusal::hazard_of;
 pub(crate) use refusal::{refusal, schema_finding};
@@ -244,18 +245,31 @@ pub(crate) async fn examine_only(
     let facts = (Module::of(track).known)(connection, context, codes)
         .await
         .map_err(Error::database("read what the hazards ask about"))?;
-    let mut findings = Vec::new();
-    for hazard in hazards(track)
+    let asked: Vec<(&Hazard, Queries)> = hazards(track)
         .iter()
         .filter(|hazard| codes.contains(&hazard.code))
-    {
+        .map(|hazard| (hazard, (hazard.queries)(context, &facts)))
+        .collect();
+    let mut shared = over_shared(connection, context, track, &asked, samples)
+        .await?
+        .into_iter();
+    let mut findings = Vec::new();
+    for (hazard, queries) in asked {
         if let Some(more) = hazard.more {
             findings.extend(more(connection, context, samples).await?);
         }
-        for (table, query) in (hazard.queries)(context, &facts) {
-            let (rows, sample_ids) = ids(connection, query, samples)
-                .await
-                .map_err(Error::database(format!("look for hazard {}", hazard.code)))?;
+        for (table, query) in queries {
+            let known = if query.reads_shared() {
+                shared.next()
+            } else {
+                None
+            };
+            let (rows, sample_ids) = match known {
+                Some(known) => known,
+                None => ids(connection, query, samples)
+                    .await
+                    .map_err(Error::database(format!("look for hazard {}", hazard.code)))?,
+            };
             if rows > 0 {
                 let mut found = finding(hazard, context, table, rows, sample_ids);
                 if let Some(detail) = hazard.detail {
@@ -266,6 +280,36 @@ pub(crate) async fn examine_only(
         }
     }
     Ok(findings)
+}
+
+/// What the questions over the relation that a track's hazards share find, in their order.
+async fn over_shared(
+    connection: &Connection,
+    context: &Context,
+    track: Track,
+    asked: &[(&Hazard, Queries)],
+    samples: Samples,
+) -> Result<Vec<(u64, Vec<String>)>> {
+    let (mut codes, mut queries) = (Vec::new(), Vec::new());
+    for (hazard, of_hazard) in asked {
+        for query in of_hazard.iter().filter(|query| query.reads_shared()) {
+            codes.push(hazard.code);
+            queries.push(query);
+        }
+    }
+    let Some((name, relation)) = (Module::of(track).shared)(context) else {
+        return Ok(Vec::new());
+    };
+    if queries.is_empty() {
+        return Ok(Vec::new());
+    }
+    codes.dedup();
+    ids_over(connection, (name, &relation), &queries, samples)
+        .await
+        .map_err(Error::database(format!(
+            "look for hazards {}",
+            codes.join(", ")
+        )))
 }
 
 fn finding(

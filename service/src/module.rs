@@ -57,6 +57,8 @@ pub struct Module {
     pub hazards: &'static [Hazard],
     /// What some of them need to know of the rows before they can be put into SQL, for the codes that are asked.
     pub known: Known,
+    /// A relation that several hazards ask of, under its name: their questions are one statement, which builds it once.
+    pub shared: fn(&Context) -> Option<(&'static str, String)>,
     /// Which rows make no sense without another: child, its column, and the parent, whose key is `id`.
     pub parents: &'static [(&'static str, &'static str, &'static str)],
     /// What the codes of [`Module::invariants`] say.
@@ -139,6 +141,7 @@ impl Module {
             asks_for_runs_since: None,
             hazards: &[],
             known: |_, _, _| Box::pin(async { Ok(Facts::default()) }),
+            shared: |_| None,
             parents: &[],
             codes: &[],
             invariants: |_| Vec::new(),

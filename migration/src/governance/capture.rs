@@ -220,18 +220,18 @@ fn removals(script: &mut PlanBuilder) -> Vec<(String, Blocks)> {
         let Some(live) = script.catalog.tables.get_mut(table) else {
             continue;
         };
-        // Whoever asks for one that is not there waits for the table all the same.
-        live.triggers.retain(|trigger| {
-            let name = trigger.name.as_str();
-            let is_ours = [MOVED, CAME, EMPTIED].contains(&name);
-            if is_ours {
+        // Whoever asks for one that is not there waits for the table all the same. In one order, whatever the catalog's: a plan that is
+        // made anew is the same one.
+        for name in [MOVED, CAME, EMPTIED] {
+            let there = live.triggers.len();
+            live.triggers.retain(|trigger| trigger.name != name);
+            if live.triggers.len() < there {
                 removals.push((
                     format!("DROP TRIGGER IF EXISTS {name} ON {table}"),
                     Blocks::Everyone,
                 ));
             }
-            !is_ours
-        });
+        }
     }
     removals.push((
         format!("DROP FUNCTION IF EXISTS {FUNCTION}()"),

@@ -149,13 +149,13 @@ pub fn references(context: &Context) -> Option<String> {
 /// and is the truth.
 pub fn claims(context: &Context) -> Option<String> {
     let references = references(context)?;
-    if legacy(context) == LegacyColumns::Authoritative {
-        return Some(references);
-    }
-    Some(format!(
-        "{references} UNION ALL SELECT -1 AS kind, COALESCE(virtual_key_id, CAST(provider_config_id AS text)) AS owner, \
-         id AS budget FROM {BUDGETS} WHERE virtual_key_id IS NOT NULL OR provider_config_id IS NOT NULL"
-    ))
+    let owned = owned(context).filter(|_| legacy(context) == LegacyColumns::Stale);
+    Some(match owned {
+        None => references,
+        Some(owned) => format!(
+            "{references} UNION ALL SELECT -1 AS kind, o.owner AS owner, o.id AS budget FROM ({owned}) o"
+        ),
+    })
 }
 
 /// Budgets that two or more owners claim: `id`, and `referrers`, how many.
@@ -188,6 +188,19 @@ fn referrers_among(context: &Context, among: &str) -> Option<String> {
         })
         .collect();
     (!arms.is_empty()).then(|| arms.join(" UNION ALL "))
+}
+
+/// Budgets whose own columns name an owner: `id` and `owner`.
+pub fn owned(context: &Context) -> Option<String> {
+    Owner::BOTH
+        .into_iter()
+        .all(|owner| context.catalog.has_column(BUDGETS, owner.column()))
+        .then(|| {
+            format!(
+                "SELECT id, COALESCE(virtual_key_id, CAST(provider_config_id AS text)) AS owner FROM {BUDGETS} \
+                 WHERE virtual_key_id IS NOT NULL OR provider_config_id IS NOT NULL"
+            )
+        })
 }
 
 /// Budgets with both owner columns set, which upstream's own backfill made of one that a key and a config shared: `id`.

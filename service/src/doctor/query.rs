@@ -10,6 +10,7 @@ use crate::parameters::Parameters;
 pub struct Query {
     sql: String,
     values: Vec<Value>,
+    reads_shared: bool,
 }
 
 /// Queries by the table they look in.
@@ -25,6 +26,11 @@ impl Queries {
     /// One query of one table.
     pub fn on(table: &'static str, query: impl Into<Query>) -> Self {
         [(table, query)].into_iter().collect()
+    }
+
+    /// Each of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Query> {
+        self.0.iter().map(|(_, query)| query)
     }
 
     /// One more of another table.
@@ -75,6 +81,19 @@ impl Query {
         parameters.query(arms.join(" UNION "))
     }
 
+    /// A query over the relation that the track's hazards share ([`crate::module::Module::shared`]): those are asked together, so
+    /// that it is built once. It binds nothing.
+    pub fn over_shared(sql: String) -> Self {
+        Self {
+            reads_shared: true,
+            ..sql.into()
+        }
+    }
+
+    pub(super) fn reads_shared(&self) -> bool {
+        self.reads_shared
+    }
+
     pub(super) fn sql(&self) -> &str {
         &self.sql
     }
@@ -91,6 +110,7 @@ impl Parameters {
         Query {
             sql,
             values: self.into_values(),
+            reads_shared: false,
         }
     }
 }
@@ -100,6 +120,7 @@ impl From<String> for Query {
         Self {
             sql,
             values: Vec::new(),
+            reads_shared: false,
         }
     }
 }

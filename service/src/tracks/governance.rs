@@ -2,6 +2,7 @@
 
 mod boot;
 mod boots;
+mod claims;
 mod clones;
 mod copies;
 mod explained;
@@ -35,6 +36,7 @@ const JOIN: &str = "governance_virtual_key_provider_config_keys";
 pub(super) static MODULE: Module = Module {
     hazards: hazards::HAZARDS,
     known: |connection, context, codes| Box::pin(hazards::known(connection, context, codes)),
+    shared: claims::claimed,
     parents: &[
         (BUDGETS, "virtual_key_id", VIRTUAL_KEYS),
         (BUDGETS, "provider_config_id", PROVIDER_CONFIGS),

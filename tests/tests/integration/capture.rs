@@ -296,6 +296,20 @@ async fn leftovers_of_a_killed_contract_stop_neither_the_gateway_nor_the_next_ru
 }
 
 #[tokio::test]
+async fn a_contract_that_nobody_disturbs_walks_once() {
+    let database = behind_the_backfill(200).await;
+    let up = tollgate()
+        .on(&database.url)
+        .succeed(&["migrate", "up", "-v"]);
+    let walks = up
+        .stderr
+        .matches("owners that old code has set, moved or cleared since the backfill are noted")
+        .count();
+    assert_eq!(walks, 1, "{up:#?}");
+    nothing_is_left(&database).await;
+}
+
+#[tokio::test]
 async fn a_contract_that_was_killed_goes_back_without_leaving_its_triggers() {
     let database = behind_the_backfill(200).await;
     killed(&database).await;

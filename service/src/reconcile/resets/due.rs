@@ -153,14 +153,18 @@ impl Kind {
             return None;
         }
         let dialect = schema.dialect;
+        let mut newest = DateTime::<Utc>::MIN_UTC;
         let rows: Vec<String> = words
             .iter()
             .map(|(word, window)| {
-                let (start, unit) = match (window.unit(), dialect) {
-                    (Some(unit), _) => (
-                        instant::literal(dialect, unit.start(now)),
-                        dialect.text(unit.name()),
-                    ),
+                let begun = window.unit().map(|unit| unit.start(now));
+                let cutoff = window.cutoff(now);
+                let latest = begun.map_or(cutoff, |begun| begun.max(cutoff));
+                newest = newest.max(latest);
+                let (start, unit) = match (window.unit().zip(begun), dialect) {
+                    (Some((unit, begun)), _) => {
+                        (instant::literal(dialect, begun), dialect.text(unit.name()))
+                    }
                     (None, Dialect::Postgres) => (
                         "CAST(NULL AS timestamptz)".to_owned(),
                         "CAST(NULL AS text)".to_owned(),
@@ -168,9 +172,10 @@ impl Kind {
                     (None, Dialect::Sqlite) => ("NULL".to_owned(), "NULL".to_owned()),
                 };
                 format!(
-                    "({}, {}, {start}, {unit})",
+                    "({}, {}, {start}, {unit}, {})",
                     dialect.text(word),
-                    instant::literal(dialect, window.cutoff(now))
+                    instant::literal(dialect, cutoff),
+                    instant::literal(dialect, latest)
                 )
             })
             .collect();
@@ -194,6 +199,17 @@ impl Kind {
                 )
             })
             .collect();
+        // Whoever owns it, a window that has begun since is open still: most rows are asked for nothing else.
+        let over: Vec<String> = numbered()
+            .map(|(number, counter)| {
+                format!(
+                    "w{number}.word IS NOT NULL AND (b.{} IS NULL OR {} <= {})",
+                    counter.last,
+                    instant::compared(dialect, &format!("b.read_{number}")),
+                    instant::compared(dialect, &format!("w{number}.latest"))
+                )
+            })
+            .collect();
         let is = |word: &str, join: &str| {
             numbered()
                 .map(|(number, _)| format!("COALESCE(r.action_{number}, '') {word}"))
@@ -201,9 +217,11 @@ impl Kind {
                 .join(join)
         };
         Some(format!(
-            "WITH words (word, cutoff, start, unit) AS (VALUES {rows}) \
+            "WITH words (word, cutoff, start, unit, latest) AS (VALUES {rows}) \
              SELECT r.*, CASE WHEN {reset} THEN 'reset' ELSE 'align' END AS action \
-             FROM (SELECT b.id AS id, {columns} FROM (SELECT b.*, {reads} FROM {table} b) b {joins}) r WHERE {any}",
+             FROM (SELECT b.id AS id, {columns} FROM (SELECT b.*, {reads} FROM {table} b{old}) b {joins} WHERE {over}) r WHERE {any}",
+            old = Self::old(counters, dialect, newest),
+            over = over.join(" OR "),
             rows = rows.join(", "),
             reset = is("= 'reset'", " OR "),
             any = is("<> ''", " OR "),
@@ -212,6 +230,19 @@ impl Kind {
             table = self.table,
             joins = joins.join(" "),
         ))
+    }
+
+    /// Keeps what no duration can have left open, by what the index over last resets serves. SQLite's are texts.
+    fn old(counters: &[&Counter], dialect: Dialect, newest: DateTime<Utc>) -> String {
+        if dialect == Dialect::Sqlite {
+            return String::new();
+        }
+        let newest = instant::literal(dialect, newest);
+        let arms: Vec<String> = counters
+            .iter()
+            .map(|counter| format!("b.{0} IS NULL OR b.{0} <= {newest}", counter.last))
+            .collect();
+        format!(" WHERE {}", arms.join(" OR "))
     }
 
     /// The durations that are stored; those that cannot be read are findings.

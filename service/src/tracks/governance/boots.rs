@@ -2,9 +2,10 @@
 //! (`docs/upstream/bifrost.md` §2.2, §9.3, §11.2, §12). Asked only where a gateway owns the database.
 
 use tollgate_migration::governance::bifrost;
-use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, mcp, owners};
+use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, mcp};
 use tollgate_migration::{Context, Dialect, Ledger, Track};
 
+use super::claims;
 use crate::doctor::{Facts, Queries};
 
 const TEAMS: &str = "governance_teams";
@@ -24,15 +25,7 @@ pub(super) fn shared_without_a_key(context: &Context, _facts: &Facts) -> Queries
     if !is_to_come(context, "add_customer_budgets_to_budgets_table") {
         return Queries::none();
     }
-    owners::every_foreign_claim(context)
-        .map(|claims| {
-            let sql = format!(
-                "SELECT b.id AS id FROM {BUDGETS} b JOIN ({claims}) c ON c.budget = b.id GROUP BY b.id HAVING count(*) > 1"
-            );
-            (BUDGETS, sql)
-        })
-        .into_iter()
-        .collect()
+    claims::such(context, "others > 1")
 }
 
 /// Team names on which making them unique stops (G022).
@@ -43,17 +36,21 @@ pub(super) fn team_names(context: &Context, _facts: &Facts) -> Queries {
     if !there || !is_to_come(context, "gov_unique_team_names") {
         return Queries::none();
     }
-    let twice = format!("SELECT name FROM {TEAMS} GROUP BY name HAVING count(*) > 1");
-    let sql = match context.catalog.dialect {
+    // Counted by one sort: many teams may have the same name.
+    let (prefix, stops) = match context.catalog.dialect {
         // The recreated table already has the unique index when the rows come back.
-        Dialect::Sqlite => format!("SELECT t.id AS id FROM {TEAMS} t WHERE t.name IN ({twice})"),
+        Dialect::Sqlite => ("substr(id, 1, 8)", "1 = 1"),
         // Renamed by the first eight characters of the id: a shorter one panics, equal ones collide.
-        Dialect::Postgres => format!(
-            "SELECT t.id AS id FROM {TEAMS} t WHERE t.name IN ({twice}) AND (length(t.id) < 8 OR EXISTS \
-             (SELECT 1 FROM {TEAMS} o WHERE o.name = t.name AND o.id <> t.id AND left(o.id, 8) = left(t.id, 8)))"
-        ),
+        Dialect::Postgres => ("left(id, 8)", "(length(id) < 8 OR alike > 1)"),
     };
-    Queries::on(TEAMS, sql)
+    Queries::on(
+        TEAMS,
+        format!(
+            "SELECT id FROM (SELECT id, count(*) OVER (PARTITION BY name) AS named, \
+             count(*) OVER (PARTITION BY name, {prefix}) AS alike FROM {TEAMS} WHERE name IS NOT NULL) t \
+             WHERE named > 1 AND {stops}"
+        ),
+    )
 }
 
 /// Virtual keys with two configs of one provider (G023).

@@ -10,7 +10,7 @@ use tollgate_migration::governance::owners::{self, LegacyColumns, Owner};
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 use tollgate_migration::{Context, Dialect, Track};
 
-use super::boots;
+use super::{boots, claims};
 use crate::connection::Connection;
 use crate::doctor::{Facts, Hazard, Queries, Query};
 use crate::duration;
@@ -57,10 +57,7 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         effect: "deleting the virtual key would delete the other owner's budget with it",
         resolve: "--shared-budgets clone gives the virtual key or provider config a copy with the same usage",
         concerns: MOVES,
-        queries: |context, _| {
-            owners::claimed_elsewhere(context)
-                .map_or_else(Queries::none, |query| Queries::on(BUDGETS, query))
-        },
+        queries: |context, _| claims::such(context, "referred > 0 AND others > 0"),
         choice: cloned,
         ..Hazard::PLAIN
     },
@@ -331,15 +328,18 @@ fn per_owner(context: &Context, condition: &str) -> Queries {
 }
 
 fn shared(context: &Context, _: &Facts) -> Queries {
-    let arms: Vec<String> = [owners::shared(context), owners::owned_twice(context)]
-        .into_iter()
-        .flatten()
-        .map(|query| format!("SELECT id FROM ({query}) shared"))
-        .collect();
-    if arms.is_empty() {
-        return Queries::none();
+    let shared = claims::such(context, "claimed > 1");
+    match owners::owned_twice(context) {
+        None => shared,
+        Some(twice) if claims::claimed(context).is_none() => Queries::on(BUDGETS, twice),
+        Some(twice) => Queries::on(
+            BUDGETS,
+            Query::over_shared(format!(
+                "SELECT id FROM {} WHERE claimed > 1 UNION {twice}",
+                claims::CLAIMED
+            )),
+        ),
     }
-    Queries::on(BUDGETS, arms.join(" UNION "))
 }
 
 fn dangling(context: &Context, _: &Facts) -> Queries {
@@ -351,53 +351,17 @@ fn dangling(context: &Context, _: &Facts) -> Queries {
     )
 }
 
-/// The condition that no owner column of the new schema is set. While old code writes the legacy columns the owner
-/// columns may be stale, and say nothing.
-fn unowned(context: &Context) -> String {
-    if owners::legacy(context) == LegacyColumns::Authoritative {
-        return String::new();
-    }
-    let columns: Vec<String> = Owner::BOTH
-        .into_iter()
-        .filter(|owner| context.catalog.has_column(BUDGETS, owner.column()))
-        .map(|owner| format!(" AND b.{} IS NULL", owner.column()))
-        .collect();
-    columns.concat()
-}
-
-/// Everything that refers to budgets, as `budget`.
-fn all_references(context: &Context) -> Option<String> {
-    let arms: Vec<String> = owners::references(context)
-        .map(|references| format!("SELECT budget FROM ({references}) r"))
-        .into_iter()
-        .chain(
-            owners::foreign_claims(context)
-                .map(|claims| format!("SELECT budget FROM ({claims}) c")),
-        )
-        .collect();
-    (!arms.is_empty()).then(|| arms.join(" UNION "))
-}
-
 fn ownerless(context: &Context, _: &Facts) -> Queries {
-    let (join, unreferred) = unreferred(all_references(context));
-    Queries::on(
-        BUDGETS,
-        format!(
-            "SELECT b.id AS id FROM {BUDGETS} b{join} WHERE 1 = 1{unreferred}{}",
-            unowned(context)
-        ),
-    )
-}
-
-/// A join and a condition that keep what none of the references names. An outer join, since both backends hash it at any
-/// size; PostgreSQL stops hashing `NOT IN` at `work_mem`.
-fn unreferred(references: Option<String>) -> (String, &'static str) {
-    references.map_or((String::new(), ""), |references| {
-        (
-            format!(" LEFT JOIN (SELECT DISTINCT budget FROM ({references}) r) referred ON referred.budget = b.id"),
-            " AND referred.budget IS NULL",
-        )
-    })
+    if claims::claimed(context).is_none() {
+        return Queries::on(
+            BUDGETS,
+            format!(
+                "SELECT b.id AS id FROM {BUDGETS} b WHERE {}",
+                claims::unowned(context)
+            ),
+        );
+    }
+    claims::such(context, "referred = 0 AND others = 0 AND unowned")
 }
 
 /// Whether flags are to be moved at all.
@@ -447,12 +411,18 @@ fn also_aligned(context: &Context, _: &Facts) -> Queries {
             };
             format!(
                 "SELECT b.id AS id FROM {} r JOIN {BUDGETS} b ON b.id = r.budget_id \
-                 JOIN ({flagged}) flagged ON flagged.id = {key} WHERE {unaligned} AND r.budget_id <> ''",
+                 WHERE {unaligned} AND r.budget_id <> '' AND EXISTS (SELECT 1 FROM flagged WHERE flagged.id = {key})",
                 owner.table()
             )
         })
         .collect();
-    Queries::on(BUDGETS, arms.join(" UNION "))
+    Queries::on(
+        BUDGETS,
+        format!(
+            "WITH flagged AS MATERIALIZED ({flagged}) {}",
+            arms.join(" UNION ")
+        ),
+    )
 }
 
 fn leftovers(context: &Context, _: &Facts) -> Queries {
@@ -530,10 +500,14 @@ fn same_duration(context: &Context, facts: &Facts) -> Queries {
         .filter(|owner| context.catalog.has_column(BUDGETS, owner.column()))
         .map(|owner| {
             let column = owner.column();
+            // Grouped first: few owners have two of one length, and a window would sort all budgets.
+            let budgets = format!(
+                "SELECT b.id AS id, b.{column} AS owner, l.length AS length FROM {BUDGETS} b \
+                 JOIN ({lengths}) l ON l.written = CAST(b.reset_duration AS text) WHERE b.{column} IS NOT NULL"
+            );
             format!(
-                "SELECT id FROM (SELECT b.id AS id, count(*) OVER (PARTITION BY b.{column}, l.length) AS twins \
-                 FROM {BUDGETS} b JOIN ({lengths}) l ON l.written = CAST(b.reset_duration AS text) \
-                 WHERE b.{column} IS NOT NULL) counted WHERE twins > 1"
+                "SELECT b.id AS id FROM ({budgets}) b JOIN (SELECT owner, length FROM ({budgets}) each_budget \
+                 GROUP BY owner, length HAVING count(*) > 1) twins ON twins.owner = b.owner AND twins.length = b.length"
             )
         })
         .collect();
@@ -602,19 +576,21 @@ fn placeless_flag(context: &Context, _: &Facts) -> Queries {
     if !owners::has_legacy_flag(context) {
         return Queries::none();
     }
-    let flagged = context.catalog.dialect.is_true("b.calendar_aligned");
-    let (join, unreferred) = unreferred(owners::references(context));
-    let mut arms = vec![format!(
-        "SELECT b.id AS id FROM {BUDGETS} b{join} WHERE {flagged}{}{unreferred}",
-        unowned(context)
-    )];
-    // A budget that somebody else has too stays with them; the copy takes the flag to the virtual key.
-    if let Some(claimed) = owners::claimed_elsewhere(context) {
-        arms.push(format!(
-            "SELECT b.id AS id FROM {BUDGETS} b JOIN ({claimed}) claimed ON claimed.id = b.id WHERE {flagged}"
-        ));
+    if claims::claimed(context).is_none() {
+        let flagged = context.catalog.dialect.is_true("b.calendar_aligned");
+        return Queries::on(
+            BUDGETS,
+            format!(
+                "SELECT b.id AS id FROM {BUDGETS} b WHERE {flagged} AND {}",
+                claims::unowned(context)
+            ),
+        );
     }
-    Queries::on(BUDGETS, arms.join(" UNION "))
+    // A budget that somebody else has too stays with them; the copy takes the flag to the virtual key.
+    claims::such(
+        context,
+        "aligned AND ((unowned AND referred = 0) OR (referred > 0 AND others > 0))",
+    )
 }
 
 fn dependents(context: &Context, _: &Facts) -> Queries {
