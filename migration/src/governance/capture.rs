@@ -3,7 +3,7 @@
 //!
 //! No trigger names a column of the gateway's as a column: its own `DROP COLUMN` would fail on one that a killed run left, or every
 //! later update would. The function writes with its owner's rights and swallows the absence of the table, so that leftovers never
-//! stop a gateway. Whether everything is as it was made, and nothing was missed, is proven under the lock ([`proof`]).
+//! stop a gateway. Whether everything is as it was made, and nothing was missed, is proven under the lock.
 
 use crate::catalog::{Catalog, Trigger};
 use crate::context::Context;

@@ -15,24 +15,26 @@
 
 mod deletion;
 mod hooks;
+mod step;
+mod sweep;
 
 use backon::Retryable;
 use chrono::{DateTime, Utc};
-use futures_util::TryStreamExt;
 use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
-use sqlx::Row;
 use tollgate_migration::governance::mcp::{CLIENTS, GRANTS, Kind};
 use tollgate_migration::{Dialect, Track};
 
 use super::{Options, Routine, count, run};
-use crate::connection::{Connection, Driver, query_failed};
+use crate::connection::{Connection, Transaction};
 use crate::database::columns_of;
 use crate::error::{Error, Result};
-use crate::instant;
 use crate::report::{Change, Outcome, Report};
 use crate::retry::{self, Turns, backoff};
 use crate::runner::Session;
 use crate::shutdown::ShutdownSignal;
+
+use step::Step;
+use sweep::Due;
 
 pub use deletion::*;
 pub use hooks::*;
@@ -47,9 +49,6 @@ pub enum Scope {
     /// Every virtual key that holds any row of this client, with all of its rows.
     Client(String),
 }
-
-/// Virtual keys of one transaction of a sweep.
-const KEYS: usize = 1000;
 
 /// What of the tables this database has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -227,30 +226,6 @@ pub(super) fn unbounded() -> Bounds {
     }
 }
 
-fn range(dialect: Dialect, behind: Option<&str>, to: Option<&str>) -> Bounds {
-    let mut condition = Vec::new();
-    let mut values: Vec<Value> = Vec::new();
-    for (comparison, id) in [(">", behind), ("<=", to)] {
-        if let Some(id) = id {
-            values.push(id.into());
-            condition.push(format!(
-                "r.virtual_key_id {comparison} {}",
-                dialect.parameter(values.len())
-            ));
-        }
-    }
-    if condition.is_empty() {
-        condition.push("1 = 1".to_owned());
-    }
-    Bounds {
-        condition: condition.join(" AND "),
-        values,
-    }
-}
-
-/// The separator of sample ids in one text.
-const UNIT: char = '\u{1f}';
-
 /// Counts rows of `r` by what `action` says, with the first of their ids: one statement.
 pub(super) async fn counted<C: ConnectionTrait>(
     connection: &C,
@@ -301,20 +276,8 @@ pub(super) async fn counted<C: ConnectionTrait>(
     Ok(())
 }
 
-/// The rows that are due, one arm for each condition, as a table `due`.
-fn found(table: &str, bounds: &Bounds, arms: &[String]) -> String {
-    let arms: Vec<String> = arms
-        .iter()
-        .map(|due| {
-            format!(
-                "SELECT r.id, r.status, r.virtual_key_id, r.mcp_client_id FROM {table} r WHERE {} AND {due}",
-                bounds.condition
-            )
-        })
-        .collect();
-    format!("({}) due", arms.join(" UNION ALL "))
-}
-
+/// What is done to a flow.
+const DELETE: &str = "'delete'";
 /// What a status becomes.
 const ACTION: &str = "CASE r.status WHEN 'active' THEN 'orphan' ELSE 'reactivate' END";
 
@@ -342,7 +305,7 @@ async fn load<C: ConnectionTrait>(
             connection,
             dialect,
             kind.flows(),
-            "'delete'",
+            DELETE,
             &delete,
             &bounds,
             changes,
@@ -366,100 +329,25 @@ async fn apply<C: ConnectionTrait>(
     let dialect = present.dialect;
     for kind in present.kinds.iter().copied() {
         let bounds = bounds(kind);
-        let at = instant::literal(dialect, now);
-        let becomes = format!(
-            "status = CASE r.status WHEN 'active' THEN 'orphaned' ELSE 'active' END, updated_at = {at}"
-        );
-        let again = "CASE r.status WHEN 'active' THEN 'reactivate' ELSE 'orphan' END";
-        let steps = [
-            (
-                kind.credentials(),
-                ACTION,
-                vec![present.to_orphan(), present.to_reactivate()],
-                format!("UPDATE {} AS r SET {becomes}", kind.credentials()),
-                again,
-            ),
-            (
-                kind.flows(),
-                "'delete'",
-                vec![present.to_delete()],
-                format!("DELETE FROM {} AS r", kind.flows()),
-                "'delete'",
-            ),
-        ];
-        for (table, action, arms, write, done) in steps {
-            let statement = |sql: String| {
-                Statement::from_sql_and_values(dialect.backend(), sql, bounds.values.clone())
-            };
+        for step in Step::of(kind, present, now) {
             match dialect {
                 Dialect::Postgres => {
-                    // Arm by arm the grants are joined; in one condition with OR they would be looked up row by row.
-                    let found = found(table, &bounds, &arms);
-                    let (delete, using) = match done {
-                        "'delete'" => (true, "USING"),
-                        _ => (false, "FROM"),
-                    };
-                    let mode = if delete { "flow_mode" } else { "auth_mode" };
-                    // The row as it is found once more when somebody has written it since.
-                    let same = format!(
-                        "r.id = due.id AND r.status = due.status AND r.virtual_key_id = due.virtual_key_id \
-                         AND r.mcp_client_id IS NOT DISTINCT FROM due.mcp_client_id AND r.{mode} = 'vk'"
-                    );
-                    let locked = connection
-                        .query_one_raw(statement(format!(
-                            "SELECT COALESCE(CAST(json_agg(id) AS text), '[]') AS ids FROM (SELECT r.id FROM {table} r, {found} \
-                             WHERE {same} ORDER BY r.virtual_key_id, CASE r.status WHEN 'active' THEN 0 ELSE 1 END, r.id \
-                             FOR NO KEY UPDATE OF r) locked"
-                        )))
-                        .await?;
-                    let ids: String =
-                        locked.map_or(Ok("[]".to_owned()), |row| row.try_get("", "ids"))?;
-                    if ids == "[]" {
-                        continue;
-                    }
-                    // Of those that are locked, and still due: what became due meanwhile is for whoever made it so.
-                    let locked = Bounds {
-                        condition: "r.id IN (SELECT json_array_elements_text(CAST($1 AS json)))"
-                            .to_owned(),
-                        values: vec![ids.into()],
-                    };
-                    let found = self::found(table, &locked, &arms);
-                    let rows = connection
-                        .query_all_raw(Statement::from_sql_and_values(
-                            dialect.backend(),
-                            format!(
-                                "WITH done AS ({write} {using} {found} WHERE {same} RETURNING {done} AS action, r.id AS id) \
-                                 SELECT action, count(*) AS number, \
-                                 array_to_string((array_agg(id ORDER BY id))[1:{}], '{UNIT}') AS ids \
-                                 FROM done GROUP BY action ORDER BY action",
-                                super::SAMPLES
-                            ),
-                            locked.values.clone(),
-                        ))
-                        .await?;
-                    for row in rows {
-                        let action: String = row.try_get("", "action")?;
-                        let number: i64 = row.try_get("", "number")?;
-                        let ids: Option<String> = row.try_get("", "ids")?;
-                        let ids = ids.unwrap_or_default();
-                        count(
-                            changes,
-                            table,
-                            &action,
-                            number.unsigned_abs(),
-                            ids.split(UNIT).map(str::to_owned),
-                        );
+                    let ids = step.lock_due(connection, &bounds).await?;
+                    if ids != "[]" {
+                        step.write_locked(connection, ids, changes).await?;
                     }
                 }
                 Dialect::Sqlite => {
-                    let due = format!("(({}))", arms.join(") OR ("));
+                    let due = format!("(({}))", step.arms.join(") OR ("));
                     // The transaction has the write lock, so nothing moves between the two.
+                    let (table, action) = (step.table, step.action);
                     counted(connection, dialect, table, action, &due, &bounds, changes).await?;
                     connection
-                        .execute_raw(statement(format!(
-                            "{write} WHERE {} AND {due}",
-                            bounds.condition
-                        )))
+                        .execute_raw(Statement::from_sql_and_values(
+                            dialect.backend(),
+                            format!("{} WHERE {} AND {due}", step.write, bounds.condition),
+                            bounds.values.clone(),
+                        ))
                         .await?;
                 }
             }
@@ -557,36 +445,13 @@ impl Routine for Credentials<'_> {
             .required()?;
         expect_somebody(connection, &present, self.scope).await?;
         if *self.scope != Scope::All {
-            let changes = transaction(connection, &present, self.now, |kind| {
-                bounds(dialect, self.scope, kind)
-            })
-            .await
-            .map_err(db_context())?;
-            report.changes = changes;
-            return Ok(());
+            let work = Work::Scope(self.scope);
+            return again(connection, &present, &work, self.now, &mut report.changes).await;
         }
-        // Where each thousand of the keys with something to do ends; memory for one key in a thousand.
-        let ends = ends(connection, &present).await.map_err(db_context())?;
-        let mut behind: Option<&str> = None;
-        for end in &ends {
-            self.stop.check()?;
-            let changes = transaction(connection, &present, self.now, |_| {
-                range(dialect, behind, Some(end))
-            })
-            .await
-            .map_err(db_context())?;
-            for change in changes {
-                count(
-                    &mut report.changes,
-                    &change.table,
-                    &change.action,
-                    change.rows,
-                    change.sample_ids,
-                );
-            }
-            behind = Some(end);
+        match dialect {
+            Dialect::Postgres => self.sweep_listed(connection, &present, report).await,
+            Dialect::Sqlite => self.sweep_ranges(connection, &present, report).await,
         }
-        Ok(())
     }
 }
 
@@ -596,71 +461,71 @@ fn dialect<C: ConnectionTrait>(connection: &C) -> Result<Dialect> {
     })
 }
 
+/// What one transaction does.
+enum Work<'a> {
+    /// All of a scope.
+    Scope(&'a Scope),
+    /// Keys behind one, up to another.
+    Keys(Option<&'a str>, &'a str),
+    /// What was listed.
+    Page(&'a [Due]),
+}
+
+impl Work<'_> {
+    async fn apply(
+        &self,
+        transaction: &Transaction,
+        present: &Present,
+        now: DateTime<Utc>,
+        changes: &mut Vec<Change>,
+    ) -> std::result::Result<(), DbErr> {
+        let dialect = present.dialect;
+        match self {
+            Self::Scope(scope) => {
+                let bounds = |kind| bounds(dialect, scope, kind);
+                apply(transaction, present, bounds, now, changes).await
+            }
+            Self::Keys(behind, to) => {
+                let bounds = |_| sweep::range(dialect, *behind, Some(to));
+                apply(transaction, present, bounds, now, changes).await
+            }
+            Self::Page(page) => sweep::apply_listed(transaction, present, page, now, changes).await,
+        }
+    }
+}
+
 /// One transaction, again while somebody is in the way. It backs off before the server looks for deadlocks, so that a
 /// gateway is never the victim.
-async fn transaction(
+async fn again(
     connection: &Connection,
     present: &Present,
+    work: &Work<'_>,
     now: DateTime<Utc>,
-    bounds: impl Fn(Kind) -> Bounds,
-) -> std::result::Result<Vec<Change>, DbErr> {
+    changes: &mut Vec<Change>,
+) -> Result<()> {
     let attempt = async || {
         let transaction = retry::begin(connection).await?;
         let mut changes = Vec::new();
-        apply(&transaction, present, &bounds, now, &mut changes).await?;
+        work.apply(&transaction, present, now, &mut changes).await?;
         transaction.commit().await?;
         Ok::<_, DbErr>(changes)
     };
     let turns = Turns::of(connection);
-    attempt
+    let done = attempt
         .retry(backoff())
         .when(|error| turns.again(error))
         .await
-}
-
-/// The last of every thousand keys with something to do, and of the rest. One statement, streamed.
-async fn ends(
-    connection: &Connection,
-    present: &Present,
-) -> std::result::Result<Vec<String>, DbErr> {
-    crate::fault::statement()?;
-    let sql = present.due_keys();
-    let mut ends = Vec::new();
-    let mut seen = 0usize;
-    let mut last = None;
-    let mut note = |key: String| {
-        seen += 1;
-        if seen.is_multiple_of(KEYS) {
-            ends.push(key);
-            last = None;
-        } else {
-            last = Some(key);
-        }
-    };
-    match connection.driver().await? {
-        Driver::Postgres(mut wire) => {
-            {
-                let (connection, watch) = wire.parts();
-                let mut rows = sqlx::query(sqlx::AssertSqlSafe(sql))
-                    .persistent(false)
-                    .fetch(connection);
-                while let Some(row) = watch.over(rows.try_next()).await.map_err(query_failed)? {
-                    note(row.try_get(0).map_err(query_failed)?);
-                }
-            }
-            wire.finish().await?;
-        }
-        Driver::Sqlite(pool) => {
-            let mut rows = sqlx::query(sqlx::AssertSqlSafe(sql))
-                .persistent(false)
-                .fetch(pool);
-            while let Some(row) = rows.try_next().await.map_err(query_failed)? {
-                note(row.try_get(0).map_err(query_failed)?);
-            }
-        }
+        .map_err(db_context())?;
+    for change in done {
+        count(
+            changes,
+            &change.table,
+            &change.action,
+            change.rows,
+            change.sample_ids,
+        );
     }
-    ends.extend(last);
-    Ok(ends)
+    Ok(())
 }
 
 /// Runs the routine. The outcome's error is [`Error::Refused`] when the change limit holds, [`Error::NotFound`] without the

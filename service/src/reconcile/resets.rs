@@ -2,8 +2,8 @@
 //!
 //! Reads durations, last resets and the flags of who owns them; closes `current_usage` and `last_reset` of budgets and of
 //! rate limits, and drops request ids that were recorded long ago. What is due is found by one statement per kind and
-//! closed in pages, each one statement that repeats that the window is still the one that was found: who has recorded
-//! usage into a new window meanwhile has begun it, and is left alone.
+//! closed in pages, each of which asks again whether the window is over: who has recorded usage into a new window
+//! meanwhile has begun it, and is left alone.
 //!
 //! For a gateway that embeds this crate, or one that is stopped: a Bifrost that runs keeps usage in memory, and writes it
 //! back on its next tick.
@@ -32,7 +32,9 @@ use crate::shutdown::ShutdownSignal;
 use due::{Counter, KINDS, ids};
 
 /// Rows of one transaction.
-const PAGE: u64 = 5000;
+const PAGE: usize = 5000;
+/// Rows that are in memory at a time, some 200 bytes each; everything is looked through once for so many.
+const LISTED: usize = 200_000;
 /// What is due, for as long as the connection lives.
 const FOUND: &str = "tollgate_due_resets";
 struct Resets<'a> {
@@ -89,8 +91,38 @@ impl Resets<'_> {
             .and_then(|retention| self.now.checked_sub_signed(retention))
     }
 
-    /// Closes what is due of one kind.
-    async fn apply_found(
+    /// Closes what is due of one kind. Nothing lasts from one transaction to the next: behind a pooler they are different
+    /// sessions'.
+    async fn apply_listed(
+        &self,
+        connection: &Connection,
+        found: &Found,
+        changes: &mut Vec<Change>,
+    ) -> Result<()> {
+        let mut behind: Option<String> = None;
+        loop {
+            let mut listed: Vec<Listed> = rows::all(connection, list(found, behind.as_deref()))
+                .await
+                .map_err(db_context())?;
+            for page in listed.chunks(PAGE) {
+                self.stop.check()?;
+                let turns = Turns::of(connection);
+                let done = (|| close(connection, found, page))
+                    .retry(backoff())
+                    .when(|error| turns.again(error))
+                    .await
+                    .map_err(db_context())?;
+                report_page(changes, found.table, done);
+            }
+            if listed.len() < LISTED {
+                return Ok(());
+            }
+            behind = listed.pop().map(|last| last.id);
+        }
+    }
+
+    /// The same on SQLite, where a connection keeps what it has found.
+    async fn apply_staged(
         &self,
         connection: &Connection,
         found: &Found,
@@ -104,10 +136,7 @@ impl Resets<'_> {
                 .map_err(db_context())
                 .map(|_| ())
         };
-        let temporary = match dialect {
-            Dialect::Postgres => format!("pg_temp.{FOUND}"),
-            Dialect::Sqlite => format!("temp.{FOUND}"),
-        };
+        let temporary = format!("temp.{FOUND}");
         run(format!("DROP TABLE IF EXISTS {temporary}")).await?;
         run(format!(
             "CREATE TEMPORARY TABLE {FOUND} AS SELECT d.*, row_number() OVER (ORDER BY d.id) AS place FROM ({}) d",
@@ -134,11 +163,8 @@ impl Resets<'_> {
                 .when(|error| turns.again(error))
                 .await
                 .map_err(db_context())?;
-            for (action, ids) in ACTIONS.iter().zip(done) {
-                let rows = u64::try_from(ids.len()).unwrap_or(u64::MAX);
-                count(changes, found.table, action, rows, ids);
-            }
-            behind += PAGE;
+            report_page(changes, found.table, done);
+            behind += PAGE as u64;
         }
         run(format!("DROP TABLE {temporary}")).await
     }
@@ -159,92 +185,180 @@ impl Resets<'_> {
         loop {
             self.stop.check()?;
             let turns = Turns::of(connection);
-            let rows = (|| forget_requests(connection, dialect, before, PAGE))
+            let rows = (|| forget_requests(connection, dialect, before, PAGE as u64))
                 .retry(backoff())
                 .when(|error| turns.again(error))
                 .await
                 .map_err(db_context())?;
             count(changes, REQUESTS, "delete", rows, None);
-            if rows < PAGE {
+            if rows < PAGE as u64 {
                 return Ok(());
             }
         }
     }
 }
 
-/// One page: the ids that were reset, and those that were aligned.
+fn report_page(changes: &mut Vec<Change>, table: &str, done: [Vec<String>; 2]) {
+    for (action, ids) in ACTIONS.iter().zip(done) {
+        count(changes, table, action, ids.len() as u64, ids);
+    }
+}
+
+/// What is set, from a relation of what is due.
+fn sets(found: &Found, due: &str) -> String {
+    let sets: Vec<String> = found
+        .counters
+        .iter()
+        .enumerate()
+        .map(|(number, counter)| {
+            let (usage, last) = (counter.usage, counter.last);
+            format!(
+                "{usage} = CASE WHEN {due}.action_{number} = 'reset' THEN 0 ELSE b.{usage} END, \
+                 {last} = CASE WHEN {due}.action_{number} IS NULL THEN b.{last} ELSE {due}.start_{number} END"
+            )
+        })
+        .collect();
+    sets.join(", ")
+}
+
+/// A row that is due: its id, and all that is written or asked again of it as a JSON array.
+#[derive(FromQueryResult)]
+struct Listed {
+    id: String,
+    entry: String,
+}
+
+/// What is listed of a counter, each with its type.
+fn listed_columns(found: &Found) -> impl Iterator<Item = (String, &'static str)> {
+    (0..found.counters.len()).flat_map(|number| {
+        [
+            ("action", "text"),
+            ("last", "timestamptz"),
+            ("start", "timestamptz"),
+            ("word", "text"),
+        ]
+        .map(|(column, kind)| (format!("{column}_{number}"), kind))
+    })
+}
+
+/// The next rows that are due, in the order of their ids.
+fn list(found: &Found, behind: Option<&str>) -> Statement {
+    let (rest, values) = match behind {
+        None => ("", Vec::new()),
+        Some(id) => (" WHERE d.id > $1", vec![id.into()]),
+    };
+    let columns: Vec<String> = listed_columns(found)
+        .map(|(column, _)| format!(", d.{column}"))
+        .collect();
+    let sql = format!(
+        "SELECT d.id AS id, CAST(json_build_array(d.id, d.action{}) AS text) AS entry FROM ({}) d{rest} \
+         ORDER BY d.id LIMIT {LISTED}",
+        columns.concat(),
+        found.due,
+    );
+    Statement::from_sql_and_values(Dialect::Postgres.backend(), sql, values)
+}
+
+/// One page of them: those that were reset, and those that were aligned.
+///
+/// Who records into a row begins its window itself, so one that somebody has in hand is passed over rather than waited for,
+/// and one whose window or duration is not what was found any more is left alone.
+async fn close(
+    connection: &Connection,
+    found: &Found,
+    page: &[Listed],
+) -> std::result::Result<[Vec<String>; 2], DbErr> {
+    let table = found.table;
+    let entries: Vec<&str> = page.iter().map(|listed| listed.entry.as_str()).collect();
+    let columns: Vec<String> = listed_columns(found)
+        .enumerate()
+        .map(|(place, (column, kind))| {
+            format!(", CAST(entry ->> {} AS {kind}) AS {column}", place + 2)
+        })
+        .collect();
+    let unchanged: Vec<String> = found
+        .counters
+        .iter()
+        .enumerate()
+        .map(|(number, counter)| {
+            format!(
+                " AND (t.action_{number} IS NULL OR b.{} IS NOT DISTINCT FROM t.last_{number} AND b.{} = t.word_{number})",
+                counter.last, counter.word
+            )
+        })
+        .collect();
+    let unchanged = unchanged.concat();
+    // The row as it is when it is locked is what the condition is asked of.
+    let sql = format!(
+        "WITH listed AS MATERIALIZED (SELECT place, entry ->> 0 AS id, entry ->> 1 AS action{} \
+         FROM json_array_elements(CAST($1 AS json)) WITH ORDINALITY entries(entry, place)), \
+         locked AS MATERIALIZED (SELECT b.ctid AS at, t.* FROM listed t JOIN {table} b ON b.id = t.id \
+         WHERE true{unchanged} ORDER BY t.place FOR NO KEY UPDATE OF b SKIP LOCKED) \
+         UPDATE {table} b SET {} FROM locked t WHERE b.ctid = t.at{unchanged} RETURNING b.id AS id, t.action AS action",
+        columns.concat(),
+        sets(found, "t"),
+    );
+    let entries = format!("[{}]", entries.join(","));
+    let write = Statement::from_sql_and_values(Dialect::Postgres.backend(), sql, [entries.into()]);
+    let transaction = retry::begin(connection).await?;
+    let written: Vec<Reset> = rows::all(&transaction, write).await?;
+    transaction.commit().await?;
+    let mut done: [Vec<String>; 2] = Default::default();
+    for Reset { id, action } in written {
+        done[usize::from(action == ACTIONS[1])].push(id);
+    }
+    for ids in &mut done {
+        ids.sort_unstable();
+    }
+    Ok(done)
+}
+
+/// The same of what was staged, on SQLite: a window that is still the one that was found.
 async fn page(
     connection: &Connection,
     found: &Found,
     behind: u64,
 ) -> std::result::Result<[Vec<String>; 2], DbErr> {
-    let dialect = connection.dialect();
     let table = found.table;
-    let upto = behind + PAGE;
-    let places = format!("d.place > {behind} AND d.place <= {upto}");
-    let same = match dialect {
-        Dialect::Postgres => "IS NOT DISTINCT FROM",
-        Dialect::Sqlite => "IS",
-    };
-    let due = match dialect {
-        Dialect::Postgres => "t",
-        Dialect::Sqlite => "d",
-    };
-    let mut sets = Vec::new();
-    let mut unchanged = Vec::new();
-    for (number, counter) in found.counters.iter().enumerate() {
-        let (usage, last) = (counter.usage, counter.last);
-        sets.push(format!(
-            "{usage} = CASE WHEN {due}.action_{number} = 'reset' THEN 0 ELSE b.{usage} END, \
-             {last} = CASE WHEN {due}.action_{number} IS NULL THEN b.{last} ELSE {due}.start_{number} END"
-        ));
-        // Who has begun the window meanwhile has recorded into it.
-        unchanged.push(format!(
-            "(d.action_{number} IS NULL OR b.{last} {same} d.last_{number})"
-        ));
-    }
-    let (sets, unchanged) = (sets.join(", "), unchanged.join(" AND "));
-    let transaction = retry::begin(connection).await?;
-    let sql = match dialect {
-        Dialect::Postgres => {
-            // Rows are few and reached by their key; who records into one of them begins its window anew itself, so it is
-            // passed over rather than waited for.
-            for sql in [
-                "SET LOCAL enable_hashjoin = off",
-                "SET LOCAL enable_mergejoin = off",
-            ] {
-                transaction.execute_unprepared(sql).await?;
-            }
+    let places = format!("d.place > {behind} AND d.place <= {}", behind + PAGE as u64);
+    // Who has begun the window meanwhile has recorded into it.
+    let unchanged: Vec<String> = found
+        .counters
+        .iter()
+        .enumerate()
+        .map(|(number, counter)| {
             format!(
-                "WITH t AS MATERIALIZED (SELECT d.* FROM {FOUND} d JOIN {table} b ON b.id = d.id \
-                 WHERE {places} AND {unchanged} ORDER BY b.id FOR NO KEY UPDATE OF b SKIP LOCKED) \
-                 UPDATE {table} b SET {sets} FROM t WHERE b.id = t.id RETURNING b.id AS id, t.action AS action"
+                "(d.action_{number} IS NULL OR b.{} IS d.last_{number})",
+                counter.last
             )
-        }
-        Dialect::Sqlite => format!(
-            "UPDATE {table} AS b SET {sets} FROM {FOUND} d WHERE b.id = d.id AND {places} AND {unchanged} \
-             RETURNING id AS id, NULL AS action"
-        ),
-    };
-    // SQLite returns columns of the written table alone.
-    let mut aligned = BTreeSet::new();
-    if dialect == Dialect::Sqlite {
-        let sql = format!(
+        })
+        .collect();
+    let ask = |sql: String| Statement::from_string(Dialect::Sqlite.backend(), sql);
+    let transaction = retry::begin(connection).await?;
+    // What is returned is columns of the written table alone.
+    let aligned: Vec<String> = rows::column(
+        &transaction,
+        ask(format!(
             "SELECT d.id AS id FROM {FOUND} d WHERE {places} AND d.action = '{}'",
             ACTIONS[1]
-        );
-        let ids: Vec<String> =
-            rows::column(&transaction, Statement::from_string(dialect.backend(), sql)).await?;
-        aligned.extend(ids);
-    }
-    let mut done: [Vec<String>; 2] = Default::default();
-    let reset: Vec<Reset> =
-        rows::all(&transaction, Statement::from_string(dialect.backend(), sql)).await?;
-    for Reset { id, action } in reset {
-        let align = action.as_deref() == Some(ACTIONS[1]) || aligned.contains(&id);
-        done[usize::from(align)].push(id);
-    }
+        )),
+    )
+    .await?;
+    let aligned: BTreeSet<String> = aligned.into_iter().collect();
+    let reset: Vec<String> = rows::column(
+        &transaction,
+        ask(format!(
+            "UPDATE {table} AS b SET {} FROM {FOUND} d WHERE b.id = d.id AND {places} AND {} RETURNING id AS id",
+            sets(found, "d"),
+            unchanged.join(" AND ")
+        )),
+    )
+    .await?;
     transaction.commit().await?;
+    let mut done: [Vec<String>; 2] = Default::default();
+    for id in reset {
+        done[usize::from(aligned.contains(&id))].push(id);
+    }
     for ids in &mut done {
         ids.sort_unstable();
     }
@@ -287,9 +401,11 @@ impl Routine for Resets<'_> {
 
     async fn apply(&self, connection: &Connection, report: &mut Report) -> Result<()> {
         for found in self.load(connection, report).await? {
-            let closed = self
-                .apply_found(connection, &found, &mut report.changes)
-                .await;
+            let changes = &mut report.changes;
+            let closed = match connection.dialect() {
+                Dialect::Postgres => self.apply_listed(connection, &found, changes).await,
+                Dialect::Sqlite => self.apply_staged(connection, &found, changes).await,
+            };
             remind(report);
             closed?;
         }
@@ -320,11 +436,11 @@ pub(super) fn remind(report: &mut Report) {
 /// How long `reconcile all` keeps request ids.
 pub const REQUEST_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// A budget that was reset, and whether it was aligned besides.
+/// A row that was written, and what was done to it.
 #[derive(FromQueryResult)]
 struct Reset {
     id: String,
-    action: Option<String>,
+    action: String,
 }
 
 /// Runs the routine. The outcome's error is [`Error::NotFound`] where there are no budgets, [`Error::Refused`] when the

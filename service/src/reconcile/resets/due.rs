@@ -28,7 +28,7 @@ pub(super) struct Kind {
 pub(super) struct Counter {
     pub(super) usage: &'static str,
     pub(super) last: &'static str,
-    word: &'static str,
+    pub(super) word: &'static str,
 }
 
 /// What rolls over.
@@ -69,6 +69,16 @@ fn is_plain(text: &str) -> String {
 }
 
 impl Counter {
+    /// The columns of its window, from a `b` whose last reset stands as `read_N` and its window in `wN`.
+    fn joined(number: usize, alignments: &Alignments) -> String {
+        let w = format!("w{number}");
+        format!(
+            "{w}.word AS word_{number}, {w}.cutoff AS cutoff_{number}, {w}.start AS begun_{number}, {w}.unit AS unit_{number}, \
+             ({w}.start IS NOT NULL AND {}) AS aligned_{number}",
+            alignments.is_on()
+        )
+    }
+
     fn is_there(&self, schema: &Schema, table: &str) -> bool {
         [self.usage, self.last, self.word]
             .iter()
@@ -87,8 +97,8 @@ impl Counter {
         }
     }
 
-    /// The columns of what is due, from a `b` whose last reset stands as `{alias}_read`: `action_N`, `last_N` (as it was
-    /// found) and `start_N` (of the window that is open now).
+    /// The columns of what is due, from a `b` with [`Counter::joined`]: `action_N`, `last_N` (as it was found) and `start_N` (of the
+    /// window that is open now).
     fn columns(
         &self,
         number: usize,
@@ -96,32 +106,32 @@ impl Counter {
         alignments: &Alignments,
         now: DateTime<Utc>,
     ) -> String {
-        let w = format!("w{number}");
-        let read = format!("b.read_{number}");
+        let of = |column: &str| format!("b.{column}_{number}");
+        let read = of("read");
         let last = format!("b.{}", self.last);
-        let start = format!("{w}.start");
+        let (start, aligned, unit) = (of("begun"), of("aligned"), of("unit"));
         let then = instant::compared(dialect, &read);
-        let aligned = format!("{start} IS NOT NULL AND {}", alignments.is_on());
         // What began with a unit followed the calendar then.
         let boundary = match dialect {
-            Dialect::Postgres => format!(
-                "date_trunc({w}.unit, {read} AT TIME ZONE 'UTC') = {read} AT TIME ZONE 'UTC'"
-            ),
+            Dialect::Postgres => {
+                format!("date_trunc({unit}, {read} AT TIME ZONE 'UTC') = {read} AT TIME ZONE 'UTC'")
+            }
             Dialect::Sqlite => format!(
-                "(strftime('%H:%M:%f', {read}) = '00:00:00.000' AND CASE {w}.unit WHEN 'day' THEN 1 \
+                "(strftime('%H:%M:%f', {read}) = '00:00:00.000' AND CASE {unit} WHEN 'day' THEN 1 \
                  WHEN 'week' THEN strftime('%w', {read}) = '1' WHEN 'month' THEN strftime('%d', {read}) = '01' \
                  ELSE strftime('%m-%d', {read}) = '01-01' END)"
             ),
         };
         // A time that cannot be read is never taken for past.
         format!(
-            "CASE WHEN {w}.word IS NULL THEN NULL WHEN {last} IS NULL THEN 'reset' WHEN {read} IS NULL THEN NULL \
+            "CASE WHEN {word} IS NULL THEN NULL WHEN {last} IS NULL THEN 'reset' WHEN {read} IS NULL THEN NULL \
              WHEN {aligned} THEN CASE WHEN {then} >= {start_then} THEN NULL \
              WHEN {then} <= {cutoff} OR {boundary} OR COALESCE(b.{usage}, 0) = 0 OR NOT {young} THEN 'reset' ELSE 'align' END \
-             WHEN {then} <= {cutoff} THEN 'reset' END AS action_{number}, {last} AS last_{number}, \
+             WHEN {then} <= {cutoff} THEN 'reset' END AS action_{number}, {last} AS last_{number}, {word} AS word_{number}, \
              CASE WHEN {aligned} THEN {start} ELSE {now} END AS start_{number}",
             start_then = instant::compared(dialect, &start),
-            cutoff = instant::compared(dialect, &format!("{w}.cutoff")),
+            word = of("word"),
+            cutoff = instant::compared(dialect, &of("cutoff")),
             usage = self.usage,
             young = alignments.may_be_on_since(&start),
             now = instant::literal(dialect, now),
@@ -210,6 +220,14 @@ impl Kind {
                 )
             })
             .collect();
+        let windows: Vec<String> = numbered()
+            .map(|(number, _)| Counter::joined(number, &alignments))
+            .collect();
+        // Whoever owns a row is looked up once for it, and not again for every mention.
+        let fence = match dialect {
+            Dialect::Postgres => " OFFSET 0",
+            Dialect::Sqlite => " LIMIT -1 OFFSET 0",
+        };
         let is = |word: &str, join: &str| {
             numbered()
                 .map(|(number, _)| format!("COALESCE(r.action_{number}, '') {word}"))
@@ -219,7 +237,9 @@ impl Kind {
         Some(format!(
             "WITH words (word, cutoff, start, unit, latest) AS (VALUES {rows}) \
              SELECT r.*, CASE WHEN {reset} THEN 'reset' ELSE 'align' END AS action \
-             FROM (SELECT b.id AS id, {columns} FROM (SELECT b.*, {reads} FROM {table} b{old}) b {joins} WHERE {over}) r WHERE {any}",
+             FROM (SELECT b.id AS id, {columns} FROM (SELECT b.*, {windows} FROM (SELECT b.*, {reads} FROM {table} b{old}) b \
+             {joins} WHERE {over}{fence}) b{fence}) r WHERE {any}",
+            windows = windows.join(", "),
             old = Self::old(counters, dialect, newest),
             over = over.join(" OR "),
             rows = rows.join(", "),
@@ -242,7 +262,7 @@ impl Kind {
             .iter()
             .map(|counter| format!("b.{0} IS NULL OR b.{0} <= {newest}", counter.last))
             .collect();
-        format!(" WHERE {}", arms.join(" OR "))
+        format!(" WHERE ({})", arms.join(" OR "))
     }
 
     /// The durations that are stored; those that cannot be read are findings.
