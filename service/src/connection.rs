@@ -201,6 +201,23 @@ impl Transaction {
         }
     }
 
+    /// Makes it all so, and what a last statement does with it: in one message where the backend takes several.
+    ///
+    /// # Errors
+    /// Those of [`Self::commit`], and what the database says to the statement.
+    pub(crate) async fn commit_with(self, last: &str) -> Result<(), DbErr> {
+        match self.0 {
+            Begun::Pool(_) => {
+                self.execute_unprepared(last).await?;
+                self.commit().await
+            }
+            Begun::Server(begun) => {
+                fault::statement()?;
+                begun.commit_with(last).await
+            }
+        }
+    }
+
     /// Undoes it all.
     ///
     /// # Errors

@@ -95,12 +95,13 @@ fn owner_pass(dialect: Dialect, owner: Owner) -> Backfill {
     let due = "b.virtual_key_id IS NULL AND b.provider_config_id IS NULL AND r.budget_id <> ''";
     let sql = match dialect {
         // LATERAL with LIMIT keeps the range outside and the budget inside: columns that are minutes old have no
-        // statistics, and the planner would walk all budgets for the one row it expects.
+        // statistics, and the planner would walk all budgets for the one row it expects. What is locked is written where it
+        // lies, without a second look by its id; a row that somebody has written since this statement began is for a repeat.
         Dialect::Postgres => format!(
-            "WITH due AS MATERIALIZED (SELECT b.id AS budget, r.id AS owner FROM {referring} r \
-             CROSS JOIN LATERAL (SELECT b.id FROM {BUDGETS} b WHERE b.id = r.budget_id AND {due} \
+            "WITH due AS MATERIALIZED (SELECT b.place, r.id AS owner FROM {referring} r \
+             CROSS JOIN LATERAL (SELECT b.ctid AS place FROM {BUDGETS} b WHERE b.id = r.budget_id AND {due} \
              LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) b WHERE {range}) \
-             UPDATE {BUDGETS} b SET {column} = due.owner FROM due WHERE b.id = due.budget",
+             UPDATE {BUDGETS} b SET {column} = due.owner FROM due WHERE b.ctid = due.place",
             range = Backfill::RANGE,
         ),
         Dialect::Sqlite => format!(
@@ -140,11 +141,11 @@ fn flag_pass(dialect: Dialect, owner: Owner) -> Backfill {
     let true_literal = dialect.true_literal();
     let sql = match dialect {
         Dialect::Postgres => format!(
-            "WITH due AS MATERIALIZED (SELECT v.id FROM {source} \
+            "WITH due AS MATERIALIZED (SELECT v.place FROM {source} \
              CROSS JOIN LATERAL (SELECT 1 FROM {BUDGETS} b WHERE b.id = r.budget_id AND {flagged} AND r.budget_id <> '' LIMIT 1) b \
-             CROSS JOIN LATERAL (SELECT v.id FROM {VIRTUAL_KEYS} v WHERE v.id = {key} AND {unflagged} \
+             CROSS JOIN LATERAL (SELECT v.ctid AS place FROM {VIRTUAL_KEYS} v WHERE v.id = {key} AND {unflagged} \
              LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) v WHERE {range}) \
-             UPDATE {VIRTUAL_KEYS} v SET calendar_aligned = {true_literal} FROM due WHERE v.id = due.id",
+             UPDATE {VIRTUAL_KEYS} v SET calendar_aligned = {true_literal} FROM due WHERE v.ctid = due.place",
             range = Backfill::RANGE,
         ),
         Dialect::Sqlite => format!(

@@ -381,6 +381,11 @@ impl ServerTransaction {
         self.finish("COMMIT").await
     }
 
+    /// One message: where the statement fails, the server reads no further.
+    pub(crate) async fn commit_with(self, last: &str) -> Result<(), DbErr> {
+        self.finish(&format!("{last}; COMMIT")).await
+    }
+
     pub(crate) async fn rollback(self) -> Result<(), DbErr> {
         self.finish("ROLLBACK").await
     }

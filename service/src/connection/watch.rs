@@ -282,6 +282,9 @@ impl Watch {
     }
 
     /// Asks another connection: the lock's where there is one, or one for this question.
+    ///
+    /// A concurrent build is never asked about on the lock's: it waits for whoever has a snapshot at that moment, and then for
+    /// the end of their transaction, which is the run's.
     async fn inspect(&self, whom: &Whom<'_>) -> Result<Seen, sqlx::Error> {
         self.elsewhere(whom, LOOK)
             .await
@@ -301,14 +304,30 @@ impl Watch {
     async fn cancel(&self, whom: &Whom<'_>) -> bool {
         match self.elsewhere(whom, CANCEL).await {
             Ok(Elsewhere::Answered(Some(row))) => row.try_get("done").unwrap_or_default(),
-            _ => false,
+            Ok(_) => false,
+            // No connection is left for it, and whether the build waits for this one does not matter any more.
+            Err(_) => match &self.work {
+                Some(work) => match Self::on_the_locks(work, whom, CANCEL).await {
+                    Ok(Elsewhere::Answered(Some(row))) => row.try_get("done").unwrap_or_default(),
+                    _ => false,
+                },
+                None => false,
+            },
         }
     }
 
     async fn elsewhere(&self, whom: &Whom<'_>, text: &str) -> Result<Elsewhere, sqlx::Error> {
-        let Some(work) = &self.work else {
-            return self.on_another(whom, text).await;
-        };
+        match (&self.work, whom) {
+            (Some(work), Whom::Transaction(_)) => Self::on_the_locks(work, whom, text).await,
+            (None, _) | (_, Whom::Statement(_)) => self.on_another(whom, text).await,
+        }
+    }
+
+    async fn on_the_locks(
+        work: &Work,
+        whom: &Whom<'_>,
+        text: &str,
+    ) -> Result<Elsewhere, sqlx::Error> {
         let asked = async {
             let mut wire = work.aside().await?;
             let (connection, _) = wire.parts();

@@ -126,6 +126,27 @@ pub(crate) async fn read<C: ConnectionTrait>(
     .await
 }
 
+/// What writes a pass's checkpoint. It carries its values, so that it can go in one message with what follows.
+pub(crate) fn saving(
+    dialect: Dialect,
+    migration: &str,
+    pass: &str,
+    checkpoint: &Checkpoint,
+) -> String {
+    let rows = dialect.quote("rows");
+    format!(
+        "INSERT INTO {TABLE} (migration, pass, position, bound, file, {rows}) VALUES ({}, {}, {}, {}, {}, {}) \
+         ON CONFLICT (migration, pass) DO UPDATE SET position = excluded.position, bound = excluded.bound, \
+         file = excluded.file, {rows} = excluded.{rows}",
+        dialect.text(migration),
+        dialect.text(pass),
+        checkpoint.position,
+        checkpoint.bound,
+        checkpoint.file,
+        checkpoint.rows,
+    )
+}
+
 /// Writes a pass's checkpoint.
 pub(crate) async fn save<C: ConnectionTrait>(
     connection: &C,
@@ -134,33 +155,8 @@ pub(crate) async fn save<C: ConnectionTrait>(
     pass: &str,
     checkpoint: &Checkpoint,
 ) -> Result<(), DbErr> {
-    let p = |n| dialect.parameter(n);
-    let rows = dialect.quote("rows");
-    let sql = format!(
-        "INSERT INTO {TABLE} (migration, pass, position, bound, file, {rows}) VALUES ({}, {}, {}, {}, {}, {}) \
-         ON CONFLICT (migration, pass) DO UPDATE SET position = excluded.position, bound = excluded.bound, \
-         file = excluded.file, {rows} = excluded.{rows}",
-        p(1),
-        p(2),
-        p(3),
-        p(4),
-        p(5),
-        p(6)
-    );
-    write(
-        connection,
-        dialect,
-        sql,
-        vec![
-            migration.into(),
-            pass.into(),
-            checkpoint.position.into(),
-            checkpoint.bound.into(),
-            checkpoint.file.into(),
-            checkpoint.rows.into(),
-        ],
-    )
-    .await
+    let sql = saving(dialect, migration, pass, checkpoint);
+    connection.execute_unprepared(&sql).await.map(|_| ())
 }
 
 /// A row of a step.

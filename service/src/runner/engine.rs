@@ -255,27 +255,36 @@ impl Engine<'_> {
     ) -> std::result::Result<Checkpoint, DbErr> {
         let begun = Instant::now();
         let transaction = self.connection.begin().await?;
-        if self.dialect == Dialect::Postgres {
-            // A crash of the server may take the last batches with their checkpoints, which then happen again; the
-            // migration's record is committed durably, and all before it with it.
-            // The batch is a few hundred rows whatever the planner believes of tables it has never analysed: only a
-            // nested loop over primary keys stays linear.
-            transaction
-                .execute_unprepared(&format!(
-                    "{}; SET LOCAL synchronous_commit = off; SET LOCAL enable_hashjoin = off; \
-                     SET LOCAL enable_mergejoin = off; SET LOCAL enable_seqscan = off",
-                    for_rows()
-                ))
-                .await?;
-        }
-        let changed = transaction.execute_unprepared(sql).await?.rows_affected();
+        // A crash of the server may take the last batches with their checkpoints, which then happen again; the
+        // migration's record is committed durably, and all before it with it.
+        // The batch is a few hundred rows whatever the planner believes of tables it has never analysed: only a
+        // nested loop over primary keys stays linear.
+        let settings = match self.dialect {
+            Dialect::Postgres => format!(
+                "{}; SET LOCAL synchronous_commit = off; SET LOCAL enable_hashjoin = off; \
+                 SET LOCAL enable_mergejoin = off; SET LOCAL enable_seqscan = off; ",
+                for_rows()
+            ),
+            Dialect::Sqlite => String::new(),
+        };
+        // One message for all of it: what a batch waits for most, on a server far away, is answers.
+        let changed = transaction
+            .execute_unprepared(&format!("{settings}{sql}"))
+            .await?
+            .rows_affected();
         let next = Checkpoint {
             position: to,
             rows: at.rows.saturating_add_unsigned(changed),
             ..at.clone()
         };
-        checkpoint::save(&transaction, self.dialect, self.version, &pass.name, &next).await?;
-        transaction.commit().await?;
+        transaction
+            .commit_with(&checkpoint::saving(
+                self.dialect,
+                self.version,
+                &pass.name,
+                &next,
+            ))
+            .await?;
         self.held.since(begun, Blocks::Rows);
         Ok(next)
     }

@@ -200,6 +200,37 @@ async fn up_backs_off_until_wait_lock_and_lets_the_gateway_in_meanwhile() {
     tollgate().on(&database.url).succeed(&["verify"]);
 }
 
+/// A concurrent build waits for whoever has a snapshot when it asks, to the end of their transaction. The lock's transaction
+/// ends with the run: whoever looked after the build on its connection could stop it for good.
+#[tokio::test]
+async fn a_concurrent_build_is_looked_after_without_the_locks_connection() {
+    let database = postgres().await;
+    let tollgate = tollgate().on(&database.url);
+    tollgate.succeed(&["migrate", "up", "--adopt", "--to", "multi_budget_backfill"]);
+    let writer = database
+        .somebody(
+            "gateway",
+            "LOCK TABLE governance_budgets IN ROW EXCLUSIVE MODE",
+        )
+        .await;
+    let up = tollgate.command(&["migrate", "up"]).spawn().unwrap();
+    until(
+        &database,
+        "the build waits",
+        "pg_stat_activity WHERE query LIKE 'CREATE INDEX CONCURRENTLY%' AND wait_event_type = 'Lock'",
+    )
+    .await;
+    // The run's lock is the one advisory lock that is held meanwhile. More than two looks.
+    let last_used = "SELECT max(a.state_change)::text AS at FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid \
+         WHERE l.locktype = 'advisory' AND l.granted AND a.datname = current_database()";
+    let before = database.one(last_used).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(database.one(last_used).await, before);
+    writer.execute_unprepared("ROLLBACK").await.unwrap();
+    let run = ended(up);
+    assert_eq!(run.code, 0, "{run:#?}");
+}
+
 #[tokio::test]
 async fn the_lock_key_in_anybodys_hands_is_exit_5() {
     let database = postgres().await;
