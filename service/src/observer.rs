@@ -33,6 +33,10 @@ pub enum Event {
     Backfill(Progress),
     /// A pass of a backfill ended.
     BackfillDone(Progress),
+    /// The run holds between two batches, and why.
+    Holds(String),
+    /// It goes on.
+    GoesOn,
     /// A migration ended.
     Applied {
         /// The migration.

@@ -83,6 +83,13 @@ pub(crate) enum Migrate {
         #[command(flatten)]
         wait: Wait,
     },
+    /// Make runs hold between two batches, from another terminal
+    ///
+    /// A run that is at work finishes its batch, keeps its lock, lets gateways boot, and waits for `migrate resume`; one that
+    /// starts meanwhile holds before its first write, and says so. For the tracks that --track names, or all that are there.
+    Pause,
+    /// Let runs go on that `migrate pause` holds
+    Resume,
     /// Recognise a database that a gateway created
     ///
     /// Marks the migrations whose result it already has. Changes no table of the gateway.
@@ -105,8 +112,30 @@ pub(crate) struct Up {
     /// How long a batch of a backfill should take, in milliseconds [default: 50 on PostgreSQL, 10 on SQLite]
     #[arg(long, value_name = "MS", env = "TOLLGATE_BATCH_MS", value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub batch_ms: Option<u64>,
+    /// How long to rest after each batch (200ms, 1s)
+    #[arg(long, value_name = "DURATION", env = "TOLLGATE_BATCH_DELAY", value_parser = rest)]
+    pub batch_delay: Option<Duration>,
+    /// Hold between two batches while a standby is further behind than this (5s); PostgreSQL, needs pg_monitor
+    #[arg(long, value_name = "DURATION", env = "TOLLGATE_MAX_LAG", value_parser = rest)]
+    pub max_lag: Option<Duration>,
+    /// On how many connections a backfill works at once, beside the one that holds the lock
+    #[arg(long, value_name = "N", default_value_t = 1, env = "TOLLGATE_PARALLEL", value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub parallel: u8,
     #[command(flatten)]
     pub wait: Wait,
+}
+
+/// A duration above zero; a number alone is seconds.
+fn rest(word: &str) -> Result<Duration, String> {
+    let given = match word.parse::<u64>() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => tollgate_service::duration::parse(word)
+            .filter(|nanoseconds| *nanoseconds > 0)
+            .map(|nanoseconds| Duration::from_nanos(nanoseconds.unsigned_abs())),
+    };
+    given
+        .filter(|given| !given.is_zero() && *given <= Duration::from_secs(24 * 3600))
+        .ok_or_else(|| "a duration above zero and up to a day, such as 200ms or 5s".to_owned())
 }
 
 /// The gateway that boots next.

@@ -70,6 +70,8 @@ impl Command {
             Self::Migrate(Migrate::Down { .. }) => "migrate down",
             Self::Migrate(Migrate::Adopt { .. }) => "migrate adopt",
             Self::Migrate(Migrate::Resolve { .. }) => "migrate resolve",
+            Self::Migrate(Migrate::Pause) => "migrate pause",
+            Self::Migrate(Migrate::Resume) => "migrate resume",
             Self::Migrate(Migrate::Handover { .. }) => "migrate handover",
             Self::Migrate(Migrate::Prepare(_)) => "migrate prepare",
             Self::Doctor(_) => "doctor",

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tollgate_service::runner::{adopt, down, plan, resolve, status, up};
+use tollgate_service::runner::{adopt, down, pauses, plan, resolve, status, up};
 use tollgate_service::{Outcome, ShutdownSignal};
 use tollgate_service::{handover, prepare};
 
@@ -21,7 +21,9 @@ pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &Shutdow
         | Migrate::Adopt { wait, .. }
         | Migrate::Handover { wait }
         | Migrate::Resolve { wait, .. } => wait.duration(),
-        Migrate::Status { .. } | Migrate::Plan { .. } => Duration::ZERO,
+        Migrate::Status { .. } | Migrate::Plan { .. } | Migrate::Pause | Migrate::Resume => {
+            Duration::ZERO
+        }
     };
     let session = match session(arguments, wait) {
         Ok(session) => session,
@@ -43,6 +45,9 @@ pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &Shutdow
             let mut options = options(&arguments.choice);
             options.backup.clone_from(&arguments.backup);
             options.batch = arguments.batch_ms.map(Duration::from_millis);
+            options.batch_delay = arguments.batch_delay.unwrap_or_default();
+            options.max_lag = arguments.max_lag;
+            options.parallel = usize::from(arguments.parallel);
             (
                 up::up(&session, &options, &progress, stop).await,
                 View::Own,
@@ -79,6 +84,16 @@ pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &Shutdow
                 false,
             )
         }
+        Migrate::Pause => (
+            Outcome::from(pauses::pause(&session, chrono::Utc::now()).await),
+            View::Own,
+            false,
+        ),
+        Migrate::Resume => (
+            Outcome::from(pauses::resume(&session).await),
+            View::Own,
+            false,
+        ),
         Migrate::Prepare(chosen) => {
             let mut options = prepare::Options::default();
             options.finish = chosen.finish;

@@ -1,6 +1,7 @@
 //! Reports as text.
 
 mod proof;
+mod work;
 
 use std::fmt::Write;
 
@@ -61,14 +62,16 @@ pub(super) fn render(report: &Report, view: &View, failed: bool) -> String {
 /// As the command's result says it; without one, what the tracks say.
 fn own(out: &mut String, report: &Report, failed: bool) {
     match &report.result {
-        Some(CommandResult::Status(_)) => {
+        Some(CommandResult::Status(result)) => {
             for track in &report.tracks {
                 status(out, track);
+                work::at_work(out, result, track.track);
                 drifted(out, report, track);
             }
         }
         Some(CommandResult::Adopted(result)) => adopted(out, report, result),
         Some(CommandResult::Resolved(result)) => settled(out, result),
+        Some(CommandResult::Paused(result)) => work::paused(out, result),
         Some(CommandResult::Prepared(result)) => prepared(out, result),
         Some(CommandResult::HandedOver(result)) => handed_over(out, result),
         Some(CommandResult::Examined(_)) => {

@@ -16,7 +16,7 @@ use crate::session::Session;
 use crate::shutdown::ShutdownSignal;
 
 /// The first half of every lock's key: "Toll".
-const LOCK: i32 = 0x546f_6c6c;
+pub(super) const LOCK: i32 = 0x546f_6c6c;
 /// The first half of every work key: "Work".
 const WORK: i32 = 0x576f_726b;
 /// A held lock.
@@ -29,7 +29,7 @@ pub(crate) struct PostgresLock {
 }
 
 /// Two schemas of one database are two databases to Tollgate.
-fn key(schema: &str, track: Track) -> i32 {
+pub(super) fn key(schema: &str, track: Track) -> i32 {
     let digest = Sha256::digest(format!("{schema}\u{1f}{track}"));
     i32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
 }
@@ -81,7 +81,7 @@ async fn holder(
         .transpose()
 }
 
-fn unsigned(key: i32) -> i64 {
+pub(super) fn unsigned(key: i32) -> i64 {
     i64::from(key.cast_unsigned())
 }
 

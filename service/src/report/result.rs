@@ -24,6 +24,8 @@ pub enum CommandResult {
     Adopted(AdoptResult),
     /// Of `migrate resolve`.
     Resolved(ResolveResult),
+    /// Of `migrate pause` and `migrate resume`.
+    Paused(PauseResult),
     /// Of `migrate prepare`.
     Prepared(PrepareResult),
     /// Of `migrate handover`.
@@ -185,6 +187,48 @@ pub struct BegunStep {
     pub direction: &'static str,
 }
 
+/// A track whose runs hold between two batches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Pause {
+    /// The track.
+    pub track: Track,
+    /// Since when.
+    pub since: String,
+    /// Who paused it.
+    pub by: String,
+}
+
+/// Of `migrate pause` and `migrate resume`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PauseResult {
+    /// What is paused now.
+    pub paused: Vec<Pause>,
+    /// What was, and goes on.
+    pub resumed: Vec<Pause>,
+}
+
+/// How far a pass of a step in progress is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PassState {
+    /// Its migration.
+    pub version: String,
+    /// Its name.
+    pub pass: String,
+    /// How much of the table's physical order was walked, in percent.
+    pub percent: u64,
+    /// Rows that it has changed.
+    pub rows: u64,
+}
+
+/// A run that is at work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RunningRun {
+    /// The track whose lock it holds.
+    pub track: Track,
+    /// Who it is, and since when.
+    pub holder: String,
+}
+
 /// Of `migrate status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct StatusResult {
@@ -193,8 +237,14 @@ pub struct StatusResult {
     pub place: Place,
     /// Manual schema changes since.
     pub drift: Vec<Drift>,
-    /// Steps that were cut off.
+    /// Steps that were cut off, or that a run is at.
     pub in_progress: Vec<BegunStep>,
+    /// How far their passes are.
+    pub passes: Vec<PassState>,
+    /// Runs that hold a track's lock now.
+    pub running: Vec<RunningRun>,
+    /// Tracks that are paused.
+    pub paused: Vec<Pause>,
     /// What the gateways have recorded.
     pub gateways: Vec<GatewayState>,
     /// What waits for a later one.

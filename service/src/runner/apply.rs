@@ -14,6 +14,7 @@ use super::checkpoint::{self, Direction, InProgress};
 use super::engine::Engine;
 use super::lock_timer::LockTimer;
 use super::options::{self, live};
+use super::pace::Pace;
 use super::paged::Pages;
 use super::patience::Patience;
 use crate::connection::{Connection, Transaction};
@@ -33,6 +34,10 @@ pub(super) type Changes = BTreeMap<(String, &'static str), u64>;
 /// Everything that applying needs besides the step.
 pub(super) struct Applier<'a> {
     pub connection: &'a Connection,
+    /// Further connections for backfills.
+    pub workers: &'a [Connection],
+    /// What it does between two batches.
+    pub pace: &'a Pace<'a>,
     pub dialect: Dialect,
     pub track: Track,
     pub lock: &'a Lock,
@@ -213,7 +218,8 @@ impl Applier<'_> {
             None => (&[][..], &[][..]),
         };
         for unit in first {
-            self.stop.check()?;
+            // What the schema has become meanwhile, each unit sees for itself.
+            self.pace.hold().await?;
             if opening && !matches!(unit, Unit::Transaction(_)) {
                 let transaction = self.connection.begin().await.map_err(failed)?;
                 self.announce(&transaction, course, created)
@@ -246,12 +252,19 @@ impl Applier<'_> {
                     self.observer.note(Event::Step(step.purpose().to_owned()));
                     let pages = Pages {
                         connection: self.connection,
+                        pace: self.pace,
                         step: &**step,
                         version: migration.version,
                         stop: self.stop,
                         held: &held,
                     };
-                    let changed = pages.run().await?;
+                    let is_still_planned = async || {
+                        let plan = self.plan(self.connection, course).await?;
+                        Ok(plan.units.iter().any(
+                            |unit| matches!(unit, Unit::Paged(planned) if planned.purpose() == step.purpose()),
+                        ))
+                    };
+                    let changed = pages.run(&is_still_planned).await?;
                     *so_far += changed;
                     let (table, action) = step.changes();
                     self.changed(table, action, changed);
@@ -263,7 +276,7 @@ impl Applier<'_> {
                 }
             }
         }
-        self.stop.check()?;
+        self.pace.hold().await?;
         let ending = Ending {
             created,
             begun,
@@ -303,10 +316,12 @@ impl Applier<'_> {
     ) -> Result<(u64, u64)> {
         let engine = Engine {
             connection: self.connection,
+            workers: self.workers,
             dialect: self.dialect,
             version: course.migration.version,
             batch: self.batch,
             patience: self.patience,
+            pace: self.pace,
             observer: self.observer,
             stop: self.stop,
             held,

@@ -4,6 +4,7 @@ use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement, Value};
 use tollgate_migration::{Created, Dialect};
 
 use crate::database::existing;
+use crate::report::result::PassState;
 use crate::rows;
 
 /// The table of checkpoints.
@@ -157,6 +158,42 @@ pub(crate) async fn save<C: ConnectionTrait>(
 ) -> Result<(), DbErr> {
     let sql = saving(dialect, migration, pass, checkpoint);
     connection.execute_unprepared(&sql).await.map(|_| ())
+}
+
+/// A pass of a step in progress, as it stands.
+#[derive(FromQueryResult)]
+struct Pass {
+    migration: String,
+    pass: String,
+    position: i64,
+    bound: i64,
+    rows: i64,
+}
+
+/// How far the passes of a migration are.
+pub(crate) async fn passes<C: ConnectionTrait>(
+    connection: &C,
+    dialect: Dialect,
+    migration: &str,
+) -> Result<Vec<PassState>, DbErr> {
+    let sql = format!(
+        "SELECT migration, pass, position, bound, {} AS rows FROM {TABLE} WHERE migration = {} AND pass NOT IN ('{UP}', '{DOWN}') \
+         ORDER BY pass",
+        dialect.quote("rows"),
+        dialect.text(migration)
+    );
+    let passes: Vec<Pass> =
+        rows::all(connection, Statement::from_string(dialect.backend(), sql)).await?;
+    Ok(passes
+        .into_iter()
+        .map(|pass| PassState {
+            version: pass.migration,
+            pass: pass.pass,
+            percent: (pass.position.unsigned_abs() * 100 / pass.bound.unsigned_abs().max(1))
+                .min(100),
+            rows: pass.rows.unsigned_abs(),
+        })
+        .collect())
 }
 
 /// A row of a step.

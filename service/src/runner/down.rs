@@ -10,6 +10,7 @@ use tollgate_migration::{Context, Migration, Track};
 
 use super::apply::{Applier, Course};
 use super::checkpoint::Direction;
+use super::pace::Pace;
 use super::patience::Patience;
 use super::up::{self, read_again};
 use super::{Session, context, find, idle, moved, pending, pending_report, prove_writable};
@@ -207,8 +208,11 @@ async fn locked(
         }));
     let changes = std::sync::Mutex::default();
     let choice = up::Options::default();
+    let pace = Pace::new(connection, track, lock, &choice, observer, stop);
     let applier = Applier {
         connection,
+        workers: &[],
+        pace: &pace,
         changes: &changes,
         dialect,
         track,

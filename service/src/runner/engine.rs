@@ -3,16 +3,20 @@
 //! The bound is fixed when a pass begins, so that inserts cannot keep it going; the checkpoint is written in the batch's
 //! own transaction, so that a killed run goes on exactly behind its last commit; a repeat of a range changes nothing.
 
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::connection::Connection;
+use futures_util::future::try_join_all;
 use sea_orm::{ConnectionTrait, DbErr, Statement};
+use tokio::sync::RwLock;
 use tollgate_migration::Dialect;
 use tollgate_migration::plan::{Backfill, Blocks};
 
 use super::checkpoint::{self, Checkpoint};
 use super::lock_timer::LockTimer;
+use super::pace::Pace;
 use super::patience::Patience;
+use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::observer::{Event, Observer, Progress};
 use crate::retry::{for_rows, is_busy, is_foreign_key_violation};
@@ -21,11 +25,14 @@ use crate::shutdown::ShutdownSignal;
 /// What the engine needs besides the pass.
 pub(super) struct Engine<'a> {
     pub connection: &'a Connection,
+    /// Further connections of the run, each of which walks a part of the table of its own.
+    pub workers: &'a [Connection],
     pub dialect: Dialect,
     pub version: &'a str,
     pub batch: Duration,
     pub observer: &'a dyn Observer,
     pub patience: Patience<'a>,
+    pub pace: &'a Pace<'a>,
     pub stop: &'a ShutdownSignal,
     pub held: &'a LockTimer,
 }
@@ -36,6 +43,47 @@ const FIRST: i64 = 16;
 const ONE_BATCH: i64 = 500;
 /// Rows that somebody keeps locked are tried this often before they are left to contract.
 const REPEATS: usize = 5;
+
+/// What those who walk the parts of one pass share.
+struct Walk<'p> {
+    pass: &'p Backfill,
+    begun: Instant,
+    /// Held by whoever writes, and by none while gateways are let in.
+    gate: RwLock<()>,
+    /// How often they were: whoever goes on looks at the schema again.
+    let_in: AtomicU64,
+    /// Blocks or rowids that were walked, and rows that were changed.
+    walked: AtomicI64,
+    extent: i64,
+    rows: AtomicI64,
+}
+
+impl Walk<'_> {
+    fn progress(&self) -> Progress {
+        Progress {
+            purpose: self.pass.purpose.clone(),
+            position: self.walked.load(Ordering::Relaxed).unsigned_abs(),
+            bound: self.extent.unsigned_abs(),
+            rows: self.rows.load(Ordering::Relaxed).unsigned_abs(),
+            elapsed: self.begun.elapsed(),
+        }
+    }
+
+    fn note(&self, blocks: i64, rows: i64) {
+        self.walked.fetch_add(blocks, Ordering::Relaxed);
+        self.rows.fetch_add(rows, Ordering::Relaxed);
+    }
+}
+
+/// A part of a table, and the connection that walks it.
+struct Part<'c> {
+    connection: &'c Connection,
+    /// The name of its checkpoint.
+    name: String,
+    from: i64,
+    to: i64,
+    file: i64,
+}
 
 impl Engine<'_> {
     /// Runs a pass to its end, then repeats it until less than a batch is left. Returns the rows changed, and those
@@ -156,47 +204,106 @@ impl Engine<'_> {
         is_still_planned: &impl AsyncFn() -> Result<bool>,
     ) -> Result<u64> {
         let (bound, file) = self.extent(pass).await.map_err(|e| self.failed(e))?;
-        let stored = checkpoint::read(self.connection, self.dialect, self.version, &pass.name)
+        // rowids may be negative, blocks never are.
+        let first = match self.dialect {
+            Dialect::Sqlite if file >= 0 => self
+                .number(format!(
+                    "SELECT min(rowid) AS number FROM {}",
+                    self.dialect.quote(&pass.table)
+                ))
+                .await
+                .map_err(|e| self.failed(e))?,
+            _ => 0,
+        };
+        let walk = Walk {
+            pass,
+            begun: Instant::now(),
+            gate: RwLock::default(),
+            let_in: AtomicU64::default(),
+            walked: AtomicI64::default(),
+            extent: bound.saturating_sub(first),
+            rows: AtomicI64::default(),
+        };
+        let parts = self.parts(pass, first, bound, file);
+        let changed = try_join_all(
+            parts
+                .iter()
+                .map(|part| self.walk_part(&walk, part, is_still_planned)),
+        )
+        .await?;
+        self.observer.note(Event::BackfillDone(walk.progress()));
+        Ok(changed.into_iter().sum())
+    }
+
+    /// The whole table, or as many parts as there are connections. Whatever their number, a part has a checkpoint of its own.
+    fn parts(&self, pass: &Backfill, first: i64, bound: i64, file: i64) -> Vec<Part<'_>> {
+        let connections: Vec<&Connection> = std::iter::once(self.connection)
+            .chain(self.workers)
+            .collect();
+        let number = i64::try_from(connections.len()).unwrap_or(1);
+        let size = bound.saturating_sub(first) / number;
+        connections
+            .into_iter()
+            .zip(0..)
+            .map(|(connection, part)| Part {
+                connection,
+                name: if number == 1 {
+                    pass.name.clone()
+                } else {
+                    format!("{} {}/{number}", pass.name, part + 1)
+                },
+                from: first + part * size,
+                to: if part + 1 == number {
+                    bound
+                } else {
+                    first + (part + 1) * size
+                },
+                file,
+            })
+            .collect()
+    }
+
+    async fn walk_part(
+        &self,
+        walk: &Walk<'_>,
+        part: &Part<'_>,
+        is_still_planned: &impl AsyncFn() -> Result<bool>,
+    ) -> Result<u64> {
+        let pass = walk.pass;
+        let stored = checkpoint::read(self.connection, self.dialect, self.version, &part.name)
             .await
             .map_err(|e| self.failed(e))?;
         // A pass that was interrupted goes on; one that had ended, or whose table was rewritten, begins again.
         let mut at = match stored {
-            Some(stored) if stored.file == file && stored.position < stored.bound => stored,
+            Some(stored) if stored.file == part.file && stored.position < stored.bound => stored,
             _ => Checkpoint {
-                // rowids may be negative, blocks never are.
-                position: match self.dialect {
-                    Dialect::Postgres => 0,
-                    Dialect::Sqlite if file < 0 => 0,
-                    Dialect::Sqlite => self
-                        .number(format!(
-                            "SELECT min(rowid) AS number FROM {}",
-                            self.dialect.quote(&pass.table)
-                        ))
-                        .await
-                        .map_err(|e| self.failed(e))?,
-                },
-                bound,
-                file,
+                position: part.from,
+                bound: part.to,
+                file: part.file,
                 rows: 0,
             },
         };
         let before = at.rows;
-        let begun = Instant::now();
+        walk.note(at.position.saturating_sub(part.from), at.rows);
         let mut step = FIRST;
         // Below this a batch is all commit and no work, however short it is wished.
         let floor = match self.dialect {
             Dialect::Postgres => 4,
             Dialect::Sqlite => 128,
         };
+        let mut looked = 0;
         while at.position < at.bound {
             self.stop.check()?;
-            if self.dialect == Dialect::Sqlite && file >= 0 {
+            if self.dialect == Dialect::Sqlite && part.file >= 0 {
                 match self
                     .next_row(pass, at.position)
                     .await
                     .map_err(|e| self.failed(e))?
                 {
-                    Some(next) if next < at.bound || at.bound == i64::MAX => at.position = next,
+                    Some(next) if next < at.bound || at.bound == i64::MAX => {
+                        walk.note(next.saturating_sub(at.position), 0);
+                        at.position = next;
+                    }
                     _ => {
                         // The pass has ended, and a repeat begins again at the first row.
                         at.position = at.bound;
@@ -204,7 +311,7 @@ impl Engine<'_> {
                             self.connection,
                             self.dialect,
                             self.version,
-                            &pass.name,
+                            &part.name,
                             &at,
                         )
                         .await
@@ -214,47 +321,86 @@ impl Engine<'_> {
                 }
             }
             let to = at.position.saturating_add(step).min(at.bound);
-            let sql = pass.batch(&self.range(pass, &at, to));
             let started = Instant::now();
-            let mut poll = self.patience.poll();
-            let next = loop {
-                let error = match self.batch(pass, &sql, &at, to).await {
-                    Ok(next) => break next,
-                    Err(error) => error,
-                };
-                // An owner that was deleted between the look and the write is not there for the next look.
-                if !(is_busy(&error) || is_foreign_key_violation(&error))
-                    || !self.patience.rest(&mut poll).await?
-                {
-                    return Err(self.failed(error));
-                }
-                tracing::debug!(%error, "a batch backs off");
+            let next = self
+                .until_free(walk, part, &at, to, &mut looked, is_still_planned)
+                .await?;
+            let took = started.elapsed();
+            walk.note(to.saturating_sub(at.position), next.rows - at.rows);
+            at = next;
+            step = next_step(step, took, self.batch).max(floor);
+            self.observer.note(Event::Backfill(walk.progress()));
+            if at.position < at.bound {
+                self.keep_pace(walk).await?;
+            }
+        }
+        Ok((at.rows - before).unsigned_abs())
+    }
+
+    /// Nobody writes while a run holds, whoever notices the reason first.
+    async fn keep_pace(&self, walk: &Walk<'_>) -> Result<()> {
+        self.pace.rest_after_a_batch().await?;
+        if !self.pace.is_due() {
+            return Ok(());
+        }
+        let _closed = walk.gate.write().await;
+        if self.pace.hold().await? {
+            walk.let_in.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// One batch, again while somebody's lock is in its way.
+    async fn until_free(
+        &self,
+        walk: &Walk<'_>,
+        part: &Part<'_>,
+        at: &Checkpoint,
+        to: i64,
+        looked: &mut u64,
+        is_still_planned: &impl AsyncFn() -> Result<bool>,
+    ) -> Result<Checkpoint> {
+        let sql = walk.pass.batch(&self.range(walk.pass, at, to));
+        let mut poll = self.patience.poll();
+        loop {
+            let let_in = walk.let_in.load(Ordering::Relaxed);
+            if *looked != let_in {
+                *looked = let_in;
                 if !is_still_planned().await? {
                     return Err(Error::Moved {
                         version: self.version.to_owned(),
                     });
                 }
+            }
+            let open = walk.gate.read().await;
+            let error = match self.batch(part, &sql, at, to).await {
+                Ok(next) => return Ok(next),
+                Err(error) => error,
             };
-            let took = started.elapsed();
-            at = next;
-            step = next_step(step, took, self.batch).max(floor);
-            self.observer
-                .note(Event::Backfill(progress(pass, &at, begun)));
+            drop(open);
+            // An owner that was deleted between the look and the write is not there for the next look.
+            if !(is_busy(&error) || is_foreign_key_violation(&error)) {
+                return Err(self.failed(error));
+            }
+            let closed = walk.gate.write().await;
+            walk.let_in.fetch_add(1, Ordering::Relaxed);
+            if !self.patience.rest(&mut poll).await? {
+                return Err(self.failed(error));
+            }
+            drop(closed);
+            tracing::debug!(%error, "a batch backs off");
         }
-        self.observer
-            .note(Event::BackfillDone(progress(pass, &at, begun)));
-        Ok((at.rows - before).unsigned_abs())
     }
 
     async fn batch(
         &self,
-        pass: &Backfill,
+        part: &Part<'_>,
         sql: &str,
         at: &Checkpoint,
         to: i64,
     ) -> std::result::Result<Checkpoint, DbErr> {
         let begun = Instant::now();
-        let transaction = self.connection.begin().await?;
+        let transaction = part.connection.begin().await?;
         // A crash of the server may take the last batches with their checkpoints, which then happen again; the
         // migration's record is committed durably, and all before it with it.
         // The batch is a few hundred rows whatever the planner believes of tables it has never analysed: only a
@@ -281,22 +427,12 @@ impl Engine<'_> {
             .commit_with(&checkpoint::saving(
                 self.dialect,
                 self.version,
-                &pass.name,
+                &part.name,
                 &next,
             ))
             .await?;
         self.held.since(begun, Blocks::Rows);
         Ok(next)
-    }
-}
-
-fn progress(pass: &Backfill, at: &Checkpoint, begun: Instant) -> Progress {
-    Progress {
-        purpose: pass.purpose.clone(),
-        position: at.position.unsigned_abs(),
-        bound: at.bound.unsigned_abs(),
-        rows: at.rows.unsigned_abs(),
-        elapsed: begun.elapsed(),
     }
 }
 

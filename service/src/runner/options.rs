@@ -28,6 +28,12 @@ pub struct Options {
     pub backup: Option<PathBuf>,
     /// How long a batch of a backfill should take; 50 ms on PostgreSQL and 10 ms on SQLite when absent.
     pub batch: Option<Duration>,
+    /// How long a run rests after each batch.
+    pub batch_delay: Duration,
+    /// A run holds while a standby is further behind than this (PostgreSQL).
+    pub max_lag: Option<Duration>,
+    /// On how many connections a backfill works at once; 0 is one. SQLite has one writer.
+    pub parallel: usize,
 }
 
 /// The live context, with what the operator chose.

@@ -8,6 +8,7 @@ use tollgate_migration::paged::{Page, PagedStep};
 use tollgate_migration::plan::Blocks;
 
 use super::lock_timer::LockTimer;
+use super::pace::Pace;
 use crate::connection::Connection;
 use crate::database::existing;
 use crate::error::{Error, Result};
@@ -17,6 +18,7 @@ use crate::shutdown::ShutdownSignal;
 /// A step in the making.
 pub(super) struct Pages<'a> {
     pub connection: &'a Connection,
+    pub pace: &'a Pace<'a>,
     pub step: &'a dyn PagedStep,
     pub version: &'a str,
     pub stop: &'a ShutdownSignal,
@@ -24,12 +26,16 @@ pub(super) struct Pages<'a> {
 }
 
 impl Pages<'_> {
-    /// Runs the step to its end; returns how many rows it changed.
-    pub(super) async fn run(&self) -> Result<u64> {
+    /// Runs the step to its end; returns how many rows it changed. `is_still_planned` is asked when gateways could migrate
+    /// meanwhile.
+    pub(super) async fn run(
+        &self,
+        is_still_planned: &impl AsyncFn() -> Result<bool>,
+    ) -> Result<u64> {
         let mut changed = 0;
         for _ in 0..self.step.rounds() {
             self.stage().await.map_err(|error| self.failed(error))?;
-            let in_this_round = self.round().await?;
+            let in_this_round = self.round(is_still_planned).await?;
             changed += in_this_round;
             if in_this_round == 0 {
                 break;
@@ -65,7 +71,7 @@ impl Pages<'_> {
     }
 
     /// Every page of a round, each bounded by the step.
-    async fn round(&self) -> Result<u64> {
+    async fn round(&self, is_still_planned: &impl AsyncFn() -> Result<bool>) -> Result<u64> {
         let dialect = self.connection.dialect();
         let mut changed = 0;
         let mut behind: Option<String> = None;
@@ -94,6 +100,12 @@ impl Pages<'_> {
                 return Ok(changed);
             }
             behind = page.behind;
+            self.pace.rest_after_a_batch().await?;
+            if self.pace.is_due() && self.pace.hold().await? && !is_still_planned().await? {
+                return Err(Error::Moved {
+                    version: self.version.to_owned(),
+                });
+            }
         }
     }
 

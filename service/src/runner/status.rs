@@ -3,13 +3,15 @@
 use crate::database::Access;
 use crate::doctor::environment;
 use crate::drift;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::lock::running::running;
 use crate::report::result::{BegunStep, StatusResult};
 use crate::report::{Applied, CommandResult, Finding, Report, Severity};
 use tollgate_migration::Track;
 use tollgate_migration::context::slug_of;
 
-use super::checkpoint::{Direction, InProgress};
+use super::checkpoint::{self, Direction, InProgress};
+use super::pauses;
 use super::target::{gateway, waiting};
 use super::{Session, context, idle};
 
@@ -57,11 +59,13 @@ pub async fn status(session: &Session) -> Result<Report> {
     let mut report = Report::default();
     let mut found = Vec::new();
     let mut begun = Vec::new();
+    let mut passes = Vec::new();
     let mut gateways = Vec::new();
     let mut left = Vec::new();
     let tracks = session.tracks(&connection).await?;
     let names: Vec<Track> = tracks.iter().map(|(track, _)| *track).collect();
     session.check_target(&names)?;
+    let running = running(session, &connection, &names).await?;
     for (track, exists) in tracks {
         let mut history = session.history(&connection, track, exists).await?;
         let live = context(&connection, &history).await?;
@@ -71,7 +75,15 @@ pub async fn status(session: &Session) -> Result<Report> {
         // What forbids every write is said where people look first.
         let forbids = environment::ledger::blocking(track, &live);
         if let Some(step) = &history.in_progress {
-            report.findings.push(unfinished(track, step));
+            // What a run is at now was not cut off.
+            if !running.iter().any(|run| run.track == track) {
+                report.findings.push(unfinished(track, step));
+            }
+            passes.extend(
+                checkpoint::passes(&connection, session.dialect(), &step.version)
+                    .await
+                    .map_err(Error::database("read how far the passes are"))?,
+            );
             begun.push(BegunStep {
                 track,
                 version: step.version.clone(),
@@ -108,6 +120,11 @@ pub async fn status(session: &Session) -> Result<Report> {
         place: session.place(&connection).await?,
         drift: found,
         in_progress: begun,
+        passes,
+        running,
+        paused: pauses::of(&connection, session.dialect(), &names)
+            .await
+            .map_err(Error::database("read the pauses"))?,
         gateways,
         waiting: left,
     }));

@@ -12,6 +12,7 @@ use super::apply::{Applier, Changes, Course};
 use super::checkpoint::Direction;
 pub use super::options::Options;
 pub(super) use super::options::live;
+use super::pace::{self, Pace};
 use super::patience::Patience;
 use super::strong::was_busy;
 use super::target::gateway;
@@ -194,9 +195,17 @@ async fn run(
         return Ok(());
     }
     prove_writable(session, &connection).await?;
+    pace::check(&connection, options).await?;
     let (lock, connection) =
         Lock::take(&quick, connection, &look.waiting, Gateway::Waits, stop).await?;
     let mut in_full = Vec::new();
+    let workers = match workers(session, &lock, options).await {
+        Ok(workers) => workers,
+        Err(error) => {
+            lock.release().await;
+            return Err(error);
+        }
+    };
     let locked = Locked {
         session,
         connection: &connection,
@@ -205,6 +214,7 @@ async fn run(
         observer,
         stop,
         lock: &lock,
+        workers: &workers,
     };
     let mut outcome = locked.run(&look.waiting, report, &mut in_full).await;
     if outcome.is_ok() {
@@ -225,6 +235,19 @@ async fn run(
     }
     lock.release().await;
     outcome
+}
+
+/// The further connections of a run whose backfills work in parallel.
+async fn workers(session: &Session, lock: &Lock, options: &Options) -> Result<Vec<Connection>> {
+    let mut workers = Vec::new();
+    if options.parallel > 1 && session.dialect() == Dialect::Sqlite {
+        tracing::info!("SQLite has one writer; --parallel makes no difference here");
+        return Ok(workers);
+    }
+    for _ in 1..options.parallel {
+        workers.push(lock.worker(session).await?);
+    }
+    Ok(workers)
 }
 
 /// What is wrong with the options, before anything is connected to.
@@ -300,6 +323,7 @@ struct Locked<'a> {
     observer: &'a dyn Observer,
     stop: &'a ShutdownSignal,
     lock: &'a Lock,
+    workers: &'a [Connection],
 }
 
 /// What a look under the locks came to.
@@ -311,6 +335,17 @@ struct Prepared {
 }
 
 impl Locked<'_> {
+    fn pace(&self, track: Track) -> Pace<'_> {
+        Pace::new(
+            self.connection,
+            track,
+            self.lock,
+            self.options,
+            self.observer,
+            self.stop,
+        )
+    }
+
     fn patience(&self) -> Patience<'_> {
         Patience {
             lock: self.lock,
@@ -327,6 +362,7 @@ impl Locked<'_> {
     ) -> Result<()> {
         let mut work = Vec::new();
         for &track in tracks {
+            self.pace(track).hold().await?;
             let load = async || self.prepare(track).await;
             let prepared = self.patience().load(load).await?;
             in_full.extend(prepared.in_full);
@@ -400,8 +436,11 @@ impl Locked<'_> {
             pending: Vec::new(),
         };
         let changes = std::sync::Mutex::default();
+        let pace = self.pace(item.track);
         let applier = Applier {
             connection: self.connection,
+            workers: self.workers,
+            pace: &pace,
             changes: &changes,
             dialect,
             track: item.track,

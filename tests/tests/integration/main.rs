@@ -32,6 +32,7 @@ mod migration_conformance;
 mod migrator;
 mod multi_budget;
 mod online;
+mod pace;
 mod plans;
 mod provider_key;
 mod providers;

@@ -5,7 +5,7 @@ use tollgate_migration::{Catalog, Track};
 
 use super::finding;
 use crate::report::Finding;
-use crate::runner::checkpoint;
+use crate::runner::{checkpoint, pauses};
 use crate::runs;
 use crate::tracks;
 
@@ -21,6 +21,7 @@ fn known(track: Track) -> Vec<(String, &'static [&'static str])> {
             runs::TABLE.to_owned(),
             &["id", "kind", "started_at", "report"],
         ),
+        (pauses::TABLE.to_owned(), &["track", "since", "paused_by"]),
         (CHANGED.to_owned(), &["what", "id"]),
     ];
     // Their names are taken, whichever track the database carries.
