@@ -10,6 +10,7 @@ use tollgate_migration::Track;
 
 use crate::connection::Connection;
 use crate::error::{Error, Result};
+use crate::reconcile::Shard;
 use crate::session::Session;
 use crate::shutdown::ShutdownSignal;
 pub(crate) use poll::Poll;
@@ -32,6 +33,25 @@ pub(crate) enum Gateway {
     Boots,
 }
 
+/// A shard of a routine that is to run.
+pub(crate) struct Claim {
+    track: Track,
+    routine: &'static str,
+    index: u8,
+    of: u8,
+}
+
+impl Claim {
+    pub(crate) fn of(track: Track, routine: &'static str, shard: Shard) -> Self {
+        Self {
+            track,
+            routine,
+            index: shard.index(),
+            of: shard.of(),
+        }
+    }
+}
+
 impl Lock {
     /// Takes the locks of the tracks, all or none; what writes rows and migrates nothing refuses under them where the
     /// gateway's ledger forbids it, and answers the connection to work on: on PostgreSQL the one given becomes
@@ -46,18 +66,42 @@ impl Lock {
         gateway: Gateway,
         stop: &ShutdownSignal,
     ) -> Result<(Self, Connection)> {
-        let (lock, connection) = Self::acquire(session, connection, tracks, gateway, stop).await?;
-        if gateway == Gateway::Boots {
-            for &track in tracks {
-                if let Err(refusal) =
-                    crate::doctor::environment::refuse_unknown(&connection, track).await
-                {
-                    lock.release().await;
-                    return Err(refusal);
-                }
+        let taken = Self::acquire(session, connection, tracks, gateway, stop).await?;
+        match gateway {
+            Gateway::Boots => Self::refusing_unknown(taken, tracks).await,
+            Gateway::Waits => Ok(taken),
+        }
+    }
+
+    async fn refusing_unknown(
+        (lock, connection): (Self, Connection),
+        tracks: &[Track],
+    ) -> Result<(Self, Connection)> {
+        for &track in tracks {
+            if let Err(refusal) =
+                crate::doctor::environment::refuse_unknown(&connection, track).await
+            {
+                lock.release().await;
+                return Err(refusal);
             }
         }
         Ok((lock, connection))
+    }
+
+    async fn with_worker(
+        session: &Session,
+        lock: postgres::PostgresLock,
+    ) -> Result<(Self, Connection)> {
+        match session.connect(crate::database::Access::Write).await {
+            Ok(worker) => {
+                let worker = worker.under(lock.work());
+                Ok((Self::Postgres(lock), worker))
+            }
+            Err(error) => {
+                lock.release().await;
+                Err(error)
+            }
+        }
     }
 
     async fn acquire(
@@ -71,15 +115,7 @@ impl Lock {
             Ok(server) => {
                 let lock =
                     postgres::PostgresLock::take(session, server, tracks, gateway, stop).await?;
-                let worker = match session.connect(crate::database::Access::Write).await {
-                    Ok(worker) => worker,
-                    Err(error) => {
-                        lock.release().await;
-                        return Err(error);
-                    }
-                };
-                let worker = worker.under(lock.work());
-                Ok((Self::Postgres(lock), worker))
+                Self::with_worker(session, lock).await
             }
             Err(connection) => {
                 let mut poll = Poll::new(session.wait_lock);
@@ -100,6 +136,30 @@ impl Lock {
                 }
             }
         }
+    }
+
+    /// Takes the lock of one shard of a routine. Other shards may run, and nothing else on the track may.
+    ///
+    /// # Errors
+    /// Those of [`Self::take`]; [`Error::Locked`] also where shards of another number run.
+    pub(crate) async fn take_shard(
+        session: &Session,
+        connection: Connection,
+        claim: Claim,
+        stop: &ShutdownSignal,
+    ) -> Result<(Self, Connection)> {
+        let track = claim.track;
+        let taken = match connection.into_server() {
+            Ok(server) => {
+                let lock = postgres::PostgresLock::take_shard(session, server, claim, stop).await?;
+                Self::with_worker(session, lock).await?
+            }
+            // One file has one writer: shards come one after another.
+            Err(connection) => {
+                Self::acquire(session, connection, &[track], Gateway::Boots, stop).await?
+            }
+        };
+        Self::refusing_unknown(taken, &[track]).await
     }
 
     /// A further connection of the run, whose transactions carry its keys and prove its lock.

@@ -9,20 +9,23 @@ pub mod flows;
 pub mod header_keys;
 pub mod header_requirements;
 pub(crate) mod options;
+pub(crate) mod part;
 pub mod provider_keys;
 pub mod resets;
 pub mod sweep;
 
 pub use options::Options;
+pub use part::{Part, Shard};
 
 use chrono::{DateTime, Utc};
+use futures_util::future::join_all;
 use tollgate_migration::{Dialect, Track};
 
 use crate::connection::Connection;
 use crate::database::Access;
 use crate::doctor::environment;
 use crate::error::{Error, Result};
-use crate::lock::{Gateway, Lock};
+use crate::lock::{Claim, Gateway, Lock};
 use crate::report::{Change, Report};
 use crate::runner::{Session, prove_writable};
 use crate::runs::RunOutcome;
@@ -39,6 +42,15 @@ pub trait Routine: Sync {
     fn access_to_plan(&self, _dialect: Dialect) -> Access {
         Access::Read
     }
+    /// The same over a part of its rows; `None` where it is not divided.
+    fn over(&self, _part: &Part) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        None
+    }
+    /// What is said once of all parts together.
+    fn conclude(&self, _report: &mut Report) {}
     /// What would change, read-only. Fails with [`Error::NotFound`] where its tables are missing.
     fn plan(&self, connection: &Connection) -> impl Future<Output = Result<Report>> + Send;
     /// Closes the difference. What was committed before an error stands in the report.
@@ -58,10 +70,22 @@ pub async fn run(
     routine: &impl Routine,
 ) -> crate::report::Outcome {
     let mut report = Report::default();
-    let error = locked(session, options, now, stop, routine, &mut report)
-        .await
-        .err();
+    let part = Part::of(options.shard);
+    let error = match (part.is_whole(), routine.over(&part)) {
+        (true, _) => locked(session, options, now, stop, routine, &mut report).await,
+        (false, Some(routine)) => locked(session, options, now, stop, &routine, &mut report).await,
+        (false, None) => Err(undivided(routine.name())),
+    }
+    .err();
     crate::report::Outcome { report, error }
+}
+
+/// Why a routine has no shards.
+pub(crate) fn undivided(routine: &str) -> Error {
+    Error::usage(
+        format!("--shard: {routine} is not divided"),
+        "leave it out; credentials, flows and resets are",
+    )
 }
 
 async fn locked(
@@ -92,21 +116,26 @@ async fn locked(
         }
     }
     prove_writable(session, &connection).await?;
-    let (lock, connection) = Lock::take(
-        session,
-        connection,
-        &[routine.track()],
-        Gateway::Boots,
-        stop,
-    )
-    .await?;
-    let outcome = routine.apply(&connection, report).await;
+    let (lock, connection) = match options.shard {
+        None => {
+            let tracks = [routine.track()];
+            Lock::take(session, connection, &tracks, Gateway::Boots, stop).await?
+        }
+        Some(shard) => {
+            let claim = Claim::of(routine.track(), routine.name(), shard);
+            Lock::take_shard(session, connection, claim, stop).await?
+        }
+    };
+    let outcome = pieces(session, options, &lock, &connection, routine, report).await;
     secret::shorten(report);
     if !report.changes.is_empty() {
         session
             .record_run(
                 &connection,
-                &format!("reconcile {}", routine.name()),
+                &match options.shard {
+                    None => format!("reconcile {}", routine.name()),
+                    Some(shard) => format!("reconcile {} {shard}", routine.name()),
+                },
                 now,
                 RunOutcome::of(&outcome),
                 report,
@@ -115,6 +144,76 @@ async fn locked(
     }
     lock.release().await;
     outcome
+}
+
+/// Applies the routine, in as many pieces at once as there are to be connections.
+async fn pieces<R: Routine>(
+    session: &Session,
+    options: Options,
+    lock: &Lock,
+    connection: &Connection,
+    routine: &R,
+    report: &mut Report,
+) -> Result<()> {
+    let pieces: Vec<R> = if options.parallel > 1 && session.dialect() == Dialect::Postgres {
+        let parts = Part::of(options.shard).pieces(options.parallel);
+        parts.iter().filter_map(|part| routine.over(part)).collect()
+    } else {
+        Vec::new()
+    };
+    if pieces.is_empty() {
+        return routine.apply(connection, report).await;
+    }
+    let mut workers = Vec::new();
+    for _ in 1..pieces.len() {
+        workers.push(lock.worker(session).await?);
+    }
+    let connections = std::iter::once(connection).chain(&workers);
+    let outcomes = join_all(
+        pieces
+            .iter()
+            .zip(connections)
+            .map(async |(piece, connection)| {
+                let mut report = Report::default();
+                let outcome = piece.apply(connection, &mut report).await;
+                (report, outcome)
+            }),
+    )
+    .await;
+    let mut failed = Ok(());
+    for (of_piece, outcome) in outcomes {
+        merge(report, of_piece);
+        failed = failed.and(outcome);
+    }
+    routine.conclude(report);
+    failed
+}
+
+/// Adds what a piece has done. What all of them say is said once.
+fn merge(report: &mut Report, of_piece: Report) {
+    for change in of_piece.changes {
+        count(
+            &mut report.changes,
+            &change.table,
+            &change.action,
+            change.rows,
+            [],
+        );
+        let merged = report
+            .changes
+            .iter_mut()
+            .find(|known| known.table == change.table && known.action == change.action);
+        if let Some(merged) = merged {
+            merged.sample_ids.extend(change.sample_ids);
+            merged.sample_ids.sort_unstable();
+            merged.sample_ids.truncate(SAMPLES);
+        }
+    }
+    for finding in of_piece.findings {
+        if !report.findings.contains(&finding) {
+            report.findings.push(finding);
+        }
+    }
 }
 
 fn change_limit(options: Options, planned: &Report) -> Result<()> {

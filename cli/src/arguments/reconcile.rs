@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use tollgate_service::reconcile::Shard;
 
 use super::Wait;
 use crate::choices::NameConflicts;
@@ -200,6 +201,15 @@ pub(crate) struct Routine {
     /// Stop before the first write when more rows than this would change
     #[arg(long, value_name = "N")]
     pub max_changes: Option<u64>,
+    /// Only this shard of the rows, I of N from 1/N to N/N: each in a process of its own, at the same time
+    ///
+    /// credentials, flows and resets are divided. Every row is one shard's; --max-changes counts per shard. A run without
+    /// --shard, the same shard, or one of another N at the same time exits 5. On SQLite they run one after another.
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<Shard>,
+    /// On how many connections a sweep works at once, beside the one that holds the lock (PostgreSQL)
+    #[arg(long, value_name = "N", default_value_t = 1, env = "TOLLGATE_PARALLEL", value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub parallel: u8,
     #[command(flatten)]
     pub wait: Wait,
 }

@@ -43,6 +43,8 @@ pub(super) async fn run(
     let mut how = Options::default();
     how.dry_run = routine.dry_run || routine.check;
     how.max_changes = routine.max_changes;
+    how.shard = routine.shard;
+    how.parallel = routine.parallel;
     let now = Utc::now();
     let outcome = match command {
         Reconcile::Credentials {

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use tollgate_migration::Track;
 
 use super::gateway::{HOLDER, gateways, query};
-use super::{Gateway, Poll};
+use super::{Claim, Gateway, Poll};
 use crate::connection::{Opening, Server, Work};
 use crate::error::{Error, Result};
 use crate::session::Session;
@@ -19,6 +19,10 @@ use crate::shutdown::ShutdownSignal;
 pub(super) const LOCK: i32 = 0x546f_6c6c;
 /// The first half of every work key: "Work".
 const WORK: i32 = 0x576f_726b;
+/// The first half of the lock's and of the work key of a shard: "Shar", "ShWk". The second is sixteen bits of the routine, then
+/// how many shards there are, then which it is.
+const SHARD: i32 = 0x5368_6172;
+const SHARD_WORK: i32 = 0x5368_576b;
 /// A held lock.
 pub(crate) struct PostgresLock {
     work: Arc<Work>,
@@ -32,6 +36,15 @@ pub(crate) struct PostgresLock {
 pub(super) fn key(schema: &str, track: Track) -> i32 {
     let digest = Sha256::digest(format!("{schema}\u{1f}{track}"));
     i32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
+}
+
+/// The second half of a shard's keys.
+fn shard_key(schema: &str, claim: &Claim) -> i32 {
+    let digest = Sha256::digest(format!(
+        "{schema}\u{1f}{}\u{1f}{}",
+        claim.track, claim.routine
+    ));
+    i32::from_be_bytes([digest[0], digest[1], claim.of, claim.index])
 }
 
 async fn schema(server: &Server) -> std::result::Result<String, DbErr> {
@@ -138,6 +151,47 @@ impl PostgresLock {
         Ok(lock)
     }
 
+    /// Shards of one routine share the track's key, which everything else on the track wants alone.
+    pub(super) async fn take_shard(
+        session: &Session,
+        mut server: Server,
+        claim: Claim,
+        stop: &ShutdownSignal,
+    ) -> Result<Self> {
+        let track = claim.track;
+        let failed = || Error::database("take the shard's lock");
+        let mut poll = Poll::new(session.wait_lock);
+        let (name, shard) = loop {
+            crate::fault::statement().map_err(failed())?;
+            server.hold(Opening::Lock).await.map_err(failed())?;
+            let schema = schema(&server).await.map_err(failed())?;
+            let (name, shard) = (key(&schema, track), shard_key(&schema, &claim));
+            let holder = busy_shard(&server, name, shard).await.map_err(failed())?;
+            let Some(holder) = holder else {
+                break (name, shard);
+            };
+            server.release().await.map_err(failed())?;
+            tracing::debug!(%track, %holder, "waiting for the shard's lock");
+            if !poll.again(stop).await? {
+                return Err(Error::Locked { track, holder });
+            }
+        };
+        // A dead run of this very shard; what others of them do is theirs.
+        let own = [(SHARD_WORK, shard)];
+        nothing_under_way(&server, &[track], &own, &mut poll, stop).await?;
+        Ok(Self {
+            wait: session.wait_lock,
+            gateways: Vec::new(),
+            tracks: vec![track],
+            work: Arc::new(Work {
+                keys: vec![(WORK, name), own[0]],
+                lock: server,
+                stop: stop.clone(),
+                wait_lock: session.wait_lock,
+            }),
+        })
+    }
+
     pub(super) fn work(&self) -> &Arc<Work> {
         &self.work
     }
@@ -210,6 +264,43 @@ impl PostgresLock {
             tracing::debug!(%error, "the lock's connection was gone already");
         }
     }
+}
+
+/// Takes a shard's locks; otherwise says who has them: a run of the whole track, the same shard, or one of another number.
+async fn busy_shard(
+    server: &Server,
+    name: i32,
+    shard: i32,
+) -> std::result::Result<Option<String>, DbErr> {
+    let just_ended = || "a run that has just ended".to_owned();
+    for (class, key, form) in [(LOCK, name, "_shared"), (SHARD, shard, "")] {
+        let held: bool = server
+            .one(&query(format!(
+                "SELECT pg_try_advisory_xact_lock{form}({class}, {key}) AS held"
+            )))
+            .await?
+            .map_or(Ok(false), |row| row.try_get_by_index(0))?;
+        if !held {
+            let halves = (i64::from(class), unsigned(key));
+            return Ok(Some(
+                holder(server, halves, 2).await?.unwrap_or_else(just_ended),
+            ));
+        }
+    }
+    // Two that begin at once with different numbers see each other, and neither goes on.
+    server
+        .one(&query(format!(
+            "SELECT {HOLDER} FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
+             WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 AND l.classid::bigint = {SHARD} \
+             AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+             AND (l.objid::bigint >> 16) = {} AND ((l.objid::bigint >> 8) & 255) <> {} LIMIT 1",
+            unsigned(shard) >> 16,
+            (unsigned(shard) >> 8) & 255
+        )))
+        .await?
+        .map(|row| row.try_get_by_index::<String>(0))
+        .transpose()
+        .map(|other| other.map(|other| format!("shards of another number ({other})")))
 }
 
 /// A run that was killed may still be committing when its lock is free. As long as it is, it shares its work key, and

@@ -45,9 +45,16 @@ pub async fn all(
     now: DateTime<Utc>,
     stop: &ShutdownSignal,
 ) -> Outcome {
+    if options.shard.is_some() {
+        return Outcome {
+            report: Report::default(),
+            error: Some(super::undivided("all")),
+        };
+    }
     let load = Options {
         dry_run: true,
         max_changes: None,
+        ..options
     };
     let held = |planned: &Outcome| {
         let most = options.max_changes?;

@@ -24,6 +24,7 @@ use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
 use tollgate_migration::governance::mcp::{CLIENTS, GRANTS, Kind};
 use tollgate_migration::{Dialect, Track};
 
+use super::part::Part;
 use super::{Options, Routine, count, run};
 use crate::connection::{Connection, Transaction};
 use crate::database::columns_of;
@@ -57,6 +58,8 @@ pub(crate) struct Present {
     kinds: Vec<Kind>,
     /// Clients may be open to every key.
     open_clients: bool,
+    /// The part of the keys that is looked at.
+    part: Part,
 }
 
 impl Present {
@@ -85,11 +88,28 @@ impl Present {
                 .filter(|kind| grants && kind.is_present(&has_column))
                 .collect(),
             open_clients: has_column(CLIENTS, "allow_on_all_virtual_keys"),
+            part: Part::default(),
         }
     }
 
     pub(crate) fn kinds(&self) -> &[Kind] {
         &self.kinds
+    }
+
+    fn over(self, part: &Part) -> Self {
+        Self {
+            part: part.clone(),
+            ..self
+        }
+    }
+
+    /// That the key of row `r` is one that is looked at.
+    fn somebodys(&self) -> String {
+        let key = "r.virtual_key_id";
+        if self.part.is_whole() {
+            return format!("{key} <> ''");
+        }
+        format!("{key} <> '' AND {}", self.part.condition(self.dialect, key))
     }
 
     fn required(self) -> Result<Self> {
@@ -141,7 +161,8 @@ impl Present {
     /// Active credentials `r` that lost their grant.
     pub(crate) fn to_orphan(&self) -> String {
         format!(
-            "r.auth_mode = 'vk' AND r.virtual_key_id <> '' AND r.status = 'active' AND {}",
+            "r.auth_mode = 'vk' AND {} AND r.status = 'active' AND {}",
+            self.somebodys(),
             self.ungranted()
         )
     }
@@ -150,7 +171,8 @@ impl Present {
     pub(crate) fn to_reactivate(&self) -> String {
         let [explicit, open] = self.granted();
         format!(
-            "r.auth_mode = 'vk' AND r.virtual_key_id <> '' AND r.status = 'orphaned' AND ({explicit} OR {open})"
+            "r.auth_mode = 'vk' AND {} AND r.status = 'orphaned' AND ({explicit} OR {open})",
+            self.somebodys()
         )
     }
 
@@ -162,7 +184,8 @@ impl Present {
     /// Pending flows `r` that can no longer finish.
     fn to_delete(&self) -> String {
         format!(
-            "r.flow_mode = 'vk' AND r.virtual_key_id <> '' AND r.status = 'pending' AND {}",
+            "r.flow_mode = 'vk' AND {} AND r.status = 'pending' AND {}",
+            self.somebodys(),
             self.ungranted()
         )
     }
@@ -358,6 +381,7 @@ async fn apply<C: ConnectionTrait>(
 
 /// The routine with a scope.
 struct Credentials<'a> {
+    part: Part,
     scope: &'a Scope,
     now: DateTime<Utc>,
     stop: &'a ShutdownSignal,
@@ -410,6 +434,14 @@ async fn expect_somebody(connection: &Connection, present: &Present, scope: &Sco
 }
 
 impl Routine for Credentials<'_> {
+    /// What is scoped to one key or client is one transaction.
+    fn over(&self, part: &Part) -> Option<Self> {
+        (*self.scope == Scope::All).then(|| Self {
+            part: part.clone(),
+            ..*self
+        })
+    }
+
     fn name(&self) -> &'static str {
         "credentials"
     }
@@ -423,7 +455,8 @@ impl Routine for Credentials<'_> {
         let present = Present::read(connection, dialect)
             .await
             .map_err(db_context())?
-            .required()?;
+            .required()?
+            .over(&self.part);
         expect_somebody(connection, &present, self.scope).await?;
         let mut report = Report::default();
         load(
@@ -442,7 +475,8 @@ impl Routine for Credentials<'_> {
         let present = Present::read(connection, dialect)
             .await
             .map_err(db_context())?
-            .required()?;
+            .required()?
+            .over(&self.part);
         expect_somebody(connection, &present, self.scope).await?;
         if *self.scope != Scope::All {
             let work = Work::Scope(self.scope);
@@ -548,7 +582,12 @@ pub async fn credentials(
         options,
         now,
         stop,
-        &Credentials { scope, now, stop },
+        &Credentials {
+            part: Part::default(),
+            scope,
+            now,
+            stop,
+        },
     )
     .await
 }

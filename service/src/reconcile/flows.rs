@@ -14,6 +14,7 @@ use tollgate_migration::governance::mcp::Kind;
 use tollgate_migration::{Dialect, Track};
 
 use super::credentials::{counted, unbounded};
+use super::part::Part;
 use super::{Options, Routine, count, run};
 use crate::connection::Connection;
 use crate::database::columns_of;
@@ -28,6 +29,7 @@ use crate::shutdown::ShutdownSignal;
 const PAGE: usize = 5000;
 
 struct Flows<'a> {
+    part: Part,
     ttl: Option<Duration>,
     now: DateTime<Utc>,
     stop: &'a ShutdownSignal,
@@ -102,6 +104,10 @@ impl Flows<'_> {
                 });
             }
         }
+        let in_part = self.part.condition(dialect, "r.id");
+        for item in &mut due {
+            item.condition = format!("{} AND {in_part}", item.condition);
+        }
         if due.is_empty() {
             return Err(Error::MissingSchema {
                 what: format!(
@@ -165,6 +171,13 @@ fn dialect(connection: &Connection) -> Result<Dialect> {
 }
 
 impl Routine for Flows<'_> {
+    fn over(&self, part: &Part) -> Option<Self> {
+        Some(Self {
+            part: part.clone(),
+            ..*self
+        })
+    }
+
     fn name(&self) -> &'static str {
         "flows"
     }
@@ -267,5 +280,17 @@ pub async fn flows(
     now: DateTime<Utc>,
     stop: &ShutdownSignal,
 ) -> Outcome {
-    run(session, options, now, stop, &Flows { ttl, now, stop }).await
+    run(
+        session,
+        options,
+        now,
+        stop,
+        &Flows {
+            part: Part::default(),
+            ttl,
+            now,
+            stop,
+        },
+    )
+    .await
 }

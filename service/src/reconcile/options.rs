@@ -1,5 +1,7 @@
 //! How a routine runs.
 
+use super::part::Shard;
+
 /// How a routine runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -8,6 +10,10 @@ pub struct Options {
     pub dry_run: bool,
     /// The change limit: a run that wants to change more rows stops before its first write.
     pub max_changes: Option<u64>,
+    /// Only this shard of the sweep's rows; others run at the same time, in processes of their own.
+    pub shard: Option<Shard>,
+    /// On how many connections a sweep works at once (PostgreSQL); 0 is one.
+    pub parallel: u8,
 }
 
 impl Options {

@@ -19,6 +19,7 @@ use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement};
 use tollgate_migration::governance::BUDGETS;
 use tollgate_migration::{Dialect, Track};
 
+use super::part::Part;
 use super::{Options, Routine, SAMPLES, count, run};
 use crate::budget::schema::Schema;
 use crate::budget::{REQUESTS, count_requests, forget_requests, unnoticed};
@@ -37,7 +38,9 @@ const PAGE: usize = 5000;
 const LISTED: usize = 200_000;
 /// What is due, for as long as the connection lives.
 const FOUND: &str = "tollgate_due_resets";
+
 struct Resets<'a> {
+    part: Part,
     retention: Duration,
     now: DateTime<Utc>,
     stop: &'a ShutdownSignal,
@@ -74,7 +77,7 @@ impl Resets<'_> {
             let counters = kind.here(&schema);
             let (words, findings) = kind.words(connection, &counters).await?;
             report.findings.extend(findings);
-            if let Some(due) = kind.due(&schema, &counters, &words, self.now) {
+            if let Some(due) = kind.due(&schema, &counters, &words, &self.part, self.now) {
                 found.push(Found {
                     table: kind.table,
                     counters,
@@ -366,6 +369,17 @@ async fn page(
 }
 
 impl Routine for Resets<'_> {
+    fn over(&self, part: &Part) -> Option<Self> {
+        Some(Self {
+            part: part.clone(),
+            ..*self
+        })
+    }
+
+    fn conclude(&self, report: &mut Report) {
+        remind(report);
+    }
+
     fn name(&self) -> &'static str {
         "resets"
     }
@@ -453,6 +467,7 @@ pub async fn resets(
     stop: &ShutdownSignal,
 ) -> Outcome {
     let routine = Resets {
+        part: Part::default(),
         retention,
         now,
         stop,

@@ -44,6 +44,7 @@ mod resume;
 mod row_security;
 mod secrets;
 mod shapes;
+mod shards;
 mod shared;
 mod snapshot_verify;
 mod squawk;

@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::instant;
 use crate::parameters::Parameters;
 use crate::reconcile::SAMPLES;
+use crate::reconcile::part::Part;
 use crate::report::{Finding, Severity};
 use crate::rows;
 
@@ -157,6 +158,7 @@ impl Kind {
         schema: &Schema,
         counters: &[&Counter],
         words: &Words,
+        part: &Part,
         now: DateTime<Utc>,
     ) -> Option<String> {
         if words.is_empty() || counters.is_empty() {
@@ -240,7 +242,7 @@ impl Kind {
              FROM (SELECT b.id AS id, {columns} FROM (SELECT b.*, {windows} FROM (SELECT b.*, {reads} FROM {table} b{old}) b \
              {joins} WHERE {over}{fence}) b{fence}) r WHERE {any}",
             windows = windows.join(", "),
-            old = Self::old(counters, dialect, newest),
+            old = Self::old(counters, dialect, part, newest),
             over = over.join(" OR "),
             rows = rows.join(", "),
             reset = is("= 'reset'", " OR "),
@@ -253,16 +255,17 @@ impl Kind {
     }
 
     /// Keeps what no duration can have left open, by what the index over last resets serves. SQLite's are texts.
-    fn old(counters: &[&Counter], dialect: Dialect, newest: DateTime<Utc>) -> String {
+    fn old(counters: &[&Counter], dialect: Dialect, part: &Part, newest: DateTime<Utc>) -> String {
+        let in_part = part.condition(dialect, "b.id");
         if dialect == Dialect::Sqlite {
-            return String::new();
+            return format!(" WHERE {in_part}");
         }
         let newest = instant::literal(dialect, newest);
         let arms: Vec<String> = counters
             .iter()
             .map(|counter| format!("b.{0} IS NULL OR b.{0} <= {newest}", counter.last))
             .collect();
-        format!(" WHERE ({})", arms.join(" OR "))
+        format!(" WHERE ({}) AND {in_part}", arms.join(" OR "))
     }
 
     /// The durations that are stored; those that cannot be read are findings.
