@@ -27,8 +27,13 @@ image:
 measure:
     TOLLGATE_TEST_SCALE=20 cargo test -p tollgate-tests --test integration -- --nocapture --test-threads 1 online resume
 
+# What Tollgate takes beside the same by hand: one table, in Markdown and JSON (`--sizes 10000,100000,1000000`, `--help`)
+bench *ARGS:
+    cargo build --release --locked
+    python3 benches/bench.py {{ARGS}}
+
 # Calls per second of what a gateway asks at run time, beside the bare queries
-bench:
+bench-runtime:
     cargo bench -p tollgate-tests --bench runtime
 
 # Writes the golden schemas anew; read the diff before committing it

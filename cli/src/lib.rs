@@ -19,6 +19,7 @@ pub use tollgate_service::Registry;
 
 use tollgate_service::Error;
 use tollgate_service::gateway_key::without_secrets;
+use tracing::Instrument;
 
 use arguments::{Arguments, Output};
 use output::Answer;
@@ -47,7 +48,12 @@ pub fn main(tracks: Registry) -> ExitCode {
         }
     };
     let started = Instant::now();
-    let code = runtime.block_on(async {
+    // Every event of a log that programs read says which run it is of.
+    let run = match arguments.log_format {
+        Output::Json => tracing::info_span!("run", id = %uuid::Uuid::new_v4()),
+        Output::Text => tracing::Span::none(),
+    };
+    let work = async {
         let stop = signals::watch();
         arguments.stop = stop.clone();
         let answer = if arguments.command.only_reads() {
@@ -60,7 +66,8 @@ pub fn main(tracks: Registry) -> ExitCode {
             commands::run(&arguments, &stop).await
         };
         output::print(&answer, &arguments, started.elapsed())
-    });
+    };
+    let code = runtime.block_on(work.instrument(run));
     // A driver's thread that hangs in a dead connection must not keep the process.
     runtime.shutdown_background();
     ExitCode::from(code)

@@ -27,6 +27,7 @@ use crate::fault;
 pub(crate) use server::{Server, ServerTransaction, Wire};
 pub(crate) use settings::{Opening, Settings};
 pub(crate) use told::{of, query_failed};
+pub(crate) use watch::Watch;
 pub(crate) use work::Work;
 
 /// One connection to a database; or a gateway's own pool, where it embeds this crate.

@@ -1,6 +1,7 @@
 //! `snapshot`: what a database holds, as digests that `verify` holds the database against after a migration.
 
 pub(crate) mod cell;
+mod copy;
 pub(crate) mod fact;
 pub(crate) mod file;
 pub(crate) mod ledger;
@@ -51,7 +52,7 @@ pub async fn snapshot(
         taken_at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
         &salt,
     );
-    let salted = Salted::new(&salt);
+    let salted = taken.salted()?;
     let mut report = Report::default();
     let mut shown = Vec::new();
     view(&connection, session.dialect()).await?;

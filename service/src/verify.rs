@@ -90,7 +90,7 @@ pub async fn verify(
                     finding.effect = format!("{}; it was so in the snapshot", finding.effect);
                 }
             }
-            let salt = taken.salt()?;
+            let salted = taken.salted()?;
             let undone = match crate::instant::parse(&taken.taken_at) {
                 Some(at) => runs::any_since(&connection, session.dialect(), "migrate down", at)
                     .await
@@ -103,7 +103,7 @@ pub async fn verify(
                     before,
                     live: &live,
                     history: &history,
-                    salt: &salt,
+                    salted: &salted,
                     undone,
                     observer,
                     stop,

@@ -19,6 +19,7 @@ use tollgate_service::{Outcome, Severity, ShutdownSignal, mcp_client};
 use crate::arguments::{Arguments, McpClient, ProviderConfig, Reconcile, VirtualKey, Wait};
 use crate::commands::session;
 use crate::output::{Answer, View};
+use crate::progress::Progress;
 
 pub(super) async fn run(
     arguments: &Arguments,
@@ -46,6 +47,7 @@ pub(super) async fn run(
     how.shard = routine.shard;
     how.parallel = routine.parallel;
     let now = Utc::now();
+    let progress = Progress::new(arguments);
     let outcome = match command {
         Reconcile::Credentials {
             virtual_key,
@@ -106,6 +108,7 @@ pub(super) async fn run(
         },
         Reconcile::Billing(_) => billing(&session, how, now, stop).await,
     };
+    progress.finish();
     // A part of a file that is not written is something to be seen to, as much as a row that differs.
     let unread = outcome
         .report

@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::history::History;
 use crate::lock::{Gateway, Lock};
 use crate::module::Module;
-use crate::observer::Observer;
+use crate::observer::{Event, Observer};
 use crate::report::result::UpResult;
 use crate::report::{Change, CommandResult, Finding, Outcome, Report, TrackReport};
 use crate::shutdown::ShutdownSignal;
@@ -404,6 +404,8 @@ impl Locked<'_> {
         }
         self.session.aim(track, &live, &mut history)?;
         let selected = selected(self.names, track, &history, self.options)?;
+        self.observer
+            .note(Event::Step("run the hazard checks".to_owned()));
         let found = doctor::before_up(
             self.session,
             self.connection,

@@ -3,7 +3,6 @@
 
 use std::borrow::Cow;
 
-use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Decode, Row, TypeInfo, ValueRef};
 use tollgate_migration::Dialect;
@@ -87,43 +86,42 @@ fn seconds(at: chrono::DateTime<chrono::Utc>) -> String {
     text.trim_end_matches('0').to_owned()
 }
 
-/// Writes the canonical bytes of a cell.
-pub(crate) fn postgres(
-    row: &PgRow,
-    position: usize,
-    kind: Kind,
-    out: &mut Vec<u8>,
-) -> Result<(), sqlx::Error> {
+/// Writes the canonical bytes of a cell, from what [`postgres_expression`] answers.
+pub(crate) fn postgres(text: Option<&[u8]>, kind: Kind, out: &mut Vec<u8>) {
     out.clear();
-    let Some(text) = row.try_get::<Option<&str>, _>(position)? else {
+    let Some(bytes) = text else {
         out.push(NULL);
-        return Ok(());
+        return;
     };
     match kind {
         Kind::Number => {
             out.push(NUMBER);
-            let floating = text.contains(['e', 'E']);
-            match text.parse::<f64>() {
-                Ok(value) if floating && value.is_finite() => {
-                    out.extend(number(value).as_bytes());
-                }
-                _ => out.extend(text.as_bytes()),
+            let floating = bytes.iter().any(|byte| matches!(byte, b'e' | b'E'));
+            let value = floating
+                .then(|| std::str::from_utf8(bytes).ok()?.parse::<f64>().ok())
+                .flatten()
+                .filter(|value| value.is_finite());
+            match value {
+                Some(value) => out.extend(number(value).as_bytes()),
+                None => out.extend(bytes),
             }
         }
         Kind::Instant => {
             out.push(INSTANT);
-            out.extend(text.as_bytes());
+            out.extend(bytes);
         }
         Kind::Text => {
             out.push(TEXT);
-            out.extend(text.as_bytes());
+            out.extend(bytes);
         }
         Kind::Canonical(canonical) => {
             out.push(TEXT);
-            out.extend(canonical(text).as_bytes());
+            match std::str::from_utf8(bytes) {
+                Ok(text) => out.extend(canonical(text).as_bytes()),
+                Err(_) => out.extend(bytes),
+            }
         }
     }
-    Ok(())
 }
 
 /// Writes the canonical bytes of a cell; returns the number where it is one.

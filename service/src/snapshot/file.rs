@@ -13,13 +13,13 @@ use tollgate_migration::Track;
 use tollgate_migration::schema::Schema;
 
 use super::scan::Walked;
-use super::sketch::{Presence, Sketch};
+use super::sketch::{Presence, Salted, Sketch};
 use crate::error::{Error, Result};
 
 /// What the file says it is.
 const FORMAT: &str = "tollgate-snapshot";
-/// The version of the format that this build writes, and the only one it reads.
-const VERSION: u32 = 1;
+/// The version of the format that this build writes. It reads those before: version 1 hashed with SHA-256.
+const VERSION: u32 = 2;
 
 /// A database as it was.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -95,12 +95,24 @@ impl Snapshot {
         }
     }
 
-    pub(crate) fn salt(&self) -> Result<Vec<u8>> {
+    fn salt(&self) -> Result<Vec<u8>> {
         STANDARD
             .decode(&self.salt)
             .ok()
             .filter(|salt| salt.len() >= 16)
             .ok_or_else(|| rejected("its salt is damaged"))
+    }
+
+    /// The hashes of the file.
+    ///
+    /// # Errors
+    /// [`Error::Rejected`] where its salt is damaged.
+    pub(crate) fn salted(&self) -> Result<Salted> {
+        let salt = self.salt()?;
+        Ok(match self.version {
+            1 => Salted::of_version_1(&salt),
+            _ => Salted::new(&salt),
+        })
     }
 
     /// Writes the file anew; an old one of that name is replaced only when the new one is whole.
@@ -158,9 +170,9 @@ impl Snapshot {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
         let head: Head = serde_json::from_slice(bytes)
             .map_err(|_| rejected(&format!("{} is no snapshot", path.display())))?;
-        if head.format != FORMAT || head.version != VERSION {
+        if head.format != FORMAT || !(1..=VERSION).contains(&head.version) {
             return Err(rejected(&format!(
-                "{} is {} version {}; this tollgate reads {FORMAT} version {VERSION}",
+                "{} is {} version {}; this tollgate reads {FORMAT} up to version {VERSION}",
                 path.display(),
                 head.format,
                 head.version

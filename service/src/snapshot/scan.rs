@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use futures_util::TryStreamExt;
+use futures_util::{FutureExt, TryStreamExt};
 use sea_orm::{ConnectionTrait, DbErr, Statement};
+use sqlx::postgres::PgConnection;
+use sqlx::sqlite::SqlitePool;
 use sqlx::{AssertSqlSafe, Row};
 use tollgate_migration::{Catalog, Dialect};
 
 use super::cell::{self, Canonical, ExactSum, Kind};
+use super::copy::{self, Lines};
 use super::sketch::{Presence, Salted, Sketch};
-use crate::connection::{Connection, Driver, query_failed};
+use crate::connection::{Connection, Driver, Watch, query_failed};
 use crate::fault;
 use crate::shutdown::ShutdownSignal;
 
@@ -131,17 +134,6 @@ pub(crate) fn fact(sql: &str) -> Walk {
         key: 1,
         columns: Vec::new(),
         summed: Vec::new(),
-    }
-}
-
-/// A row's id as it is shown and hashed.
-fn id<'a>(parts: impl Iterator<Item = &'a str>, out: &mut String) {
-    out.clear();
-    for (position, part) in parts.enumerate() {
-        if position > 0 {
-            out.push(',');
-        }
-        out.push_str(part);
     }
 }
 
@@ -269,6 +261,9 @@ pub(crate) async fn named(
     Ok(naming.found)
 }
 
+/// How many rows are walked before a signal is looked for.
+const LOOK: u64 = 4096;
+
 async fn visit(
     connection: &Connection,
     walk: &Walk,
@@ -276,48 +271,101 @@ async fn visit(
     stop: &ShutdownSignal,
 ) -> Result<(), DbErr> {
     fault::statement()?;
-    let mut bytes = Vec::new();
-    let mut name = String::new();
-    let mut seen = 0u64;
-    let halted = || DbErr::Custom(HALTED.to_owned());
-    macro_rules! rows {
-        ($from:expr, $cell:path, $wait:expr) => {
-            let sql = format!("SELECT {} FROM {}", walk.selected, walk.from);
-            let mut rows = sqlx::query(AssertSqlSafe(sql))
-                .persistent(false)
-                .fetch($from);
-            while let Some(row) = $wait(rows.try_next()).await.map_err(query_failed)? {
-                let parts = (0..walk.key)
-                    .map(|part| {
-                        row.try_get::<Option<&str>, _>(part)
-                            .map(Option::unwrap_or_default)
-                    })
-                    .collect::<Result<Vec<&str>, sqlx::Error>>()
-                    .map_err(query_failed)?;
-                id(parts.into_iter(), &mut name);
-                let hash = visitor.row(&name);
-                for (position, (_, kind)) in walk.columns.iter().enumerate() {
-                    let number = $cell(&row, walk.key + position, *kind, &mut bytes)
-                        .map_err(query_failed)?;
-                    visitor.cell(hash, position, &bytes, number);
-                }
-                seen += 1;
-                if seen % 4096 == 0 && stop.check().is_err() {
-                    return Err(halted());
-                }
-            }
-        };
-    }
     match connection.driver().await? {
         Driver::Postgres(mut wire) => {
-            {
-                let (connection, watch) = wire.parts();
-                rows!(connection, postgres_cell, |next| watch.over(next));
-            }
-            wire.finish().await?;
+            let (connection, watch) = wire.parts();
+            visit_copy(connection, &watch, walk, visitor, stop).await?;
+            wire.finish().await
         }
-        Driver::Sqlite(pool) => {
-            rows!(pool, cell::sqlite, std::convert::identity);
+        Driver::Sqlite(pool) => visit_rows(pool, walk, visitor, stop).await,
+    }
+}
+
+async fn visit_copy(
+    connection: &mut PgConnection,
+    watch: &Watch,
+    walk: &Walk,
+    visitor: &mut impl Visitor,
+    stop: &ShutdownSignal,
+) -> Result<(), DbErr> {
+    let sql = format!(
+        "COPY (SELECT {} FROM {}) TO STDOUT",
+        walk.selected, walk.from
+    );
+    let mut arriving = watch
+        .over(connection.copy_out_raw(&sql))
+        .await
+        .map_err(query_failed)?;
+    let (mut lines, mut room) = (Lines::default(), Vec::new());
+    let (mut name, mut bytes) = (String::new(), Vec::new());
+    let mut seen = 0u64;
+    loop {
+        // What has arrived already is not waited for.
+        let next = match arriving.try_next().now_or_never() {
+            Some(next) => next,
+            None => watch.over(arriving.try_next()).await,
+        };
+        let Some(piece) = next.map_err(query_failed)? else {
+            return Ok(());
+        };
+        lines.arrived(&piece, |line| {
+            let mut columns = line.split(|&byte| byte == b'\t');
+            name.clear();
+            for (position, part) in columns.by_ref().take(walk.key).enumerate() {
+                if position > 0 {
+                    name.push(',');
+                }
+                let part = copy::text(part, &mut room).unwrap_or_default();
+                name.push_str(std::str::from_utf8(part).map_err(unreadable)?);
+            }
+            let hash = visitor.row(&name);
+            for ((position, (_, kind)), column) in walk.columns.iter().enumerate().zip(columns) {
+                cell::postgres(copy::text(column, &mut room), *kind, &mut bytes);
+                visitor.cell(hash, position, &bytes, None);
+            }
+            seen += 1;
+            if seen.is_multiple_of(LOOK) && stop.check().is_err() {
+                return Err(DbErr::Custom(HALTED.to_owned()));
+            }
+            Ok(())
+        })?;
+    }
+}
+
+fn unreadable(error: std::str::Utf8Error) -> DbErr {
+    DbErr::Custom(format!("an id is no text: {error}"))
+}
+
+async fn visit_rows(
+    pool: &SqlitePool,
+    walk: &Walk,
+    visitor: &mut impl Visitor,
+    stop: &ShutdownSignal,
+) -> Result<(), DbErr> {
+    let sql = format!("SELECT {} FROM {}", walk.selected, walk.from);
+    let mut rows = sqlx::query(AssertSqlSafe(sql))
+        .persistent(false)
+        .fetch(pool);
+    let (mut name, mut bytes) = (String::new(), Vec::new());
+    let mut seen = 0u64;
+    while let Some(row) = rows.try_next().await.map_err(query_failed)? {
+        name.clear();
+        for part in 0..walk.key {
+            if part > 0 {
+                name.push(',');
+            }
+            let text: Option<&str> = row.try_get(part).map_err(query_failed)?;
+            name.push_str(text.unwrap_or_default());
+        }
+        let hash = visitor.row(&name);
+        for (position, (_, kind)) in walk.columns.iter().enumerate() {
+            let number =
+                cell::sqlite(&row, walk.key + position, *kind, &mut bytes).map_err(query_failed)?;
+            visitor.cell(hash, position, &bytes, number);
+        }
+        seen += 1;
+        if seen.is_multiple_of(LOOK) && stop.check().is_err() {
+            return Err(DbErr::Custom(HALTED.to_owned()));
         }
     }
     Ok(())
@@ -325,12 +373,3 @@ async fn visit(
 
 /// What a walk that was asked to stop says; the caller asks the stop itself for the reason.
 const HALTED: &str = "stopped";
-
-fn postgres_cell(
-    row: &sqlx::postgres::PgRow,
-    position: usize,
-    kind: Kind,
-    out: &mut Vec<u8>,
-) -> Result<Option<f64>, sqlx::Error> {
-    cell::postgres(row, position, kind, out).map(|()| None)
-}

@@ -11,7 +11,10 @@
 //! the others, until all are told apart: that works for up to about 300 differing rows. Three more tables hold one row in
 //! 64, 4,096 and 262,144, so that some rows can be named, and all estimated, however many differ.
 
+use std::hash::Hasher;
+
 use sha2::{Digest, Sha256};
+use siphasher::sip::SipHasher24;
 
 /// 2⁶¹ − 1, a prime.
 const P: u64 = (1 << 61) - 1;
@@ -67,41 +70,77 @@ fn inverse(a: u64) -> u64 {
 
 /// Hashes that nobody can repeat without the file's salt.
 #[derive(Clone)]
-pub(crate) struct Salted(Sha256);
+pub(crate) enum Salted {
+    /// SipHash-2-4 under a key that is made of the salt: it is made for many short values.
+    Sip([u8; 16]),
+    /// SHA-256 behind the salt, in files of version 1.
+    Sha(Sha256),
+}
 
 impl Salted {
     pub(crate) fn new(salt: &[u8]) -> Self {
-        Self(Sha256::new_with_prefix(salt))
+        Self::Sip(key(&[salt]))
+    }
+
+    pub(crate) fn of_version_1(salt: &[u8]) -> Self {
+        Self::Sha(Sha256::new_with_prefix(salt))
     }
 
     /// The same for one column, so that equal values in two columns have different digests.
     pub(crate) fn column(&self, name: &str) -> Self {
-        let mut hash = self.0.clone();
-        hash.update(name.as_bytes());
-        hash.update([0]);
-        Self(hash)
+        match self {
+            Self::Sip(salt) => Self::Sip(key(&[salt, name.as_bytes(), &[0]])),
+            Self::Sha(hash) => {
+                let mut hash = hash.clone();
+                hash.update(name.as_bytes());
+                hash.update([0]);
+                Self::Sha(hash)
+            }
+        }
     }
 
     /// The hash of an id: any number of the field but zero.
     pub(crate) fn id(&self, id: &[u8]) -> u64 {
-        self.number(&[b"id", id])
+        self.number(b"id", id)
     }
 
     /// The digest of a value in the row with that id. A value that moves to another row has another digest there.
     pub(crate) fn value(&self, row: u64, value: &[u8]) -> u64 {
-        self.number(&[&row.to_be_bytes(), value])
+        self.number(&row.to_be_bytes(), value)
     }
 
-    fn number(&self, parts: &[&[u8]]) -> u64 {
-        let mut hash = self.0.clone();
-        for part in parts {
-            hash.update(part);
-        }
-        let digest = hash.finalize();
-        let mut first = [0; 8];
-        first.copy_from_slice(&digest[..8]);
-        (u64::from_be_bytes(first) % (P - 1)) + 1
+    fn number(&self, before: &[u8], value: &[u8]) -> u64 {
+        let hash = match self {
+            Self::Sip(key) => {
+                let mut hash = SipHasher24::new_with_key(key);
+                hash.write(before);
+                hash.write(value);
+                hash.finish()
+            }
+            Self::Sha(hash) => {
+                let mut hash = hash.clone();
+                hash.update(before);
+                hash.update(value);
+                first(&hash.finalize())
+            }
+        };
+        (hash % (P - 1)) + 1
     }
+}
+
+fn key(parts: &[&[u8]]) -> [u8; 16] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part);
+    }
+    let digest = hash.finalize();
+    std::array::from_fn(|n| digest[n])
+}
+
+fn first(digest: &[u8]) -> u64 {
+    let mut first = [0; 8];
+    first.copy_from_slice(&digest[..8]);
+    u64::from_be_bytes(first)
 }
 
 /// The buckets of a row: one of each table that it is in.

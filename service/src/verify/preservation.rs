@@ -27,7 +27,7 @@ pub(super) struct Comparison<'a> {
     pub before: &'a TrackSnapshot,
     pub live: &'a Context,
     pub history: &'a History,
-    pub salt: &'a [u8],
+    pub salted: &'a Salted,
     /// Whether migrations went down since the snapshot.
     pub undone: bool,
     pub observer: &'a dyn Observer,
@@ -41,7 +41,7 @@ pub(super) async fn examine(
 ) -> Result<(Vec<Finding>, Vec<Compared>)> {
     let mut found = schema(comparison, known);
     let mut compared = Vec::new();
-    let salted = Salted::new(comparison.salt);
+    let salted = comparison.salted;
     let module = Module::of(comparison.before.track);
     for (name, before) in &comparison.before.tables {
         let Some(walk) = module.section(comparison.live, name) else {
@@ -53,7 +53,7 @@ pub(super) async fn examine(
         let rows = Rows {
             connection,
             comparison,
-            salted: &salted,
+            salted,
             name,
             walk: &walk,
         };
@@ -70,7 +70,7 @@ pub(super) async fn examine(
         let rows = Rows {
             connection,
             comparison,
-            salted: &salted,
+            salted,
             name: fact.name,
             walk: &walk,
         };

@@ -164,9 +164,9 @@ async fn a_file_that_is_no_snapshot_is_rejected() {
     for (text, reason) in [
         ("", "is no snapshot"),
         ("{}", "is no snapshot"),
-        (r#"{"format":"tollgate-snapshot","version":2}"#, "version 2"),
+        (r#"{"format":"tollgate-snapshot","version":3}"#, "version 3"),
         (
-            r#"{"format":"tollgate-snapshot","version":1}"#,
+            r#"{"format":"tollgate-snapshot","version":2}"#,
             "is damaged",
         ),
     ] {
