@@ -15,6 +15,7 @@ import math
 import os
 import platform
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -221,6 +222,8 @@ def main():
     wanted = lambda work: not only or work in only
     sizes = [int(size) for size in given.sizes.split(",")]
     binary = str(Path(given.binary).resolve())
+    # What is ended from outside leaves no server behind either.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     server = Server()
     try:
         bench = Bench(server, binary, given.rounds)

@@ -232,16 +232,14 @@ impl Resolver {
             .map_err(db_context())
     }
 
-    /// The statement: a row for each provider that is meant, one with an empty provider where none is.
-    fn question(&self, request: &Request<'_>, target: &Target) -> Result<(String, Vec<Value>)> {
+    /// What is asked for: one row with its provider's id or family.
+    fn asked(&self, target: &Target, values: &mut Vec<Value>) -> Result<String> {
         let dialect = self.dialect;
-        let mut values: Vec<Value> = Vec::new();
         let family = if self.has_family {
             "lower(trim(c.provider))"
         } else {
             "CAST(NULL AS text)"
         };
-        let flag = |condition: &str| format!("CASE WHEN {condition} THEN 1 ELSE 0 END");
         let config = |condition: &str| {
             format!(
                 "SELECT {} AS config, {} AS enabled, {} AS deleted, c.ai_provider_id AS linked, {family} AS family \
@@ -260,9 +258,9 @@ impl Resolver {
                 "SELECT CAST(NULL AS text) AS config, 1 AS enabled, 0 AS deleted, {linked} AS linked, {family} AS family"
             )
         };
-        let asked = match target {
+        Ok(match target {
             Target::ModelConfig(id) => {
-                let ids = ids(dialect, id, "model config", &mut values)?;
+                let ids = ids(dialect, id, "model config", values)?;
                 config(&format!("c.id IN {ids}"))
             }
             Target::DefaultModelConfig => config(&format!(
@@ -271,7 +269,7 @@ impl Resolver {
                 dialect.is_true("c.deleted")
             )),
             Target::Provider(id) => {
-                let ids = ids(dialect, id, "provider", &mut values)?;
+                let ids = ids(dialect, id, "provider", values)?;
                 let order = match dialect {
                     Dialect::Postgres => "",
                     Dialect::Sqlite => "ORDER BY p.id = ?1 DESC",
@@ -287,19 +285,26 @@ impl Resolver {
                 values.push(family.trim().to_lowercase().into());
                 direct(no_id, &format!("CAST({} AS text)", dialect.parameter(1)))
             }
-        };
-        let order = |column: &str, direction| by_time(dialect, &format!("o.{column}"), direction);
-        let not_blank = is_not_blank(dialect, self.unicode, "o.api_key");
+        })
+    }
+
+    /// The user's own key: its columns, and the join that finds it. Where nobody's is asked for there is nothing to join: SQLite
+    /// would read every user's to find none.
+    fn users_key(
+        &self,
+        request: &Request<'_>,
+        values: &mut Vec<Value>,
+    ) -> Result<(String, String)> {
+        let dialect = self.dialect;
         let user = match request.user {
             None => None,
-            Some(user) if request.byok => Some(ids(dialect, user, "user", &mut values)?),
+            Some(user) if request.byok => Some(ids(dialect, user, "user", values)?),
             Some(user) => {
                 ids(dialect, user, "user", &mut Vec::new())?;
                 None
             }
         };
-        // Where nobody's key is asked for there is nothing to join: SQLite would read every user's to find none.
-        let (user_columns, user_key) = match user {
+        Ok(match user {
             None => (
                 "CAST(NULL AS text) AS user_key_id, CAST(NULL AS text) AS user_key, CAST(NULL AS text) AS user_key_lock"
                     .to_owned(),
@@ -323,12 +328,46 @@ impl Resolver {
                     ),
                     format!(
                         " LEFT JOIN {USER_KEYS} u ON u.id = (SELECT o.id FROM {USER_KEYS} o WHERE o.ai_provider_id = n.id \
-                         AND o.user_id IN {user} AND o.id IS NOT NULL AND {not_blank} {present} ORDER BY {}, o.id LIMIT 1)",
-                        order("updated_at", "DESC")
+                         AND o.user_id IN {user} AND o.id IS NOT NULL AND {} {present} ORDER BY {}, o.id LIMIT 1)",
+                        is_not_blank(dialect, self.unicode, "o.api_key"),
+                        by_time(dialect, "o.updated_at", "DESC")
                     ),
                 )
             }
+        })
+    }
+
+    /// The legacy policy flags that still count, and the join that finds them.
+    fn policy(&self) -> (String, String) {
+        let dialect = self.dialect;
+        let counts = self.has_legacy && self.has_policy;
+        let flags: Vec<String> = FLAGS
+            .iter()
+            .map(|name| {
+                if counts {
+                    format!(
+                        "CASE WHEN l.id IS NULL THEN NULL WHEN {} THEN 1 ELSE 0 END AS {name}",
+                        dialect.is_true(&format!("l.{name}"))
+                    )
+                } else {
+                    format!("CAST(NULL AS integer) AS {name}")
+                }
+            })
+            .collect();
+        let legacy = if counts {
+            format!(" LEFT JOIN {CHAT_PROVIDERS} l ON l.id = n.id")
+        } else {
+            String::new()
         };
+        (flags.join(", "), legacy)
+    }
+
+    /// The statement: a row for each provider that is meant, one with an empty provider where none is.
+    fn question(&self, request: &Request<'_>, target: &Target) -> Result<(String, Vec<Value>)> {
+        let dialect = self.dialect;
+        let mut values: Vec<Value> = Vec::new();
+        let asked = self.asked(target, &mut values)?;
+        let (user_columns, user_key) = self.users_key(request, &mut values)?;
         let kind = text(dialect, "n.type");
         let meant = match target {
             Target::Type(_) => format!(
@@ -347,30 +386,7 @@ impl Resolver {
         } else {
             "0".to_owned()
         };
-        let (policy, legacy) = if self.has_legacy && self.has_policy {
-            (
-                FLAGS
-                    .iter()
-                    .map(|name| {
-                        format!(
-                            "CASE WHEN l.id IS NULL THEN NULL WHEN {} THEN 1 ELSE 0 END AS {name}",
-                            dialect.is_true(&format!("l.{name}"))
-                        )
-                    })
-                    .collect::<Vec<_>>()
-                    .join(", "),
-                format!(" LEFT JOIN {CHAT_PROVIDERS} l ON l.id = n.id"),
-            )
-        } else {
-            (
-                FLAGS
-                    .iter()
-                    .map(|name| format!("CAST(NULL AS integer) AS {name}"))
-                    .collect::<Vec<_>>()
-                    .join(", "),
-                String::new(),
-            )
-        };
+        let (policy, legacy) = self.policy();
         // Encrypted settings say nothing of themselves but that they are there.
         let settled = if self.has_settings {
             flag(
@@ -391,10 +407,16 @@ impl Resolver {
             enabled = flag(&dialect.is_true("n.enabled")),
             deleted = flag(&dialect.is_true("n.deleted")),
             key_id = text(dialect, "k.id"),
-            oldest = order("created_at", "ASC"),
+            not_blank = is_not_blank(dialect, self.unicode, "o.api_key"),
+            oldest = by_time(dialect, "o.created_at", "ASC"),
         );
         Ok((sql, values))
     }
+}
+
+/// A condition as a number.
+fn flag(condition: &str) -> String {
+    format!("CASE WHEN {condition} THEN 1 ELSE 0 END")
 }
 
 /// A list of parameters that hold an id. PostgreSQL's ids are UUIDs, and asking it for another text would be an error of its

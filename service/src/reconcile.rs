@@ -84,7 +84,7 @@ pub async fn run(
 pub(crate) fn undivided(routine: &str) -> Error {
     Error::usage(
         format!("--shard: {routine} is not divided"),
-        "leave it out; credentials, flows and resets are",
+        "leave it out; sweeps over many rows are, and their --help says so",
     )
 }
 

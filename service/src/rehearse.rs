@@ -18,7 +18,7 @@ use crate::observer::{Event, Observer, Silent};
 use crate::prepare;
 use crate::report::result::{CopyResult, LongestLock, RehearseResult};
 use crate::report::{CommandResult, Outcome, Report};
-use crate::runner::{Session, plan, up};
+use crate::runner::{Session, pauses, plan, up};
 use crate::shutdown::ShutdownSignal;
 use crate::snapshot::snapshot;
 use crate::verify::{failure, verify};
@@ -192,6 +192,8 @@ impl Rehearsal<'_> {
         snapshot(&scratch, &file, self.now, observer, stop).await?;
         let snapshot_ms = millis(started);
 
+        // A pause came along with the rows, and nobody would ever resume the copy.
+        pauses::resume(&scratch).await?;
         let started = Instant::now();
         let migrated = up::up(&scratch, &self.options.up, observer, stop).await;
         let up_ms = millis(started);

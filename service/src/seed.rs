@@ -2,10 +2,11 @@
 //!
 //! Everything is inserted by a few set-based statements, and the same seed makes the same rows.
 
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, DbErr};
 use tollgate_migration::ddl::TableSpec;
 use tollgate_migration::{Catalog, Dialect};
 
+use crate::connection::Connection;
 use crate::database::Access;
 use crate::doctor::{self, environment};
 use crate::error::{Error, Result};
@@ -240,6 +241,10 @@ impl Maker {
     }
 }
 
+fn failed(what: &str) -> impl FnOnce(DbErr) -> Error {
+    Error::database(format!("seed {what}"))
+}
+
 /// Creates the tables and fills them.
 ///
 /// # Errors
@@ -254,86 +259,39 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
     }
     let wanted = planted(&options.hazards, made_up.planted)?;
     let connection = session.connect(Access::Create).await?;
-    let catalog = Catalog::read(&connection)
-        .await
-        .map_err(Error::database("read the catalog"))?;
-    let tables = (made_up.tables)(session.dialect());
-    let ledger = made_up.ledger;
-    if let Some(table) = tables
-        .iter()
-        .map(|table| table.name.as_str())
-        .chain([ledger])
-        .find(|table| catalog.has_table(table))
-    {
-        return Err(Error::refused(
-            "not_empty",
-            format!("the database has a table {table} already"),
-            "seed an empty database; nothing was changed",
-        ));
-    }
-    let later = environment::later_on_path(
-        &connection,
-        tables
-            .iter()
-            .map(|table| table.name.as_str())
-            .chain([ledger]),
-    )
-    .await
-    .map_err(Error::database("look for the tables in other schemas"))?;
-    if !later.is_empty() {
-        return Err(doctor::refusal(later));
-    }
     let dialect = session.dialect();
-    let db_context = |what: &str| Error::database(format!("seed {what}"));
+    let tables = (made_up.tables)(dialect);
+    refuse_occupied(&connection, &tables, made_up.ledger).await?;
     if dialect == Dialect::Sqlite && !wanted.is_empty() {
         // Some hazards are references to nothing, which an old release without foreign keys could write.
         connection
             .execute_unprepared("PRAGMA foreign_keys = OFF")
             .await
-            .map_err(db_context("the database"))?;
+            .map_err(failed("the database"))?;
     }
-    let transaction = connection
-        .begin()
-        .await
-        .map_err(db_context("the database"))?;
-    for statement in (made_up.recorded)(dialect) {
-        transaction
-            .execute_unprepared(&statement)
-            .await
-            .map_err(db_context("the ledger"))?;
-    }
-    for statement in (made_up.types)(dialect) {
-        transaction
-            .execute_unprepared(&statement)
-            .await
-            .map_err(db_context("the types"))?;
-    }
-    for table in &tables {
-        transaction
-            .execute_unprepared(&table.sql(dialect))
-            .await
-            .map_err(db_context(&table.name))?;
-        // A foreign key needs what it refers to to be unique from the start.
-        for index in table
-            .separate_indexes(dialect)
-            .filter(|index| index.constraint)
-        {
+    let transaction = connection.begin().await.map_err(failed("the database"))?;
+    for (statements, what) in [
+        ((made_up.recorded)(dialect), "the ledger"),
+        ((made_up.types)(dialect), "the types"),
+    ] {
+        for statement in statements {
             transaction
-                .execute_unprepared(&index.sql(dialect, &table.name))
+                .execute_unprepared(&statement)
                 .await
-                .map_err(db_context(&index.name))?;
+                .map_err(failed(what))?;
         }
     }
+    make(&transaction, dialect, &tables).await?;
+    let mut report = Report::default();
     let maker = Maker {
         dialect,
         seed: options.rng_seed,
     };
-    let mut report = Report::default();
     for fill in (made_up.fills)(&maker, options.virtual_keys) {
         let rows = transaction
             .execute_unprepared(&fill.sql)
             .await
-            .map_err(db_context(fill.table))?
+            .map_err(failed(fill.table))?
             .rows_affected();
         report.changes.push(Change {
             table: fill.table.to_owned(),
@@ -342,24 +300,103 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
             sample_ids: Vec::new(),
         });
     }
-    for table in &tables {
+    // Faster than to keep them while the rows come.
+    indexes(&transaction, dialect, &tables, false).await?;
+    let planted = plant(&transaction, dialect, &wanted, &mut report).await?;
+    report.result = Some(CommandResult::Planted(PlantedResult { planted }));
+    transaction.commit().await.map_err(failed("the database"))?;
+    if dialect == Dialect::Postgres {
+        // Autovacuum would do it a minute later; a plan made before that is made blindly.
+        connection
+            .execute_unprepared("ANALYZE")
+            .await
+            .map_err(failed("statistics"))?;
+    }
+    Ok(report)
+}
+
+/// A seed never touches rows of somebody else.
+async fn refuse_occupied(
+    connection: &Connection,
+    tables: &[TableSpec],
+    ledger: &str,
+) -> Result<()> {
+    let catalog = Catalog::read(connection)
+        .await
+        .map_err(Error::database("read the catalog"))?;
+    let names = || {
+        tables
+            .iter()
+            .map(|table| table.name.as_str())
+            .chain([ledger])
+    };
+    if let Some(table) = names().find(|table| catalog.has_table(table)) {
+        return Err(Error::refused(
+            "not_empty",
+            format!("the database has a table {table} already"),
+            "seed an empty database; nothing was changed",
+        ));
+    }
+    let later = environment::later_on_path(connection, names())
+        .await
+        .map_err(Error::database("look for the tables in other schemas"))?;
+    if later.is_empty() {
+        Ok(())
+    } else {
+        Err(doctor::refusal(later))
+    }
+}
+
+/// The tables. A foreign key needs what it refers to to be unique from the start.
+async fn make<C: ConnectionTrait>(
+    connection: &C,
+    dialect: Dialect,
+    tables: &[TableSpec],
+) -> Result<()> {
+    for table in tables {
+        connection
+            .execute_unprepared(&table.sql(dialect))
+            .await
+            .map_err(failed(&table.name))?;
+        indexes(connection, dialect, std::slice::from_ref(table), true).await?;
+    }
+    Ok(())
+}
+
+/// Their indexes that are constraints, or all others.
+async fn indexes<C: ConnectionTrait>(
+    connection: &C,
+    dialect: Dialect,
+    tables: &[TableSpec],
+    constraints: bool,
+) -> Result<()> {
+    for table in tables {
         for index in table
             .separate_indexes(dialect)
-            .filter(|index| !index.constraint)
+            .filter(|index| index.constraint == constraints)
         {
-            transaction
+            connection
                 .execute_unprepared(&index.sql(dialect, &table.name))
                 .await
-                .map_err(db_context(&index.name))?;
+                .map_err(failed(&index.name))?;
         }
     }
+    Ok(())
+}
+
+async fn plant<C: ConnectionTrait>(
+    connection: &C,
+    dialect: Dialect,
+    wanted: &[&'static Planted],
+    report: &mut Report,
+) -> Result<Vec<PlantedHazard>> {
     let mut planted = Vec::new();
     for hazard in wanted {
         for statement in (hazard.plant)(dialect) {
-            transaction
+            connection
                 .execute_unprepared(&statement)
                 .await
-                .map_err(db_context(hazard.code))?;
+                .map_err(failed(hazard.code))?;
         }
         planted.push(PlantedHazard {
             code: hazard.code,
@@ -372,17 +409,5 @@ pub async fn seed(session: &Session, options: &Options) -> Result<Report> {
             sample_ids: hazard.ids.iter().map(|&id| id.to_owned()).collect(),
         });
     }
-    report.result = Some(CommandResult::Planted(PlantedResult { planted }));
-    transaction
-        .commit()
-        .await
-        .map_err(db_context("the database"))?;
-    if dialect == Dialect::Postgres {
-        // Autovacuum would do it a minute later; a plan made before that is made blindly.
-        connection
-            .execute_unprepared("ANALYZE")
-            .await
-            .map_err(db_context("statistics"))?;
-    }
-    Ok(report)
+    Ok(planted)
 }

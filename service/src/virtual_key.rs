@@ -195,17 +195,17 @@ fn kept(owned: &Owned) -> Vec<Finding> {
         (RATE_LIMITS, "a rate limit", &owned.rate_limits),
     ]
     .into_iter()
-    .filter(|(_, _, goods)| !goods.stay.is_empty())
-    .map(|(table, noun, goods)| {
-        let whose: BTreeSet<&str> = goods.stay.values().flatten().map(String::as_str).collect();
+    .filter(|(_, _, owned)| !owned.stay.is_empty())
+    .map(|(table, noun, owned)| {
+        let whose: BTreeSet<&str> = owned.stay.values().flatten().map(String::as_str).collect();
         Finding {
             code: "R004".to_owned(),
             severity: Severity::Warning,
             title: format!("{noun} that somebody else refers to stays"),
             table: table.to_owned(),
             column: None,
-            rows: u64::try_from(goods.stay.len()).unwrap_or(u64::MAX),
-            sample_ids: goods.stay.keys().take(SAMPLES).cloned().collect(),
+            rows: u64::try_from(owned.stay.len()).unwrap_or(u64::MAX),
+            sample_ids: owned.stay.keys().take(SAMPLES).cloned().collect(),
             effect: format!(
                 "it is referred to by {}",
                 whose.into_iter().collect::<Vec<_>>().join(", ")
@@ -296,7 +296,7 @@ async fn plan<C: ConnectionTrait>(
     if matches!(target, Deletion::ProviderConfig(_)) && owned.configs.is_empty() {
         return Ok(None);
     }
-    owned.budgets = goods(
+    owned.budgets = owned_rows(
         connection,
         catalog,
         target,
@@ -305,7 +305,7 @@ async fn plan<C: ConnectionTrait>(
         "budget_id",
     )
     .await?;
-    owned.rate_limits = goods(
+    owned.rate_limits = owned_rows(
         connection,
         catalog,
         target,
@@ -318,7 +318,7 @@ async fn plan<C: ConnectionTrait>(
 }
 
 /// The rows of a table that are theirs, by an owner column of the row or by a reference to it.
-async fn goods<C: ConnectionTrait>(
+async fn owned_rows<C: ConnectionTrait>(
     connection: &C,
     catalog: &Catalog,
     target: &Deletion,
@@ -393,7 +393,7 @@ async fn goods<C: ConnectionTrait>(
         return Ok(OwnedRows::default());
     }
     let theirs = theirs.join(" OR ");
-    let mut goods = OwnedRows {
+    let mut owned = OwnedRows {
         go: texts(
             connection,
             mine.statement(format!(
@@ -406,19 +406,19 @@ async fn goods<C: ConnectionTrait>(
         .collect(),
         stay: BTreeMap::new(),
     };
-    if goods.go.is_empty() || others.is_empty() {
-        return Ok(goods);
+    if owned.go.is_empty() || others.is_empty() {
+        return Ok(owned);
     }
     let needed = format!(
         "SELECT o.id AS id, o.whose AS whose FROM ({}) o WHERE o.id IN ({}) ORDER BY 1, 2",
         others.join(" UNION ALL "),
-        not_mine.list(&goods.go)
+        not_mine.list(&owned.go)
     );
     for (id, whose) in texts(connection, not_mine.statement(needed)).await? {
-        goods.stay.entry(id).or_default().insert(whose);
+        owned.stay.entry(id).or_default().insert(whose);
     }
-    goods.go.retain(|id| !goods.stay.contains_key(id));
-    Ok(goods)
+    owned.go.retain(|id| !owned.stay.contains_key(id));
+    Ok(owned)
 }
 
 /// Every table and column that refers to a table: by a column of the reference's name, or by a foreign key, whether or not

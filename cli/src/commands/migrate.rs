@@ -6,7 +6,7 @@ use tollgate_service::runner::{adopt, down, pauses, plan, resolve, status, up};
 use tollgate_service::{Outcome, ShutdownSignal};
 use tollgate_service::{handover, prepare};
 
-use crate::arguments::{Arguments, Choice, Migrate, StateWord};
+use crate::arguments::{Arguments, Choice, Migrate, StateWord, Up};
 use crate::commands::schema::has_drift;
 use crate::commands::session;
 use crate::output::{Answer, View};
@@ -14,18 +14,7 @@ use crate::progress::Progress;
 
 pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &ShutdownSignal) -> Answer {
     let name = arguments.command.name();
-    let wait = match command {
-        Migrate::Up(up) => up.wait.duration(),
-        Migrate::Prepare(prepare) => prepare.wait.duration(),
-        Migrate::Down { wait, .. }
-        | Migrate::Adopt { wait, .. }
-        | Migrate::Handover { wait }
-        | Migrate::Resolve { wait, .. } => wait.duration(),
-        Migrate::Status { .. } | Migrate::Plan { .. } | Migrate::Pause | Migrate::Resume => {
-            Duration::ZERO
-        }
-    };
-    let session = match session(arguments, wait) {
+    let session = match session(arguments, wait(command)) {
         Ok(session) => session,
         Err(error) => return Answer::failed(name, error),
     };
@@ -41,19 +30,11 @@ pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &Shutdow
             View::Plan { sql: *sql },
             *check,
         ),
-        Migrate::Up(arguments) => {
-            let mut options = options(&arguments.choice);
-            options.backup.clone_from(&arguments.backup);
-            options.batch = arguments.batch_ms.map(Duration::from_millis);
-            options.batch_delay = arguments.batch_delay.unwrap_or_default();
-            options.max_lag = arguments.max_lag;
-            options.parallel = usize::from(arguments.parallel);
-            (
-                up::up(&session, &options, &progress, stop).await,
-                View::Own,
-                false,
-            )
-        }
+        Migrate::Up(arguments) => (
+            up::up(&session, &up_options(arguments), &progress, stop).await,
+            View::Own,
+            false,
+        ),
         Migrate::Down {
             to,
             allow_data_loss,
@@ -118,6 +99,31 @@ pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &Shutdow
     progress.finish();
     let found = check && (outcome.report.is_pending() || has_drift(&outcome));
     Answer::new(name, outcome, view).exiting_with_3_when(found)
+}
+
+/// How long a lock is waited for.
+fn wait(command: &Migrate) -> Duration {
+    match command {
+        Migrate::Up(up) => up.wait.duration(),
+        Migrate::Prepare(prepare) => prepare.wait.duration(),
+        Migrate::Down { wait, .. }
+        | Migrate::Adopt { wait, .. }
+        | Migrate::Handover { wait }
+        | Migrate::Resolve { wait, .. } => wait.duration(),
+        Migrate::Status { .. } | Migrate::Plan { .. } | Migrate::Pause | Migrate::Resume => {
+            Duration::ZERO
+        }
+    }
+}
+
+fn up_options(arguments: &Up) -> up::Options {
+    let mut options = options(&arguments.choice);
+    options.backup.clone_from(&arguments.backup);
+    options.batch = arguments.batch_ms.map(Duration::from_millis);
+    options.batch_delay = arguments.batch_delay.unwrap_or_default();
+    options.max_lag = arguments.max_lag;
+    options.parallel = usize::from(arguments.parallel);
+    options
 }
 
 pub(super) fn options(choice: &Choice) -> up::Options {

@@ -138,57 +138,7 @@ pub(super) fn begin(context: &Context, script: &mut PlanBuilder) {
         Blocks::Nothing,
     );
     for captured in &tables {
-        let Captured {
-            table,
-            column,
-            owner,
-        } = captured;
-        let call = format!(
-            "EXECUTE FUNCTION {schema}.{FUNCTION}('{column}', '{}')",
-            owner.unwrap_or_default()
-        );
-        let differs: Vec<String> = std::iter::once(*column)
-            .chain(*owner)
-            .map(|column| {
-                format!(
-                    "(to_jsonb(old)->>'{column}') IS DISTINCT FROM (to_jsonb(new)->>'{column}')"
-                )
-            })
-            .collect();
-        for (name, when) in [
-            (
-                MOVED,
-                format!(
-                    "AFTER UPDATE ON {table} FOR EACH ROW WHEN ({})",
-                    differs.join(" OR ")
-                ),
-            ),
-            (
-                CAME,
-                format!("AFTER INSERT OR DELETE ON {table} FOR EACH ROW"),
-            ),
-            (
-                EMPTIED,
-                format!("AFTER TRUNCATE ON {table} FOR EACH STATEMENT"),
-            ),
-        ] {
-            script.part(
-                format!("CREATE TRIGGER {name} {when} {call}"),
-                "changes are noted",
-                Blocks::Writers,
-            );
-            script.part(
-                format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}"),
-                "by whoever they are made",
-                Blocks::Writers,
-            );
-            if let Some(live) = script.catalog.tables.get_mut(*table) {
-                live.triggers.push(Trigger {
-                    name: name.to_owned(),
-                    definition: String::new(),
-                });
-            }
-        }
+        watch(script, &schema, captured);
     }
     script.part(
         format!(
@@ -200,6 +150,59 @@ pub(super) fn begin(context: &Context, script: &mut PlanBuilder) {
     );
     script.catalog.tables.entry(TOUCHED.to_owned()).or_default();
     script.boundary();
+}
+
+/// The triggers of one table.
+fn watch(script: &mut PlanBuilder, schema: &str, captured: &Captured) {
+    let Captured {
+        table,
+        column,
+        owner,
+    } = captured;
+    let call = format!(
+        "EXECUTE FUNCTION {schema}.{FUNCTION}('{column}', '{}')",
+        owner.unwrap_or_default()
+    );
+    let differs: Vec<String> = std::iter::once(*column)
+        .chain(*owner)
+        .map(|column| {
+            format!("(to_jsonb(old)->>'{column}') IS DISTINCT FROM (to_jsonb(new)->>'{column}')")
+        })
+        .collect();
+    for (name, when) in [
+        (
+            MOVED,
+            format!(
+                "AFTER UPDATE ON {table} FOR EACH ROW WHEN ({})",
+                differs.join(" OR ")
+            ),
+        ),
+        (
+            CAME,
+            format!("AFTER INSERT OR DELETE ON {table} FOR EACH ROW"),
+        ),
+        (
+            EMPTIED,
+            format!("AFTER TRUNCATE ON {table} FOR EACH STATEMENT"),
+        ),
+    ] {
+        script.part(
+            format!("CREATE TRIGGER {name} {when} {call}"),
+            "changes are noted",
+            Blocks::Writers,
+        );
+        script.part(
+            format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}"),
+            "by whoever they are made",
+            Blocks::Writers,
+        );
+        if let Some(live) = script.catalog.tables.get_mut(*table) {
+            live.triggers.push(Trigger {
+                name: name.to_owned(),
+                definition: String::new(),
+            });
+        }
+    }
 }
 
 /// Takes the capture away, whatever of it is there.

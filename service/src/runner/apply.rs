@@ -229,51 +229,14 @@ impl Applier<'_> {
                 course.announced = true;
                 opening = false;
             }
-            match unit {
-                Unit::Transaction(steps) => {
-                    let piece = Piece {
-                        course,
-                        steps,
-                        rebuilds: &[],
-                        opening: opening.then_some(created),
-                        ending: None,
-                    };
-                    *so_far += self.transaction(piece, &held).await?;
-                    course.announced |= opening;
-                    opening = false;
-                }
-                Unit::NonTransactional(statement) => {
-                    self.observer.note(Event::Step(statement.purpose.clone()));
-                    let begun = Instant::now();
-                    self.alone(statement).await?.map_err(failed)?;
-                    held.since(begun, statement.blocks);
-                }
-                Unit::Paged(step) => {
-                    self.observer.note(Event::Step(step.purpose().to_owned()));
-                    let pages = Pages {
-                        connection: self.connection,
-                        pace: self.pace,
-                        step: &**step,
-                        version: migration.version,
-                        stop: self.stop,
-                        held: &held,
-                    };
-                    let is_still_planned = async || {
-                        let plan = self.plan(self.connection, course).await?;
-                        Ok(plan.units.iter().any(
-                            |unit| matches!(unit, Unit::Paged(planned) if planned.purpose() == step.purpose()),
-                        ))
-                    };
-                    let changed = pages.run(&is_still_planned).await?;
-                    *so_far += changed;
-                    let (table, action) = step.changes();
-                    self.changed(table, action, changed);
-                }
-                Unit::Backfill(pass) => {
-                    let (changed, behind) = self.backfill(course, pass, &held).await?;
-                    *so_far += changed;
-                    left += behind;
-                }
+            let (changed, behind) = self
+                .unit(course, unit, opening.then_some(created), &held)
+                .await?;
+            *so_far += changed;
+            left += behind;
+            if matches!(unit, Unit::Transaction(_)) {
+                course.announced |= opening;
+                opening = false;
             }
         }
         self.pace.hold().await?;
@@ -306,6 +269,60 @@ impl Applier<'_> {
             longest_lock_ms,
             blocks,
         })
+    }
+
+    /// One unit that is not the last: the rows that it changed, and those that it leaves to contract.
+    async fn unit(
+        &self,
+        course: &Course<'_>,
+        unit: &Unit,
+        opening: Option<&Created>,
+        held: &LockTimer,
+    ) -> Result<(u64, u64)> {
+        let version = course.migration.version;
+        match unit {
+            Unit::Transaction(steps) => {
+                let piece = Piece {
+                    course,
+                    steps,
+                    rebuilds: &[],
+                    opening,
+                    ending: None,
+                };
+                Ok((self.transaction(piece, held).await?, 0))
+            }
+            Unit::NonTransactional(statement) => {
+                self.observer.note(Event::Step(statement.purpose.clone()));
+                let begun = Instant::now();
+                self.alone(statement)
+                    .await?
+                    .map_err(|source| Error::migration(version, source))?;
+                held.since(begun, statement.blocks);
+                Ok((0, 0))
+            }
+            Unit::Paged(step) => {
+                self.observer.note(Event::Step(step.purpose().to_owned()));
+                let pages = Pages {
+                    connection: self.connection,
+                    pace: self.pace,
+                    step: &**step,
+                    version,
+                    stop: self.stop,
+                    held,
+                };
+                let is_still_planned = async || {
+                    let plan = self.plan(self.connection, course).await?;
+                    Ok(plan.units.iter().any(
+                        |unit| matches!(unit, Unit::Paged(planned) if planned.purpose() == step.purpose()),
+                    ))
+                };
+                let changed = pages.run(&is_still_planned).await?;
+                let (table, action) = step.changes();
+                self.changed(table, action, changed);
+                Ok((changed, 0))
+            }
+            Unit::Backfill(pass) => self.backfill(course, pass, held).await,
+        }
     }
 
     async fn backfill(

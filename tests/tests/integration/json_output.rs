@@ -1,5 +1,8 @@
 //! The JSON contract: every command's output against the published schema.
 
+use std::collections::BTreeSet;
+
+use serde_json::Value;
 use tollgate_tests::Backend;
 use tollgate_tests::fixture::{Calendar, Shape, SilentKeys, coder, legacy, with_credentials};
 
@@ -23,6 +26,9 @@ async fn every_output_holds_against_the_schema() {
         (0, &database.url, &["migrate", "adopt"]),
         (0, &database.url, &["migrate", "plan", "--sql"]),
         (0, &database.url, &["migrate", "up"]),
+        (0, &database.url, &["migrate", "pause"]),
+        (0, &database.url, &["migrate", "status"]),
+        (0, &database.url, &["migrate", "resume"]),
         (0, &database.url, &["migrate", "status"]),
         (0, &database.url, &["schema", "diff"]),
         (0, &database.url, &["snapshot", "-o", &file]),
@@ -185,4 +191,43 @@ fn the_demo_says_that_nothing_was_lost() {
     let run = tollgate().run(&["demo"]);
     assert_eq!(run.code, 0, "{run:#?}");
     assert!(run.stdout.contains("Nothing lost"), "{run:#?}");
+}
+
+#[tokio::test]
+async fn a_log_for_programs_has_each_step_and_whose_it_is() {
+    let database = legacy(Backend::Sqlite, Shape::Full, Calendar::Flag).await;
+    let up = ["migrate", "up", "--adopt", "--shared-budgets", "clone"];
+    let logged = |command: &[&str]| {
+        let command = [command, &["--log-format", "json"]].concat();
+        let run = tollgate().on(&database.url).succeed(&command);
+        let events: Vec<Value> = run
+            .stderr
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let runs: BTreeSet<String> = events
+            .iter()
+            .map(|event| event["span"]["id"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(runs.len(), 1, "{events:#?}");
+        let steps = events
+            .iter()
+            .filter_map(|event| event["fields"]["step"].as_str());
+        (runs, steps.map(str::to_owned).collect::<Vec<_>>())
+    };
+    let (first, steps) = logged(&up);
+    for step in [
+        "run the hazard checks",
+        "m20260330_000007_multi_budget_contract",
+    ] {
+        assert!(steps.iter().any(|said| said == step), "{step}: {steps:#?}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("snapshot.json").display().to_string();
+    let (second, steps) = logged(&["snapshot", "-o", &file]);
+    assert!(
+        steps.iter().any(|step| step == "read governance_budgets"),
+        "{steps:#?}"
+    );
+    assert_ne!(first, second);
 }

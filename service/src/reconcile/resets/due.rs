@@ -143,6 +143,38 @@ impl Counter {
 /// The durations that are stored, each with its window.
 pub(super) type Words = Vec<(String, Window)>;
 
+/// The durations as rows of SQL, each with the bounds of its window, and the newest moment at which a window that is over can have
+/// begun.
+fn listed(dialect: Dialect, words: &Words, now: DateTime<Utc>) -> (Vec<String>, DateTime<Utc>) {
+    let mut newest = DateTime::<Utc>::MIN_UTC;
+    let rows: Vec<String> = words
+        .iter()
+        .map(|(word, window)| {
+            let begun = window.unit().map(|unit| unit.start(now));
+            let cutoff = window.cutoff(now);
+            let latest = begun.map_or(cutoff, |begun| begun.max(cutoff));
+            newest = newest.max(latest);
+            let (start, unit) = match (window.unit().zip(begun), dialect) {
+                (Some((unit, begun)), _) => {
+                    (instant::literal(dialect, begun), dialect.text(unit.name()))
+                }
+                (None, Dialect::Postgres) => (
+                    "CAST(NULL AS timestamptz)".to_owned(),
+                    "CAST(NULL AS text)".to_owned(),
+                ),
+                (None, Dialect::Sqlite) => ("NULL".to_owned(), "NULL".to_owned()),
+            };
+            format!(
+                "({}, {}, {start}, {unit}, {})",
+                dialect.text(word),
+                instant::literal(dialect, cutoff),
+                instant::literal(dialect, latest)
+            )
+        })
+        .collect();
+    (rows, newest)
+}
+
 impl Kind {
     /// The counters that are there.
     pub(super) fn here(&self, schema: &Schema) -> Vec<&'static Counter> {
@@ -165,32 +197,7 @@ impl Kind {
             return None;
         }
         let dialect = schema.dialect;
-        let mut newest = DateTime::<Utc>::MIN_UTC;
-        let rows: Vec<String> = words
-            .iter()
-            .map(|(word, window)| {
-                let begun = window.unit().map(|unit| unit.start(now));
-                let cutoff = window.cutoff(now);
-                let latest = begun.map_or(cutoff, |begun| begun.max(cutoff));
-                newest = newest.max(latest);
-                let (start, unit) = match (window.unit().zip(begun), dialect) {
-                    (Some((unit, begun)), _) => {
-                        (instant::literal(dialect, begun), dialect.text(unit.name()))
-                    }
-                    (None, Dialect::Postgres) => (
-                        "CAST(NULL AS timestamptz)".to_owned(),
-                        "CAST(NULL AS text)".to_owned(),
-                    ),
-                    (None, Dialect::Sqlite) => ("NULL".to_owned(), "NULL".to_owned()),
-                };
-                format!(
-                    "({}, {}, {start}, {unit}, {})",
-                    dialect.text(word),
-                    instant::literal(dialect, cutoff),
-                    instant::literal(dialect, latest)
-                )
-            })
-            .collect();
+        let (rows, newest) = listed(dialect, words, now);
         let alignments = if self.table == BUDGETS {
             schema.alignment_of_budgets()
         } else {
