@@ -41,8 +41,8 @@ golden:
     TOLLGATE_GOLDEN=write cargo test -p tollgate-tests --test integration golden::every_step
 
 # Every migration and routine, made to fail and killed at every statement, with the table of outcomes
-torture:
-    TOLLGATE_TORTURE=all cargo test -p tollgate-tests --test integration -- --nocapture fault_injection
+faults:
+    TOLLGATE_FAULTS=all cargo test -p tollgate-tests --test integration -- --nocapture fault_injection
 
 # What a release must pass besides CI: other servers, PgBouncer in both modes, every fault; an hour or more
 release-check *PARTS:

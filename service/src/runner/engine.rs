@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 use sea_orm::{ConnectionTrait, DbErr, Statement};
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, RwLockReadGuard};
 use tollgate_migration::Dialect;
 use tollgate_migration::plan::{Backfill, Blocks};
 
 use super::checkpoint::{self, Checkpoint};
 use super::lock_timer::LockTimer;
-use super::pace::Pace;
+use super::pace::{Pace, SAY, keep_alive};
 use super::patience::Patience;
 use crate::connection::Connection;
 use crate::error::{Error, Result};
@@ -225,6 +225,16 @@ impl Engine<'_> {
             rows: AtomicI64::default(),
         };
         let parts = self.parts(pass, first, bound, file);
+        let names: Vec<&str> = parts.iter().map(|part| part.name.as_str()).collect();
+        checkpoint::keep_only(
+            self.connection,
+            self.dialect,
+            self.version,
+            &pass.name,
+            &names,
+        )
+        .await
+        .map_err(|e| self.failed(e))?;
         let changed = try_join_all(
             parts
                 .iter()
@@ -331,20 +341,21 @@ impl Engine<'_> {
             step = next_step(step, took, self.batch).max(floor);
             self.observer.note(Event::Backfill(walk.progress()));
             if at.position < at.bound {
-                self.keep_pace(walk).await?;
+                self.keep_pace(walk, part).await?;
             }
         }
         Ok((at.rows - before).unsigned_abs())
     }
 
     /// Nobody writes while a run holds, whoever notices the reason first.
-    async fn keep_pace(&self, walk: &Walk<'_>) -> Result<()> {
+    async fn keep_pace(&self, walk: &Walk<'_>, part: &Part<'_>) -> Result<()> {
         self.pace.rest_after_a_batch().await?;
         if !self.pace.is_due() {
             return Ok(());
         }
         let _closed = walk.gate.write().await;
-        if self.pace.hold().await? {
+        let idle = (!self.workers.is_empty()).then_some(part.connection);
+        if self.pace.hold(idle).await? {
             walk.let_in.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
@@ -361,8 +372,10 @@ impl Engine<'_> {
         is_still_planned: &impl AsyncFn() -> Result<bool>,
     ) -> Result<Checkpoint> {
         let sql = walk.pass.batch(&self.range(walk.pass, at, to));
-        let mut poll = self.patience.poll();
+        let mut poll = None;
         loop {
+            let open = self.opened(walk, part).await?;
+            // Behind the gate, so that nobody is let in between the look and the batch.
             let let_in = walk.let_in.load(Ordering::Relaxed);
             if *looked != let_in {
                 *looked = let_in;
@@ -372,7 +385,7 @@ impl Engine<'_> {
                     });
                 }
             }
-            let open = walk.gate.read().await;
+            let poll = poll.get_or_insert_with(|| self.patience.poll());
             let error = match self.batch(part, &sql, at, to).await {
                 Ok(next) => return Ok(next),
                 Err(error) => error,
@@ -384,11 +397,28 @@ impl Engine<'_> {
             }
             let closed = walk.gate.write().await;
             walk.let_in.fetch_add(1, Ordering::Relaxed);
-            if !self.patience.rest(&mut poll).await? {
+            if !self.patience.rest(poll).await? {
                 return Err(self.failed(error));
             }
             drop(closed);
             tracing::debug!(%error, "a batch backs off");
+        }
+    }
+
+    /// Waits until nobody holds, without letting the connection be forgotten meanwhile.
+    async fn opened<'w>(
+        &self,
+        walk: &'w Walk<'_>,
+        part: &Part<'_>,
+    ) -> Result<RwLockReadGuard<'w, ()>> {
+        loop {
+            tokio::select! {
+                biased;
+                open = walk.gate.read() => return Ok(open),
+                () = tokio::time::sleep(SAY) => {}
+            }
+            self.stop.check()?;
+            keep_alive(part.connection).await?;
         }
     }
 

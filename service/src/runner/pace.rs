@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use sea_orm::{DbErr, FromQueryResult, Statement};
+use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement};
 use tollgate_migration::{Dialect, Track};
 
 use super::options::Options;
@@ -20,7 +20,7 @@ use crate::shutdown::ShutdownSignal;
 /// How often a run asks whether it is paused, and how far the standbys are.
 const LOOK: Duration = Duration::from_millis(500);
 /// How often a run that holds says so.
-const SAY: Duration = Duration::from_secs(10);
+pub(super) const SAY: Duration = Duration::from_secs(10);
 /// Moments of the log that are remembered: half an hour of them.
 const MOMENTS: usize = 3600;
 
@@ -33,6 +33,8 @@ pub(super) struct Pace<'a> {
     pub stop: &'a ShutdownSignal,
     delay: Duration,
     most_lag: Option<Duration>,
+    /// Whether it holds for anything any more.
+    heeds: bool,
     seen: Mutex<Seen>,
 }
 
@@ -69,8 +71,14 @@ impl<'a> Pace<'a> {
             stop,
             delay: options.batch_delay,
             most_lag: options.max_lag,
+            heeds: true,
             seen: Mutex::default(),
         }
+    }
+
+    /// From here on it holds for nothing: what it has looked at must stay as it is.
+    pub(super) fn goes_on(&mut self) {
+        self.heeds = false;
     }
 
     /// Rests after a batch, as long as was asked for.
@@ -97,14 +105,17 @@ impl<'a> Pace<'a> {
     }
 
     /// Looks for a reason to hold, and holds while there is one. Whether it did: the lock was kept, gateways were let in, and
-    /// whoever goes on looks at the schema again.
+    /// whoever goes on looks at the schema again. `idle` is a connection that would have nothing to do meanwhile.
     ///
     /// # Errors
     /// [`Error::Stopped`], [`Error::LockLost`], [`Error::Locked`] where a gateway migrates and does not end in time.
-    pub(super) async fn hold(&self) -> Result<bool> {
+    pub(super) async fn hold(&self, idle: Option<&Connection>) -> Result<bool> {
         let mut said: Option<Instant> = None;
         loop {
             self.stop.check()?;
+            if !self.heeds {
+                return Ok(false);
+            }
             let held = said.is_some();
             let reason = self
                 .reason()
@@ -123,6 +134,9 @@ impl<'a> Pace<'a> {
             if said.is_none_or(|said| said.elapsed() >= SAY) {
                 said = Some(Instant::now());
                 self.observer.note(Event::Holds(reason));
+                if let Some(idle) = idle {
+                    keep_alive(idle).await?;
+                }
             }
             self.rest(LOOK).await?;
         }
@@ -171,6 +185,15 @@ impl<'a> Pace<'a> {
                 )
             }))
     }
+}
+
+/// Something is said on a connection that waits, before whoever stands between forgets it.
+pub(super) async fn keep_alive(connection: &Connection) -> Result<()> {
+    connection
+        .execute_unprepared("SELECT 1")
+        .await
+        .map(|_| ())
+        .map_err(Error::database("keep a connection alive"))
 }
 
 /// How long ago the log was written as far as a standby has replayed it: by what the server measured, and by what was seen.

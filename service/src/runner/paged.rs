@@ -101,7 +101,7 @@ impl Pages<'_> {
             }
             behind = page.behind;
             self.pace.rest_after_a_batch().await?;
-            if self.pace.is_due() && self.pace.hold().await? && !is_still_planned().await? {
+            if self.pace.is_due() && self.pace.hold(None).await? && !is_still_planned().await? {
                 return Err(Error::Moved {
                     version: self.version.to_owned(),
                 });

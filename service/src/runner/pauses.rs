@@ -86,6 +86,13 @@ pub async fn pause(session: &Session, now: DateTime<Utc>) -> Result<Report> {
             ))
             .await
             .map_err(failed())?;
+        if dialect == Dialect::Postgres {
+            // Who pauses is often another role than the one that migrates, and that one has to see it.
+            transaction
+                .execute_unprepared(&format!("GRANT SELECT ON {TABLE} TO PUBLIC"))
+                .await
+                .map_err(failed())?;
+        }
     }
     let since = now.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
     let entries: Vec<String> = tracks

@@ -75,10 +75,16 @@ pub async fn status(session: &Session) -> Result<Report> {
         // What forbids every write is said where people look first.
         let forbids = environment::ledger::blocking(track, &live);
         if let Some(step) = &history.in_progress {
-            // What a run is at now was not cut off.
-            if !running.iter().any(|run| run.track == track) {
-                report.findings.push(unfinished(track, step));
+            let mut found = unfinished(track, step);
+            if let Some(run) = running.iter().find(|run| run.track == track) {
+                // It may be this run that is at the step now.
+                found.severity = Severity::Info;
+                found.effect = format!(
+                    "part of it is in force; a run is at work on the track: {}",
+                    run.holder
+                );
             }
+            report.findings.push(found);
             passes.extend(
                 checkpoint::passes(&connection, session.dialect(), &step.version)
                     .await

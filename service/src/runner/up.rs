@@ -143,7 +143,7 @@ struct Work {
     adopt: bool,
 }
 
-/// Applies what is pending: read, lock, read again, ask the doctor, apply.
+/// Applies what is pending: read, lock, read again, run the hazard checks, apply.
 ///
 /// The outcome's error is [`Error::Refused`] before the first write when something stands in the way,
 /// [`Error::Locked`], or [`Error::Migration`] with everything before the failed step committed and nothing of it kept.
@@ -199,13 +199,6 @@ async fn run(
     let (lock, connection) =
         Lock::take(&quick, connection, &look.waiting, Gateway::Waits, stop).await?;
     let mut in_full = Vec::new();
-    let workers = match workers(session, &lock, options).await {
-        Ok(workers) => workers,
-        Err(error) => {
-            lock.release().await;
-            return Err(error);
-        }
-    };
     let locked = Locked {
         session,
         connection: &connection,
@@ -214,7 +207,6 @@ async fn run(
         observer,
         stop,
         lock: &lock,
-        workers: &workers,
     };
     let mut outcome = locked.run(&look.waiting, report, &mut in_full).await;
     if outcome.is_ok() {
@@ -237,21 +229,11 @@ async fn run(
     outcome
 }
 
-/// The further connections of a run whose backfills work in parallel.
-async fn workers(session: &Session, lock: &Lock, options: &Options) -> Result<Vec<Connection>> {
-    let mut workers = Vec::new();
-    if options.parallel > 1 && session.dialect() == Dialect::Sqlite {
-        tracing::info!("SQLite has one writer; --parallel makes no difference here");
-        return Ok(workers);
-    }
-    for _ in 1..options.parallel {
-        workers.push(lock.worker(session).await?);
-    }
-    Ok(workers)
-}
-
 /// What is wrong with the options, before anything is connected to.
 fn check(session: &Session, options: &Options) -> Result<()> {
+    if options.parallel > 1 && session.dialect() == Dialect::Sqlite {
+        tracing::info!("SQLite has one writer; --parallel makes no difference here");
+    }
     if let Some(path) = &options.backup {
         backup::check(session, path)?;
     }
@@ -323,7 +305,6 @@ struct Locked<'a> {
     observer: &'a dyn Observer,
     stop: &'a ShutdownSignal,
     lock: &'a Lock,
-    workers: &'a [Connection],
 }
 
 /// What a look under the locks came to.
@@ -361,8 +342,11 @@ impl Locked<'_> {
         in_full: &mut Vec<Finding>,
     ) -> Result<()> {
         let mut work = Vec::new();
+        // All of them before the first look: what was looked at stays as it is until the first write.
         for &track in tracks {
-            self.pace(track).hold().await?;
+            self.pace(track).hold(None).await?;
+        }
+        for &track in tracks {
             let load = async || self.prepare(track).await;
             let prepared = self.patience().load(load).await?;
             in_full.extend(prepared.in_full);
@@ -441,7 +425,11 @@ impl Locked<'_> {
         let pace = self.pace(item.track);
         let applier = Applier {
             connection: self.connection,
-            workers: self.workers,
+            session: self.session,
+            parallel: match dialect {
+                Dialect::Postgres => self.options.parallel,
+                Dialect::Sqlite => 1,
+            },
             pace: &pace,
             changes: &changes,
             dialect,

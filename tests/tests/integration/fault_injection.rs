@@ -2,7 +2,7 @@
 //! next run ends where an undisturbed one does, row for row.
 //!
 //! Every migration of every track is tried, up and down, and every routine of [`ROUTINES`]. The standing suite tries a
-//! sample with a fixed seed; `just torture` tries every point.
+//! sample with a fixed seed; `just faults` tries every point.
 
 use std::collections::BTreeMap;
 
@@ -366,7 +366,7 @@ impl Subject {
         }
     }
 
-    async fn torture(&self, backend: Backend, all: bool) -> Tally {
+    async fn fail_everywhere(&self, backend: Backend, all: bool) -> Tally {
         let calm = self.template.copy().await;
         let mut ends = vec![state(&calm).await];
         let (counted, run) = self.under(&calm, "count:0");
@@ -443,7 +443,7 @@ async fn whatever_statement_fails_the_next_run_ends_as_if_it_had_not(
     #[values(Track::GOVERNANCE, Track::PROVIDERS, Track::BILLING, seats::TRACK)] track: Track,
 ) {
     // `all`, or the end of one subject's name: all of its points, and no other subject.
-    let wish = std::env::var("TOLLGATE_TORTURE").ok();
+    let wish = std::env::var("TOLLGATE_FAULTS").ok();
     let all = wish.is_some();
     let mut table = BTreeMap::new();
     let mut differing = Vec::new();
@@ -454,7 +454,7 @@ async fn whatever_statement_fails_the_next_run_ends_as_if_it_had_not(
         {
             continue;
         }
-        let tally = subject.torture(backend, all).await;
+        let tally = subject.fail_everywhere(backend, all).await;
         crate::say(&format!(
             "{:<9} {:<52} {:>4} points: {:>4} failed, {:>4} killed, {:>3} survived, {:>4} undone, {} ended elsewhere",
             format!("{backend:?}"),

@@ -210,3 +210,31 @@ async fn a_lag_that_nobody_can_see_is_no_reason_to_begin() {
     let run = sqlite.run(&["migrate", "up", "--adopt", "--max-lag", "5s"]);
     assert_eq!(run.code, 2, "{run:#?}");
 }
+
+/// What a gateway writes while `down` holds is looked at before anything is lost.
+#[rstest]
+#[tokio::test]
+async fn down_holds_before_it_looks_at_what_would_be_lost(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let (database, tollgate) = seeded(backend, 20).await;
+    tollgate.succeed(&["migrate", "up", "--adopt"]);
+    tollgate.succeed(&["migrate", "pause"]);
+    let down = tollgate.command(&["migrate", "down"]).spawn().unwrap();
+    until(&tollgate, "it runs", |status| {
+        status["running"][0].is_object()
+    })
+    .await;
+    database
+        .execute(
+            "INSERT INTO governance_budgets (id, max_limit, reset_duration, virtual_key_id, created_at, updated_at) \
+             SELECT 'second', max_limit, reset_duration, virtual_key_id, created_at, updated_at \
+             FROM governance_budgets WHERE virtual_key_id IS NOT NULL LIMIT 1",
+        )
+        .await;
+    tollgate.succeed(&["migrate", "resume"]);
+    let run = ended(down);
+    assert_eq!(run.code, 4, "{run:#?}");
+    assert!(run.stderr.contains("lose data"), "{run:#?}");
+    tollgate.succeed(&["verify"]);
+}

@@ -25,7 +25,7 @@ impl<C: ConnectionTrait> Staging<'_, C> {
             .iter()
             .filter(|resource| self.catalog.has_table(resource.table))
         {
-            let sql = self.deeds_of(resource);
+            let sql = self.actions_of(resource);
             self.make(&resource.actions(), &sql).await?;
             self.analyze(&resource.actions()).await?;
         }
@@ -103,7 +103,7 @@ impl<C: ConnectionTrait> Staging<'_, C> {
         }
     }
 
-    fn deeds_of(&self, resource: &Resource) -> String {
+    fn actions_of(&self, resource: &Resource) -> String {
         let columns = self.columns_of(resource);
         let differs = self.dialect().is_distinct_from();
         let mut inner: Vec<String> = Vec::new();
@@ -246,7 +246,7 @@ impl<C: ConnectionTrait> Staging<'_, C> {
         .iter()
         .enumerate()
         {
-            self.run(&format!("CREATE INDEX tollgate_deeds_{number} ON {on}"))
+            self.run(&format!("CREATE INDEX tollgate_actions_{number} ON {on}"))
                 .await?;
         }
         self.analyze(TO_DELETE).await

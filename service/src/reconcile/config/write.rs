@@ -1,4 +1,4 @@
-//! Carries the deeds out, in an order in which no foreign key is ever violated.
+//! Carries the actions out, in an order in which no foreign key is ever violated.
 
 use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbErr};
