@@ -35,21 +35,9 @@ pub(crate) enum Gateway {
 
 /// A shard of a routine that is to run.
 pub(crate) struct Claim {
-    track: Track,
-    routine: &'static str,
-    index: u8,
-    of: u8,
-}
-
-impl Claim {
-    pub(crate) fn of(track: Track, routine: &'static str, shard: Shard) -> Self {
-        Self {
-            track,
-            routine,
-            index: shard.index(),
-            of: shard.of(),
-        }
-    }
+    pub(crate) track: Track,
+    pub(crate) routine: &'static str,
+    pub(crate) shard: Shard,
 }
 
 impl Lock {
@@ -88,17 +76,11 @@ impl Lock {
         Ok((lock, connection))
     }
 
-    async fn with_worker(
-        session: &Session,
-        lock: postgres::PostgresLock,
-    ) -> Result<(Self, Connection)> {
-        match session.connect(crate::database::Access::Write).await {
-            Ok(worker) => {
-                let worker = worker.under(lock.work());
-                Ok((Self::Postgres(lock), worker))
-            }
+    async fn with_worker(self, session: &Session) -> Result<(Self, Connection)> {
+        match self.worker(session).await {
+            Ok(worker) => Ok((self, worker)),
             Err(error) => {
-                lock.release().await;
+                self.release().await;
                 Err(error)
             }
         }
@@ -115,7 +97,7 @@ impl Lock {
             Ok(server) => {
                 let lock =
                     postgres::PostgresLock::take(session, server, tracks, gateway, stop).await?;
-                Self::with_worker(session, lock).await
+                Self::Postgres(lock).with_worker(session).await
             }
             Err(connection) => {
                 let mut poll = Poll::new(session.wait_lock);
@@ -152,7 +134,7 @@ impl Lock {
         let taken = match connection.into_server() {
             Ok(server) => {
                 let lock = postgres::PostgresLock::take_shard(session, server, claim, stop).await?;
-                Self::with_worker(session, lock).await?
+                Self::Postgres(lock).with_worker(session).await?
             }
             // One file has one writer: shards come one after another.
             Err(connection) => {
@@ -162,11 +144,23 @@ impl Lock {
         Self::refusing_unknown(taken, &[track]).await
     }
 
+    /// What a run that works on so many connections needs besides the one that it has.
+    ///
+    /// # Errors
+    /// What connecting may answer.
+    pub(crate) async fn workers(&self, session: &Session, all: usize) -> Result<Vec<Connection>> {
+        let mut workers = Vec::new();
+        for _ in 1..all {
+            workers.push(self.worker(session).await?);
+        }
+        Ok(workers)
+    }
+
     /// A further connection of the run, whose transactions carry its keys and prove its lock.
     ///
     /// # Errors
     /// What connecting may answer.
-    pub(crate) async fn worker(&self, session: &Session) -> Result<Connection> {
+    async fn worker(&self, session: &Session) -> Result<Connection> {
         let worker = session.connect(crate::database::Access::Write).await?;
         Ok(match self {
             Self::Postgres(lock) => worker.under(lock.work()),

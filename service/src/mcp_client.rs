@@ -1,7 +1,6 @@
 //! Deleting an MCP client with all that hangs on it, in the order that real foreign keys allow
 //! (`docs/upstream/bifrost.md` §4.5, §4.10; upstream #6648).
 
-use backon::Retryable;
 use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::governance::mcp::{CLIENTS, GRANTS, Kind};
@@ -14,7 +13,7 @@ use crate::lock::{Gateway, Lock};
 use crate::reconcile::count;
 use crate::report::result::DeletionResult;
 use crate::report::{Change, CommandResult, Report};
-use crate::retry::{self, Turns, backoff};
+use crate::retry::{self, in_turns};
 use crate::rows;
 use crate::runner::{Session, prove_writable};
 use crate::runs::RunOutcome;
@@ -70,12 +69,11 @@ pub async fn delete(
         stop,
     )
     .await?;
-    let turns = Turns::of(&connection);
-    let deleted = (|| transaction(&connection, dialect, client_id, number))
-        .retry(backoff())
-        .when(|error| turns.again(error))
-        .await
-        .map_err(db_context());
+    let deleted = in_turns(&connection, || {
+        transaction(&connection, dialect, client_id, number)
+    })
+    .await
+    .map_err(db_context());
     report.changes = deleted?;
     session
         .record_run(

@@ -122,7 +122,11 @@ async fn locked(
             Lock::take(session, connection, &tracks, Gateway::Boots, stop).await?
         }
         Some(shard) => {
-            let claim = Claim::of(routine.track(), routine.name(), shard);
+            let claim = Claim {
+                track: routine.track(),
+                routine: routine.name(),
+                shard,
+            };
             Lock::take_shard(session, connection, claim, stop).await?
         }
     };
@@ -164,10 +168,7 @@ async fn pieces<R: Routine>(
     if pieces.is_empty() {
         return routine.apply(connection, report).await;
     }
-    let mut workers = Vec::new();
-    for _ in 1..pieces.len() {
-        workers.push(lock.worker(session).await?);
-    }
+    let workers = lock.workers(session, pieces.len()).await?;
     let connections = std::iter::once(connection).chain(&workers);
     let outcomes = join_all(
         pieces

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use backon::ExponentialBuilder;
+use backon::{ExponentialBuilder, Retryable};
 use sea_orm::{ConnectionTrait, DbErr};
 
 use tollgate_migration::Dialect;
@@ -51,6 +51,21 @@ impl Turns {
     pub(crate) fn again(&self, error: &DbErr) -> bool {
         is_transient(error) || (is_busy(error) && self.begun.elapsed() < self.patience)
     }
+}
+
+/// A transaction, again while [`Turns`] says so.
+///
+/// # Errors
+/// The last of what it answered.
+pub(crate) async fn in_turns<T, F: Future<Output = Result<T, DbErr>>>(
+    connection: &Connection,
+    attempt: impl FnMut() -> F,
+) -> Result<T, DbErr> {
+    let turns = Turns::of(connection);
+    attempt
+        .retry(backoff())
+        .when(|error| turns.again(error))
+        .await
 }
 
 /// Backs off for about a minute in all before it gives up.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -32,6 +33,17 @@ impl ShutdownSignal {
         match self.0.signal.load(Ordering::SeqCst) {
             0 => Ok(()),
             signal => Err(Error::Stopped { signal }),
+        }
+    }
+
+    /// Rests, for no longer than nobody asks for a stop.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub(crate) async fn rest(&self, how_long: Duration) -> Result<()> {
+        tokio::select! {
+            () = tokio::time::sleep(how_long) => Ok(()),
+            _ = self.requested() => self.check(),
         }
     }
 

@@ -113,29 +113,16 @@ pub(crate) struct Up {
     #[arg(long, value_name = "MS", env = "TOLLGATE_BATCH_MS", value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub batch_ms: Option<u64>,
     /// How long to rest after each batch (200ms, 1s)
-    #[arg(long, value_name = "DURATION", env = "TOLLGATE_BATCH_DELAY", value_parser = rest)]
+    #[arg(long, value_name = "DURATION", env = "TOLLGATE_BATCH_DELAY", value_parser = super::patience)]
     pub batch_delay: Option<Duration>,
     /// Hold between two batches while a standby is further behind than this (5s); PostgreSQL, needs pg_monitor
-    #[arg(long, value_name = "DURATION", env = "TOLLGATE_MAX_LAG", value_parser = rest)]
+    #[arg(long, value_name = "DURATION", env = "TOLLGATE_MAX_LAG", value_parser = super::patience)]
     pub max_lag: Option<Duration>,
     /// On how many connections a backfill works at once, beside the one that holds the lock
     #[arg(long, value_name = "N", default_value_t = 1, env = "TOLLGATE_PARALLEL", value_parser = clap::value_parser!(u8).range(1..=64))]
     pub parallel: u8,
     #[command(flatten)]
     pub wait: Wait,
-}
-
-/// A duration above zero; a number alone is seconds.
-fn rest(word: &str) -> Result<Duration, String> {
-    let given = match word.parse::<u64>() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => tollgate_service::duration::parse(word)
-            .filter(|nanoseconds| *nanoseconds > 0)
-            .map(|nanoseconds| Duration::from_nanos(nanoseconds.unsigned_abs())),
-    };
-    given
-        .filter(|given| !given.is_zero() && *given <= Duration::from_secs(24 * 3600))
-        .ok_or_else(|| "a duration above zero and up to a day, such as 200ms or 5s".to_owned())
 }
 
 /// The gateway that boots next.

@@ -312,17 +312,14 @@ impl Watch {
     }
 
     async fn cancel(&self, whom: &Whom<'_>) -> bool {
-        match self.elsewhere(whom, CANCEL).await {
-            Ok(Elsewhere::Answered(Some(row))) => row.try_get("done").unwrap_or_default(),
-            Ok(_) => false,
+        let asked = match (self.elsewhere(whom, CANCEL).await, &self.work) {
             // No connection is left for it, and whether the build waits for this one does not matter any more.
-            Err(_) => match &self.work {
-                Some(work) => match Self::on_the_locks(work, whom, CANCEL).await {
-                    Ok(Elsewhere::Answered(Some(row))) => row.try_get("done").unwrap_or_default(),
-                    _ => false,
-                },
-                None => false,
-            },
+            (Err(_), Some(work)) => Self::on_the_locks(work, whom, CANCEL).await,
+            (asked, _) => asked,
+        };
+        match asked {
+            Ok(Elsewhere::Answered(Some(row))) => row.try_get("done").unwrap_or_default(),
+            _ => false,
         }
     }
 

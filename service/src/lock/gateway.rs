@@ -24,6 +24,10 @@ pub(super) const HOLDER: &str = "format('server pid %s, application %s, client %
     COALESCE(NULLIF(a.application_name, ''), 'unknown'), COALESCE(host(a.client_addr), 'local'), \
     COALESCE(EXTRACT(epoch FROM clock_timestamp() - a.xact_start)::int, 0)) AS holder";
 
+/// Where sessions `a` are found by an advisory lock `l` of this database that they hold.
+pub(super) const HOLDING: &str = "pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
+    WHERE l.locktype = 'advisory' AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+
 /// A session that is migrating.
 #[derive(Default, FromQueryResult)]
 struct Migrating {
@@ -58,9 +62,7 @@ pub(crate) async fn migrating(connection: &Connection) -> Result<Option<(Track, 
         let migrating: Option<Migrating> = rows::one(
             connection,
             query(format!(
-                "SELECT a.application_name AS application, {HOLDER} FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
-                 WHERE l.locktype = 'advisory' AND l.granted AND l.mode = 'ExclusiveLock' AND l.objsubid = 1 \
-                 AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+                "SELECT a.application_name AS application, {HOLDER} FROM {HOLDING} AND l.mode = 'ExclusiveLock' AND l.objsubid = 1 \
                  AND l.classid::bigint = {} AND l.objid::bigint = {} LIMIT 1",
                 key >> 32,
                 key & 0xffff_ffff

@@ -40,10 +40,7 @@ impl Poll {
             .mul_f64(f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 512.0);
         // The last try is at the end of the time, and not before.
         let pause = (self.pause / 2 + jitter).min(left);
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            _ = stop.requested() => stop.check()?,
-        }
+        stop.rest(pause).await?;
         self.pause = (self.pause * 2).min(POLL_AT_MOST);
         Ok(true)
     }

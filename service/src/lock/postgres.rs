@@ -8,7 +8,7 @@ use sea_orm::DbErr;
 use sha2::{Digest, Sha256};
 use tollgate_migration::Track;
 
-use super::gateway::{HOLDER, gateways, query};
+use super::gateway::{HOLDER, HOLDING, gateways, query};
 use super::{Claim, Gateway, Poll};
 use crate::connection::{Opening, Server, Work};
 use crate::error::{Error, Result};
@@ -44,7 +44,7 @@ fn shard_key(schema: &str, claim: &Claim) -> i32 {
         "{schema}\u{1f}{}\u{1f}{}",
         claim.track, claim.routine
     ));
-    i32::from_be_bytes([digest[0], digest[1], claim.of, claim.index])
+    i32::from_be_bytes([digest[0], digest[1], claim.shard.of(), claim.shard.index()])
 }
 
 async fn schema(server: &Server) -> std::result::Result<String, DbErr> {
@@ -56,19 +56,23 @@ async fn schema(server: &Server) -> std::result::Result<String, DbErr> {
         .map_or(Ok(String::new()), |row| row.try_get_by_index(0))
 }
 
+/// Whether an advisory lock was to be had, until the transaction or savepoint ends: `form` is how it is wanted, and its key.
+async fn is_had(server: &Server, form: &str) -> std::result::Result<bool, DbErr> {
+    server
+        .one(&query(format!(
+            "SELECT pg_try_advisory_xact_lock{form} AS held"
+        )))
+        .await?
+        .map_or(Ok(false), |row| row.try_get_by_index(0))
+}
+
 /// Whether every one of the keys was to be had, exclusively, until the transaction or savepoint ends.
 async fn try_all(
     server: &Server,
     keys: &[(i32, i32)],
 ) -> std::result::Result<Option<usize>, DbErr> {
     for (position, (class, key)) in keys.iter().enumerate() {
-        let held: bool = server
-            .one(&query(format!(
-                "SELECT pg_try_advisory_xact_lock({class}, {key}) AS held"
-            )))
-            .await?
-            .map_or(Ok(false), |row| row.try_get_by_index(0))?;
-        if !held {
+        if !is_had(server, &format!("({class}, {key})")).await? {
             return Ok(Some(position));
         }
     }
@@ -83,10 +87,7 @@ async fn holder(
 ) -> std::result::Result<Option<String>, DbErr> {
     server
         .one(&query(format!(
-            "SELECT {HOLDER} FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
-             WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = {kind} \
-             AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-             AND l.classid::bigint = {} AND l.objid::bigint = {} LIMIT 1",
+            "SELECT {HOLDER} FROM {HOLDING} AND l.objsubid = {kind} AND l.classid::bigint = {} AND l.objid::bigint = {} LIMIT 1",
             halves.0, halves.1
         )))
         .await?
@@ -214,13 +215,7 @@ impl PostgresLock {
                 crate::fault::statement()?;
                 server.simple("SAVEPOINT gateway").await?;
                 for &(track, key) in &self.gateways {
-                    let held: bool = server
-                        .one(&query(format!(
-                            "SELECT pg_try_advisory_xact_lock({key}) AS held"
-                        )))
-                        .await?
-                        .map_or(Ok(false), |row| row.try_get_by_index(0))?;
-                    if !held {
+                    if !is_had(server, &format!("({key})")).await? {
                         return Ok(Some((track, key)));
                     }
                 }
@@ -274,13 +269,7 @@ async fn busy_shard(
 ) -> std::result::Result<Option<String>, DbErr> {
     let just_ended = || "a run that has just ended".to_owned();
     for (class, key, form) in [(LOCK, name, "_shared"), (SHARD, shard, "")] {
-        let held: bool = server
-            .one(&query(format!(
-                "SELECT pg_try_advisory_xact_lock{form}({class}, {key}) AS held"
-            )))
-            .await?
-            .map_or(Ok(false), |row| row.try_get_by_index(0))?;
-        if !held {
+        if !is_had(server, &format!("{form}({class}, {key})")).await? {
             let halves = (i64::from(class), unsigned(key));
             return Ok(Some(
                 holder(server, halves, 2).await?.unwrap_or_else(just_ended),
@@ -290,9 +279,7 @@ async fn busy_shard(
     // Two that begin at once with different numbers see each other, and neither goes on.
     server
         .one(&query(format!(
-            "SELECT {HOLDER} FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
-             WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 AND l.classid::bigint = {SHARD} \
-             AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+            "SELECT {HOLDER} FROM {HOLDING} AND l.objsubid = 2 AND l.classid::bigint = {SHARD} \
              AND (l.objid::bigint >> 16) = {} AND ((l.objid::bigint >> 8) & 255) <> {} LIMIT 1",
             unsigned(shard) >> 16,
             (unsigned(shard) >> 8) & 255

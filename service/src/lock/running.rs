@@ -6,7 +6,7 @@ use std::io::Read;
 use sea_orm::{DbErr, FromQueryResult};
 use tollgate_migration::{Dialect, Track};
 
-use super::gateway::{HOLDER, query};
+use super::gateway::{HOLDER, HOLDING, query};
 use super::postgres::{LOCK, key, unsigned};
 use crate::connection::Connection;
 use crate::database::canonical;
@@ -52,9 +52,7 @@ async fn on_postgres(
     let holders: Vec<Holder> = rows::all(
         connection,
         query(format!(
-            "SELECT DISTINCT l.objid::bigint AS key, {HOLDER} FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
-             WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 AND l.classid::bigint = {} \
-             AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1, 2",
+            "SELECT DISTINCT l.objid::bigint AS key, {HOLDER} FROM {HOLDING} AND l.objsubid = 2 AND l.classid::bigint = {} ORDER BY 1, 2",
             unsigned(LOCK)
         )),
     )

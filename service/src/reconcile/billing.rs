@@ -2,7 +2,6 @@
 //!
 //! Reads and closes `workspaces.llm_billing_mode`; touches no other column and no other row.
 
-use backon::Retryable;
 use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::billing::{MODE, WORKSPACES, is_garbled};
@@ -15,7 +14,7 @@ use crate::database::columns;
 use crate::error::{Error, Result};
 use crate::report::result::{ClearedMode, ClearedResult};
 use crate::report::{Change, CommandResult, Outcome, Report};
-use crate::retry::{self, Turns, backoff};
+use crate::retry::{self, in_turns};
 use crate::runner::Session;
 use crate::shutdown::ShutdownSignal;
 
@@ -55,10 +54,7 @@ impl Routine for Billing {
 
     async fn apply(&self, connection: &Connection, told: &mut Report) -> Result<()> {
         present(connection).await?;
-        let turns = Turns::of(connection);
-        let cleared = (|| clear(connection, self.max_changes))
-            .retry(backoff())
-            .when(|error| turns.again(error))
+        let cleared = in_turns(connection, || clear(connection, self.max_changes))
             .await
             .map_err(Error::database("clear garbled billing modes"))?;
         *told = report(cleared?);

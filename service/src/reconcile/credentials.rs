@@ -18,7 +18,6 @@ mod hooks;
 mod step;
 mod sweep;
 
-use backon::Retryable;
 use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
 use tollgate_migration::governance::mcp::{CLIENTS, GRANTS, Kind};
@@ -30,7 +29,7 @@ use crate::connection::{Connection, Transaction};
 use crate::database::columns_of;
 use crate::error::{Error, Result};
 use crate::report::{Change, Outcome, Report};
-use crate::retry::{self, Turns, backoff};
+use crate::retry::{self, in_turns};
 use crate::runner::Session;
 use crate::shutdown::ShutdownSignal;
 
@@ -544,12 +543,7 @@ async fn again(
         transaction.commit().await?;
         Ok::<_, DbErr>(changes)
     };
-    let turns = Turns::of(connection);
-    let done = attempt
-        .retry(backoff())
-        .when(|error| turns.again(error))
-        .await
-        .map_err(db_context())?;
+    let done = in_turns(connection, attempt).await.map_err(db_context())?;
     for change in done {
         count(
             changes,

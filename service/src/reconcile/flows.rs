@@ -7,7 +7,6 @@
 
 use std::time::Duration;
 
-use backon::Retryable;
 use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::governance::mcp::Kind;
@@ -21,7 +20,7 @@ use crate::database::columns_of;
 use crate::error::{Error, Result};
 use crate::instant;
 use crate::report::{Finding, Outcome, Report, Severity};
-use crate::retry::{Turns, backoff};
+use crate::retry::in_turns;
 use crate::runner::Session;
 use crate::shutdown::ShutdownSignal;
 
@@ -217,10 +216,7 @@ impl Routine for Flows<'_> {
             // Each round deletes a page of what was due when the routine began: the time does not move.
             loop {
                 self.stop.check()?;
-                let turns = Turns::of(connection);
-                let ids = (|| page(connection, dialect, &item))
-                    .retry(backoff())
-                    .when(|error| turns.again(error))
+                let ids = in_turns(connection, || page(connection, dialect, &item))
                     .await
                     .map_err(db_context())?;
                 let rows = ids.len();

@@ -4,7 +4,6 @@
 //! `mcp_per_user_header_credentials.headers_json`, an object by name, in rows that are not encrypted. Of names that fold to
 //! one the last keeps its value. What is no JSON is reported and left. `updated_at` stays: orphaned rows age on it.
 
-use backon::Retryable;
 use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement};
 use tollgate_migration::governance::header_keys;
@@ -18,7 +17,7 @@ use crate::connection::Connection;
 use crate::doctor::{Samples, ids};
 use crate::error::{Error, Result};
 use crate::report::{Finding, Outcome, Report, Severity};
-use crate::retry::{self, Turns, backoff};
+use crate::retry::{self, in_turns};
 use crate::runner::Session;
 use crate::shutdown::ShutdownSignal;
 
@@ -83,11 +82,8 @@ pub(crate) async fn walk(
             }
         }
         if !due.is_empty() {
-            let turns = Turns::of(connection);
             let rows = if how.write {
-                (|| write(connection, dialect, fold, &due))
-                    .retry(backoff())
-                    .when(|error| turns.again(error))
+                in_turns(connection, || write(connection, dialect, fold, &due))
                     .await
                     .map_err(db_context())?
             } else {

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeSet;
 
-use backon::Retryable;
 use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement, Value};
 use tollgate_migration::governance::header_names::{Entries, canonical};
@@ -19,7 +18,7 @@ use crate::database::columns_of;
 use crate::error::{Error, Result};
 use crate::instant;
 use crate::report::{Finding, Outcome, Report, Severity};
-use crate::retry::{self, Turns, backoff};
+use crate::retry::{self, in_turns};
 use crate::rows;
 use crate::runner::Session;
 use crate::shutdown::ShutdownSignal;
@@ -150,11 +149,8 @@ impl Requirements<'_> {
                 }
             }
             if !lacking.is_empty() {
-                let turns = Turns::of(connection);
                 let changed = if write {
-                    (|| self.write(connection, dialect, &lacking))
-                        .retry(backoff())
-                        .when(|error| turns.again(error))
+                    in_turns(connection, || self.write(connection, dialect, &lacking))
                         .await
                         .map_err(db_context())?
                 } else {

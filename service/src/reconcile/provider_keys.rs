@@ -17,7 +17,7 @@ use crate::doctor::{self, Samples};
 use crate::error::{Error, Result};
 use crate::history::History;
 use crate::report::{Change, Outcome, Report, Severity};
-use crate::retry::{self, Turns, backoff, is_foreign_key_violation};
+use crate::retry::{self, Turns, backoff, in_turns, is_foreign_key_violation};
 use crate::rows;
 use crate::runner::{Session, context};
 use crate::shutdown::ShutdownSignal;
@@ -109,10 +109,7 @@ impl ProviderKeys<'_> {
 
     async fn retried(&self, connection: &Connection, moves: &[Move]) -> Result<Vec<Change>> {
         self.stop.check()?;
-        let turns = Turns::of(connection);
-        (|| self.together(connection, moves))
-            .retry(backoff())
-            .when(|error| turns.again(error))
+        in_turns(connection, || self.together(connection, moves))
             .await
             .map_err(db_context())
     }

@@ -13,7 +13,6 @@ mod due;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use backon::Retryable;
 use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement};
 use tollgate_migration::governance::BUDGETS;
@@ -26,7 +25,7 @@ use crate::budget::{REQUESTS, count_requests, forget_requests, unnoticed};
 use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::report::{Change, Outcome, Report};
-use crate::retry::{self, Turns, backoff};
+use crate::retry::{self, in_turns};
 use crate::rows;
 use crate::runner::Session;
 use crate::shutdown::ShutdownSignal;
@@ -109,10 +108,7 @@ impl Resets<'_> {
                 .map_err(db_context())?;
             for page in listed.chunks(PAGE) {
                 self.stop.check()?;
-                let turns = Turns::of(connection);
-                let done = (|| write_page(connection, found, page))
-                    .retry(backoff())
-                    .when(|error| turns.again(error))
+                let done = in_turns(connection, || write_page(connection, found, page))
                     .await
                     .map_err(db_context())?;
                 report_page(changes, found.table, done);
@@ -160,10 +156,7 @@ impl Resets<'_> {
         let mut behind = 0;
         while behind < total {
             self.stop.check()?;
-            let turns = Turns::of(connection);
-            let done = (|| page(connection, found, behind))
-                .retry(backoff())
-                .when(|error| turns.again(error))
+            let done = in_turns(connection, || page(connection, found, behind))
                 .await
                 .map_err(db_context())?;
             report_page(changes, found.table, done);
@@ -187,12 +180,11 @@ impl Resets<'_> {
         }
         loop {
             self.stop.check()?;
-            let turns = Turns::of(connection);
-            let rows = (|| forget_requests(connection, dialect, before, PAGE as u64))
-                .retry(backoff())
-                .when(|error| turns.again(error))
-                .await
-                .map_err(db_context())?;
+            let rows = in_turns(connection, || {
+                forget_requests(connection, dialect, before, PAGE as u64)
+            })
+            .await
+            .map_err(db_context())?;
             count(changes, REQUESTS, "delete", rows, None);
             if rows < PAGE as u64 {
                 return Ok(());

@@ -2,7 +2,6 @@
 //!
 //! One transaction, however many rows are due: for a table in which many can be, a routine of its own works in pages.
 
-use backon::Retryable;
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::{Dialect, Track};
 
@@ -12,7 +11,7 @@ use crate::database::columns;
 use crate::doctor::{Samples, ids};
 use crate::error::{Error, Result};
 use crate::report::Report;
-use crate::retry::{self, Turns, backoff};
+use crate::retry::{self, in_turns};
 
 /// Which rows, and what becomes of them.
 pub struct Sweep {
@@ -104,10 +103,7 @@ impl Routine for Sweep {
             (self.set)(dialect),
             (self.due)(dialect)
         );
-        let turns = Turns::of(connection);
-        let mut changed = (|| self.change(connection, &sql))
-            .retry(backoff())
-            .when(|error| turns.again(error))
+        let mut changed = in_turns(connection, || self.change(connection, &sql))
             .await
             .map_err(self.failed())?;
         changed.sort();

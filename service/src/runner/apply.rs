@@ -339,10 +339,7 @@ impl Applier<'_> {
         pass: &Backfill,
         held: &LockTimer,
     ) -> Result<(u64, u64)> {
-        let mut workers = Vec::new();
-        for _ in 1..self.parallel {
-            workers.push(self.lock.worker(self.session).await?);
-        }
+        let workers = self.lock.workers(self.session, self.parallel).await?;
         let engine = Engine {
             connection: self.connection,
             workers: &workers,

@@ -26,11 +26,11 @@ const MOMENTS: usize = 3600;
 
 /// Between two batches.
 pub(super) struct Pace<'a> {
-    pub connection: &'a Connection,
-    pub track: Track,
-    pub lock: &'a Lock,
-    pub observer: &'a dyn Observer,
-    pub stop: &'a ShutdownSignal,
+    connection: &'a Connection,
+    track: Track,
+    lock: &'a Lock,
+    observer: &'a dyn Observer,
+    stop: &'a ShutdownSignal,
     delay: Duration,
     most_lag: Option<Duration>,
     /// Whether it holds for anything any more.
@@ -89,7 +89,7 @@ impl<'a> Pace<'a> {
         if self.delay.is_zero() {
             return Ok(());
         }
-        self.rest(self.delay).await
+        self.stop.rest(self.delay).await
     }
 
     /// Whether it is time to look for a reason to hold.
@@ -138,14 +138,7 @@ impl<'a> Pace<'a> {
                     keep_alive(idle).await?;
                 }
             }
-            self.rest(LOOK).await?;
-        }
-    }
-
-    async fn rest(&self, how_long: Duration) -> Result<()> {
-        tokio::select! {
-            () = tokio::time::sleep(how_long) => Ok(()),
-            _ = self.stop.requested() => self.stop.check(),
+            self.stop.rest(LOOK).await?;
         }
     }
 

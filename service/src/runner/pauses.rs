@@ -72,7 +72,8 @@ fn names(dialect: Dialect, tracks: &[Track]) -> String {
 pub async fn pause(session: &Session, now: DateTime<Utc>) -> Result<Report> {
     let failed = || Error::database("write down the pause");
     let connection = session.connect_at_once(Access::Write).await?;
-    let tracks = tracks(session, &connection).await?;
+    let found = session.tracks(&connection).await?;
+    let tracks: Vec<Track> = found.iter().map(|(track, _)| *track).collect();
     let dialect = session.dialect();
     let there = existing(&connection, dialect, &[TABLE.to_owned()])
         .await
@@ -114,7 +115,7 @@ pub async fn pause(session: &Session, now: DateTime<Utc>) -> Result<Report> {
         .await
         .map_err(failed())?;
     transaction.commit().await.map_err(failed())?;
-    let mut report = histories(session, &connection, &tracks).await?;
+    let mut report = histories(session, &connection, found).await?;
     report.result = Some(CommandResult::Paused(PauseResult {
         paused: of(&connection, dialect, &tracks).await.map_err(failed())?,
         resumed: Vec::new(),
@@ -129,7 +130,8 @@ pub async fn pause(session: &Session, now: DateTime<Utc>) -> Result<Report> {
 pub async fn resume(session: &Session) -> Result<Report> {
     let failed = || Error::database("take the pause back");
     let connection = session.connect_at_once(Access::Write).await?;
-    let tracks = tracks(session, &connection).await?;
+    let found = session.tracks(&connection).await?;
+    let tracks: Vec<Track> = found.iter().map(|(track, _)| *track).collect();
     let dialect = session.dialect();
     let resumed = of(&connection, dialect, &tracks).await.map_err(failed())?;
     if !resumed.is_empty() {
@@ -141,7 +143,7 @@ pub async fn resume(session: &Session) -> Result<Report> {
             .await
             .map_err(failed())?;
     }
-    let mut report = histories(session, &connection, &tracks).await?;
+    let mut report = histories(session, &connection, found).await?;
     report.result = Some(CommandResult::Paused(PauseResult {
         paused: Vec::new(),
         resumed,
@@ -149,18 +151,15 @@ pub async fn resume(session: &Session) -> Result<Report> {
     Ok(report)
 }
 
-async fn tracks(session: &Session, connection: &Connection) -> Result<Vec<Track>> {
-    let found = session.tracks(connection).await?;
-    Ok(found.into_iter().map(|(track, _)| track).collect())
-}
-
-async fn histories(session: &Session, connection: &Connection, tracks: &[Track]) -> Result<Report> {
+async fn histories(
+    session: &Session,
+    connection: &Connection,
+    found: Vec<(Track, bool)>,
+) -> Result<Report> {
     let mut report = Report::default();
-    for (track, exists) in session.tracks(connection).await? {
-        if tracks.contains(&track) {
-            let history = session.history(connection, track, exists).await?;
-            report.tracks.push(idle(track, &history));
-        }
+    for (track, exists) in found {
+        let history = session.history(connection, track, exists).await?;
+        report.tracks.push(idle(track, &history));
     }
     Ok(report)
 }

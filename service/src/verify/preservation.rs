@@ -41,7 +41,6 @@ pub(super) async fn examine(
 ) -> Result<(Vec<Finding>, Vec<Compared>)> {
     let mut found = schema(comparison, known);
     let mut compared = Vec::new();
-    let salted = comparison.salted;
     let module = Module::of(comparison.before.track);
     for (name, before) in &comparison.before.tables {
         let Some(walk) = module.section(comparison.live, name) else {
@@ -53,7 +52,7 @@ pub(super) async fn examine(
         let rows = Rows {
             connection,
             comparison,
-            salted,
+            salted: comparison.salted,
             name,
             walk: &walk,
         };
@@ -70,7 +69,7 @@ pub(super) async fn examine(
         let rows = Rows {
             connection,
             comparison,
-            salted,
+            salted: comparison.salted,
             name: fact.name,
             walk: &walk,
         };

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use rstest::rstest;
 use serde_json::Value;
-use tollgate_tests::{Backend, Run, TestDatabase, Tollgate};
+use tollgate_tests::{Backend, TestDatabase, Tollgate};
 
 use crate::tollgate;
+use crate::waiting::{ended, signal};
 
 async fn seeded(backend: Backend, keys: u32) -> (TestDatabase, Tollgate) {
     let database = TestDatabase::new(backend).await;
@@ -23,10 +24,6 @@ async fn seeded(backend: Backend, keys: u32) -> (TestDatabase, Tollgate) {
         "-q",
     ]);
     (database, tollgate)
-}
-
-fn ended(child: Child) -> Run {
-    Run::from(child.wait_with_output().unwrap())
 }
 
 fn status(tollgate: &Tollgate) -> Value {
@@ -51,6 +48,16 @@ async fn until(tollgate: &Tollgate, what: &str, holds: impl Fn(&Value) -> bool) 
     }
 }
 
+/// Begins a command that will hold, and waits until it has its lock.
+async fn holding(tollgate: &Tollgate, command: &[&str]) -> Child {
+    let child = tollgate.command(command).spawn().unwrap();
+    until(tollgate, "it runs", |status| {
+        status["running"][0].is_object()
+    })
+    .await;
+    child
+}
+
 #[rstest]
 #[tokio::test]
 async fn a_run_that_starts_while_paused_holds_before_its_first_write(
@@ -64,14 +71,7 @@ async fn a_run_that_starts_while_paused_holds_before_its_first_write(
         again.stdout.contains("governance: paused since"),
         "{again:#?}"
     );
-    let up = tollgate
-        .command(&["migrate", "up", "--adopt"])
-        .spawn()
-        .unwrap();
-    until(&tollgate, "it runs", |status| {
-        status["running"][0].is_object()
-    })
-    .await;
+    let up = holding(&tollgate, &["migrate", "up", "--adopt"]).await;
     let seen = status(&tollgate);
     assert_eq!(seen["paused"][0]["track"], "governance", "{seen:#}");
     // It keeps its lock, and a gateway may have its own.
@@ -142,19 +142,8 @@ async fn a_run_that_is_paused_stands_still_until_it_is_resumed(
 async fn a_signal_ends_a_hold_and_the_next_run_goes_on() {
     let (_database, tollgate) = seeded(Backend::Postgres, 20).await;
     tollgate.succeed(&["migrate", "pause"]);
-    let up = tollgate
-        .command(&["migrate", "up", "--adopt"])
-        .spawn()
-        .unwrap();
-    until(&tollgate, "it runs", |status| {
-        status["running"][0].is_object()
-    })
-    .await;
-    let pid = up.id().to_string();
-    let sent = std::process::Command::new("kill")
-        .args(["-TERM", &pid])
-        .status();
-    assert!(sent.unwrap().success());
+    let up = holding(&tollgate, &["migrate", "up", "--adopt"]).await;
+    signal(&up, "-TERM");
     let run = ended(up);
     assert_eq!(run.code, 143, "{run:#?}");
     tollgate.succeed(&["migrate", "resume"]);
@@ -167,7 +156,7 @@ async fn on_several_connections_the_rows_end_as_on_one() {
     let (database, tollgate) = seeded(Backend::Postgres, 5000).await;
     let (undisturbed, calm) = seeded(Backend::Postgres, 5000).await;
     calm.succeed(&["migrate", "up", "--adopt"]);
-    // Killed on four, taken up on three: every part begins where it was left, or anew.
+    // Killed on four, taken up on three: parts of another number begin at their beginning.
     let up = [
         "migrate",
         "up",
@@ -220,11 +209,7 @@ async fn down_holds_before_it_looks_at_what_would_be_lost(
     let (database, tollgate) = seeded(backend, 20).await;
     tollgate.succeed(&["migrate", "up", "--adopt"]);
     tollgate.succeed(&["migrate", "pause"]);
-    let down = tollgate.command(&["migrate", "down"]).spawn().unwrap();
-    until(&tollgate, "it runs", |status| {
-        status["running"][0].is_object()
-    })
-    .await;
+    let down = holding(&tollgate, &["migrate", "down"]).await;
     database
         .execute(
             "INSERT INTO governance_budgets (id, max_limit, reset_duration, virtual_key_id, created_at, updated_at) \

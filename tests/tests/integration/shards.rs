@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::process::Child;
-use std::time::Duration;
 
 use rstest::rstest;
 use sea_orm::ConnectionTrait;
 use serde_json::Value;
-use tollgate_tests::{Backend, Run, TestDatabase, Tollgate};
+use tollgate_tests::{Backend, TestDatabase, Tollgate};
 
 use crate::tollgate;
+use crate::waiting::{SOMEBODY_WAITS, ended, until};
 
 /// Credentials of which some have drifted from their grants, and budgets whose window is over.
 async fn seeded(backend: Backend) -> (TestDatabase, Tollgate) {
@@ -69,7 +69,7 @@ async fn eight_processes_do_what_one_does(#[case] routine: &str, #[case] backend
     let mut done: BTreeMap<String, u64> = BTreeMap::new();
     let mut busy = 0;
     for shard in shards {
-        let run = Run::from(shard.wait_with_output().unwrap());
+        let run = ended(shard);
         assert_eq!(run.code, 0, "{run:#?}");
         let of_shard = rows(&run.json());
         busy += u32::from(!of_shard.is_empty());
@@ -108,11 +108,7 @@ async fn a_shard_keeps_out_what_would_do_its_rows_again() {
         .command(&[&sweep[..], &["--shard", "1/2"]].concat())
         .spawn()
         .unwrap();
-    let waits = "pg_locks WHERE NOT granted AND locktype = 'relation' \
-         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-    while database.count(waits).await == 0 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until(&database, "it waits", SOMEBODY_WAITS).await;
     let at_once = [
         "reconcile",
         "credentials",
@@ -134,7 +130,7 @@ async fn a_shard_keeps_out_what_would_do_its_rows_again() {
     let resets = tollgate.run(&["reconcile", "resets", "--wait-lock", "0"]);
     assert_eq!(resets.code, 5, "{resets:#?}");
     gateway.execute_unprepared("ROLLBACK").await.unwrap();
-    let run = Run::from(first.wait_with_output().unwrap());
+    let run = ended(first);
     assert_eq!(run.code, 0, "{run:#?}");
 }
 

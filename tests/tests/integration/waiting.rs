@@ -15,11 +15,11 @@ async fn postgres() -> TestDatabase {
     legacy(Backend::Postgres, Shape::Full, Calendar::Flag).await
 }
 
-fn ended(child: Child) -> Run {
+pub(crate) fn ended(child: Child) -> Run {
     Run::from(child.wait_with_output().unwrap())
 }
 
-fn signal(child: &Child, name: &str) {
+pub(crate) fn signal(child: &Child, name: &str) {
     let pid = child.id().to_string();
     let sent = Command::new("kill").args([name, &pid]).status().unwrap();
     assert!(sent.success());
@@ -34,7 +34,7 @@ async fn poll(database: &TestDatabase, what: &str, from: &str, there: bool, most
     }
 }
 
-async fn until(database: &TestDatabase, what: &str, from: &str) {
+pub(crate) async fn until(database: &TestDatabase, what: &str, from: &str) {
     poll(database, what, from, true, Duration::from_secs(60)).await;
 }
 
@@ -42,7 +42,7 @@ async fn until(database: &TestDatabase, what: &str, from: &str) {
 const LOCKED: &str = "LOCK TABLE governance_budgets IN ACCESS EXCLUSIVE MODE";
 
 /// Somebody waits for a lock on a table of this database.
-const SOMEBODY_WAITS: &str = "pg_locks WHERE NOT granted AND locktype = 'relation' \
+pub(crate) const SOMEBODY_WAITS: &str = "pg_locks WHERE NOT granted AND locktype = 'relation' \
      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
 
 #[rstest]

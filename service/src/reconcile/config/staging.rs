@@ -87,17 +87,6 @@ impl<C: ConnectionTrait> Staging<'_, C> {
 
     /// The empty table of entries.
     pub(super) async fn prepare(&self) -> Result<(), DbErr> {
-        if self.dialect() == Dialect::Postgres {
-            // The server's defaults are for a few rows: entries of a large file would go to its disk and back for every step. A
-            // session that has had temporary tables before keeps its buffers.
-            for setting in [
-                "DO $$ BEGIN PERFORM set_config('temp_buffers', '128MB', true); EXCEPTION WHEN OTHERS THEN NULL; END $$",
-                "SET LOCAL work_mem = '64MB'",
-                "SET LOCAL maintenance_work_mem = '128MB'",
-            ] {
-                self.run(setting).await?;
-            }
-        }
         self.make(
             ENTRIES,
             &format!(
