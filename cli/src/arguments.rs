@@ -12,7 +12,7 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueE
 use tollgate_service::ShutdownSignal;
 use tollgate_service::Track;
 
-use names::OF_TRACKS;
+use crate::words;
 
 pub(crate) use ask::*;
 pub(crate) use migrate::*;
@@ -235,14 +235,7 @@ impl Arguments {
     ///
     /// Commands of tracks that the program does not have are left out of its help.
     pub(crate) fn read(name: &'static str) -> Result<Self, clap::Error> {
-        let mut command = Self::command().name(name).bin_name(name);
-        let absent = OF_TRACKS
-            .iter()
-            .filter(|(track, _)| !Track::all().contains(track))
-            .flat_map(|(_, commands)| *commands);
-        for absent in absent {
-            command = command.mut_subcommand(absent, |command| command.hide(true));
-        }
+        let command = words::hide_absent(Self::command().name(name).bin_name(name));
         let matches = without_empty_variables(command).try_get_matches()?;
         Self::from_arg_matches(&matches)
     }

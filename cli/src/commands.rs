@@ -7,11 +7,11 @@ mod doctor;
 mod gateway_key;
 mod history;
 mod migrate;
-mod proof;
 mod provider_key;
 mod reconcile;
 mod schema;
 mod seed;
+mod verify;
 
 use std::time::Duration;
 
@@ -21,8 +21,9 @@ use tollgate_service::{
     CommandResult, Error, Location, Outcome, Report, Result, ShutdownSignal, Track,
 };
 
-use crate::arguments::{Arguments, Command, Reconcile, Schema};
+use crate::arguments::{Arguments, Command, Schema};
 use crate::output::{Answer, View};
+use crate::words;
 
 /// Runs the command.
 pub(crate) async fn run(arguments: &Arguments, stop: &ShutdownSignal) -> Answer {
@@ -37,26 +38,17 @@ pub(crate) async fn run(arguments: &Arguments, stop: &ShutdownSignal) -> Answer 
 
 /// Where a command misses tables that are in another schema than the one it looks in, that is the answer.
 async fn misplaced(arguments: &Arguments) -> Option<Error> {
-    let tracks: &[Track] = match &arguments.command {
-        Command::BillingMode(_) | Command::WorkspaceSecret(_) => &[Track::BILLING],
-        Command::ProviderKey(_) | Command::GatewayKey(_) => &[Track::PROVIDERS],
-        Command::Reconcile(Reconcile::Billing(_)) => &[Track::BILLING],
-        Command::Reconcile(Reconcile::ProviderKeys { .. }) => &[Track::PROVIDERS],
-        Command::Reconcile(Reconcile::All(_) | Reconcile::Run { .. })
-            if arguments.tracks.is_empty() =>
-        {
-            Track::all()
-        }
-        Command::Reconcile(Reconcile::All(_) | Reconcile::Run { .. }) => &arguments.tracks,
-        Command::Reconcile(_)
-        | Command::Budget(_)
-        | Command::McpClient(_)
-        | Command::VirtualKey(_)
-        | Command::ProviderConfig(_) => &[Track::GOVERNANCE],
-        _ => return None,
+    let name = arguments.command.name();
+    let tracks = match (&arguments.command, words::track_of(name)) {
+        // Both make the database that they are about.
+        (Command::Seed(_) | Command::Demo(_), _) => return None,
+        (_, Some(track)) => vec![track],
+        (Command::Reconcile(_), None) if arguments.tracks.is_empty() => Track::all().to_vec(),
+        (Command::Reconcile(_), None) => arguments.tracks.clone(),
+        (_, None) => return None,
     };
     let session = session(arguments, Duration::ZERO).ok()?;
-    tollgate_service::doctor::misplaced(&session, tracks)
+    tollgate_service::doctor::misplaced(&session, &tracks)
         .await
         .ok()
         .flatten()
@@ -67,11 +59,11 @@ async fn answer(arguments: &Arguments, stop: &ShutdownSignal) -> Answer {
     match &arguments.command {
         Command::Migrate(command) => migrate::run(arguments, command, stop).await,
         Command::Doctor(options) => doctor::run(arguments, options).await,
-        Command::Snapshot { file } => proof::snapshot(arguments, file, stop).await,
+        Command::Snapshot { file } => verify::snapshot(arguments, file, stop).await,
         Command::Verify { snapshot, .. } => {
-            proof::verify(arguments, snapshot.as_deref(), stop).await
+            verify::verify(arguments, snapshot.as_deref(), stop).await
         }
-        Command::Rehearse(options) => proof::rehearse(arguments, options, stop).await,
+        Command::Rehearse(options) => verify::rehearse(arguments, options, stop).await,
         Command::Schema(Schema::Diff { check }) => schema::diff(arguments, *check).await,
         Command::Schema(Schema::Repair { dry_run, wait }) => {
             schema::repair(arguments, *dry_run, wait.duration(), stop).await

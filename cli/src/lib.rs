@@ -9,6 +9,7 @@ mod input;
 mod output;
 mod progress;
 mod signals;
+mod words;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -18,7 +19,7 @@ use clap::error::ErrorKind;
 pub use tollgate_service::Registry;
 
 use tollgate_service::Error;
-use tollgate_service::gateway_key::without_secrets;
+use tollgate_service::providers::gateway_key::without_secrets;
 use tracing::Instrument;
 
 use arguments::{Arguments, Output};

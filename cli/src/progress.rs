@@ -228,6 +228,7 @@ impl Observer for Progress {
                 duration,
                 rows,
             } => tracing::debug!(version, ?duration, rows, "done"),
+            _ => {}
         }
     }
 }

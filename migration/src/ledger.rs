@@ -9,9 +9,9 @@ use sea_orm::{ConnectionTrait, DbErr, Statement};
 
 use crate::catalog::Catalog;
 
-/// Bifrost's ledger.
+/// The ledger of ids, one row for each migration, as gormigrate keeps it.
 pub const MIGRATIONS: &str = "migrations";
-/// Coder's and Molecule's, told apart by their columns.
+/// The ledger of one number, as golang-migrate keeps it, or of file names: told apart by their columns.
 pub const SCHEMA_MIGRATIONS: &str = "schema_migrations";
 
 /// The ledger of one track's gateway.
@@ -22,16 +22,16 @@ pub enum Ledger {
     None,
     /// A table of that name is there, and it is another product's.
     Anothers(&'static str),
-    /// Bifrost's: the ids of its migrations, oldest first.
+    /// The ids of its migrations, oldest first.
     Ids(Vec<String>),
-    /// Coder's: the number of the newest migration, and whether it failed half-way.
+    /// The number of the newest migration, and whether it failed half-way.
     Number {
         /// The number.
         version: i64,
         /// A migration began and did not end.
         dirty: bool,
     },
-    /// Molecule's: the names of its files, in order.
+    /// The names of its files, in order.
     Files(Vec<String>),
 }
 
@@ -51,7 +51,7 @@ impl Ledger {
         }
     }
 
-    /// Whether a migration of that id is recorded. Coder's are numbers.
+    /// Whether a migration of that id is recorded; where the ledger counts, of that number.
     pub fn has(&self, id: &str) -> bool {
         match self {
             Self::Ids(entries) | Self::Files(entries) => entries.iter().any(|entry| entry == id),
@@ -62,7 +62,7 @@ impl Ledger {
         }
     }
 
-    /// Coder's number.
+    /// The number, where the ledger counts.
     pub fn number(&self) -> Option<i64> {
         match self {
             Self::Number { version, .. } => Some(*version),
@@ -70,7 +70,7 @@ impl Ledger {
         }
     }
 
-    /// Where `schema_migrations` has neither gateway's columns it is another product's.
+    /// Where `schema_migrations` has the columns of neither form it is another product's.
     pub fn odd(catalog: &Catalog) -> Self {
         let has = |column: &str| catalog.has_column(SCHEMA_MIGRATIONS, column);
         let is_odd = catalog.has_table(SCHEMA_MIGRATIONS)

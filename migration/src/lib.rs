@@ -16,12 +16,12 @@ pub mod loss;
 pub mod migration;
 pub mod paged;
 pub mod plan;
+pub mod plan_builder;
 pub mod providers;
 mod reading;
 mod rebuild;
 pub mod registry;
 pub mod schema;
-pub mod script;
 pub mod track;
 
 pub use catalog::Catalog;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::context::{Context, slug_of};
 use crate::loss::Loss;
 use crate::plan::{Created, Plan};
-use crate::script::PlanBuilder;
+use crate::plan_builder::PlanBuilder;
 
 /// What a migration does to a running gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -54,9 +54,9 @@ impl Migration {
 
     /// The plan for a database, and the context as it will be afterwards.
     pub fn plan_up(&self, context: &Context) -> (Plan, Context) {
-        let mut script = PlanBuilder::new(&context.catalog);
-        (self.up)(context, &mut script);
-        let (plan, catalog) = script.finish();
+        let mut builder = PlanBuilder::new(&context.catalog);
+        (self.up)(context, &mut builder);
+        let (plan, catalog) = builder.finish();
         let mut after = context.clone();
         after.catalog = catalog;
         after
@@ -67,9 +67,9 @@ impl Migration {
 
     /// The plan that undoes what `up` created, and the context as it will be afterwards.
     pub fn plan_down(&self, context: &Context, created: &Created) -> (Plan, Context) {
-        let mut script = PlanBuilder::new(&context.catalog);
-        (self.down)(context, created, &mut script);
-        let (plan, catalog) = script.finish();
+        let mut builder = PlanBuilder::new(&context.catalog);
+        (self.down)(context, created, &mut builder);
+        let (plan, catalog) = builder.finish();
         let mut after = context.clone();
         after.catalog = catalog;
         after.history.remove(self.version);

@@ -24,7 +24,7 @@ pub struct Page {
     pub last: bool,
 }
 
-/// A pass over rows, page by page. A track brings its own with [`crate::script::PlanBuilder::paged`].
+/// A pass over rows, page by page. A track brings its own with [`crate::plan_builder::PlanBuilder::paged`].
 pub trait PagedStep: fmt::Debug + Send + Sync {
     /// What it is for, as one line.
     fn purpose(&self) -> &str;

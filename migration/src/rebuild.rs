@@ -28,6 +28,55 @@ pub(crate) fn rebuild(
             .any(|item| item.column.as_deref() == Some(column))
     };
     let (old, new) = (dialect.quote(name), dialect.quote(copy));
+    let (columns, values) = copied_columns(table, &before, &after, kept);
+    let mut steps = Steps::default();
+    steps.add(
+        after.sql(&new),
+        format!("rebuild {name}, with its indexes and triggers; what mentions it stays as it is"),
+    );
+    steps.add(
+        format!("INSERT INTO {new} ({columns}) SELECT {values} FROM {old}"),
+        format!("copy the rows of {name}"),
+    );
+    if before.is_autoincrement() {
+        steps.count_on(name, copy);
+    }
+    steps.add(format!("DROP TABLE {old}"), format!("drop the old {name}"));
+    steps.add(
+        format!("ALTER TABLE {new} RENAME TO {old}"),
+        format!("the new {name} takes its place"),
+    );
+    let gone: Vec<&str> = table
+        .columns
+        .iter()
+        .map(|column| column.name.as_str())
+        .filter(|&column| !kept(column))
+        .collect();
+    for index in table
+        .indexes
+        .iter()
+        .filter(|index| !index.definition.is_empty())
+        .filter(|index| !gone.iter().any(|column| index_mentions(index, column)))
+    {
+        steps.add(index.definition.clone(), format!("index {}", index.name));
+    }
+    for trigger in &table.triggers {
+        steps.add(
+            trigger.definition.clone(),
+            format!("trigger {}", trigger.name),
+        );
+    }
+    Some((steps.0, after.sql(&old)))
+}
+
+/// The columns of the copy, and what of the old table's rows goes into them.
+fn copied_columns(
+    table: &Table,
+    before: &CreateTable,
+    after: &CreateTable,
+    kept: impl Fn(&str) -> bool,
+) -> (String, String) {
+    let dialect = Dialect::Sqlite;
     let mut columns: Vec<String> = table
         .columns
         .iter()
@@ -57,71 +106,39 @@ pub(crate) fn rebuild(
     let mut values = columns.clone();
     values.extend(added.iter().map(|_| "NULL".to_owned()));
     columns.extend(added);
-    let (columns, values) = (columns.join(", "), values.join(", "));
-    let mut statements = Vec::new();
-    let mut first = true;
-    let mut run = |sql: String, purpose: String| {
-        statements.push(Statement {
+    (columns.join(", "), values.join(", "))
+}
+
+/// The statements of a rebuild: the first says what it is, the others are its details.
+#[derive(Default)]
+struct Steps(Vec<Statement>);
+
+impl Steps {
+    fn add(&mut self, sql: String, purpose: String) {
+        self.0.push(Statement {
             sql,
             purpose,
             blocks: Blocks::Everyone,
             counted: None,
-            detail: !first,
+            detail: !self.0.is_empty(),
         });
-        first = false;
-    };
-    run(
-        after.sql(&new),
-        format!("rebuild {name}, with its indexes and triggers; what mentions it stays as it is"),
-    );
-    run(
-        format!("INSERT INTO {new} ({columns}) SELECT {values} FROM {old}"),
-        format!("copy the rows of {name}"),
-    );
-    if before.is_autoincrement() {
-        // A dropped table forgets how far it has counted, and an id of a deleted row would be given out again.
-        run(
+    }
+
+    /// A dropped table forgets how far it has counted, and an id of a deleted row would be given out again.
+    fn count_on(&mut self, name: &str, copy: &str) {
+        let purpose = "the copy counts on where the original stood";
+        let (name, copy) = (Dialect::Sqlite.text(name), Dialect::Sqlite.text(copy));
+        self.add(
+            format!("DELETE FROM sqlite_sequence WHERE name = {copy}"),
+            purpose.to_owned(),
+        );
+        self.add(
             format!(
-                "DELETE FROM sqlite_sequence WHERE name = {}",
-                dialect.text(copy)
+                "INSERT INTO sqlite_sequence (name, seq) SELECT {copy}, seq FROM sqlite_sequence WHERE name = {name}"
             ),
-            "the copy counts on where the original stood".to_owned(),
-        );
-        run(
-            format!(
-                "INSERT INTO sqlite_sequence (name, seq) SELECT {}, seq FROM sqlite_sequence WHERE name = {}",
-                dialect.text(copy),
-                dialect.text(name)
-            ),
-            "the copy counts on where the original stood".to_owned(),
+            purpose.to_owned(),
         );
     }
-    run(format!("DROP TABLE {old}"), format!("drop the old {name}"));
-    run(
-        format!("ALTER TABLE {new} RENAME TO {old}"),
-        format!("the new {name} takes its place"),
-    );
-    let gone: Vec<&str> = table
-        .columns
-        .iter()
-        .map(|column| column.name.as_str())
-        .filter(|&column| !kept(column))
-        .collect();
-    for index in table
-        .indexes
-        .iter()
-        .filter(|index| !index.definition.is_empty())
-        .filter(|index| !gone.iter().any(|column| index_mentions(index, column)))
-    {
-        run(index.definition.clone(), format!("index {}", index.name));
-    }
-    for trigger in &table.triggers {
-        run(
-            trigger.definition.clone(),
-            format!("trigger {}", trigger.name),
-        );
-    }
-    Some((statements, after.sql(&old)))
 }
 
 /// Whether an index is over the column, or its condition or an expression names it.

@@ -112,6 +112,7 @@ pub fn tables_of(dialect: Dialect, track: Track) -> BTreeSet<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::{Ledger, Target};
 
     #[test]
     fn every_migration_has_a_golden_schema_on_both_backends() {
@@ -140,5 +141,50 @@ mod tests {
             install(vec![Track::BILLING]),
             Err(NotInstalled::Settled)
         ));
+    }
+
+    #[test]
+    fn defaults_end_the_one_change_and_go_no_further() {
+        let ids = |ids: &[&str]| Ledger::Ids(ids.iter().map(|id| (*id).to_owned()).collect());
+        let governance = |ledger: &Ledger| Target::of(Track::GOVERNANCE, ledger).words;
+        assert_eq!(governance(&Ledger::None), "1.5.6 to 1.5.8");
+        assert_eq!(
+            governance(&ids(&["add_budget_calendar_aligned_column"])),
+            "1.5.6 to 1.5.8"
+        );
+        assert_eq!(
+            governance(&ids(&["drop_allow_direct_keys_column_ddl"])),
+            "1.5.1 to 1.5.2"
+        );
+        let providers = |version| {
+            Target::of(
+                Track::PROVIDERS,
+                &Ledger::Number {
+                    version,
+                    dirty: false,
+                },
+            )
+            .at
+        };
+        assert_eq!(
+            [459, 502, 504, 505, 532].map(providers),
+            [459, 505, 505, 505, 532]
+        );
+    }
+
+    #[test]
+    fn what_a_track_does_not_know_is_refused() {
+        for (track, word) in [
+            (Track::GOVERNANCE, "1.5.9"),
+            (Track::GOVERNANCE, "1.4.99"),
+            (Track::PROVIDERS, "533"),
+            (Track::PROVIDERS, "2.35"),
+            (Track::BILLING, "20260630120000"),
+            (Track::BILLING, "abc"),
+        ] {
+            assert!(Target::parse(track, word).is_err(), "{track} {word}");
+        }
+        assert!(Target::parse(Track::GOVERNANCE, "v1.5.8").is_ok());
+        assert!(Target::parse(Track::PROVIDERS, "2.34.1").is_ok_and(|target| target.at == 509));
     }
 }

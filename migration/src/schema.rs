@@ -6,7 +6,7 @@ mod expression;
 use std::collections::BTreeMap;
 
 use crate::catalog::sqlite_ddl::CreateTable;
-use crate::catalog::{Catalog, Column, Table};
+use crate::catalog::{Catalog, Column, ForeignKey, Index, Table};
 use crate::ddl::OnDelete;
 use crate::dialect::Dialect;
 
@@ -89,41 +89,9 @@ fn describe(schema: &mut Schema, dialect: Dialect, name: &str, table: &Table) {
     for key in &table.foreign_keys {
         // A key without a name is named by its columns.
         let key_name = key.name.clone().unwrap_or_else(|| key.columns.join("_"));
-        let action = match key.on_delete {
-            OnDelete::NoAction => "no action",
-            OnDelete::Cascade => "cascade",
-            OnDelete::SetNull => "set null",
-            OnDelete::Other => "another action",
-        };
-        let valid = if key.validated { "" } else { ", not valid" };
-        // What a key may say besides, whatever the backend's spelling.
-        let clause = key.definition.to_lowercase();
-        let mut besides = String::new();
-        for word in [
-            "on update cascade",
-            "on update set null",
-            "on update restrict",
-            "match full",
-            "deferrable initially deferred",
-        ] {
-            if clause.contains(word) {
-                besides.push_str(&format!(", {word}"));
-            }
-        }
-        if clause.contains("deferrable")
-            && !clause.contains("initially deferred")
-            && !clause.contains("not deferrable")
-        {
-            besides.push_str(", deferrable");
-        }
         schema.insert(
             format!("{name} foreign key {key_name}"),
-            format!(
-                "({}) to {} ({}), on delete {action}{besides}{valid}",
-                key.columns.join(", "),
-                key.parent,
-                key.parent_columns.join(", ")
-            ),
+            foreign_key_definition(key),
         );
     }
     for (kind, constraints) in [("check", &table.checks), ("unique", &table.uniques)] {
@@ -144,28 +112,10 @@ fn describe(schema: &mut Schema, dialect: Dialect, name: &str, table: &Table) {
         }
     }
     for index in table.indexes.iter().filter(|index| !index.constraint) {
-        let mut definition = String::new();
-        if index.unique {
-            definition.push_str("unique ");
-        }
-        // Plain columns in plain order read the same everywhere; anything else stands as it is written.
-        let plain = index.columns.join(", ");
-        let written = index_body(&index.definition);
-        let columns = match written {
-            Some(written) if !written.eq_ignore_ascii_case(&plain) => format!("({written})"),
-            _ => format!("({plain})"),
-        };
-        if let Some(method) = index_method(&index.definition) {
-            definition.push_str(&format!("using {method} "));
-        }
-        definition.push_str(&columns);
-        if let Some(predicate) = &index.predicate {
-            definition.push_str(&format!(" where {}", expression(predicate)));
-        }
-        if !index.valid {
-            definition.push_str(", invalid");
-        }
-        schema.insert(format!("{name} index {}", index.name), definition);
+        schema.insert(
+            format!("{name} index {}", index.name),
+            index_definition(index),
+        );
     }
     for trigger in &table.triggers {
         schema.insert(
@@ -177,6 +127,66 @@ fn describe(schema: &mut Schema, dialect: Dialect, name: &str, table: &Table) {
                 .join(" "),
         );
     }
+}
+
+fn foreign_key_definition(key: &ForeignKey) -> String {
+    let action = match key.on_delete {
+        OnDelete::NoAction => "no action",
+        OnDelete::Cascade => "cascade",
+        OnDelete::SetNull => "set null",
+        OnDelete::Other => "another action",
+    };
+    let valid = if key.validated { "" } else { ", not valid" };
+    // What a key may say besides, whatever the backend's spelling.
+    let clause = key.definition.to_lowercase();
+    let mut besides = String::new();
+    for word in [
+        "on update cascade",
+        "on update set null",
+        "on update restrict",
+        "match full",
+        "deferrable initially deferred",
+    ] {
+        if clause.contains(word) {
+            besides.push_str(&format!(", {word}"));
+        }
+    }
+    if clause.contains("deferrable")
+        && !clause.contains("initially deferred")
+        && !clause.contains("not deferrable")
+    {
+        besides.push_str(", deferrable");
+    }
+    format!(
+        "({}) to {} ({}), on delete {action}{besides}{valid}",
+        key.columns.join(", "),
+        key.parent,
+        key.parent_columns.join(", ")
+    )
+}
+
+fn index_definition(index: &Index) -> String {
+    let mut definition = String::new();
+    if index.unique {
+        definition.push_str("unique ");
+    }
+    // Plain columns in plain order read the same everywhere; anything else stands as it is written.
+    let plain = index.columns.join(", ");
+    let columns = match index_body(&index.definition) {
+        Some(written) if !written.eq_ignore_ascii_case(&plain) => format!("({written})"),
+        _ => format!("({plain})"),
+    };
+    if let Some(method) = index_method(&index.definition) {
+        definition.push_str(&format!("using {method} "));
+    }
+    definition.push_str(&columns);
+    if let Some(predicate) = &index.predicate {
+        definition.push_str(&format!(" where {}", expression(predicate)));
+    }
+    if !index.valid {
+        definition.push_str(", invalid");
+    }
+    definition
 }
 
 /// What stands between the first parentheses of an index's definition, without quotes and casts.

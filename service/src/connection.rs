@@ -4,9 +4,9 @@
 //! that it works through a pooler in transaction mode, and a row that a policy hides is an error. On SQLite, and
 //! for a gateway's own pool, it is sea-orm's. Tests make the n-th statement of either fail.
 
+pub(crate) mod query_error;
 mod server;
 pub(crate) mod settings;
-pub(crate) mod told;
 mod watch;
 mod work;
 
@@ -24,9 +24,9 @@ use tollgate_migration::Dialect;
 use crate::error::Error;
 use crate::fault;
 
+pub(crate) use query_error::{of, query_failed};
 pub(crate) use server::{Server, ServerTransaction, Wire};
 pub(crate) use settings::{Opening, Settings};
-pub(crate) use told::{of, query_failed};
 pub(crate) use watch::Watch;
 pub(crate) use work::Work;
 
@@ -42,8 +42,8 @@ enum Kind {
     Server(Server),
 }
 
-/// A gateway's own pool, for what it asks and writes at run time ([`crate::budget`], [`crate::provider_key`],
-/// [`crate::gateway_key`]). Statements keep their text from call to call, so that the pool's cache of
+/// A gateway's own pool, for what it asks and writes at run time ([`crate::tracks::governance::budget`], [`crate::tracks::providers::provider_key`],
+/// [`crate::tracks::providers::gateway_key`]). Statements keep their text from call to call, so that the pool's cache of
 /// prepared statements serves them. Nothing is set on its connections: row security and what a pooler needs are the
 /// gateway's. The runner and the routines make connections of their own.
 impl TryFrom<DatabaseConnection> for Connection {

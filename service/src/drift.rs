@@ -75,9 +75,48 @@ pub(crate) fn examine_under(
             objects.into_iter().map(|object| (object, &entry.created))
         })
         .collect();
-    let tolerated = |difference: &Difference| {
+    let known = Known {
+        catalog,
+        ledger,
+        track,
+        history,
+        created,
+        moved,
+        left,
+    };
+    against(catalog, &current)
+        .into_iter()
+        .map(|difference| Drift {
+            track,
+            table: difference.table().to_owned(),
+            kind: difference.kind(),
+            line: difference.line(),
+            tolerated: known.tolerates(&difference),
+            object: difference.object,
+            expected: difference.expected,
+            live: difference.live,
+        })
+        .collect()
+}
+
+/// What explains a difference.
+struct Known<'a> {
+    catalog: &'a Catalog,
+    ledger: &'a Ledger,
+    track: Track,
+    history: &'a History,
+    /// Each object that a step made.
+    created: Vec<(String, &'a Created)>,
+    /// The gateway has migrated since.
+    moved: bool,
+    /// Tables that are the gateway's to make.
+    left: BTreeSet<String>,
+}
+
+impl Known<'_> {
+    fn tolerates(&self, difference: &Difference) -> bool {
         let index_name = difference.object.split(" index ").nth(1);
-        let ours = created.iter().find(|(object, _)| {
+        let ours = self.created.iter().find(|(object, _)| {
             *object == difference.object
                 || index_name.is_some_and(|name| *object == format!(" index {name}"))
         });
@@ -86,23 +125,26 @@ pub(crate) fn examine_under(
             if difference.live.is_some() && by.tolerates(difference) {
                 return true;
             }
-            if owned && has_moved(ledger, by) {
+            if self.ledger.owns() && has_moved(self.ledger, by) {
                 return true;
             }
             // A column that refers to another follows its type, whatever an old version gave that.
             return difference.live.is_some()
-                && track
+                && self
+                    .track
                     .type_inherited_from(&difference.object)
                     .is_some_and(|(table, column)| {
-                        catalog.column(table, column).is_some_and(|parent| {
-                            difference.live.as_deref() == Some(&kind(catalog.dialect, &parent.kind))
+                        self.catalog.column(table, column).is_some_and(|parent| {
+                            difference.live.as_deref()
+                                == Some(&kind(self.catalog.dialect, &parent.kind))
                         })
                     });
         }
-        if moved || left.contains(difference.table()) {
+        if self.moved || self.left.contains(difference.table()) {
             return true;
         }
-        let adopted = history
+        let adopted = self
+            .history
             .entries
             .values()
             .any(|entry| entry.created.tolerates(difference));
@@ -112,21 +154,12 @@ pub(crate) fn examine_under(
             .or(difference.expected.as_deref())
             .unwrap_or_default();
         adopted
-            || track.is_later_upstream(&difference.object, definition, difference.live.is_none())
-    };
-    against(catalog, &current)
-        .into_iter()
-        .map(|difference| Drift {
-            track,
-            table: difference.table().to_owned(),
-            kind: difference.kind(),
-            line: difference.line(),
-            tolerated: tolerated(&difference),
-            object: difference.object,
-            expected: difference.expected,
-            live: difference.live,
-        })
-        .collect()
+            || self.track.is_later_upstream(
+                &difference.object,
+                definition,
+                difference.live.is_none(),
+            )
+    }
 }
 
 /// How the tables that a step would have made differ from that, where they are left to the gateway.

@@ -3,9 +3,8 @@
 use sea_orm::DbErr;
 use tollgate_migration::Track;
 
-use crate::connection::told::{self, Told, Trouble};
+use crate::connection::query_error::{self, Cause, QueryError};
 use crate::doctor::trouble;
-use crate::provider_key::unusable::Unusable;
 use crate::report::Finding;
 use crate::sqlstate::is_busy;
 
@@ -132,8 +131,15 @@ pub enum Error {
         what: String,
     },
     /// There is no usable provider key.
-    #[error("{0}")]
-    Unusable(#[from] Unusable),
+    #[error("{message}")]
+    Unusable {
+        /// A stable code of the reason.
+        code: &'static str,
+        /// The reason.
+        message: String,
+        /// What gives one.
+        hint: &'static str,
+    },
     /// A gateway's key opens nothing: it is unknown, malformed or deleted, and nobody is told which.
     #[error("the gateway key is not valid")]
     NotAuthenticated,
@@ -164,26 +170,26 @@ impl Error {
 
     /// What a connection of ours has recognised: those are no failures of the statement.
     fn known(source: &DbErr) -> Option<Self> {
-        let told = told::of(source)?;
-        match told.trouble {
-            Trouble::RowSecurity => {
-                let found = trouble::finding("E001", &told.hidden_table(), Vec::new());
+        let error = query_error::of(source)?;
+        match error.cause {
+            Cause::RowSecurity => {
+                let found = trouble::finding("E001", &error.hidden_table(), Vec::new());
                 Some(Self::row_security(vec![found]))
             }
-            Trouble::LockLost => Some(Self::LockLost {
-                reason: told.to_string(),
+            Cause::LockLost => Some(Self::LockLost {
+                reason: error.to_string(),
             }),
-            Trouble::Stopped(signal) => Some(Self::Stopped { signal }),
-            Trouble::Server | Trouble::Silent => None,
+            Cause::Stopped(signal) => Some(Self::Stopped { signal }),
+            Cause::Server | Cause::Silent => None,
         }
     }
 
     /// What the server said, where a statement gave up waiting.
-    fn gave_up(&self) -> Option<&Told> {
+    fn gave_up(&self) -> Option<&QueryError> {
         let (Self::Database { source, .. } | Self::Migration { source, .. }) = self else {
             return None;
         };
-        told::of(source).filter(|told| told.gave_up())
+        query_error::of(source).filter(|error| error.gave_up())
     }
 
     /// Whether somebody else's lock was waited for in vain, on either backend.
@@ -238,7 +244,7 @@ impl Error {
             Self::NoFile { .. } => "no_file",
             Self::NotADatabase { .. } => "not_a_database",
             Self::ReadOnly { .. } => "read_only",
-            Self::Refused { code, .. } => code,
+            Self::Refused { code, .. } | Self::Unusable { code, .. } => code,
             Self::Locked { .. } => "locked",
             Self::StillCommitting { .. } => "still_committing",
             Self::LockLost { .. } => "lock_lost",
@@ -250,7 +256,6 @@ impl Error {
             // One code for both: what is asked for is not here.
             Self::NotFound { .. } | Self::MissingSchema { .. } => "not_found",
             Self::Rejected { .. } => "rejected",
-            Self::Unusable(reason) => reason.code(),
             Self::NotAuthenticated => "invalid_key",
             Self::File { .. } => "file",
         }
@@ -266,7 +271,7 @@ impl Error {
             Self::Migration { .. } | Self::Database { .. }
                 if self
                     .gave_up()
-                    .and_then(|told| told.blocker.as_ref())
+                    .and_then(|error| error.blocker.as_ref())
                     .is_some_and(|blocker| blocker.ours) =>
             {
                 5
@@ -321,7 +326,7 @@ impl Error {
             Self::Database { .. } => "see the database's own message; what was committed stays, and nothing is half-applied".to_owned(),
             Self::NotFound { .. } | Self::MissingSchema { .. } => "check the name and the database; nothing was changed".to_owned(),
             Self::Rejected { .. } => "correct the input; nothing was changed".to_owned(),
-            Self::Unusable(reason) => reason.hint().to_owned(),
+            Self::Unusable { hint, .. } => (*hint).to_owned(),
             Self::NotAuthenticated => {
                 "create one with `tollgate gateway-key create NAME`, and pass its secret on standard input".to_owned()
             }

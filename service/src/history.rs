@@ -13,6 +13,7 @@ use crate::runner::checkpoint::{self, InProgress};
 /// Whose work an applied migration is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Origin {
     /// Tollgate's own.
     #[default]
@@ -46,6 +47,7 @@ impl Origin {
 
 /// One applied migration.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Entry {
     /// The migration.
     pub version: String,
@@ -72,6 +74,7 @@ impl Entry {
 
 /// The applied migrations of a track.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct History {
     /// Whether the table exists.
     pub exists: bool,

@@ -1,8 +1,6 @@
 #![doc = include_str!("../README.md")]
 
 mod address;
-pub mod billing;
-pub mod budget;
 pub mod connection;
 pub mod database;
 pub mod doctor;
@@ -11,11 +9,9 @@ pub mod duration;
 pub mod error;
 mod fault;
 mod file;
-pub mod gateway_key;
 pub mod history;
 mod instant;
 mod lock;
-pub mod mcp_client;
 pub mod migrator;
 pub mod module;
 mod nearest;
@@ -23,7 +19,6 @@ pub mod observer;
 mod parameters;
 pub mod prepare;
 mod process;
-pub mod provider_key;
 pub mod reconcile;
 pub mod rehearse;
 pub mod repair;
@@ -41,7 +36,6 @@ mod sqlstate;
 mod statement;
 mod tracks;
 pub mod verify;
-pub mod virtual_key;
 
 pub use connection::{Connection, Transaction};
 pub use database::{Access, Location};
@@ -55,6 +49,4 @@ pub use tollgate_migration::governance::SHARED_BUDGETS;
 pub use tollgate_migration::plan::Blocks;
 pub use tollgate_migration::providers::NAME_CONFLICTS;
 pub use tollgate_migration::{Choice, Choices, Phase, Track};
-pub use tracks::Registry;
-pub use tracks::governance::survey;
-pub use tracks::providers::handover;
+pub use tracks::{Registry, billing, governance, providers};

@@ -10,6 +10,8 @@ use sea_orm_migration::{IntoSchemaManagerConnection, MigrationTrait, MigratorTra
 use tokio::runtime::Handle;
 use tollgate_migration::{Dialect, Track};
 
+pub use crate::tracks::{Billing, Governance, Providers};
+
 use crate::database::Location;
 use crate::error::Error;
 use crate::observer::Silent;
@@ -42,27 +44,6 @@ impl<T> Default for Migrator<T> {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// Bifrost's budgets, virtual keys and their owners.
-pub struct Governance;
-
-impl OfTrack for Governance {
-    const TRACK: Track = Track::GOVERNANCE;
-}
-
-/// Coder's AI providers and the keys to them.
-pub struct Providers;
-
-impl OfTrack for Providers {
-    const TRACK: Track = Track::PROVIDERS;
-}
-
-/// Molecule's workspaces and how they pay for their models.
-pub struct Billing;
-
-impl OfTrack for Billing {
-    const TRACK: Track = Track::BILLING;
 }
 
 #[async_trait::async_trait]
@@ -159,7 +140,7 @@ async fn session(db: DatabaseExecutor<'_>, track: Track) -> Result<Session, DbEr
             "track {track} cannot run inside a transaction: its backfills commit batch by batch; nothing was changed"
         )));
     };
-    let mut location = Location::of(pool).map_err(|error| told(&error))?;
+    let mut location = Location::of(pool).map_err(|error| db_error(&error))?;
     if location.dialect() == Dialect::Postgres {
         // A pool sets it on each of its connections, and keeps it to itself.
         let sql = "SELECT current_setting('search_path') AS path";
@@ -184,11 +165,11 @@ async fn apart(run: impl FnOnce(&Handle) -> Outcome + Send + 'static) -> Result<
     outcome
         .error
         .as_ref()
-        .map_or(Ok(()), |error| Err(told(error)))
+        .map_or(Ok(()), |error| Err(db_error(error)))
 }
 
 /// The error with what to do, and with the findings where some block.
-fn told(error: &Error) -> DbErr {
+fn db_error(error: &Error) -> DbErr {
     let mut text = error.to_string();
     for finding in error.findings() {
         text.push_str(&format!(

@@ -27,7 +27,7 @@ use crate::shutdown::ShutdownSignal;
 use crate::snapshot::scan;
 
 /// A table, or a column of it.
-pub type Leftover = (&'static str, Option<&'static str>);
+pub type DroppedObject = (&'static str, Option<&'static str>);
 
 /// What hazards of some codes need to know of the rows.
 pub type Known =
@@ -66,7 +66,7 @@ pub struct Module {
     /// What must hold of the rows.
     pub invariants: fn(&Context) -> Vec<Question>,
     /// Tables and columns that contract drops, where they are there all the same; no column stands for the whole table.
-    pub left_by_contract: fn(&Context) -> Vec<Leftover>,
+    pub left_by_contract: fn(&Context) -> Vec<DroppedObject>,
     /// Migrations of the gateway's on which steps rely: the id, whether its work is there, and what that is.
     pub relied_upon: fn(&Context) -> Vec<(&'static str, bool, &'static str)>,
     /// What some versions of the gateway mean for the track; [`Module::versions`] says which of them is here.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 /// How far a backfill has come.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Progress {
     /// What the pass is for.
     pub purpose: String,
@@ -19,6 +20,7 @@ pub struct Progress {
 
 /// Something that happened.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Event {
     /// A migration begins.
     Migration {

@@ -2,16 +2,8 @@
 //! transaction. Plan and application use the same predicate, so they cannot disagree.
 
 pub mod all;
-pub mod billing;
-pub mod config;
-pub mod credentials;
-pub mod flows;
-pub mod header_keys;
-pub mod header_requirements;
 pub(crate) mod options;
 pub(crate) mod part;
-pub mod provider_keys;
-pub mod resets;
 pub mod sweep;
 
 pub use options::Options;
@@ -226,7 +218,7 @@ fn change_limit(options: Options, planned: &Report) -> Result<()> {
 }
 
 /// The change limit holds.
-fn held(rows: u64, most: u64) -> Error {
+pub(crate) fn held(rows: u64, most: u64) -> Error {
     Error::refused(
         "max_changes",
         format!("{rows} rows would change, more than --max-changes {most}"),

@@ -60,9 +60,9 @@ async fn run(
     let mendings = mendings(&catalog, &tracks);
     let seen = load(session, &connection, &tracks).await?;
     if mendings.is_empty() && seen.iter().all(|seen| seen.repairs.is_empty()) || dry_run {
-        told(report, &mendings);
+        add_changes(report, &mendings);
         for seen in &seen {
-            report.changes.extend(objects::told(&seen.repairs));
+            report.changes.extend(objects::changes(&seen.repairs));
         }
         return leftovers(&catalog, &tracks, &mendings, &seen);
     }
@@ -75,13 +75,13 @@ async fn run(
             .await
             .map_err(Error::database("repair foreign keys"))?;
     }
-    told(report, &mendings);
+    add_changes(report, &mendings);
     let seen = load(session, &connection, &tracks).await?;
     for seen in &seen {
         objects::apply(&connection, seen.track, &seen.repairs, &seen.history)
             .await
             .map_err(Error::database("repair the schema"))?;
-        report.changes.extend(objects::told(&seen.repairs));
+        report.changes.extend(objects::changes(&seen.repairs));
     }
     session
         .record_run(
@@ -152,7 +152,7 @@ fn mendings(catalog: &Catalog, tracks: &[Track]) -> Vec<Mending> {
         .collect()
 }
 
-fn told(report: &mut Report, mendings: &[Mending]) {
+fn add_changes(report: &mut Report, mendings: &[Mending]) {
     report.changes.extend(mendings.iter().map(|mending| Change {
         table: mending.table.clone(),
         action: "repair key".to_owned(),

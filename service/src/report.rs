@@ -20,8 +20,9 @@ pub enum Severity {
     Info,
 }
 
-/// A hazard or a broken invariant. Tracks of other programs make them too, so its fields are all there will be.
+/// A hazard or a broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Finding {
     /// Its stable code.
     pub code: String,
@@ -43,8 +44,9 @@ pub struct Finding {
     pub resolve: String,
 }
 
-/// One table × one action. Routines of other programs make them too, so its fields are all there will be.
+/// One table × one action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Change {
     /// The table.
     pub table: String,
@@ -54,6 +56,40 @@ pub struct Change {
     pub rows: u64,
     /// The first of their ids.
     pub sample_ids: Vec<String>,
+}
+
+impl Finding {
+    /// A finding about a table, of one row that has no id; the fields say the rest.
+    pub fn new(
+        code: impl Into<String>,
+        severity: Severity,
+        title: impl Into<String>,
+        table: impl Into<String>,
+    ) -> Self {
+        Self {
+            code: code.into(),
+            severity,
+            title: title.into(),
+            table: table.into(),
+            column: None,
+            rows: 1,
+            sample_ids: Vec::new(),
+            effect: String::new(),
+            resolve: String::new(),
+        }
+    }
+}
+
+impl Change {
+    /// So many rows of a table; the fields say the rest.
+    pub fn new(table: impl Into<String>, action: impl Into<String>, rows: u64) -> Self {
+        Self {
+            table: table.into(),
+            action: action.into(),
+            rows,
+            sample_ids: Vec::new(),
+        }
+    }
 }
 
 /// A migration that was applied or undone.

@@ -20,6 +20,7 @@ pub const TABLE: &str = "tollgate_runs";
 
 /// What a run came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RunOutcome {
     /// Everything that it was to do.
     Done,
@@ -55,6 +56,7 @@ impl RunOutcome {
 
 /// A run to be recorded.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Run {
     /// The command, `migrate up`.
     pub kind: String,

@@ -15,8 +15,6 @@ use crate::report::{Change, CommandResult, Report};
 use crate::runner::Session;
 use crate::tracks;
 
-pub use crate::tracks::governance::seed as governance;
-
 /// A database that can be made up. A track brings its own.
 pub struct Seed {
     /// Its word on the command line.

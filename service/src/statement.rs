@@ -46,65 +46,56 @@ impl Touched {
         };
         let first = words.first().copied().unwrap_or_default();
         let second = words.get(1).copied().unwrap_or_default();
-        let mut touched = Self {
-            referred: behind("REFERENCES"),
-            ..Self::default()
+        let made = |created: &str, tag, altered| Self {
+            created: created.to_owned(),
+            ..Self::ddl(tag, altered)
         };
-        match (first, second) {
-            ("CREATE", "TABLE") => {
-                touched.created = "table".to_owned();
-                touched.tag = "CREATE TABLE";
-            }
-            ("CREATE", "TYPE") => {
-                touched.created = "type".to_owned();
-                touched.tag = "CREATE TYPE";
-            }
-            ("CREATE", "INDEX" | "UNIQUE") => {
-                touched.created = "index".to_owned();
-                touched.tag = "CREATE INDEX";
-                touched.altered = behind("ON").into_iter().take(1).collect();
-            }
-            ("CREATE", "FUNCTION" | "OR") => {
-                touched.created = "function".to_owned();
-                touched.tag = "CREATE FUNCTION";
-            }
-            ("CREATE", "TRIGGER") => {
-                touched.tag = "CREATE TRIGGER";
-                touched.altered = behind("ON").into_iter().take(1).collect();
-            }
-            ("ALTER", "TABLE") => {
-                touched.tag = "ALTER TABLE";
-                touched.altered = first_name();
-            }
-            ("ALTER", "TYPE") => touched.tag = "ALTER TYPE",
-            ("DROP", "TABLE") => {
-                touched.tag = "DROP TABLE";
-                touched.altered = first_name();
-            }
-            ("DROP", "TRIGGER") => {
-                touched.tag = "DROP TRIGGER";
-                touched.altered = behind("ON");
-            }
-            ("DROP", "INDEX") => touched.tag = "DROP INDEX",
-            ("DROP", "FUNCTION") => touched.tag = "DROP FUNCTION",
-            ("DROP", "TYPE") => touched.tag = "DROP TYPE",
-            ("LOCK", "TABLE") => {
-                touched.altered = words[2..]
+        let on = || behind("ON").into_iter().take(1).collect();
+        let touched = match (first, second) {
+            ("CREATE", "TABLE") => made("table", "CREATE TABLE", Vec::new()),
+            ("CREATE", "TYPE") => made("type", "CREATE TYPE", Vec::new()),
+            ("CREATE", "INDEX" | "UNIQUE") => made("index", "CREATE INDEX", on()),
+            ("CREATE", "FUNCTION" | "OR") => made("function", "CREATE FUNCTION", Vec::new()),
+            ("CREATE", "TRIGGER") => Self::ddl("CREATE TRIGGER", on()),
+            ("ALTER", "TABLE") => Self::ddl("ALTER TABLE", first_name()),
+            ("ALTER", "TYPE") => Self::ddl("ALTER TYPE", Vec::new()),
+            ("DROP", "TABLE") => Self::ddl("DROP TABLE", first_name()),
+            ("DROP", "TRIGGER") => Self::ddl("DROP TRIGGER", behind("ON")),
+            ("DROP", "INDEX") => Self::ddl("DROP INDEX", Vec::new()),
+            ("DROP", "FUNCTION") => Self::ddl("DROP FUNCTION", Vec::new()),
+            ("DROP", "TYPE") => Self::ddl("DROP TYPE", Vec::new()),
+            ("LOCK", "TABLE") => Self::ddl(
+                "",
+                words[2..]
                     .iter()
                     .take_while(|word| **word != "IN")
                     .map(|word| name(word))
-                    .collect();
-            }
+                    .collect(),
+            ),
             _ => {
-                touched.referred.clear();
-                touched.written = behind("UPDATE");
-                touched.written.extend(behind("INTO"));
+                let mut written = behind("UPDATE");
+                written.extend(behind("INTO"));
                 if sql.contains("DELETE FROM ") {
-                    touched.written.extend(behind("FROM"));
+                    written.extend(behind("FROM"));
                 }
+                return Self {
+                    written,
+                    ..Self::default()
+                };
             }
+        };
+        Self {
+            referred: behind("REFERENCES"),
+            ..touched
         }
-        touched
+    }
+
+    fn ddl(tag: &'static str, altered: Vec<String>) -> Self {
+        Self {
+            tag,
+            altered,
+            ..Self::default()
+        }
     }
 }
 

@@ -1,15 +1,37 @@
 //! The registry: every track that this program knows. Nothing else outside their folders names one to an engine.
 
-mod billing;
-pub(crate) mod governance;
-pub(crate) mod providers;
+pub mod billing;
+pub mod governance;
+pub mod providers;
 
 use std::sync::OnceLock;
 
 use tollgate_migration::Track;
 use tollgate_migration::registry::{self, NotInstalled};
 
+use crate::migrator::OfTrack;
 use crate::module::Module;
+
+/// Bifrost's budgets, virtual keys and their owners.
+pub struct Governance;
+
+impl OfTrack for Governance {
+    const TRACK: Track = Track::GOVERNANCE;
+}
+
+/// Coder's AI providers and the keys to them.
+pub struct Providers;
+
+impl OfTrack for Providers {
+    const TRACK: Track = Track::PROVIDERS;
+}
+
+/// Molecule's workspaces and how they pay for their models.
+pub struct Billing;
+
+impl OfTrack for Billing {
+    const TRACK: Track = Track::BILLING;
+}
 
 /// Tollgate's own, in the order of their output.
 static BUILT_IN: [&Module; 3] = [&governance::MODULE, &providers::MODULE, &billing::MODULE];

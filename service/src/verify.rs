@@ -9,6 +9,9 @@ pub(crate) mod rewrite;
 
 use std::path::Path;
 
+use tollgate_migration::Track;
+
+use crate::connection::Connection;
 use crate::database::Access;
 use crate::doctor::environment;
 use crate::error::{Error, Result};
@@ -18,7 +21,7 @@ use crate::report::{CommandResult, Finding, Report, Severity};
 use crate::runner::{Session, idle};
 use crate::runs;
 use crate::shutdown::ShutdownSignal;
-use crate::snapshot::file::Snapshot;
+use crate::snapshot::file::{Snapshot, TrackSnapshot};
 use crate::snapshot::{live, view};
 pub(crate) use broken::finding;
 pub use invariant::Invariant;
@@ -51,75 +54,37 @@ pub async fn verify(
     view(&connection, session.dialect()).await?;
     let mut report = Report::default();
     let mut compared = Vec::new();
-    let mut tracks = session.tracks(&connection).await?;
-    if let Some(taken) = &taken {
-        // A track that is gone altogether is the greatest loss of all.
-        for part in &taken.tracks {
-            if session.tracks.is_empty() && !tracks.iter().any(|(track, _)| *track == part.track) {
-                tracks.push((part.track, false));
-            }
-        }
-    }
-    for (track, exists) in tracks {
+    for (track, exists) in tracks(session, &connection, taken.as_ref()).await? {
         stop.check()?;
         environment::refuse_hidden(&connection, track).await?;
         let (live, history) = live(session, &connection, track, exists).await?;
-        let before = taken
-            .as_ref()
-            .and_then(|taken| taken.tracks.iter().find(|part| part.track == track));
-        let past: Vec<Finding> = environment::ledger::examine(track, &live)
-            .into_iter()
-            .filter(|finding| finding.code == "G016")
-            .collect();
+        report.tracks.push(idle(track, &history));
+        let past = environment::ledger::past(track, &live);
         if !past.is_empty() {
-            // Nothing of what is there now can be held against what is known.
             report.findings.extend(past);
-            report.tracks.push(idle(track, &history));
             continue;
         }
         let mut found = invariants::examine(&connection, track, &live, &history).await?;
-        if let (Some(taken), Some(before)) = (&taken, before) {
-            for finding in &mut found {
-                let was = before.broken.iter().find(|broken| {
-                    broken.code == finding.code
-                        && broken.table == finding.table
-                        && broken.column == finding.column
-                });
-                if was.is_some_and(|was| finding.rows <= was.rows) {
-                    finding.severity = Severity::Info;
-                    finding.effect = format!("{}; it was so in the snapshot", finding.effect);
-                }
-            }
-            let salted = taken.salted()?;
-            let undone = match crate::instant::parse(&taken.taken_at) {
-                Some(at) => runs::any_since(&connection, session.dialect(), "migrate down", at)
-                    .await
-                    .map_err(Error::database(format!("read {}", runs::TABLE)))?,
-                None => false,
+        let before = taken.as_ref().and_then(|taken| {
+            let part = taken.tracks.iter().find(|part| part.track == track)?;
+            Some((taken, part))
+        });
+        if let Some((taken, before)) = before {
+            excuse(&mut found, before);
+            let comparison = preservation::Comparison {
+                before,
+                live: &live,
+                history: &history,
+                salted: &taken.salted()?,
+                undone: is_undone_since(&connection, taken).await?,
+                observer,
+                stop,
             };
-            let (mut lost, sections) = preservation::examine(
-                &connection,
-                &preservation::Comparison {
-                    before,
-                    live: &live,
-                    history: &history,
-                    salted: &salted,
-                    undone,
-                    observer,
-                    stop,
-                },
-                &found,
-            )
-            .await?;
-            if let Some(then) = &before.ledger {
-                let gained = explained::gained(then, live.ledger(track));
-                explained::explain(&connection, track, &live, &gained, &mut lost).await?;
-            }
+            let (lost, sections) = preserved(&connection, track, &comparison, &found).await?;
             found.extend(lost);
             compared.extend(sections);
         }
         report.findings.extend(found);
-        report.tracks.push(idle(track, &history));
     }
     report.result = Some(CommandResult::Verified(VerifyResult {
         snapshot: snapshot.map(|path| path.display().to_string()),
@@ -127,6 +92,61 @@ pub async fn verify(
         compared,
     }));
     Ok(report)
+}
+
+/// The tracks of the session, and those of the snapshot: one that is gone altogether is the greatest loss of all.
+async fn tracks(
+    session: &Session,
+    connection: &Connection,
+    taken: Option<&Snapshot>,
+) -> Result<Vec<(Track, bool)>> {
+    let mut tracks = session.tracks(connection).await?;
+    for part in taken.into_iter().flat_map(|taken| &taken.tracks) {
+        if session.tracks.is_empty() && !tracks.iter().any(|(track, _)| *track == part.track) {
+            tracks.push((part.track, false));
+        }
+    }
+    Ok(tracks)
+}
+
+/// What was broken in the snapshot already, and is no worse, is no fault of what happened since.
+fn excuse(found: &mut [Finding], before: &TrackSnapshot) {
+    for finding in found {
+        let was = before.broken.iter().find(|broken| {
+            broken.code == finding.code
+                && broken.table == finding.table
+                && broken.column == finding.column
+        });
+        if was.is_some_and(|was| finding.rows <= was.rows) {
+            finding.severity = Severity::Info;
+            finding.effect = format!("{}; it was so in the snapshot", finding.effect);
+        }
+    }
+}
+
+/// Whether a `down` has run since the snapshot.
+async fn is_undone_since(connection: &Connection, taken: &Snapshot) -> Result<bool> {
+    let Some(at) = crate::instant::parse(&taken.taken_at) else {
+        return Ok(false);
+    };
+    runs::any_since(connection, connection.dialect(), "migrate down", at)
+        .await
+        .map_err(Error::database(format!("read {}", runs::TABLE)))
+}
+
+/// What of the snapshot is not there any more, and what was compared; without what the gateway's own migrations explain.
+async fn preserved(
+    connection: &Connection,
+    track: Track,
+    comparison: &preservation::Comparison<'_>,
+    broken: &[Finding],
+) -> Result<(Vec<Finding>, Vec<Compared>)> {
+    let (mut lost, sections) = preservation::examine(connection, comparison, broken).await?;
+    if let Some(then) = &comparison.before.ledger {
+        let gained = explained::gained(then, comparison.live.ledger(track));
+        explained::explain(connection, track, comparison.live, &gained, &mut lost).await?;
+    }
+    Ok((lost, sections))
 }
 
 /// The refusal where anything is broken or lost.

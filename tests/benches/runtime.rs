@@ -19,9 +19,9 @@ use chrono::Utc;
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, Statement, Value};
 use sha2::{Digest, Sha256};
 use tollgate_migration::{Dialect, Phase, Track};
-use tollgate_service::budget::Budgets;
-use tollgate_service::gateway_key::GatewayKeys;
-use tollgate_service::provider_key::{Request, Resolver, Target};
+use tollgate_service::governance::budget::Budgets;
+use tollgate_service::providers::gateway_key::GatewayKeys;
+use tollgate_service::providers::provider_key::{Request, Resolver, Target};
 use tollgate_service::runner::{Session, up};
 use tollgate_service::seed;
 use tollgate_service::{
@@ -103,7 +103,7 @@ async fn seeded(
     options.phase = phase;
     let outcome = up::up(&session, &options, &Silent, &ShutdownSignal::default()).await;
     assert!(outcome.error.is_none(), "{:?}", outcome.error);
-    // What autovacuum does there. A gateway's SQLite is hardly ever analysed, and one that is plans each call anew.
+    // What autovacuum does there. A gateway's SQLite is hardly ever analysed, and one that is plans each call again.
     if backend == Backend::Postgres {
         database.execute("ANALYZE").await;
     }

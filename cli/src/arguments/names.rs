@@ -1,28 +1,9 @@
 //! The name of each command, and what may be said of it before it runs.
 
-use tollgate_service::Track;
-
 use super::{
     BillingMode, BudgetCommand, Command, GatewayKeyCommand, McpClient, Migrate, ProviderConfig,
     ProviderKeyCommand, Reconcile, Schema, VirtualKey, WorkspaceSecret,
 };
-
-/// The commands that are about one track's tables.
-pub(super) const OF_TRACKS: [(Track, &[&str]); 3] = [
-    (
-        Track::GOVERNANCE,
-        &[
-            "mcp-client",
-            "virtual-key",
-            "provider-config",
-            "budget",
-            "seed",
-            "demo",
-        ],
-    ),
-    (Track::PROVIDERS, &["provider-key", "gateway-key"]),
-    (Track::BILLING, &["billing-mode", "workspace-secret"]),
-];
 
 impl Command {
     /// The gateway version that boots next, where one was named.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use chrono::Utc;
-use tollgate_service::budget::{self, Cost, Standing};
+use tollgate_service::governance::budget::{self, Cost, Standing};
 use tollgate_service::{Access, CommandResult, Error, Finding, Outcome, Report, Result};
 
 use crate::arguments::{Arguments, BudgetCommand};

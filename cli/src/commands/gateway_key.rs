@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use comfy_table::{Table, presets};
-use tollgate_service::gateway_key::{self, GatewayKey};
+use tollgate_service::providers::gateway_key::{self, GatewayKey};
 use tollgate_service::{Change, CommandResult, Error, Outcome, Report, Result};
 
 use crate::arguments::{Arguments, GatewayKeyCommand};

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use tollgate_service::runner::{adopt, down, pauses, plan, resolve, status, up};
+use tollgate_service::prepare;
+use tollgate_service::providers::handover;
+use tollgate_service::runner::{Session, adopt, down, pauses, plan, resolve, status, up};
 use tollgate_service::{Outcome, ShutdownSignal};
-use tollgate_service::{handover, prepare};
 
 use crate::arguments::{Arguments, Choice, Migrate, StateWord, Up};
 use crate::commands::schema::has_drift;
@@ -19,22 +20,27 @@ pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &Shutdow
         Err(error) => return Answer::failed(name, error),
     };
     let progress = Progress::new(arguments);
-    let (outcome, view, check) = match command {
-        Migrate::Status { check, .. } => (
-            Outcome::from(status::status(&session).await),
-            View::Own,
-            *check,
-        ),
-        Migrate::Plan { check, sql, choice } => (
-            Outcome::from(plan::plan(&session, &options(choice)).await),
-            View::Plan { sql: *sql },
-            *check,
-        ),
-        Migrate::Up(arguments) => (
-            up::up(&session, &up_options(arguments), &progress, stop).await,
-            View::Own,
-            false,
-        ),
+    let outcome = outcome(command, &session, &progress, stop).await;
+    let (view, check) = match command {
+        Migrate::Status { check, .. } => (View::Own, *check),
+        Migrate::Plan { check, sql, .. } => (View::Plan { sql: *sql }, *check),
+        _ => (View::Own, false),
+    };
+    progress.finish();
+    let found = check && (outcome.report.is_pending() || has_drift(&outcome));
+    Answer::new(name, outcome, view).exiting_with_3_when(found)
+}
+
+async fn outcome(
+    command: &Migrate,
+    session: &Session,
+    progress: &Progress,
+    stop: &ShutdownSignal,
+) -> Outcome {
+    match command {
+        Migrate::Status { .. } => Outcome::from(status::status(session).await),
+        Migrate::Plan { choice, .. } => Outcome::from(plan::plan(session, &options(choice)).await),
+        Migrate::Up(arguments) => up::up(session, &up_options(arguments), progress, stop).await,
         Migrate::Down {
             to,
             allow_data_loss,
@@ -43,11 +49,7 @@ pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &Shutdow
             let mut options = down::Options::default();
             options.to.clone_from(to);
             options.allow_data_loss = *allow_data_loss;
-            (
-                down::down(&session, &options, &progress, stop).await,
-                View::Own,
-                false,
-            )
+            down::down(session, &options, progress, stop).await
         }
         Migrate::Resolve {
             step,
@@ -59,46 +61,21 @@ pub(super) async fn run(arguments: &Arguments, command: &Migrate, stop: &Shutdow
                 StateWord::Applied => resolve::Settled::Applied,
                 StateWord::Pending => resolve::Settled::Pending,
             };
-            (
-                Outcome::from(resolve::resolve(&session, step, settled, *dry_run, stop).await),
-                View::Own,
-                false,
-            )
+            Outcome::from(resolve::resolve(session, step, settled, *dry_run, stop).await)
         }
-        Migrate::Pause => (
-            Outcome::from(pauses::pause(&session, chrono::Utc::now()).await),
-            View::Own,
-            false,
-        ),
-        Migrate::Resume => (
-            Outcome::from(pauses::resume(&session).await),
-            View::Own,
-            false,
-        ),
+        Migrate::Pause => Outcome::from(pauses::pause(session, chrono::Utc::now()).await),
+        Migrate::Resume => Outcome::from(pauses::resume(session).await),
         Migrate::Prepare(chosen) => {
             let mut options = prepare::Options::default();
             options.finish = chosen.finish;
             options.choices = chosen.resolutions.choices.clone();
-            (
-                prepare::prepare(&session, options, stop).await,
-                View::Own,
-                false,
-            )
+            prepare::prepare(session, options, stop).await
         }
-        Migrate::Handover { .. } => (
-            Outcome::from(handover::handover(&session, stop).await),
-            View::Own,
-            false,
-        ),
-        Migrate::Adopt { dry_run, .. } => (
-            Outcome::from(adopt::adopt(&session, *dry_run, stop).await),
-            View::Own,
-            false,
-        ),
-    };
-    progress.finish();
-    let found = check && (outcome.report.is_pending() || has_drift(&outcome));
-    Answer::new(name, outcome, view).exiting_with_3_when(found)
+        Migrate::Handover { .. } => Outcome::from(handover::handover(session, stop).await),
+        Migrate::Adopt { dry_run, .. } => {
+            Outcome::from(adopt::adopt(session, *dry_run, stop).await)
+        }
+    }
 }
 
 /// How long a lock is waited for.

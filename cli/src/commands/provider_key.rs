@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tollgate_service::provider_key::{self, Fallback, Request, Source, Target};
+use tollgate_service::providers::provider_key::{self, Fallback, Request, Source, Target};
 use tollgate_service::{CommandResult, Outcome, Report, Result};
 
 use crate::arguments::{Arguments, ProviderKeyCommand};

@@ -2,19 +2,21 @@
 
 use std::path::Path;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
+use tollgate_service::billing::reconcile::billing;
+use tollgate_service::governance::config::{ConfigFile, config};
+use tollgate_service::governance::credentials::{Scope, credentials};
+use tollgate_service::governance::flows::flows;
+use tollgate_service::governance::header_keys::fold_header_keys;
+use tollgate_service::governance::header_requirements::header_requirements;
+use tollgate_service::governance::mcp_client;
+use tollgate_service::governance::resets::resets;
+use tollgate_service::governance::virtual_key::{Deletion, delete};
+use tollgate_service::providers::provider_keys::provider_keys;
 use tollgate_service::reconcile::Options;
 use tollgate_service::reconcile::all::{all, named};
-use tollgate_service::reconcile::billing::billing;
-use tollgate_service::reconcile::config::{ConfigFile, config};
-use tollgate_service::reconcile::credentials::{Scope, credentials};
-use tollgate_service::reconcile::flows::flows;
-use tollgate_service::reconcile::header_keys::fold_header_keys;
-use tollgate_service::reconcile::header_requirements::header_requirements;
-use tollgate_service::reconcile::provider_keys::provider_keys;
-use tollgate_service::reconcile::resets::resets;
-use tollgate_service::virtual_key::{Deletion, delete};
-use tollgate_service::{Outcome, Severity, ShutdownSignal, mcp_client};
+use tollgate_service::runner::Session;
+use tollgate_service::{Outcome, Result, Severity, ShutdownSignal};
 
 use crate::arguments::{Arguments, McpClient, ProviderConfig, Reconcile, VirtualKey, Wait};
 use crate::commands::session;
@@ -48,7 +50,29 @@ pub(super) async fn run(
     how.parallel = routine.parallel;
     let now = Utc::now();
     let progress = Progress::new(arguments);
-    let outcome = match command {
+    let outcome = match routine_of(command, &session, how, now, stop).await {
+        Ok(outcome) => outcome,
+        Err(error) => return Answer::failed(name, error),
+    };
+    progress.finish();
+    // A part of a file that is not written is something to be seen to, as much as a row that differs.
+    let unread = outcome
+        .report
+        .findings
+        .iter()
+        .any(|finding| finding.code == "R010" && finding.severity == Severity::Warning);
+    let found = routine.check && (unread || !outcome.report.changes.is_empty());
+    Answer::new(name, outcome, View::Own).exiting_with_3_when(found)
+}
+
+async fn routine_of(
+    command: &Reconcile,
+    session: &Session,
+    how: Options,
+    now: DateTime<Utc>,
+    stop: &ShutdownSignal,
+) -> Result<Outcome> {
+    Ok(match command {
         Reconcile::Credentials {
             virtual_key,
             mcp_client,
@@ -59,19 +83,19 @@ pub(super) async fn run(
                 (None, Some(id)) => Scope::Client(id.clone()),
                 (None, None) => Scope::All,
             };
-            credentials(&session, &scope, how, now, stop).await
+            credentials(session, &scope, how, now, stop).await
         }
-        Reconcile::Flows { orphan_ttl, .. } => flows(&session, *orphan_ttl, how, now, stop).await,
-        Reconcile::HeaderKeys(_) => fold_header_keys(&session, how, now, stop).await,
+        Reconcile::Flows { orphan_ttl, .. } => flows(session, *orphan_ttl, how, now, stop).await,
+        Reconcile::HeaderKeys(_) => fold_header_keys(session, how, now, stop).await,
         Reconcile::HeaderRequirements { mcp_client, .. } => {
-            header_requirements(&session, mcp_client, how, now, stop).await
+            header_requirements(session, mcp_client, how, now, stop).await
         }
         Reconcile::ProviderKeys { resolutions, .. } => {
-            provider_keys(&session, resolutions.choices.clone(), how, now, stop).await
+            provider_keys(session, resolutions.choices.clone(), how, now, stop).await
         }
         Reconcile::Resets {
             request_retention, ..
-        } => resets(&session, *request_retention, how, now, stop).await,
+        } => resets(session, *request_retention, how, now, stop).await,
         Reconcile::Config {
             file,
             prune,
@@ -79,14 +103,7 @@ pub(super) async fn run(
             allow_unread,
             ..
         } => {
-            // Standard input is read once, and the file may be read again.
-            let spooled = match (file == Path::new("-"))
-                .then(crate::input::spooled)
-                .transpose()
-            {
-                Ok(spooled) => spooled,
-                Err(error) => return Answer::failed(name, error),
-            };
+            let spooled = spooled(file)?;
             let file = ConfigFile {
                 name: match spooled {
                     Some(_) => "standard input".to_owned(),
@@ -99,24 +116,22 @@ pub(super) async fn run(
                 force: *force,
                 allow_unread: *allow_unread,
             };
-            config(&session, &file, how, now, stop).await
+            config(session, &file, how, now, stop).await
         }
-        Reconcile::All(_) => all(&session, how, now, stop).await,
-        Reconcile::Run { routine, .. } => match named(&session, routine) {
-            Ok(found) => (found.run)(&session, how, now, stop).await,
-            Err(error) => return Answer::failed(name, error),
-        },
-        Reconcile::Billing(_) => billing(&session, how, now, stop).await,
-    };
-    progress.finish();
-    // A part of a file that is not written is something to be seen to, as much as a row that differs.
-    let unread = outcome
-        .report
-        .findings
-        .iter()
-        .any(|finding| finding.code == "R010" && finding.severity == Severity::Warning);
-    let found = routine.check && (unread || !outcome.report.changes.is_empty());
-    Answer::new(name, outcome, View::Own).exiting_with_3_when(found)
+        Reconcile::All(_) => all(session, how, now, stop).await,
+        Reconcile::Run { routine, .. } => {
+            let found = named(session, routine)?;
+            (found.run)(session, how, now, stop).await
+        }
+        Reconcile::Billing(_) => billing(session, how, now, stop).await,
+    })
+}
+
+/// Standard input is read once, and the file may be read again.
+fn spooled(file: &Path) -> Result<Option<tempfile::NamedTempFile>> {
+    (file == Path::new("-"))
+        .then(crate::input::spooled)
+        .transpose()
 }
 
 pub(super) async fn mcp_client(

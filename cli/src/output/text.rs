@@ -1,6 +1,6 @@
 //! Reports as text.
 
-mod proof;
+mod verify;
 mod work;
 
 use std::fmt::Write;
@@ -93,19 +93,19 @@ fn own(out: &mut String, report: &Report, failed: bool) {
                 }
             }
         }
-        Some(CommandResult::Snapshot(result)) => proof::snapshot(out, result),
-        Some(CommandResult::Verified(result)) => proof::verified(out, report, result, failed),
+        Some(CommandResult::Snapshot(result)) => verify::snapshot(out, result),
+        Some(CommandResult::Verified(result)) => verify::verified(out, report, result, failed),
         Some(CommandResult::Rehearsed(result)) => {
             for track in &report.tracks {
                 moved(out, track, failed);
             }
-            proof::rehearsed(out, result, failed);
+            verify::rehearsed(out, result, failed);
         }
         Some(CommandResult::Booted(result)) => {
             for track in &report.tracks {
                 moved(out, track, failed);
             }
-            proof::beside_the_gateway(out, result);
+            verify::beside_the_gateway(out, result);
         }
         Some(CommandResult::History(result)) => history(out, result),
         Some(CommandResult::Planted(_)) => {}

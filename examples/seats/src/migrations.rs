@@ -4,7 +4,7 @@ use tollgate_migration::ddl::Type::{Bool, Text, Time, Varchar};
 use tollgate_migration::ddl::{TableSpec, column, index};
 use tollgate_migration::loss::Loss;
 use tollgate_migration::plan::{Action, Backfill, Blocks, Created};
-use tollgate_migration::script::PlanBuilder;
+use tollgate_migration::plan_builder::PlanBuilder;
 use tollgate_migration::{Context, Dialect, Migration, Phase};
 
 use crate::badges::Badges;
@@ -17,8 +17,8 @@ const BASELINE: Migration = Migration {
     version: "m20260101_000001_seats_baseline",
     phase: Phase::Expand,
     summary: "the legacy table, where there is none",
-    up: |_, script| {
-        script.create_table(&TableSpec {
+    up: |_, builder| {
+        builder.create_table(&TableSpec {
             name: SEATS.to_owned(),
             columns: vec![
                 column("id", Varchar(64)).not_null(),
@@ -40,9 +40,9 @@ const EXPAND: Migration = Migration {
     version: "m20260102_000002_seat_flag_expand",
     phase: Phase::Expand,
     summary: "the flag beside the word, and a badge",
-    up: |_, script| {
-        script.add_column(SEATS, &column("active", Bool).default("false"), None, None);
-        script.add_column(SEATS, &column("badge", Varchar(36)), None, None);
+    up: |_, builder| {
+        builder.add_column(SEATS, &column("active", Bool).default("false"), None, None);
+        builder.add_column(SEATS, &column("badge", Varchar(36)), None, None);
     },
     down: undo,
     // Until contract the word says the same.
@@ -53,10 +53,10 @@ const BACKFILL: Migration = Migration {
     version: "m20260102_000003_seat_flag_backfill",
     phase: Phase::Backfill,
     summary: "the flag says what the word says, and every seat gets its badge",
-    up: |context, script| {
+    up: |context, builder| {
         if context.catalog.has_column(SEATS, "state") {
             if context.chose(&VACANT_SEATS) {
-                script.update(
+                builder.update(
                     SEATS,
                     format!(
                         "UPDATE {SEATS} SET state = 'off' WHERE state = 'on' AND trim(holder) = ''"
@@ -65,14 +65,14 @@ const BACKFILL: Migration = Migration {
                     Blocks::Rows,
                 );
             }
-            script.backfill(pass(script.dialect()));
+            builder.backfill(pass(builder.dialect()));
         }
-        script.paged(Badges);
+        builder.paged(Badges);
     },
-    down: |context, _, script| {
+    down: |context, _, builder| {
         if context.catalog.has_column(SEATS, "active") {
-            let no = script.dialect().false_literal();
-            script.update(
+            let no = builder.dialect().false_literal();
+            builder.update(
                 SEATS,
                 format!(
                     "UPDATE {SEATS} SET active = {no}, badge = NULL WHERE active <> {no} OR badge IS NOT NULL"
@@ -103,19 +103,19 @@ const CONTRACT: Migration = Migration {
     version: "m20260102_000004_seat_flag_contract",
     phase: Phase::Contract,
     summary: "catches up with what old code wrote, then drops the word",
-    up: |context, script| {
+    up: |context, builder| {
         if !context.catalog.has_column(SEATS, "state") {
             return;
         }
-        script.lock_tables(&[SEATS]);
+        builder.lock_tables(&[SEATS]);
         // Somebody may have written one since the doctor looked.
-        script.guard(
+        builder.guard(
             "S001",
             SEATS,
             format!("SELECT id FROM {SEATS} WHERE state IS NULL OR state NOT IN ('on', 'off')"),
         );
-        let dialect = script.dialect();
-        script.update(
+        let dialect = builder.dialect();
+        builder.update(
             SEATS,
             format!(
                 "UPDATE {SEATS} SET active = ({}) WHERE {}",
@@ -125,30 +125,30 @@ const CONTRACT: Migration = Migration {
             "flags of words that old code wrote since the backfill",
             Blocks::Everyone,
         );
-        script.drop_column(SEATS, "state");
+        builder.drop_column(SEATS, "state");
     },
-    down: |context, created, script| {
+    down: |context, created, builder| {
         for dropped in &created.dropped {
             if context.catalog.has_column(&dropped.table, &dropped.name) {
                 continue;
             }
-            script.lock_tables(&[SEATS]);
-            script.restore_column(dropped);
-            let active = script.dialect().is_true("active");
-            script.update(
+            builder.lock_tables(&[SEATS]);
+            builder.restore_column(dropped);
+            let active = builder.dialect().is_true("active");
+            builder.update(
                 SEATS,
                 format!("UPDATE {SEATS} SET state = CASE WHEN {active} THEN 'on' ELSE 'off' END"),
                 "the word says what the flag says",
                 Blocks::Everyone,
             );
-            script.restore_constraints(dropped);
+            builder.restore_constraints(dropped);
         }
     },
     losses: |_, _| Vec::new(),
 };
 
-fn undo(_context: &Context, created: &Created, script: &mut PlanBuilder) {
-    script.undo(created);
+fn undo(_context: &Context, created: &Created, builder: &mut PlanBuilder) {
+    builder.undo(created);
 }
 
 /// What the flag is to be.

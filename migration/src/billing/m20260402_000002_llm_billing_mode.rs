@@ -8,7 +8,7 @@ use crate::ddl::{CheckSpec, Type, column};
 use crate::loss::Loss;
 use crate::migration::{Migration, Phase};
 use crate::plan::{Blocks, Created};
-use crate::script::PlanBuilder;
+use crate::plan_builder::PlanBuilder;
 
 use super::{MODE, MODES, WORKSPACES, is_garbled, is_guarded, is_over_mode};
 
@@ -29,18 +29,18 @@ fn check() -> CheckSpec {
     }
 }
 
-fn up(context: &Context, script: &mut PlanBuilder) {
+fn up(context: &Context, builder: &mut PlanBuilder) {
     if !context.catalog.has_column(WORKSPACES, MODE) {
-        script.add_column(WORKSPACES, &column(MODE, Type::Text), None, Some(&check()));
-        script.add_check(WORKSPACES, &check());
+        builder.add_column(WORKSPACES, &column(MODE, Type::Text), None, Some(&check()));
+        builder.add_check(WORKSPACES, &check());
         return;
     }
     if context.chose(&super::GARBLED_MODES) {
-        script.update(
+        builder.update(
             WORKSPACES,
             format!(
                 "UPDATE {WORKSPACES} SET {MODE} = NULL WHERE {}",
-                is_garbled(script.dialect())
+                is_garbled(builder.dialect())
             ),
             "modes outside the three are cleared: they inherit the organisation's default",
             Blocks::Rows,
@@ -48,12 +48,12 @@ fn up(context: &Context, script: &mut PlanBuilder) {
     }
     let right = context.catalog.table(WORKSPACES).is_some_and(is_guarded);
     if !right {
-        script.replace_checks(WORKSPACES, &check(), is_over_mode);
+        builder.replace_checks(WORKSPACES, &check(), is_over_mode);
     }
 }
 
-fn down(_context: &Context, created: &Created, script: &mut PlanBuilder) {
-    script.undo(created);
+fn down(_context: &Context, created: &Created, builder: &mut PlanBuilder) {
+    builder.undo(created);
 }
 
 fn losses(context: &Context, created: &Created) -> Vec<Loss> {

@@ -181,6 +181,38 @@ pub(super) async fn read<C: ConnectionTrait>(connection: &C) -> Result<Catalog, 
             "the connection's search_path names no existing schema".to_owned(),
         ));
     };
+    let tables = tables(connection).await?;
+    let mut enums: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for row in rows::<EnumRow, _>(connection, ENUMS).await? {
+        enums.entry(row.name).or_default().push(row.label);
+    }
+    let dependents = rows::<DependentRow, _>(connection, DEPENDENTS)
+        .await?
+        .into_iter()
+        .map(|row| Dependent {
+            kind: row.kind,
+            name: row.name,
+            table: row.table_name,
+            column: row.column_name,
+        })
+        .collect();
+    let others = rows::<NameRow, _>(connection, OTHERS)
+        .await?
+        .into_iter()
+        .map(|row| row.name)
+        .collect();
+    Ok(Catalog {
+        dialect: Dialect::Postgres,
+        schema,
+        tables,
+        enums,
+        dependents,
+        others,
+        has_views_or_triggers: false,
+    })
+}
+
+async fn tables<C: ConnectionTrait>(connection: &C) -> Result<BTreeMap<String, Table>, DbErr> {
     let mut tables: BTreeMap<String, Table> = rows::<TableRow, _>(connection, TABLES)
         .await?
         .into_iter()
@@ -229,34 +261,7 @@ pub(super) async fn read<C: ConnectionTrait>(connection: &C) -> Result<Catalog, 
             });
         }
     }
-    let mut enums: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for row in rows::<EnumRow, _>(connection, ENUMS).await? {
-        enums.entry(row.name).or_default().push(row.label);
-    }
-    let dependents = rows::<DependentRow, _>(connection, DEPENDENTS)
-        .await?
-        .into_iter()
-        .map(|row| Dependent {
-            kind: row.kind,
-            name: row.name,
-            table: row.table_name,
-            column: row.column_name,
-        })
-        .collect();
-    let others = rows::<NameRow, _>(connection, OTHERS)
-        .await?
-        .into_iter()
-        .map(|row| row.name)
-        .collect();
-    Ok(Catalog {
-        dialect: Dialect::Postgres,
-        schema,
-        tables,
-        enums,
-        dependents,
-        others,
-        has_views_or_triggers: false,
-    })
+    Ok(tables)
 }
 
 impl ConstraintRow {

@@ -272,6 +272,36 @@ async fn dependents<C: ConnectionTrait>(
     tables: &mut BTreeMap<String, Table>,
 ) -> Result<(Vec<Dependent>, bool), DbErr> {
     let mut any = false;
+    let mut dependents = children(tables);
+    dependents.extend(generated_columns(tables));
+    for ObjectRow {
+        kind,
+        name,
+        table_name: on,
+        sql,
+    } in rows(
+        connection,
+        "SELECT type AS kind, name AS name, tbl_name AS table_name, sql AS sql FROM sqlite_schema \
+         WHERE type IN ('view', 'trigger') ORDER BY name",
+    )
+    .await?
+    {
+        any = true;
+        dependents.extend(mentioned(tables, &kind, &name, &sql));
+        if kind == "trigger"
+            && let Some(table) = tables.get_mut(&on)
+        {
+            table.triggers.push(Trigger {
+                name,
+                definition: sql,
+            });
+        }
+    }
+    Ok((dependents, any))
+}
+
+/// Tables whose foreign keys name a column.
+fn children(tables: &BTreeMap<String, Table>) -> Vec<Dependent> {
     let mut dependents = Vec::new();
     for (child, table) in tables.iter() {
         for key in table.foreign_keys.iter().filter(|key| key.parent != *child) {
@@ -285,6 +315,11 @@ async fn dependents<C: ConnectionTrait>(
             }
         }
     }
+    dependents
+}
+
+fn generated_columns(tables: &BTreeMap<String, Table>) -> Vec<Dependent> {
+    let mut dependents = Vec::new();
     for (table_name, table) in tables.iter() {
         let Some(create) = table.sql.as_deref().and_then(CreateTable::parse) else {
             continue;
@@ -310,50 +345,36 @@ async fn dependents<C: ConnectionTrait>(
             }
         }
     }
-    for ObjectRow {
-        kind,
-        name,
-        table_name: on,
-        sql,
-    } in rows(
-        connection,
-        "SELECT type AS kind, name AS name, tbl_name AS table_name, sql AS sql FROM sqlite_schema \
-         WHERE type IN ('view', 'trigger') ORDER BY name",
-    )
-    .await?
-    {
-        any = true;
-        let mentioned = sqlite_ddl::words(&sql);
-        for (table_name, table) in tables.iter() {
-            if !mentioned.contains(&table_name.to_lowercase()) {
-                continue;
-            }
-            // `SELECT *` names none of them, and hangs on the table all the same.
-            dependents.push(Dependent {
-                kind: kind.clone(),
-                name: name.clone(),
-                table: table_name.clone(),
-                column: String::new(),
-            });
-            for column in &table.columns {
-                if mentioned.contains(&column.name.to_lowercase()) {
-                    dependents.push(Dependent {
-                        kind: kind.clone(),
-                        name: name.clone(),
-                        table: table_name.clone(),
-                        column: column.name.clone(),
-                    });
-                }
-            }
+    dependents
+}
+
+/// What the text of a view or trigger mentions.
+fn mentioned(
+    tables: &BTreeMap<String, Table>,
+    kind: &str,
+    name: &str,
+    sql: &str,
+) -> Vec<Dependent> {
+    let words = sqlite_ddl::words(sql);
+    let on = |table: &str, column: &str| Dependent {
+        kind: kind.to_owned(),
+        name: name.to_owned(),
+        table: table.to_owned(),
+        column: column.to_owned(),
+    };
+    let mut dependents = Vec::new();
+    for (table_name, table) in tables {
+        if !words.contains(&table_name.to_lowercase()) {
+            continue;
         }
-        if kind == "trigger"
-            && let Some(table) = tables.get_mut(&on)
-        {
-            table.triggers.push(Trigger {
-                name,
-                definition: sql,
-            });
-        }
+        // `SELECT *` names none of them, and hangs on the table all the same.
+        dependents.push(on(table_name, ""));
+        let columns = table.columns.iter();
+        dependents.extend(
+            columns
+                .filter(|column| words.contains(&column.name.to_lowercase()))
+                .map(|column| on(table_name, &column.name)),
+        );
     }
-    Ok((dependents, any))
+    dependents
 }

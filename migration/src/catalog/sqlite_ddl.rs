@@ -37,6 +37,24 @@ impl Token {
     }
 }
 
+/// What stands between quotes from there on, and where what follows begins. A doubled quote stands for itself, but in brackets.
+fn quoted(bytes: &[u8], mut at: usize, quote: u8) -> (Vec<u8>, usize) {
+    let close = if quote == b'[' { b']' } else { quote };
+    let mut text = Vec::new();
+    while at < bytes.len() {
+        if bytes[at] == close {
+            if close != b']' && bytes.get(at + 1) == Some(&close) {
+                at += 1;
+            } else {
+                break;
+            }
+        }
+        text.push(bytes[at]);
+        at += 1;
+    }
+    (text, (at + 1).min(bytes.len()))
+}
+
 fn tokens(sql: &str) -> Vec<Token> {
     let bytes = sql.as_bytes();
     let mut found = Vec::new();
@@ -59,21 +77,8 @@ fn tokens(sql: &str) -> Vec<Token> {
                 continue;
             }
             quote @ (b'\'' | b'"' | b'`' | b'[') => {
-                let close = if quote == b'[' { b']' } else { quote };
-                at += 1;
-                let mut text = Vec::new();
-                while at < bytes.len() {
-                    if bytes[at] == close {
-                        if close != b']' && bytes.get(at + 1) == Some(&close) {
-                            at += 1;
-                        } else {
-                            break;
-                        }
-                    }
-                    text.push(bytes[at]);
-                    at += 1;
-                }
-                at = (at + 1).min(bytes.len());
+                let text;
+                (text, at) = quoted(bytes, at + 1, quote);
                 // A name in single quotes is an identifier where SQLite expects one, as in `CONSTRAINT 'x'`, and a
                 // string elsewhere; a column that is only named in a string counts as mentioned, on the safe side.
                 Kind::Word {
@@ -94,13 +99,11 @@ fn tokens(sql: &str) -> Vec<Token> {
                 Kind::Comma
             }
             byte if byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80 => {
-                while at < bytes.len()
-                    && (bytes[at].is_ascii_alphanumeric()
-                        || matches!(bytes[at], b'_' | b'$')
-                        || bytes[at] >= 0x80)
-                {
-                    at += 1;
-                }
+                let rest = &bytes[at..];
+                let is_of_word = |byte: &u8| {
+                    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$') || *byte >= 0x80
+                };
+                at += rest.iter().take_while(|byte| is_of_word(byte)).count();
                 Kind::Word {
                     text: sql[start..at].to_owned(),
                     quoted: false,

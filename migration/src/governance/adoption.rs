@@ -116,7 +116,7 @@ fn migrated(context: &Context) -> Result<Recognised, Unknown> {
         for table in &leftovers {
             differences.push(format!(
                 "{table} still has a column budget_id, and upstream's table of migrations does not name \
-                 add_multi_budget_tables: nobody can say which of the two is the truth"
+                 add_multi_budget_tables: nobody can say which of the two is authoritative"
             ));
         }
     }

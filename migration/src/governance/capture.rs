@@ -9,7 +9,7 @@ use crate::catalog::{Catalog, Trigger};
 use crate::context::Context;
 use crate::dialect::Dialect;
 use crate::plan::Blocks;
-use crate::script::PlanBuilder;
+use crate::plan_builder::PlanBuilder;
 use crate::track::Ask;
 
 use super::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
@@ -96,16 +96,16 @@ fn left(catalog: &Catalog) -> Option<String> {
 }
 
 /// Begins to note, in a transaction of its own; what an earlier run has left is gone then. Nothing where one is at work already.
-pub(super) fn begin(context: &Context, script: &mut PlanBuilder) {
+pub(super) fn begin(context: &Context, builder: &mut PlanBuilder) {
     if context.answers.contains(INTACT.0) {
         return;
     }
-    let catalog = script.catalog.clone();
+    let catalog = builder.catalog.clone();
     let schema = Dialect::Postgres.quote(&catalog.schema);
     let tables = captured(&catalog);
     let names: Vec<&str> = tables.iter().map(|captured| captured.table).collect();
-    script.boundary();
-    script.statement(
+    builder.boundary();
+    builder.statement(
         format!(
             "LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE",
             Dialect::Postgres.quote_all(&names)
@@ -113,10 +113,10 @@ pub(super) fn begin(context: &Context, script: &mut PlanBuilder) {
         "triggers note what old code changes from here on, until contract commits",
         Blocks::Writers,
     );
-    for (sql, blocks) in removals(script) {
-        script.part(sql, "what a run that was killed has left", blocks);
+    for (sql, blocks) in removals(builder) {
+        builder.part(sql, "what a run that was killed has left", blocks);
     }
-    script.part(
+    builder.part(
         format!(
             "CREATE TABLE {TOUCHED} (number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, source text NOT NULL, old_id text, \
              new_id text, old_value text, new_value text, old_owner text, new_owner text)"
@@ -124,7 +124,7 @@ pub(super) fn begin(context: &Context, script: &mut PlanBuilder) {
         "the list",
         Blocks::Nothing,
     );
-    script.part(
+    builder.part(
         format!(
             "CREATE FUNCTION {schema}.{FUNCTION}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER \
              SET search_path = pg_catalog, pg_temp AS $note$ DECLARE was jsonb; becomes jsonb; BEGIN \
@@ -138,9 +138,9 @@ pub(super) fn begin(context: &Context, script: &mut PlanBuilder) {
         Blocks::Nothing,
     );
     for captured in &tables {
-        watch(script, &schema, captured);
+        watch(builder, &schema, captured);
     }
-    script.part(
+    builder.part(
         format!(
             "INSERT INTO {TOUCHED} (source, old_id, new_id) VALUES ('', '{TOUCHED}'::regclass::oid::text, {})",
             fingerprint()
@@ -148,12 +148,16 @@ pub(super) fn begin(context: &Context, script: &mut PlanBuilder) {
         "what is there is written down, to be proven at the end",
         Blocks::Nothing,
     );
-    script.catalog.tables.entry(TOUCHED.to_owned()).or_default();
-    script.boundary();
+    builder
+        .catalog
+        .tables
+        .entry(TOUCHED.to_owned())
+        .or_default();
+    builder.boundary();
 }
 
 /// The triggers of one table.
-fn watch(script: &mut PlanBuilder, schema: &str, captured: &Captured) {
+fn watch(builder: &mut PlanBuilder, schema: &str, captured: &Captured) {
     let Captured {
         table,
         column,
@@ -186,17 +190,17 @@ fn watch(script: &mut PlanBuilder, schema: &str, captured: &Captured) {
             format!("AFTER TRUNCATE ON {table} FOR EACH STATEMENT"),
         ),
     ] {
-        script.part(
+        builder.part(
             format!("CREATE TRIGGER {name} {when} {call}"),
             "changes are noted",
             Blocks::Writers,
         );
-        script.part(
+        builder.part(
             format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}"),
             "by whoever they are made",
             Blocks::Writers,
         );
-        if let Some(live) = script.catalog.tables.get_mut(*table) {
+        if let Some(live) = builder.catalog.tables.get_mut(*table) {
             live.triggers.push(Trigger {
                 name: name.to_owned(),
                 definition: String::new(),
@@ -206,25 +210,25 @@ fn watch(script: &mut PlanBuilder, schema: &str, captured: &Captured) {
 }
 
 /// Takes the capture away, whatever of it is there.
-pub(super) fn end(script: &mut PlanBuilder) {
-    for (at, (sql, blocks)) in removals(script).into_iter().enumerate() {
+pub(super) fn end(builder: &mut PlanBuilder) {
+    for (at, (sql, blocks)) in removals(builder).into_iter().enumerate() {
         if at == 0 {
-            script.statement(sql, "nothing is noted any more", blocks);
+            builder.statement(sql, "nothing is noted any more", blocks);
         } else {
-            script.part(sql, "what noted, and the list", blocks);
+            builder.part(sql, "what noted, and the list", blocks);
         }
     }
 }
 
 /// What takes it away. The triggers go first: a writer's waits for the list while its rows are locked.
-fn removals(script: &mut PlanBuilder) -> Vec<(String, Blocks)> {
+fn removals(builder: &mut PlanBuilder) -> Vec<(String, Blocks)> {
     let mut removals = Vec::new();
     for table in [VIRTUAL_KEYS, PROVIDER_CONFIGS, BUDGETS] {
-        let Some(live) = script.catalog.tables.get_mut(table) else {
+        let Some(live) = builder.catalog.tables.get_mut(table) else {
             continue;
         };
         // Whoever asks for one that is not there waits for the table all the same. In one order, whatever the catalog's: a plan that is
-        // made anew is the same one.
+        // made again is the same one.
         for name in [MOVED, CAME, EMPTIED] {
             let there = live.triggers.len();
             live.triggers.retain(|trigger| trigger.name != name);
@@ -241,16 +245,16 @@ fn removals(script: &mut PlanBuilder) -> Vec<(String, Blocks)> {
         Blocks::Nothing,
     ));
     removals.push((format!("DROP TABLE IF EXISTS {TOUCHED}"), Blocks::Nothing));
-    script.catalog.tables.remove(TOUCHED);
+    builder.catalog.tables.remove(TOUCHED);
     removals
 }
 
 /// The same in a transaction of its own, where a run that was killed has left something.
-pub(super) fn clear(context: &Context, script: &mut PlanBuilder) {
+pub(super) fn clear(context: &Context, builder: &mut PlanBuilder) {
     if context.answers.contains(LEFT.0) {
-        script.boundary();
-        end(script);
-        script.boundary();
+        builder.boundary();
+        end(builder);
+        builder.boundary();
     }
 }
 
@@ -281,8 +285,8 @@ pub(super) fn keys() -> String {
 const FOUND: &str = "found";
 
 /// Notes the rows of a table that a query names in a column `id`, as if they had just been touched.
-pub(super) fn find(script: &mut PlanBuilder, table: &str, ids: &str, purpose: &str) {
-    script.bookkeeping(
+pub(super) fn find(builder: &mut PlanBuilder, table: &str, ids: &str, purpose: &str) {
+    builder.bookkeeping(
         format!(
             "INSERT INTO {TOUCHED} (source, old_id, new_owner) SELECT '{table}', found.id, '{FOUND}' FROM ({ids}) found"
         ),
@@ -291,8 +295,8 @@ pub(super) fn find(script: &mut PlanBuilder, table: &str, ids: &str, purpose: &s
 }
 
 /// Forgets what a walk has found, when it is done: what is touched after it is noted again.
-pub(super) fn forget_found(script: &mut PlanBuilder) {
-    script.bookkeeping(
+pub(super) fn forget_found(builder: &mut PlanBuilder) {
+    builder.bookkeeping(
         format!(
             "DELETE FROM {TOUCHED} WHERE new_owner = '{FOUND}' AND source <> '{PROVIDER_CONFIGS}'"
         ),

@@ -10,7 +10,7 @@ use crate::dialect::Dialect;
 use crate::loss::Loss;
 use crate::migration::{Migration, Phase};
 use crate::plan::Created;
-use crate::script::PlanBuilder;
+use crate::plan_builder::PlanBuilder;
 
 use super::owners::{self, Owner};
 use super::{BUDGETS, VIRTUAL_KEYS};
@@ -24,8 +24,8 @@ pub(super) const MIGRATION: Migration = Migration {
     losses,
 };
 
-fn up(context: &Context, script: &mut PlanBuilder) {
-    let dialect = script.dialect();
+fn up(context: &Context, builder: &mut PlanBuilder) {
+    let dialect = builder.dialect();
     for owner in Owner::BOTH {
         // An owner column holds its parent's key, whatever type an old version gave that key.
         let live = context.catalog.column(owner.table(), "id");
@@ -36,14 +36,14 @@ fn up(context: &Context, script: &mut PlanBuilder) {
         };
         // The check speaks of both columns, so it comes with the second.
         let check = (owner == Owner::ProviderConfig).then(owners::one_owner);
-        script.add_column(
+        builder.add_column(
             BUDGETS,
             &column(owner.column(), kind),
             Some(&owner.loose_foreign_key()),
             check.as_ref(),
         );
     }
-    script.add_column(
+    builder.add_column(
         VIRTUAL_KEYS,
         &column("calendar_aligned", Type::Bool).default("false"),
         None,
@@ -51,8 +51,8 @@ fn up(context: &Context, script: &mut PlanBuilder) {
     );
 }
 
-fn down(_context: &Context, created: &Created, script: &mut PlanBuilder) {
-    script.undo(created);
+fn down(_context: &Context, created: &Created, builder: &mut PlanBuilder) {
+    builder.undo(created);
 }
 
 fn losses(context: &Context, created: &Created) -> Vec<Loss> {

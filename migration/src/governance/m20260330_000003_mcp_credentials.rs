@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::loss::Loss;
 use crate::migration::{Migration, Phase};
 use crate::plan::{Blocks, Created};
-use crate::script::PlanBuilder;
+use crate::plan_builder::PlanBuilder;
 use crate::track::Track;
 
 use super::mcp::{self, DERIVED_MODE};
@@ -23,19 +23,19 @@ pub(super) const MIGRATION: Migration = Migration {
     losses,
 };
 
-fn up(context: &Context, script: &mut PlanBuilder) {
+fn up(context: &Context, builder: &mut PlanBuilder) {
     // Their shapes differ by version, and each of the gateway's migrations takes what is there for its own.
     if context.ledger(Track::GOVERNANCE).owns() {
-        script.leave_to_gateway();
+        builder.leave_to_gateway();
         return;
     }
-    script.add_missing(&tables::described_since());
-    script.ensure_tables(MIGRATION.version, &mcp::all(), |script, spec, column| {
+    builder.add_missing(&tables::described_since());
+    builder.ensure_tables(MIGRATION.version, &mcp::all(), |builder, spec, column| {
         let derivable = ["virtual_key_id", "user_id"]
             .iter()
-            .all(|known| script.catalog.has_column(&spec.name, known));
+            .all(|known| builder.catalog.has_column(&spec.name, known));
         if column == "auth_mode" && derivable {
-            script.update(
+            builder.update(
                 &spec.name,
                 format!(
                     "UPDATE {} SET auth_mode = {DERIVED_MODE} WHERE auth_mode IS NULL",
@@ -48,8 +48,8 @@ fn up(context: &Context, script: &mut PlanBuilder) {
     });
 }
 
-fn down(_context: &Context, created: &Created, script: &mut PlanBuilder) {
-    script.undo(created);
+fn down(_context: &Context, created: &Created, builder: &mut PlanBuilder) {
+    builder.undo(created);
 }
 
 fn losses(context: &Context, created: &Created) -> Vec<Loss> {

@@ -6,7 +6,7 @@ use crate::dialect::Dialect;
 use crate::loss::Loss;
 use crate::migration::{Migration, Phase};
 use crate::plan::{Action, Backfill, Blocks, Created};
-use crate::script::{PlanBuilder, remembered};
+use crate::plan_builder::{PlanBuilder, remembered};
 
 use super::clones::CLONES;
 use super::owners::{self, LegacyColumns, Owner};
@@ -22,19 +22,19 @@ pub(super) const MIGRATION: Migration = Migration {
     losses,
 };
 
-fn up(context: &Context, script: &mut PlanBuilder) {
+fn up(context: &Context, builder: &mut PlanBuilder) {
     for split in [sharing::split_owned_twice(context), sharing::split(context)]
         .into_iter()
         .flatten()
     {
-        script.paged(split);
+        builder.paged(split);
     }
     if owners::legacy(context) == LegacyColumns::Stale {
-        remember(context, script);
+        remember(context, builder);
     }
     for owner in Owner::BOTH {
         if owner.has_legacy_reference(context) {
-            script.backfill(owner_pass(script.dialect(), owner));
+            builder.backfill(owner_pass(builder.dialect(), owner));
         }
     }
     if owners::has_legacy_flag(context) {
@@ -43,7 +43,7 @@ fn up(context: &Context, script: &mut PlanBuilder) {
             let stale =
                 owners::legacy(context) == LegacyColumns::Stale && owner == Owner::VirtualKey;
             if owner.has_legacy_reference(context) && !stale {
-                script.backfill(flag_pass(script.dialect(), owner));
+                builder.backfill(flag_pass(builder.dialect(), owner));
             }
         }
     }
@@ -55,8 +55,8 @@ const OWNERS: &str = "multi_budget_backfill.owner";
 const FLAGS: &str = "multi_budget_backfill.flag";
 
 /// Where upstream's own migration ran, most owners and flags are its work: which are ours has to be written down.
-fn remember(context: &Context, script: &mut PlanBuilder) {
-    let dialect = script.dialect();
+fn remember(context: &Context, builder: &mut PlanBuilder) {
+    let dialect = builder.dialect();
     let referring: Vec<Owner> = Owner::BOTH
         .into_iter()
         .filter(|owner| owner.has_legacy_reference(context))
@@ -72,12 +72,12 @@ fn remember(context: &Context, script: &mut PlanBuilder) {
         })
         .collect();
     if !owned.is_empty() {
-        script.remember(OWNERS, &owned.join(" UNION "));
+        builder.remember(OWNERS, &owned.join(" UNION "));
     }
     if owners::has_legacy_flag(context) && referring.contains(&Owner::ProviderConfig) {
         let flagged = dialect.is_true("b.calendar_aligned");
         let aligned = dialect.is_true("v.calendar_aligned");
-        script.remember(
+        builder.remember(
             FLAGS,
             &format!(
                 "SELECT v.id AS id FROM {PROVIDER_CONFIGS} r JOIN {BUDGETS} b ON b.id = r.budget_id \
@@ -174,10 +174,10 @@ fn flag_pass(dialect: Dialect, owner: Owner) -> Backfill {
 }
 
 /// Empties what the backfill has filled, and nothing that a gateway has. Old code writes the legacy columns, so they are the
-/// truth and stay as they are; what only the new schema held went back when contract went down. Where upstream's own migration
+/// authoritative and stay as they are; what only the new schema held went back when contract went down. Where upstream's own migration
 /// ran, only what was written down is ours.
-fn down(context: &Context, _created: &Created, script: &mut PlanBuilder) {
-    let dialect = script.dialect();
+fn down(context: &Context, _created: &Created, builder: &mut PlanBuilder) {
+    let dialect = builder.dialect();
     let catalog = &context.catalog;
     let ours = owners::legacy(context) == LegacyColumns::Authoritative;
     for owner in Owner::BOTH {
@@ -193,7 +193,7 @@ fn down(context: &Context, _created: &Created, script: &mut PlanBuilder) {
             ),
             None => continue,
         };
-        script.update(
+        builder.update(
             BUDGETS,
             format!("UPDATE {BUDGETS} SET {column} = NULL WHERE {column} IS NOT NULL{mine}"),
             "budgets lose the owner column's value",
@@ -206,7 +206,7 @@ fn down(context: &Context, _created: &Created, script: &mut PlanBuilder) {
             noted => noted.map(|noted| format!(" AND id IN ({noted})")),
         };
         if let Some(mine) = mine {
-            script.update(
+            builder.update(
                 VIRTUAL_KEYS,
                 format!(
                     "UPDATE {VIRTUAL_KEYS} SET calendar_aligned = {} WHERE {}{mine}",
@@ -218,10 +218,10 @@ fn down(context: &Context, _created: &Created, script: &mut PlanBuilder) {
             );
         }
     }
-    script.forget(&[OWNERS, FLAGS]);
+    builder.forget(&[OWNERS, FLAGS]);
     // Copies that were made stay, and their list with them; what a run that was cut off had listed is no copy.
     if catalog.has_table(CLONES) {
-        script.bookkeeping(
+        builder.bookkeeping(
             format!("DELETE FROM {} WHERE copy IS NULL", CLONES),
             "copies that a run had listed and not made",
         );
@@ -229,7 +229,7 @@ fn down(context: &Context, _created: &Created, script: &mut PlanBuilder) {
 }
 
 /// Every budget below an aligned virtual key is aligned: that is what the key's flag means.
-pub(super) fn write_flags_back(dialect: Dialect, script: &mut PlanBuilder) {
+pub(super) fn write_flags_back(dialect: Dialect, builder: &mut PlanBuilder) {
     let aligned = dialect.is_true("v.calendar_aligned");
     let unflagged = format!("NOT ({})", dialect.is_true("b.calendar_aligned"));
     let true_literal = dialect.true_literal();
@@ -242,7 +242,7 @@ pub(super) fn write_flags_back(dialect: Dialect, script: &mut PlanBuilder) {
              JOIN {VIRTUAL_KEYS} v ON v.id = p.virtual_key_id"
         ),
     ] {
-        script.update(
+        builder.update(
             BUDGETS,
             format!(
                 "UPDATE {BUDGETS} SET calendar_aligned = {true_literal} FROM ({source} WHERE {aligned} AND {unflagged}) due \
@@ -255,10 +255,10 @@ pub(super) fn write_flags_back(dialect: Dialect, script: &mut PlanBuilder) {
 }
 
 /// The owner's oldest budget becomes its `budget_id`.
-pub(super) fn write_owner_back(owner: Owner, script: &mut PlanBuilder) {
+pub(super) fn write_owner_back(owner: Owner, builder: &mut PlanBuilder) {
     let (table, column) = (owner.table(), owner.column());
-    let oldest = owners::oldest_first(&script.catalog);
-    script.update(
+    let oldest = owners::oldest_first(&builder.catalog);
+    builder.update(
         table,
         format!(
             "UPDATE {table} SET budget_id = due.budget FROM (SELECT {column} AS owner, id AS budget, \

@@ -8,7 +8,7 @@ use crate::ddl::OnDelete;
 use crate::loss::Loss;
 use crate::migration::{Migration, Phase};
 use crate::plan::{Action, Created};
-use crate::script::PlanBuilder;
+use crate::plan_builder::PlanBuilder;
 
 use super::owners::{self, LegacyColumns, Owner};
 use super::sharing;
@@ -24,13 +24,13 @@ pub(super) const MIGRATION: Migration = Migration {
     losses,
 };
 
-fn up(context: &Context, script: &mut PlanBuilder) {
+fn up(context: &Context, builder: &mut PlanBuilder) {
     for spec in plain(BUDGETS, &Owner::BOTH.map(Owner::column)) {
-        script.create_index(BUDGETS, &spec);
+        builder.create_index(BUDGETS, &spec);
     }
     // Upstream has none at this version: what a key's request costs, and every deletion of a key, would read all configs.
     for spec in plain(PROVIDER_CONFIGS, &["virtual_key_id"]) {
-        script.create_index(PROVIDER_CONFIGS, &spec);
+        builder.create_index(PROVIDER_CONFIGS, &spec);
     }
     for owner in Owner::BOTH {
         let cascades = context.catalog.table(BUDGETS).is_some_and(|budgets| {
@@ -38,7 +38,7 @@ fn up(context: &Context, script: &mut PlanBuilder) {
                 .foreign_keys_on(owner.column())
                 .any(|key| key.on_delete == OnDelete::Cascade)
         });
-        // Where upstream's own migration ran, the owners are the truth already.
+        // Where upstream's own migration ran, the owners are authoritative already.
         let key = if cascades || owners::legacy(context) == LegacyColumns::Stale {
             owner.foreign_key()
         } else {
@@ -53,7 +53,7 @@ fn up(context: &Context, script: &mut PlanBuilder) {
                 owner.table()
             )
         });
-        script.add_foreign_key_after(BUDGETS, &key, orphans.map(|sql| (Action::Update, sql)));
+        builder.add_foreign_key_after(BUDGETS, &key, orphans.map(|sql| (Action::Update, sql)));
     }
     let one_owner = owners::one_owner();
     let checked = context
@@ -62,18 +62,18 @@ fn up(context: &Context, script: &mut PlanBuilder) {
         .is_some_and(|budgets| budgets.check(&one_owner.name).is_some());
     if !checked {
         if let Some(split) = sharing::split_owned_twice(context) {
-            script.paged(split);
+            builder.paged(split);
         }
         // A check that some row breaks would stay behind unvalidated, and refuse the gateway's next write to that row.
         if let Some(twice) = owners::owned_twice(context) {
-            script.guard("G001", BUDGETS, twice);
+            builder.guard("G001", BUDGETS, twice);
         }
     }
-    script.add_check(BUDGETS, &one_owner);
+    builder.add_check(BUDGETS, &one_owner);
 }
 
-fn down(_context: &Context, created: &Created, script: &mut PlanBuilder) {
-    script.undo(created);
+fn down(_context: &Context, created: &Created, builder: &mut PlanBuilder) {
+    builder.undo(created);
 }
 
 fn losses(_context: &Context, _created: &Created) -> Vec<Loss> {

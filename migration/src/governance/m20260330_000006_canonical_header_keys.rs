@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::loss::Loss;
 use crate::migration::{Migration, Phase};
 use crate::plan::Created;
-use crate::script::PlanBuilder;
+use crate::plan_builder::PlanBuilder;
 
 use super::header_names::NormalizeHeaderNames;
 use super::mcp::{CLIENTS, HEADERS};
@@ -19,9 +19,9 @@ pub(super) const MIGRATION: Migration = Migration {
     losses,
 };
 
-fn up(context: &Context, script: &mut PlanBuilder) {
+fn up(context: &Context, builder: &mut PlanBuilder) {
     for fold in folds(context) {
-        script.paged(fold);
+        builder.paged(fold);
     }
 }
 

@@ -12,7 +12,7 @@ use crate::dialect::Dialect;
 use crate::loss::Loss;
 use crate::migration::{Migration, Phase};
 use crate::plan::{Blocks, Created, DroppedColumn, Guard};
-use crate::script::PlanBuilder;
+use crate::plan_builder::PlanBuilder;
 
 use super::capture;
 use super::clones::CLONES;
@@ -30,64 +30,64 @@ pub(super) const MIGRATION: Migration = Migration {
     losses,
 };
 
-fn up(context: &Context, script: &mut PlanBuilder) {
+fn up(context: &Context, builder: &mut PlanBuilder) {
     let referring: Vec<Owner> = Owner::BOTH
         .into_iter()
         .filter(|owner| owner.has_legacy_reference(context))
         .collect();
     let flag = owners::has_legacy_flag(context);
     if referring.is_empty() && !flag {
-        capture::clear(context, script);
-        cascade(script);
+        capture::clear(context, builder);
+        cascade(builder);
         return;
     }
     if let Some(split) = sharing::split(context) {
-        script.paged(split);
+        builder.paged(split);
     }
     // Leftovers that nobody writes any more need no capture, nor does a database that one writes to at a time.
-    let captures = script.dialect() == Dialect::Postgres
+    let captures = builder.dialect() == Dialect::Postgres
         && !referring.is_empty()
         && owners::legacy(context) == LegacyColumns::Authoritative;
     if captures {
-        capture::begin(context, script);
-        look(context, script);
-        script.boundary();
-        catch_up(context, script, Scope::Touched, Blocks::Rows);
-        capture::forget_found(script);
-        script.boundary();
+        capture::begin(context, builder);
+        walk_ahead(context, builder);
+        builder.boundary();
+        catch_up(context, builder, Scope::Touched, Blocks::Rows);
+        capture::forget_found(builder);
+        builder.boundary();
     } else {
-        capture::clear(context, script);
+        capture::clear(context, builder);
     }
-    script.lock_tables(&[VIRTUAL_KEYS, PROVIDER_CONFIGS, BUDGETS]);
+    builder.lock_tables(&[VIRTUAL_KEYS, PROVIDER_CONFIGS, BUDGETS]);
     if captures {
-        script.guard(Guard::AGAIN, BUDGETS, capture::proof());
-        catch_up(context, script, Scope::Touched, Blocks::Rows);
+        builder.guard(Guard::AGAIN, BUDGETS, capture::proof());
+        catch_up(context, builder, Scope::Touched, Blocks::Rows);
     } else {
-        catch_up(context, script, Scope::All, Blocks::Everyone);
+        catch_up(context, builder, Scope::All, Blocks::Everyone);
     }
-    if !referring.is_empty() && script.catalog.has_table(CLONES) {
-        script.update(
+    if !referring.is_empty() && builder.catalog.has_table(CLONES) {
+        builder.update(
             BUDGETS,
-            sharing::raise_usage(script.dialect()),
+            sharing::raise_usage(builder.dialect()),
             "what was spent on the original since its copy was made counts for the copy too",
             Blocks::Everyone,
         );
-        script.bookkeeping(
+        builder.bookkeeping(
             sharing::settle(),
             "copies are budgets like any other from here on",
         );
     }
     if captures {
-        capture::end(script);
+        capture::end(builder);
     }
     for owner in referring {
-        script.drop_column(owner.table(), "budget_id");
+        builder.drop_column(owner.table(), "budget_id");
     }
     if flag {
         let keys = Owner::BOTH.map(Owner::foreign_key);
-        script.drop_column_and_add_keys(BUDGETS, "calendar_aligned", &keys);
+        builder.drop_column_and_add_keys(BUDGETS, "calendar_aligned", &keys);
     } else {
-        cascade(script);
+        cascade(builder);
     }
 }
 
@@ -111,32 +111,32 @@ impl Scope {
 }
 
 /// A walk over everything, outside of the lock: it refuses what contract refuses, and notes which rows differ. It locks none.
-fn look(context: &Context, script: &mut PlanBuilder) {
-    refuse(context, script, Scope::All);
+fn walk_ahead(context: &Context, builder: &mut PlanBuilder) {
+    refuse(context, builder, Scope::All);
     let budgets = format!(
         "SELECT due.id AS id FROM ({}) due",
-        due_owners(context, script.dialect(), Scope::All)
+        due_owners(context, builder.dialect(), Scope::All)
     );
     capture::find(
-        script,
+        builder,
         BUDGETS,
         &budgets,
         "owners that old code has set, moved or cleared since the backfill are noted",
     );
     if owners::has_legacy_flag(context) {
-        if let Some(due) = due_flags(context, script.dialect()) {
+        if let Some(due) = due_flags(context, builder.dialect()) {
             capture::find(
-                script,
+                builder,
                 VIRTUAL_KEYS,
                 &format!("SELECT due.id AS id FROM ({due}) due"),
                 "calendar flags that old code has set or cleared since the backfill are noted",
             );
         }
-        remembered::remember(context, script, "");
+        remembered::remember(context, builder, "");
     }
 }
 
-fn refuse(context: &Context, script: &mut PlanBuilder, scope: Scope) {
+fn refuse(context: &Context, builder: &mut PlanBuilder, scope: Scope) {
     let (shared, claimed) = match scope {
         Scope::All => (owners::shared(context), owners::claimed_elsewhere(context)),
         Scope::Touched => (
@@ -145,42 +145,42 @@ fn refuse(context: &Context, script: &mut PlanBuilder, scope: Scope) {
         ),
     };
     if let Some(shared) = shared {
-        script.guard("G001", BUDGETS, shared);
+        builder.guard("G001", BUDGETS, shared);
     }
     if let Some(claimed) = claimed {
-        script.guard("G002", BUDGETS, claimed);
+        builder.guard("G002", BUDGETS, claimed);
     }
 }
 
 /// Owners, flags and what is remembered end as the legacy columns say.
-fn catch_up(context: &Context, script: &mut PlanBuilder, scope: Scope, blocks: Blocks) {
+fn catch_up(context: &Context, builder: &mut PlanBuilder, scope: Scope, blocks: Blocks) {
     let flag = owners::has_legacy_flag(context);
     let refers = Owner::BOTH
         .into_iter()
         .any(|owner| owner.has_legacy_reference(context));
     if scope == Scope::Touched {
-        script.part(
+        builder.part(
             format!("ANALYZE {}", capture::TOUCHED),
             "how much was noted",
             Blocks::Nothing,
         );
     }
     if refers {
-        refuse(context, script, scope);
-        catch_up_owners(context, script, scope, blocks);
+        refuse(context, builder, scope);
+        catch_up_owners(context, builder, scope, blocks);
         if flag {
-            catch_up_flags(context, script, scope, blocks);
+            catch_up_flags(context, builder, scope, blocks);
         }
     }
     if flag {
-        remembered::remember(context, script, &scope.budgets("b.id"));
+        remembered::remember(context, builder, &scope.budgets("b.id"));
     }
 }
 
 /// From here on a budget goes with its owner. Until now its owner column could be stale, so deleting a key only emptied
 /// it: the budget may have been given to somebody else meanwhile.
-fn cascade(script: &mut PlanBuilder) {
-    script.add_foreign_keys(BUDGETS, &Owner::BOTH.map(Owner::foreign_key));
+fn cascade(builder: &mut PlanBuilder) {
+    builder.add_foreign_keys(BUDGETS, &Owner::BOTH.map(Owner::foreign_key));
 }
 
 /// Budgets whose owner is another one than the legacy columns say: `id`, `virtual_key` and `provider_config`.
@@ -220,13 +220,13 @@ fn due_owners(context: &Context, dialect: Dialect, scope: Scope) -> String {
     )
 }
 
-fn catch_up_owners(context: &Context, script: &mut PlanBuilder, scope: Scope, blocks: Blocks) {
-    script.update(
+fn catch_up_owners(context: &Context, builder: &mut PlanBuilder, scope: Scope, blocks: Blocks) {
+    builder.update(
         BUDGETS,
         format!(
             "UPDATE {BUDGETS} SET virtual_key_id = due.virtual_key, provider_config_id = due.provider_config \
              FROM ({}) due WHERE due.id = {BUDGETS}.id",
-            due_owners(context, script.dialect(), scope)
+            due_owners(context, builder.dialect(), scope)
         ),
         "owners that old code has set, moved or cleared since the backfill",
         blocks,
@@ -268,8 +268,8 @@ fn due_flags_of_touched(dialect: Dialect) -> String {
     )
 }
 
-fn catch_up_flags(context: &Context, script: &mut PlanBuilder, scope: Scope, blocks: Blocks) {
-    let dialect = script.dialect();
+fn catch_up_flags(context: &Context, builder: &mut PlanBuilder, scope: Scope, blocks: Blocks) {
+    let dialect = builder.dialect();
     let due = match scope {
         Scope::All => due_flags(context, dialect),
         Scope::Touched => Some(due_flags_of_touched(dialect)),
@@ -280,7 +280,7 @@ fn catch_up_flags(context: &Context, script: &mut PlanBuilder, scope: Scope, blo
         "({}) <> (due.wanted = 1)",
         dialect.is_true(&format!("{VIRTUAL_KEYS}.calendar_aligned"))
     );
-    script.update(
+    builder.update(
         VIRTUAL_KEYS,
         format!(
             "UPDATE {VIRTUAL_KEYS} SET calendar_aligned = CASE WHEN due.wanted = 1 THEN {sql_true} ELSE {sql_false} END \
@@ -291,9 +291,9 @@ fn catch_up_flags(context: &Context, script: &mut PlanBuilder, scope: Scope, blo
     );
 }
 
-fn down(context: &Context, created: &Created, script: &mut PlanBuilder) {
-    capture::clear(context, script);
-    // The legacy columns are the truth again, and the owners may become stale.
+fn down(context: &Context, created: &Created, builder: &mut PlanBuilder) {
+    capture::clear(context, builder);
+    // The legacy columns are authoritative again, and the owners may become stale.
     let made: Vec<ForeignKeySpec> = Owner::BOTH
         .into_iter()
         .map(Owner::loose_foreign_key)
@@ -303,9 +303,9 @@ fn down(context: &Context, created: &Created, script: &mut PlanBuilder) {
                 .contains(&format!("{BUDGETS}.{}", key.name))
         })
         .collect();
-    script.add_foreign_keys(BUDGETS, &made);
-    script.boundary();
-    script.lock_tables(&[VIRTUAL_KEYS, PROVIDER_CONFIGS, BUDGETS]);
+    builder.add_foreign_keys(BUDGETS, &made);
+    builder.boundary();
+    builder.lock_tables(&[VIRTUAL_KEYS, PROVIDER_CONFIGS, BUDGETS]);
     // A run that was cut off may have dropped none of them yet: those are as old code left them.
     let dropped: Vec<&DroppedColumn> = created
         .dropped
@@ -313,9 +313,9 @@ fn down(context: &Context, created: &Created, script: &mut PlanBuilder) {
         .filter(|column| !context.catalog.has_column(&column.table, &column.name))
         .collect();
     for column in &dropped {
-        script.restore_column(column);
+        builder.restore_column(column);
     }
-    let dialect = script.dialect();
+    let dialect = builder.dialect();
     let restored = |table: &str, column: &str| {
         dropped
             .iter()
@@ -325,18 +325,18 @@ fn down(context: &Context, created: &Created, script: &mut PlanBuilder) {
         if restored(owner.table(), "budget_id")
             && context.catalog.has_column(BUDGETS, owner.column())
         {
-            write_owner_back(owner, script);
+            write_owner_back(owner, builder);
         }
     }
     if restored(BUDGETS, "calendar_aligned") {
-        write_flags_back(dialect, script);
-        remembered::put_back(&context.catalog, script);
+        write_flags_back(dialect, builder);
+        remembered::put_back(&context.catalog, builder);
         let has_default = dropped
             .iter()
             .any(|column| column.name == "calendar_aligned" && column.default.is_some());
         if dialect == Dialect::Sqlite && has_default {
             // A column that a rebuild brings back is empty; PostgreSQL fills it as it adds it.
-            script.update(
+            builder.update(
                 BUDGETS,
                 format!(
                     "UPDATE {BUDGETS} SET calendar_aligned = {} WHERE calendar_aligned IS NULL",
@@ -348,7 +348,7 @@ fn down(context: &Context, created: &Created, script: &mut PlanBuilder) {
         }
     }
     for column in dropped {
-        script.restore_constraints(column);
+        builder.restore_constraints(column);
     }
 }
 

@@ -146,7 +146,7 @@ pub fn references(context: &Context) -> Option<String> {
 }
 
 /// Every claim of a virtual key or provider config on a budget, of `kind` -1 where the budget's own owner column says so
-/// and is the truth.
+/// and is authoritative.
 pub fn claims(context: &Context) -> Option<String> {
     let references = references(context)?;
     let owned = owned(context).filter(|_| legacy(context) == LegacyColumns::Stale);

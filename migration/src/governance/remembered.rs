@@ -3,7 +3,7 @@
 
 use crate::catalog::Catalog;
 use crate::context::Context;
-use crate::script::PlanBuilder;
+use crate::plan_builder::PlanBuilder;
 
 use super::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 
@@ -124,18 +124,18 @@ pub fn note(due: &str) -> String {
 /// Remembers what a step is about to drop with the budgets' flag.
 ///
 /// `among` is a condition over the budgets `b` that are looked at, which begins with `AND`; empty for all.
-pub(super) fn remember(context: &Context, script: &mut PlanBuilder, among: &str) {
+pub(super) fn remember(context: &Context, builder: &mut PlanBuilder, among: &str) {
     let Some(due) = due_among(&context.catalog, Promoted::Moved, among) else {
         return;
     };
-    if !script.catalog.has_table(TABLE) {
-        script.bookkeeping(
+    if !builder.catalog.has_table(TABLE) {
+        builder.bookkeeping(
             create(),
             "a list of calendar flags that this schema has no place for",
         );
-        script.catalog.tables.entry(TABLE.to_owned()).or_default();
+        builder.catalog.tables.entry(TABLE.to_owned()).or_default();
     }
-    script.bookkeeping(
+    builder.bookkeeping(
         format!(
             "{}{}",
             strike(&due, Promoted::Moved),
@@ -143,19 +143,19 @@ pub(super) fn remember(context: &Context, script: &mut PlanBuilder, among: &str)
         ),
         "flags that were turned off since they were noted",
     );
-    script.bookkeeping(
+    builder.bookkeeping(
         note(&due),
         "calendar flags of teams, customers, providers, model configs and nobody are noted",
     );
 }
 
 /// Gives the budgets their flags back, with the column that carried them.
-pub(super) fn put_back(catalog: &Catalog, script: &mut PlanBuilder) {
+pub(super) fn put_back(catalog: &Catalog, builder: &mut PlanBuilder) {
     if !catalog.has_table(TABLE) {
         return;
     }
     let dialect = catalog.dialect;
-    script.update(
+    builder.update(
         BUDGETS,
         format!(
             "UPDATE {BUDGETS} SET calendar_aligned = {} WHERE NOT ({}) AND id IN (SELECT budget FROM {TABLE})",
@@ -165,7 +165,7 @@ pub(super) fn put_back(catalog: &Catalog, script: &mut PlanBuilder) {
         "calendar flags that were remembered go back to the budgets",
         crate::plan::Blocks::Rows,
     );
-    script.bookkeeping(
+    builder.bookkeeping(
         format!("DELETE FROM {TABLE}"),
         "the budgets carry these flags again",
     );

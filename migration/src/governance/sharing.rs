@@ -125,7 +125,7 @@ fn further_owners(context: &Context) -> Option<String> {
 }
 
 /// The list of copies, and what writes into it. A row that an interrupted run had listed and not copied is looked at
-/// anew; an owner that came back to a budget it has a copy of gets that copy back.
+/// again; an owner that came back to a budget it has a copy of gets that copy back.
 fn stage(further: &str) -> Vec<String> {
     let table = CLONES;
     let mut statements = list();

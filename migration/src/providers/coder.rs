@@ -1,7 +1,7 @@
 //! Coder's numbers (`docs/upstream/coder.md` A8).
 
 use crate::context::Context;
-use crate::script::PlanBuilder;
+use crate::plan_builder::PlanBuilder;
 use crate::track::Track;
 
 /// The first number with chat providers.
@@ -57,9 +57,9 @@ pub fn parse(word: &str) -> Option<i64> {
 }
 
 /// The ledger goes back with the step that its number stands for.
-pub(super) fn undo_number(context: &Context, stands_for: i64, script: &mut PlanBuilder) {
+pub(super) fn undo_number(context: &Context, stands_for: i64, builder: &mut PlanBuilder) {
     if context.ledger(Track::PROVIDERS).number() == Some(stands_for) {
-        script.move_ledger(stands_for, stands_for - 1);
+        builder.move_ledger(stands_for, stands_for - 1);
     }
 }
 

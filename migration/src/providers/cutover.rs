@@ -7,7 +7,7 @@ use crate::catalog::Catalog;
 use crate::context::Context;
 use crate::dialect::Dialect;
 use crate::plan::InsertWithUuids;
-use crate::script::CHANGED;
+use crate::plan_builder::CHANGED;
 
 use super::{CENTRAL_KEYS, NAME_CONFLICTS};
 use super::{

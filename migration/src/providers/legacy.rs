@@ -11,7 +11,7 @@ use super::{
 };
 use crate::context::Context;
 use crate::loss::Loss;
-use crate::script::{PlanBuilder, remembered};
+use crate::plan_builder::{PlanBuilder, remembered};
 
 /// Chat providers that the backfill has copied: ids.
 pub(super) const COPIED: &str = "provider_key_backfill.provider";
@@ -114,9 +114,9 @@ pub(super) fn taken_away(context: &Context) -> String {
 }
 
 /// Notes the chat providers that are about to be dropped; also that there was none.
-pub(super) fn note_dropped(script: &mut PlanBuilder) {
-    let id = text(script.dialect(), "id");
-    script.remember(
+pub(super) fn note_dropped(builder: &mut PlanBuilder) {
+    let id = text(builder.dialect(), "id");
+    builder.remember(
         DROPPED,
         &format!("SELECT {id} AS id FROM {CHAT_PROVIDERS} UNION ALL SELECT '-' AS id"),
     );

@@ -4,7 +4,7 @@ use crate::context::Context;
 use crate::loss::Loss;
 use crate::migration::{Migration, Phase};
 use crate::plan::Created;
-use crate::script::PlanBuilder;
+use crate::plan_builder::PlanBuilder;
 
 use super::tables;
 
@@ -17,14 +17,14 @@ pub(super) const MIGRATION: Migration = Migration {
     losses,
 };
 
-fn up(_context: &Context, script: &mut PlanBuilder) {
-    for table in tables::baseline(script.dialect()) {
-        script.create_table(&table);
+fn up(_context: &Context, builder: &mut PlanBuilder) {
+    for table in tables::baseline(builder.dialect()) {
+        builder.create_table(&table);
     }
 }
 
-fn down(_context: &Context, created: &Created, script: &mut PlanBuilder) {
-    script.undo(created);
+fn down(_context: &Context, created: &Created, builder: &mut PlanBuilder) {
+    builder.undo(created);
 }
 
 fn losses(context: &Context, created: &Created) -> Vec<Loss> {

@@ -4,7 +4,7 @@ use crate::context::Context;
 use crate::loss::Loss;
 use crate::migration::{Migration, Phase};
 use crate::plan::Created;
-use crate::script::PlanBuilder;
+use crate::plan_builder::PlanBuilder;
 use crate::track::Track;
 
 use super::adoption::GATEWAY_KEYS_BEFORE;
@@ -19,20 +19,20 @@ pub(super) const MIGRATION: Migration = Migration {
     losses,
 };
 
-fn up(context: &Context, script: &mut PlanBuilder) {
+fn up(context: &Context, builder: &mut PlanBuilder) {
     // Coder's own migration 514 finds neither the table nor its indexes, or fails.
     if context.ledger(Track::PROVIDERS).owns() {
-        script.leave_to_gateway();
+        builder.leave_to_gateway();
         return;
     }
     // Upstream renames its own table; two of them would each hold half of the keys.
     if !context.catalog.has_table(GATEWAY_KEYS_BEFORE) {
-        script.create_table(&tables::gateway_keys(script.dialect()));
+        builder.create_table(&tables::gateway_keys(builder.dialect()));
     }
 }
 
-fn down(_context: &Context, created: &Created, script: &mut PlanBuilder) {
-    script.undo(created);
+fn down(_context: &Context, created: &Created, builder: &mut PlanBuilder) {
+    builder.undo(created);
 }
 
 fn losses(context: &Context, created: &Created) -> Vec<Loss> {

@@ -5,10 +5,10 @@ use crate::ddl::{Type, column, foreign_key, index};
 use crate::loss::Loss;
 use crate::migration::{Migration, Phase};
 use crate::plan::Created;
+use crate::plan_builder::PlanBuilder;
+use crate::plan_builder::objects::TriggerSpec;
 use crate::providers::coder;
 use crate::schema::Difference;
-use crate::script::PlanBuilder;
-use crate::script::objects::TriggerSpec;
 use crate::track::Track;
 
 use super::{FAMILIES, MODEL_CONFIGS, PROVIDERS, TYPE, USER_KEYS, USERS, legacy, tables};
@@ -30,54 +30,54 @@ const TRIGGER: TriggerSpec = TriggerSpec {
     statement: "DELETE FROM user_ai_provider_keys WHERE user_id = NEW.id",
 };
 
-fn up(context: &Context, script: &mut PlanBuilder) {
-    let dialect = script.dialect();
+fn up(context: &Context, builder: &mut PlanBuilder) {
+    let dialect = builder.dialect();
     let owned = context.ledger(Track::PROVIDERS).owns();
     if owned {
         // The enum and the tables of providers are Coder's own 495 and 499; this step stands for 503.
     } else if context.catalog.enums.contains_key(TYPE.0) {
         // An early version had two labels, and the copy needs all families.
-        script.widen_enum(TYPE.0, &FAMILIES);
+        builder.widen_enum(TYPE.0, &FAMILIES);
     } else {
-        script.create_enum(TYPE.0, &TYPE.1);
+        builder.create_enum(TYPE.0, &TYPE.1);
     }
     let mut new = tables::new(dialect);
     if owned {
         new.retain(|table| table.name == USER_KEYS);
     }
-    script.ensure_tables(MIGRATION.version, &new, |_, _, _| {});
+    builder.ensure_tables(MIGRATION.version, &new, |_, _, _| {});
     let link = foreign_key(
         "chat_model_configs_ai_provider_id_fkey",
         "ai_provider_id",
         PROVIDERS,
         "id",
     );
-    script.add_column(
+    builder.add_column(
         MODEL_CONFIGS,
         &column("ai_provider_id", Type::Uuid),
         Some(&link),
         None,
     );
-    script.add_foreign_key(MODEL_CONFIGS, &link);
+    builder.add_foreign_key(MODEL_CONFIGS, &link);
     // Upstream's own trigger may come to do the same; what is deleted twice is deleted.
     if context.catalog.has_column(USERS, "deleted") {
-        script.create_trigger(&TRIGGER);
+        builder.create_trigger(&TRIGGER);
     } else {
-        script.tolerate(&[Difference {
+        builder.tolerate(&[Difference {
             object: format!("{USERS} trigger {}", TRIGGER.name),
             expected: None,
             live: None,
         }]);
     }
-    script.create_index(
+    builder.create_index(
         MODEL_CONFIGS,
         &index("idx_chat_model_configs_ai_provider_id", &["ai_provider_id"]),
     );
 }
 
-fn down(context: &Context, created: &Created, script: &mut PlanBuilder) {
-    script.undo(created);
-    coder::undo_number(context, coder::EXPANDED, script);
+fn down(context: &Context, created: &Created, builder: &mut PlanBuilder) {
+    builder.undo(created);
+    coder::undo_number(context, coder::EXPANDED, builder);
 }
 
 fn losses(context: &Context, created: &Created) -> Vec<Loss> {

@@ -1,13 +1,13 @@
 //! The copy (`docs/upstream/coder.md` §A3, 504): providers under their ids, central keys, users' keys, links of model configs.
-//! Ciphertext and key ids are moved as the bytes they are. The legacy rows stay, and stay the truth.
+//! Ciphertext and key ids are moved as the bytes they are. The legacy rows stay, and stay authoritative.
 
 use crate::context::Context;
 use crate::dialect::Dialect;
 use crate::loss::Loss;
 use crate::migration::{Migration, Phase};
 use crate::plan::{Action, Backfill, Blocks, Created};
+use crate::plan_builder::{PlanBuilder, remembered};
 use crate::providers::coder;
-use crate::script::{PlanBuilder, remembered};
 use crate::track::Track;
 
 use super::NAME_CONFLICTS;
@@ -26,30 +26,30 @@ pub(super) const MIGRATION: Migration = Migration {
     losses,
 };
 
-fn up(context: &Context, script: &mut PlanBuilder) {
+fn up(context: &Context, builder: &mut PlanBuilder) {
     if !has_legacy(&context.catalog) {
         return;
     }
-    let dialect = script.dialect();
+    let dialect = builder.dialect();
     let conflicts = NameConflicts::chosen(context);
     // Expand widens it, but not where the tables were there before and expand was adopted.
     if !context.ledger(Track::PROVIDERS).owns() {
-        script.widen_enum(TYPE.0, &FAMILIES);
+        builder.widen_enum(TYPE.0, &FAMILIES);
     }
-    remember(context, script);
-    retire(context, script);
+    remember(context, builder);
+    retire(context, builder);
     for step in [
         cutover::new_providers(dialect),
         cutover::new_central_keys(dialect, "created_at"),
     ] {
-        apply_move(script, &step, Blocks::Rows);
+        apply_move(builder, &step, Blocks::Rows);
     }
     let uncopied = cutover::has_no_copy();
     // A provider that has come since is contract's: its key would refer to nothing yet.
     let due = format!(
         "{uncopied} AND EXISTS (SELECT 1 FROM {PROVIDERS} a WHERE a.id = r.chat_provider_id)"
     );
-    script.backfill(Backfill {
+    builder.backfill(Backfill {
         name: "user_keys".to_owned(),
         purpose: "users' keys move to their AI provider".to_owned(),
         table: CHAT_USER_KEYS.to_owned(),
@@ -78,7 +78,7 @@ fn up(context: &Context, script: &mut PlanBuilder) {
             range = Backfill::RANGE,
         ),
     };
-    script.backfill(Backfill {
+    builder.backfill(Backfill {
         name: "model_links".to_owned(),
         purpose: "model configs are linked to their AI provider".to_owned(),
         table: MODEL_CONFIGS.to_owned(),
@@ -99,13 +99,13 @@ fn up(context: &Context, script: &mut PlanBuilder) {
         ),
     });
     if context.ledger(Track::PROVIDERS).owns() {
-        script.tell_coder();
+        builder.tell_coder();
     }
 }
 
 /// What this step inserts and changes, noted before it does: a gateway may have copied some of it, and new code works beside.
-fn remember(context: &Context, script: &mut PlanBuilder) {
-    let dialect = script.dialect();
+fn remember(context: &Context, builder: &mut PlanBuilder) {
+    let dialect = builder.dialect();
     let due = [
         (legacy::COPIED, cutover::new_providers(dialect).due),
         (
@@ -114,18 +114,18 @@ fn remember(context: &Context, script: &mut PlanBuilder) {
         ),
     ];
     for (what, rows) in due {
-        script.remember(what, &rows);
+        builder.remember(what, &rows);
     }
     // Keys and links of providers that this step makes go with them; only those of others have to be noted.
     let there = "EXISTS (SELECT 1 FROM ai_providers a WHERE a.id = r.chat_provider_id)";
-    script.remember(
+    builder.remember(
         legacy::USERS_KEYS,
         &format!(
             "SELECT r.id AS id FROM {CHAT_USER_KEYS} r WHERE {} AND {there}",
             cutover::has_no_copy()
         ),
     );
-    script.remember(
+    builder.remember(
         legacy::LINKS,
         &format!(
             "SELECT c.id AS id {}",
@@ -138,8 +138,8 @@ fn remember(context: &Context, script: &mut PlanBuilder) {
     );
     if context.chose(&NAME_CONFLICTS) {
         let holders = cutover::name_holders(dialect);
-        script.remember(legacy::RETIRED, &holders);
-        script.remember(
+        builder.remember(legacy::RETIRED, &holders);
+        builder.remember(
             legacy::RETIRED_ENABLED,
             &format!(
                 "SELECT e.id AS id FROM {PROVIDERS} e WHERE {} AND e.id IN ({holders})",
@@ -150,23 +150,23 @@ fn remember(context: &Context, script: &mut PlanBuilder) {
 }
 
 /// Frees the names that migrated providers need, or stops where somebody holds one.
-pub(super) fn retire(context: &Context, script: &mut PlanBuilder) {
-    let dialect = script.dialect();
+pub(super) fn retire(context: &Context, builder: &mut PlanBuilder) {
+    let dialect = builder.dialect();
     if context.chose(&NAME_CONFLICTS) {
-        script.update(
+        builder.update(
             PROVIDERS,
             cutover::retire(dialect),
             "live providers that hold the name of a migrated one are soft-deleted",
             Blocks::Rows,
         );
     }
-    script.guard("P002", PROVIDERS, cutover::name_holders(dialect));
+    builder.guard("P002", PROVIDERS, cutover::name_holders(dialect));
 }
 
 /// Does one of the moves, all of it.
-pub(super) fn apply_move(script: &mut PlanBuilder, step: &cutover::Move, blocks: Blocks) {
+pub(super) fn apply_move(builder: &mut PlanBuilder, step: &cutover::Move, blocks: Blocks) {
     match &step.close {
-        Close::InsertWithUuids(insert) => script.insert_with_uuids(insert.clone()),
+        Close::InsertWithUuids(insert) => builder.insert_with_uuids(insert.clone()),
         Close::Run(_) => {
             // The words of a move say what it means; rows are inserted, deleted, or else updated.
             let action = match step.action {
@@ -175,21 +175,21 @@ pub(super) fn apply_move(script: &mut PlanBuilder, step: &cutover::Move, blocks:
                 _ => Action::Update,
             };
             if let Some(sql) = step.all() {
-                script.execute(action, step.table, sql, step.purpose, blocks);
+                builder.execute(action, step.table, sql, step.purpose, blocks);
             }
         }
     }
 }
 
-/// Takes the copies away, and nothing else; what was retired for them is live again. The legacy rows are the truth and stay as
+/// Takes the copies away, and nothing else; what was retired for them is live again. The legacy rows are authoritative and stay as
 /// they are.
-fn down(context: &Context, _created: &Created, script: &mut PlanBuilder) {
+fn down(context: &Context, _created: &Created, builder: &mut PlanBuilder) {
     if !has_legacy(&context.catalog) {
         return;
     }
-    let dialect = script.dialect();
+    let dialect = builder.dialect();
     let taken = legacy::taken_away(context);
-    script.lock_writers(&[
+    builder.lock_writers(&[
         CHAT_PROVIDERS,
         PROVIDERS,
         PROVIDER_KEYS,
@@ -201,7 +201,7 @@ fn down(context: &Context, _created: &Created, script: &mut PlanBuilder) {
             .map_or_else(String::new, |noted| format!(" OR {condition} IN ({noted})"))
     };
     let link = noted(legacy::LINKS, &text(dialect, "id"));
-    script.update(
+    builder.update(
         MODEL_CONFIGS,
         format!(
             "UPDATE {MODEL_CONFIGS} SET ai_provider_id = NULL WHERE ai_provider_id IS NOT NULL AND (ai_provider_id IN ({taken}){link})"
@@ -233,7 +233,7 @@ fn down(context: &Context, _created: &Created, script: &mut PlanBuilder) {
         ),
         (PROVIDERS, "id", String::new(), "copied providers go"),
     ] {
-        script.delete(
+        builder.delete(
             table,
             format!("DELETE FROM {table} WHERE {column} IN ({taken}){besides}"),
             purpose,
@@ -245,7 +245,7 @@ fn down(context: &Context, _created: &Created, script: &mut PlanBuilder) {
         remembered(&context.catalog, legacy::RETIRED_ENABLED),
     ) {
         let id = text(dialect, "id");
-        script.update(
+        builder.update(
             PROVIDERS,
             format!(
                 "UPDATE {PROVIDERS} SET deleted = {no}, enabled = CASE WHEN {id} IN ({enabled}) THEN {yes} ELSE {no} END \
@@ -258,8 +258,8 @@ fn down(context: &Context, _created: &Created, script: &mut PlanBuilder) {
             Blocks::Writers,
         );
     }
-    script.forget(&legacy::NOTED);
-    coder::undo_number(context, coder::COPIED, script);
+    builder.forget(&legacy::NOTED);
+    coder::undo_number(context, coder::COPIED, builder);
 }
 
 fn losses(context: &Context, _created: &Created) -> Vec<Loss> {

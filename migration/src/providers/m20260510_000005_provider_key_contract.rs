@@ -6,8 +6,8 @@ use crate::dialect::Dialect;
 use crate::loss::Loss;
 use crate::migration::{Migration, Phase};
 use crate::plan::{Blocks, Created};
+use crate::plan_builder::{PlanBuilder, remembered};
 use crate::providers::coder;
-use crate::script::{PlanBuilder, remembered};
 use crate::track::Track;
 
 use super::cutover::NameConflicts;
@@ -34,7 +34,7 @@ fn check() -> CheckSpec {
     }
 }
 
-fn up(context: &Context, script: &mut PlanBuilder) {
+fn up(context: &Context, builder: &mut PlanBuilder) {
     let catalog = &context.catalog;
     let number = context.ledger(Track::PROVIDERS).number();
     let carries_legacy = has_legacy(catalog);
@@ -43,33 +43,33 @@ fn up(context: &Context, script: &mut PlanBuilder) {
         .and_then(|table| table.check(&check().name))
         .is_some_and(|check| check.validated);
     if !carries_legacy && checked && number.is_some_and(|number| number >= coder::FINISHED) {
-        script.leave_to_gateway();
+        builder.leave_to_gateway();
         return;
     }
     if carries_legacy {
-        script.lock_tables(&[CHAT_PROVIDERS, CHAT_USER_KEYS, MODEL_CONFIGS]);
-        script.lock_writers(&[PROVIDERS, PROVIDER_KEYS, USER_KEYS]);
+        builder.lock_tables(&[CHAT_PROVIDERS, CHAT_USER_KEYS, MODEL_CONFIGS]);
+        builder.lock_writers(&[PROVIDERS, PROVIDER_KEYS, USER_KEYS]);
         if !context.chose(&ACCEPT_POLICY_CHANGE)
             && let Some(lost) = policy::lost(catalog)
         {
-            script.guard("P004", CHAT_PROVIDERS, lost);
+            builder.guard("P004", CHAT_PROVIDERS, lost);
         }
-        retire(context, script);
+        retire(context, builder);
         for (table, conflicting_copies) in cutover::conflicting_rows(catalog) {
-            script.guard("P010", table, conflicting_copies);
+            builder.guard("P010", table, conflicting_copies);
         }
-        for step in cutover::moves(&script.catalog, NameConflicts::chosen(context)) {
-            apply_move(script, &step, Blocks::Everyone);
+        for step in cutover::moves(&builder.catalog, NameConflicts::chosen(context)) {
+            apply_move(builder, &step, Blocks::Everyone);
         }
-        legacy::note_dropped(script);
+        legacy::note_dropped(builder);
     }
     if context.chose(&ORPHANED_MODELS)
         && let Some(retire) = cutover::retire_lonely(catalog)
     {
         for (list, rows) in cutover::noted(catalog, cutover::RETIRED) {
-            script.remember(list, &rows);
+            builder.remember(list, &rows);
         }
-        script.update(
+        builder.update(
             MODEL_CONFIGS,
             retire,
             "active model configs without a provider are soft-deleted",
@@ -77,57 +77,57 @@ fn up(context: &Context, script: &mut PlanBuilder) {
         );
     }
     if let Some(lonely) = cutover::without_provider(catalog) {
-        script.guard("P003", MODEL_CONFIGS, lonely);
+        builder.guard("P003", MODEL_CONFIGS, lonely);
     }
     // Before 474 a model config went with its provider.
-    script.drop_foreign_keys_to(MODEL_CONFIGS, CHAT_PROVIDERS);
-    script.add_check_for_new_rows(MODEL_CONFIGS, &check());
-    script.drop_table(CHAT_USER_KEYS);
-    script.drop_table(CHAT_PROVIDERS);
+    builder.drop_foreign_keys_to(MODEL_CONFIGS, CHAT_PROVIDERS);
+    builder.add_check_for_new_rows(MODEL_CONFIGS, &check());
+    builder.drop_table(CHAT_USER_KEYS);
+    builder.drop_table(CHAT_PROVIDERS);
     if carries_legacy && let Some(number) = number.filter(|number| *number < coder::FINISHED) {
-        script.move_ledger(number, coder::FINISHED);
-        script.tell_coder();
+        builder.move_ledger(number, coder::FINISHED);
+        builder.tell_coder();
     }
-    script.add_check(MODEL_CONFIGS, &check());
+    builder.add_check(MODEL_CONFIGS, &check());
 }
 
 /// Brings the legacy tables back with what they can say of the new ones. The new rows stay.
-fn down(context: &Context, created: &Created, script: &mut PlanBuilder) {
-    let dialect = script.dialect();
+fn down(context: &Context, created: &Created, builder: &mut PlanBuilder) {
+    let dialect = builder.dialect();
     let absent = !context.catalog.has_table(CHAT_PROVIDERS);
-    script.undo(created);
+    builder.undo(created);
     if !absent {
         return;
     }
-    script.lock_writers(&[PROVIDERS, PROVIDER_KEYS, USER_KEYS]);
+    builder.lock_writers(&[PROVIDERS, PROVIDER_KEYS, USER_KEYS]);
     for table in tables::legacy(dialect) {
-        script.create_table(&table);
+        builder.create_table(&table);
     }
-    script.insert(
+    builder.insert(
         CHAT_PROVIDERS,
         legacy::fill_providers(dialect),
         "one chat provider for each family that has an AI provider",
         Blocks::Writers,
     );
-    script.insert(
+    builder.insert(
         CHAT_USER_KEYS,
         legacy::fill_user_keys(),
         "users' keys for these providers",
         Blocks::Writers,
     );
-    revive(context, script);
-    restore_cut_key(created, script);
-    coder::undo_number(context, coder::FINISHED, script);
+    revive(context, builder);
+    restore_cut_key(created, builder);
+    coder::undo_number(context, coder::FINISHED, builder);
 }
 
 /// Model configs that were retired for having no provider are live again, the default too where none has taken its place.
-fn revive(context: &Context, script: &mut PlanBuilder) {
+fn revive(context: &Context, builder: &mut PlanBuilder) {
     let catalog = &context.catalog;
     let [models, defaults] = cutover::RETIRED.map(|list| remembered(catalog, list));
     let (Some(models), Some(defaults)) = (models, defaults) else {
         return;
     };
-    let dialect = script.dialect();
+    let dialect = builder.dialect();
     let (yes, no, id) = (
         dialect.true_literal(),
         dialect.false_literal(),
@@ -138,7 +138,7 @@ fn revive(context: &Context, script: &mut PlanBuilder) {
     } else {
         ""
     };
-    script.update(
+    builder.update(
         MODEL_CONFIGS,
         format!(
             "UPDATE {MODEL_CONFIGS} SET deleted = {no}{at} WHERE {id} IN ({models}) AND {}",
@@ -148,7 +148,7 @@ fn revive(context: &Context, script: &mut PlanBuilder) {
         Blocks::Writers,
     );
     if catalog.has_column(MODEL_CONFIGS, "is_default") {
-        script.update(
+        builder.update(
             MODEL_CONFIGS,
             format!(
                 "UPDATE {MODEL_CONFIGS} SET is_default = {yes} WHERE {id} IN ({defaults}) AND NOT EXISTS \
@@ -160,21 +160,21 @@ fn revive(context: &Context, script: &mut PlanBuilder) {
             Blocks::Writers,
         );
     }
-    script.forget(&cutover::RETIRED);
+    builder.forget(&cutover::RETIRED);
 }
 
 /// Before 474 a model config went with its provider, and had none without one: what has come since gets a disabled one, as
 /// upstream's own way back makes it.
-fn restore_cut_key(created: &Created, script: &mut PlanBuilder) {
+fn restore_cut_key(created: &Created, builder: &mut PlanBuilder) {
     let name = "chat_model_configs_provider_fkey";
     let cut = created
         .cut_keys
         .iter()
         .any(|key| *key == format!("{MODEL_CONFIGS}.{name}"));
-    if !cut || script.dialect() != Dialect::Postgres {
+    if !cut || builder.dialect() != Dialect::Postgres {
         return;
     }
-    script.insert(
+    builder.insert(
         CHAT_PROVIDERS,
         format!(
             "INSERT INTO {CHAT_PROVIDERS} (provider, enabled) SELECT DISTINCT c.provider, false FROM {MODEL_CONFIGS} c \
@@ -183,7 +183,7 @@ fn restore_cut_key(created: &Created, script: &mut PlanBuilder) {
         "model configs without a chat provider get a disabled one",
         Blocks::Writers,
     );
-    script.add_foreign_key(
+    builder.add_foreign_key(
         MODEL_CONFIGS,
         &foreign_key(name, "provider", CHAT_PROVIDERS, "provider").cascade(),
     );

@@ -11,8 +11,8 @@ use sqlx::postgres::{PgConnection, PgQueryResult, PgRow};
 use sqlx::{AssertSqlSafe, Connection as _, Executor, Row};
 use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
+use super::query_error::{Cause, QueryError, of_driver, query_failed};
 use super::settings::{Opening, Settings};
-use super::told::{Told, Trouble, query_failed, told};
 use super::watch::{Backend, Watch};
 use super::work::Work;
 
@@ -84,7 +84,7 @@ impl Server {
     pub(crate) async fn connect(mut settings: Settings) -> Result<Self, sqlx::Error> {
         let wire = PgConnection::connect_with(&settings.options)
             .await
-            .map_err(|error| told(error, None))?;
+            .map_err(|error| of_driver(error, None))?;
         settings.version = wire.server_version_num().unwrap_or_default();
         Ok(Self {
             link: Arc::new(Mutex::new(Link {
@@ -194,8 +194,8 @@ impl Server {
             let proven = if held {
                 work.ensure_held().await
             } else {
-                Err(Told::new(
-                    Trouble::LockLost,
+                Err(QueryError::new(
+                    Cause::LockLost,
                     "another run has taken the lock and holds the work key",
                 ))
             };

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _, Row};
 
+use super::query_error::{Blocker, Cause, QueryError, of_driver};
 use super::settings::Settings;
-use super::told::{Blocker, Told, Trouble, told};
 use super::work::Work;
 
 /// The server's process on the other end, and when its transaction began.
@@ -160,9 +160,9 @@ impl Watch {
         statement: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, sqlx::Error> {
         match tokio::time::timeout(TO_BEGIN, statement).await {
-            Ok(answered) => answered.map_err(|error| told(error, None)),
-            Err(_) => Err(Told::new(
-                Trouble::Silent,
+            Ok(answered) => answered.map_err(|error| of_driver(error, None)),
+            Err(_) => Err(QueryError::new(
+                Cause::Silent,
                 format!(
                     "the connection is dead: no transaction began within {} s",
                     TO_BEGIN.as_secs()
@@ -236,8 +236,8 @@ impl Watch {
                     if let Ok(done) = tokio::time::timeout(ON_ITS_WAY, &mut statement).await {
                         return done.map_err(|error| self.name(error, blocker, stopped, cancelled));
                     }
-                    return Err(Told::new(
-                        Trouble::Silent,
+                    return Err(QueryError::new(
+                        Cause::Silent,
                         format!("the connection is dead: {why}"),
                     )
                     .into());
@@ -278,9 +278,9 @@ impl Watch {
             .is_some_and(|code| code == "57014");
         match stopped {
             Some(signal) if ended && cancelled => {
-                Told::new(Trouble::Stopped(signal), "a wait was ended by a signal").into()
+                QueryError::new(Cause::Stopped(signal), "a wait was ended by a signal").into()
             }
-            _ => told(error, blocker),
+            _ => of_driver(error, blocker),
         }
     }
 

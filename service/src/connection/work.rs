@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use super::query_error::{Cause, QueryError};
 use super::server::{Server, Wire};
-use super::told::{Told, Trouble};
 use crate::shutdown::ShutdownSignal;
 
 /// How long the lock's connection may take to prove that it lives.
@@ -30,9 +30,9 @@ impl Work {
     }
 
     /// Proves that the lock is still held. Boxed, for the proof is a statement, too.
-    pub(crate) fn ensure_held(&self) -> BoxFuture<'_, Result<(), Told>> {
+    pub(crate) fn ensure_held(&self) -> BoxFuture<'_, Result<(), QueryError>> {
         Box::pin(async {
-            let lost = |why: String| Told::new(Trouble::LockLost, why);
+            let lost = |why: String| QueryError::new(Cause::LockLost, why);
             crate::fault::statement().map_err(|error| lost(error.to_string()))?;
             match tokio::time::timeout(PROOF, self.lock.simple("SELECT 1")).await {
                 Ok(Ok(_)) => Ok(()),

@@ -10,6 +10,7 @@ use crate::report::{Finding, Severity};
 
 /// What some hazards need to know of the data before they can be put into SQL.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Facts {
     /// Every distinct reset duration, and its nanoseconds where it can be read.
     pub durations: Vec<(String, Option<i64>)>,
@@ -75,6 +76,7 @@ impl Hazard {
 
 /// How many ids a finding lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Samples {
     /// The first few.
     First(u32),

@@ -61,33 +61,21 @@ pub(super) async fn tables(
         tables: names.len(),
         ..Copied::default()
     };
-    let db_context = |what: &str| Error::database(format!("make {what} in the scratch database"));
-    for (name, labels) in &catalog.enums {
-        let labels: Vec<String> = labels
-            .iter()
-            .map(|label| Dialect::Postgres.text(label))
-            .collect();
-        let sql = format!(
-            "CREATE TYPE {} AS ENUM ({})",
-            Dialect::Postgres.quote(name),
-            labels.join(", ")
-        );
-        run(target, &sql).await.map_err(db_context(name))?;
-    }
+    enums(target, &catalog).await?;
     for name in &names {
         let Some(table) = catalog.table(name) else {
             continue;
         };
         stop.check()?;
         for sql in create(name, table) {
-            run(target, &sql).await.map_err(db_context(name))?;
+            run(target, &sql).await.map_err(making(name))?;
         }
         observer.note(Event::Step(format!("copy {name}")));
         copied.rows += rows(source, target, name, table)
             .await
             .map_err(Error::database(format!("copy {name}")))?;
         for sql in own_constraints(name, table, &catalog.schema) {
-            run(target, &sql).await.map_err(db_context(name))?;
+            run(target, &sql).await.map_err(making(name))?;
         }
         let triggers = table.triggers.iter();
         copied
@@ -105,10 +93,37 @@ pub(super) async fn tables(
             .filter(|key| names.contains(&key.parent))
         {
             let sql = add_constraint(name, key.name.as_deref(), &key.definition, key.validated);
-            run(target, &sql).await.map_err(db_context(name))?;
+            run(target, &sql).await.map_err(making(name))?;
         }
     }
-    // Keys of copied tables are there, and their triggers are said to be left out.
+    copied.left_out.extend(views(&catalog, &names));
+    run(target, "ANALYZE").await.map_err(making("statistics"))?;
+    Ok(copied)
+}
+
+/// The types, of which a gateway has a handful.
+async fn enums(target: &Connection, catalog: &Catalog) -> Result<()> {
+    for (name, labels) in &catalog.enums {
+        let labels: Vec<String> = labels
+            .iter()
+            .map(|label| Dialect::Postgres.text(label))
+            .collect();
+        let sql = format!(
+            "CREATE TYPE {} AS ENUM ({})",
+            Dialect::Postgres.quote(name),
+            labels.join(", ")
+        );
+        run(target, &sql).await.map_err(making(name))?;
+    }
+    Ok(())
+}
+
+fn making(what: &str) -> impl FnOnce(DbErr) -> Error {
+    Error::database(format!("make {what} in the scratch database"))
+}
+
+/// What hangs on the copied tables and is not copied. Their keys are there, and their triggers are said to be left out.
+fn views(catalog: &Catalog, names: &BTreeSet<String>) -> BTreeSet<String> {
     let said: BTreeSet<&str> = names
         .iter()
         .filter_map(|name| catalog.table(name))
@@ -120,18 +135,13 @@ pub(super) async fn tables(
             keys.chain(table.triggers.iter().map(|trigger| trigger.name.as_str()))
         })
         .collect();
-    let views: BTreeSet<String> = catalog
+    catalog
         .dependents
         .iter()
         .filter(|dependent| names.contains(&dependent.table))
         .filter(|dependent| !said.contains(dependent.name.as_str()))
         .map(|dependent| format!("{} {}", dependent.kind, dependent.name))
-        .collect();
-    copied.left_out.extend(views);
-    run(target, "ANALYZE")
-        .await
-        .map_err(db_context("statistics"))?;
-    Ok(copied)
+        .collect()
 }
 
 async fn run(target: &Connection, sql: &str) -> std::result::Result<(), DbErr> {

@@ -28,31 +28,7 @@ fn lost_objects(live: &Context, track: Track, history: &History) -> (Vec<Repair>
     if lost.is_empty() {
         return (repairs, left);
     }
-    let planned: Vec<(&str, bool, String)> = track
-        .migrations()
-        .iter()
-        .filter(|migration| {
-            history
-                .entries
-                .get(migration.version)
-                .is_some_and(|entry| entry.origin == Origin::Tollgate)
-        })
-        .flat_map(|migration| {
-            let units = migration.plan_up(live).0.units;
-            units.into_iter().map(|unit| (migration.version, unit))
-        })
-        .flat_map(|(version, unit)| match unit {
-            Unit::NonTransactional(statement) => vec![(version, true, statement.sql)],
-            Unit::Transaction(steps) => steps
-                .into_iter()
-                .filter_map(|step| match step {
-                    Step::Run(statement) => Some((version, false, statement.sql)),
-                    Step::Guard(_) | Step::InsertWithUuids(_) => None,
-                })
-                .collect(),
-            Unit::Backfill(_) | Unit::Paged(_) => Vec::new(),
-        })
-        .collect();
+    let planned = planned(live, track, history);
     for drift in lost {
         let found = [" index ", " foreign key ", " check "]
             .into_iter()
@@ -62,14 +38,8 @@ fn lost_objects(live: &Context, track: Track, history: &History) -> (Vec<Repair>
         };
         let quoted = catalog.dialect.quote(name);
         let makes = |sql: &str| {
-            let starts = if kind == " index " {
-                sql.starts_with("CREATE INDEX")
-                    || sql.starts_with("CREATE UNIQUE INDEX")
-                    || sql.starts_with("DROP INDEX")
-            } else {
-                sql.starts_with("ALTER TABLE") && sql.contains(" CONSTRAINT ")
-            };
-            starts && (sql.contains(&quoted) || sql.split_whitespace().any(|word| word == name))
+            let names = sql.contains(&quoted) || sql.split_whitespace().any(|word| word == name);
+            names && makes_a(kind, sql)
         };
         // A later step may have given it another form: its own counts.
         let last = planned
@@ -104,6 +74,47 @@ fn lost_objects(live: &Context, track: Track, history: &History) -> (Vec<Repair>
         });
     }
     (repairs, left)
+}
+
+/// The statements of the steps that Tollgate applied, planned as if nothing of theirs was there: the version, whether a
+/// transaction is refused, and the text.
+fn planned(live: &Context, track: Track, history: &History) -> Vec<(&'static str, bool, String)> {
+    track
+        .migrations()
+        .iter()
+        .filter(|migration| {
+            history
+                .entries
+                .get(migration.version)
+                .is_some_and(|entry| entry.origin == Origin::Tollgate)
+        })
+        .flat_map(|migration| {
+            let units = migration.plan_up(live).0.units;
+            units.into_iter().map(|unit| (migration.version, unit))
+        })
+        .flat_map(|(version, unit)| match unit {
+            Unit::NonTransactional(statement) => vec![(version, true, statement.sql)],
+            Unit::Transaction(steps) => steps
+                .into_iter()
+                .filter_map(|step| match step {
+                    Step::Run(statement) => Some((version, false, statement.sql)),
+                    Step::Guard(_) | Step::InsertWithUuids(_) => None,
+                })
+                .collect(),
+            Unit::Backfill(_) | Unit::Paged(_) => Vec::new(),
+        })
+        .collect()
+}
+
+/// Whether a statement makes an object of that kind.
+fn makes_a(kind: &str, sql: &str) -> bool {
+    if kind == " index " {
+        ["CREATE INDEX", "CREATE UNIQUE INDEX", "DROP INDEX"]
+            .iter()
+            .any(|start| sql.starts_with(start))
+    } else {
+        sql.starts_with("ALTER TABLE") && sql.contains(" CONSTRAINT ")
+    }
 }
 
 /// A query that finds a row where a unique index cannot be built.
@@ -294,7 +305,7 @@ pub(super) async fn apply(
     Ok(())
 }
 
-pub(super) fn told(repairs: &[Repair]) -> Vec<Change> {
+pub(super) fn changes(repairs: &[Repair]) -> Vec<Change> {
     let mut changes: Vec<Change> = Vec::new();
     for repair in repairs {
         match changes

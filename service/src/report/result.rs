@@ -116,6 +116,7 @@ impl CommandResult {
 
 /// Where a command works: a deploy's log says which database was migrated.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Place {
     /// The address, without its password.
     pub address: String,
@@ -127,6 +128,7 @@ pub struct Place {
 
 /// What a track's gateway has recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct GatewayState {
     /// The track.
     pub track: Track,
@@ -144,6 +146,7 @@ pub struct GatewayState {
 
 /// A step that waits for a later version of the gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct WaitingStep {
     /// The track.
     pub track: Track,
@@ -157,6 +160,7 @@ pub struct WaitingStep {
 
 /// A difference between the live schema and the expected one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Drift {
     /// The track.
     pub track: Track,
@@ -178,6 +182,7 @@ pub struct Drift {
 
 /// A step of several transactions that has begun and not ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct BegunStep {
     /// The track.
     pub track: Track,
@@ -189,6 +194,7 @@ pub struct BegunStep {
 
 /// A track whose runs hold between two batches.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Pause {
     /// The track.
     pub track: Track,
@@ -200,6 +206,7 @@ pub struct Pause {
 
 /// Of `migrate pause` and `migrate resume`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct PauseResult {
     /// What is paused now.
     pub paused: Vec<Pause>,
@@ -209,6 +216,7 @@ pub struct PauseResult {
 
 /// How far a pass of a step in progress is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct PassState {
     /// Its migration.
     pub version: String,
@@ -222,6 +230,7 @@ pub struct PassState {
 
 /// A run that is at work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct RunningRun {
     /// The track whose lock it holds.
     pub track: Track,
@@ -231,6 +240,7 @@ pub struct RunningRun {
 
 /// Of `migrate status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct StatusResult {
     /// Where.
     #[serde(flatten)]
@@ -253,6 +263,7 @@ pub struct StatusResult {
 
 /// One step of a planned migration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct PlannedStep {
     /// What it is for.
     pub purpose: String,
@@ -270,6 +281,7 @@ pub struct PlannedStep {
 
 /// A planned migration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct PlannedMigration {
     /// The track.
     pub track: Track,
@@ -293,6 +305,7 @@ pub struct PlannedMigration {
 
 /// Of `migrate plan`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct PlanResult {
     /// Where.
     #[serde(flatten)]
@@ -307,6 +320,7 @@ pub struct PlanResult {
 
 /// Of `migrate up`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct UpResult {
     /// Where.
     #[serde(flatten)]
@@ -325,6 +339,7 @@ pub struct UpResult {
 
 /// What a database was recognised as.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Recognition {
     /// The track.
     pub track: Track,
@@ -336,6 +351,7 @@ pub struct Recognition {
 
 /// Of `migrate adopt`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct AdoptResult {
     /// Whether nothing was written.
     pub dry_run: bool,
@@ -347,6 +363,7 @@ pub struct AdoptResult {
 
 /// Of `migrate resolve`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct ResolveResult {
     /// The track.
     pub track: Track,
@@ -364,6 +381,7 @@ pub struct ResolveResult {
 
 /// Of `migrate prepare`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct PrepareResult {
     /// What the gateways have recorded.
     pub gateways: Vec<GatewayState>,
@@ -375,6 +393,7 @@ pub struct PrepareResult {
 
 /// Of `migrate handover`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct HandoverResult {
     /// The number of the ledger before.
     pub from: Option<i64>,
@@ -386,6 +405,7 @@ pub struct HandoverResult {
 
 /// Of `doctor`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct DoctorResult {
     /// What the gateways have recorded.
     pub gateways: Vec<GatewayState>,
@@ -393,6 +413,7 @@ pub struct DoctorResult {
 
 /// Of `schema diff`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct DiffResult {
     /// Every difference.
     pub differences: Vec<Drift>,
@@ -400,6 +421,7 @@ pub struct DiffResult {
 
 /// A table of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct SnapshotTable {
     /// The track.
     pub track: Track,
@@ -415,6 +437,7 @@ pub struct SnapshotTable {
 
 /// Of `snapshot`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct SnapshotResult {
     /// The file.
     pub file: String,
@@ -426,6 +449,7 @@ pub struct SnapshotResult {
 
 /// What a table or a fact of the snapshot came to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Compared {
     /// The table or fact.
     pub name: String,
@@ -441,6 +465,7 @@ pub struct Compared {
 
 /// Of `verify`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct VerifyResult {
     /// The file.
     pub snapshot: Option<String>,
@@ -452,6 +477,7 @@ pub struct VerifyResult {
 
 /// What was copied for a rehearsal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct CopyResult {
     /// How many tables; zero where the whole file was copied.
     pub tables: usize,
@@ -465,6 +491,7 @@ pub struct CopyResult {
 
 /// The transaction that made anybody wait longest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct LongestLock {
     /// The migration.
     pub version: String,
@@ -476,6 +503,7 @@ pub struct LongestLock {
 
 /// Of `rehearse`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct RehearseResult {
     /// The copy.
     pub copy: CopyResult,
@@ -493,6 +521,7 @@ pub struct RehearseResult {
 
 /// What came of a gateway's boot on one copy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct BootedCopy {
     /// What stopped the boot.
     pub stopped: Option<String>,
@@ -504,6 +533,7 @@ pub struct BootedCopy {
 
 /// Of `rehearse --gateway`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct BootResult {
     /// The product.
     pub gateway: &'static str,
@@ -518,6 +548,7 @@ pub struct BootResult {
 
 /// A recorded run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct RecordedRun {
     /// Its number.
     pub id: i64,
@@ -539,6 +570,7 @@ pub struct RecordedRun {
 
 /// Of `history`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct HistoryResult {
     /// The runs, the newest first.
     pub runs: Vec<RecordedRun>,
@@ -547,6 +579,7 @@ pub struct HistoryResult {
 /// What came of a routine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum RoutineOutcome {
     /// It ran.
     Done,
@@ -558,6 +591,7 @@ pub enum RoutineOutcome {
 
 /// A routine of `reconcile all`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct RoutineRun {
     /// Its name.
     pub routine: &'static str,
@@ -569,6 +603,7 @@ pub struct RoutineRun {
 
 /// Of `reconcile all`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct RoutinesResult {
     /// In the order in which they ran.
     pub routines: Vec<RoutineRun>,
@@ -576,6 +611,7 @@ pub struct RoutinesResult {
 
 /// A billing mode that was cleared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct ClearedMode {
     /// Whose it was.
     pub workspace_id: String,
@@ -585,6 +621,7 @@ pub struct ClearedMode {
 
 /// Of `reconcile billing`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct ClearedResult {
     /// What was cleared.
     pub cleared: Vec<ClearedMode>,
@@ -592,6 +629,7 @@ pub struct ClearedResult {
 
 /// Of the deletions: what was to be deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct DeletionResult {
     /// The virtual key.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -608,6 +646,7 @@ pub struct DeletionResult {
 
 /// A hazard that was planted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct PlantedHazard {
     /// Its code.
     pub code: &'static str,
@@ -617,6 +656,7 @@ pub struct PlantedHazard {
 
 /// Of `seed`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct PlantedResult {
     /// In the order in which they were asked for.
     pub planted: Vec<PlantedHazard>,

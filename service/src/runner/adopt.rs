@@ -49,15 +49,15 @@ pub async fn adopt(session: &Session, dry_run: bool, stop: &ShutdownSignal) -> R
             shape: shape.shape,
             applied: versions(track, &shape.applied),
         });
-        let mut marks = marked(track, &shape, &context);
-        session.aim(track, &context, &mut marks)?;
-        gateways.extend(gateway(track, &context, &marks));
+        let mut recognised = marked(track, &shape, &context);
+        session.aim(track, &context, &mut recognised)?;
+        gateways.extend(gateway(track, &context, &recognised));
         // The gateway's own tables are as its version makes them.
         if !context.ledger(track).owns() {
-            report.findings.extend(tolerated(&marks));
+            report.findings.extend(tolerated(&recognised));
         }
         if dry_run {
-            report.tracks.push(mark_report(track, &marks));
+            report.tracks.push(mark_report(track, &recognised));
         } else {
             new.push(track);
         }
@@ -252,15 +252,15 @@ pub(super) async fn mark(
     ensure_history(&transaction, &context, track)
         .await
         .map_err(db_context())?;
-    let mut marks = marked(track, &shape, &context);
-    session.aim(track, &context, &mut marks)?;
-    for entry in marks.entries.values() {
+    let mut recognised = marked(track, &shape, &context);
+    session.aim(track, &context, &mut recognised)?;
+    for entry in recognised.entries.values() {
         history::record(&transaction, session.dialect(), track, entry)
             .await
             .map_err(db_context())?;
     }
     transaction.commit().await.map_err(db_context())?;
-    Ok(mark_report(track, &marks))
+    Ok(mark_report(track, &recognised))
 }
 
 /// Creates the history table, or adds Tollgate's columns to one that sea-orm's own tools created.

@@ -44,6 +44,7 @@ impl Direction {
 
 /// A step of several transactions that has begun and not ended.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct InProgress {
     /// The step.
     pub version: String,

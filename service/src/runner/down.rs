@@ -184,33 +184,7 @@ async fn locked(
     } = patience
         .load(async || load(session, connection, track, options).await)
         .await?;
-    if !losses.is_empty() && !options.allow_data_loss {
-        return Err(Error::Refused {
-            code: "data_loss",
-            message: format!(
-                "going down would lose data: {}",
-                losses
-                    .iter()
-                    .map(|loss| format!("{} rows of {}", loss.rows, loss.table))
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            ),
-            hint: "--allow-data-loss goes on all the same; nothing was changed".to_owned(),
-            findings: losses,
-        });
-    }
-    report.changes.extend(losses.iter().map(|loss| Change {
-        table: loss.table.clone(),
-        action: "lose".to_owned(),
-        rows: loss.rows,
-        sample_ids: loss.sample_ids.clone(),
-    }));
-    report
-        .findings
-        .extend(losses.into_iter().map(|loss| Finding {
-            severity: Severity::Warning,
-            ..loss
-        }));
+    accept(losses, options.allow_data_loss, report)?;
     let changes = std::sync::Mutex::default();
     let applier = Applier {
         connection,
@@ -259,7 +233,36 @@ async fn locked(
     outcome
 }
 
-/// What a look under the locks came to.
+/// Puts what goes down loses into the report, or refuses to lose it.
+fn accept(losses: Vec<Finding>, allowed: bool, report: &mut Report) -> Result<()> {
+    if !losses.is_empty() && !allowed {
+        let rows: Vec<String> = losses
+            .iter()
+            .map(|loss| format!("{} rows of {}", loss.rows, loss.table))
+            .collect();
+        return Err(Error::Refused {
+            code: "data_loss",
+            message: format!("going down would lose data: {}", rows.join(", ")),
+            hint: "--allow-data-loss goes on all the same; nothing was changed".to_owned(),
+            findings: losses,
+        });
+    }
+    for loss in losses {
+        report.changes.push(Change {
+            table: loss.table.clone(),
+            action: "lose".to_owned(),
+            rows: loss.rows,
+            sample_ids: loss.sample_ids.clone(),
+        });
+        report.findings.push(Finding {
+            severity: Severity::Warning,
+            ..loss
+        });
+    }
+    Ok(())
+}
+
+/// What was read under the locks.
 struct Loaded {
     history: History,
     steps: Vec<&'static Migration>,

@@ -1,6 +1,7 @@
 //! `migrate plan`: what `up` would do on this database, statement by statement, read-only.
 
 use sea_orm::Statement;
+use tollgate_migration::paged::PagedStep;
 use tollgate_migration::plan::{Blocks, Guard, Plan, Step, Unit};
 use tollgate_migration::{Migration, Track};
 
@@ -139,79 +140,14 @@ fn describe(track: Track, migration: &Migration, plan: &Plan) -> PlannedMigratio
         match unit {
             Unit::Transaction(inner) => {
                 transactions += 1;
-                steps.extend(inner.iter().map(|step| match step {
-                    Step::Run(statement) => PlannedStep {
-                        purpose: statement.purpose.clone(),
-                        sql: statement.sql.clone(),
-                        blocks: statement.blocks,
-                        transaction: Some(transactions),
-                        batched: false,
-                        detail: statement.detail,
-                    },
-                    Step::InsertWithUuids(insert) => PlannedStep {
-                        purpose: insert.purpose.clone(),
-                        sql: insert.insert.replace(
-                            tollgate_migration::plan::InsertWithUuids::IDS,
-                            "(…, UUID version 5 of it)",
-                        ),
-                        blocks: Blocks::Rows,
-                        transaction: Some(transactions),
-                        batched: false,
-                        detail: false,
-                    },
-                    Step::Guard(guard) => PlannedStep {
-                        purpose: if guard.code == Guard::AGAIN {
-                            "begin again when this finds a row".to_owned()
-                        } else {
-                            format!("stop when this finds a row ({})", guard.code)
-                        },
-                        sql: guard.sql.clone(),
-                        blocks: Blocks::Nothing,
-                        transaction: Some(transactions),
-                        batched: false,
-                        detail: false,
-                    },
+                steps.extend(inner.iter().map(|step| PlannedStep {
+                    transaction: Some(transactions),
+                    ..in_transaction(step)
                 }));
             }
-            Unit::NonTransactional(statement) => steps.push(PlannedStep {
-                purpose: statement.purpose.clone(),
-                sql: statement.sql.clone(),
-                blocks: statement.blocks,
-                transaction: None,
-                batched: false,
-                detail: statement.detail,
-            }),
-            Unit::Paged(step) => {
-                let stage = step.stage();
-                let mut shown = |purpose: &str, sql: String, detail| {
-                    steps.push(PlannedStep {
-                        purpose: purpose.to_owned(),
-                        sql,
-                        blocks: Blocks::Rows,
-                        transaction: None,
-                        batched: true,
-                        detail,
-                    });
-                };
-                if !stage.is_empty() {
-                    shown(step.purpose(), stage.join(";\n"), false);
-                }
-                for (at, sql) in step.samples().into_iter().enumerate() {
-                    if at == 0 && stage.is_empty() {
-                        shown(step.purpose(), sql, false);
-                    } else {
-                        shown("for each page", sql, true);
-                    }
-                }
-            }
-            Unit::Backfill(pass) => steps.push(PlannedStep {
-                purpose: pass.purpose.clone(),
-                sql: pass.sql.clone(),
-                blocks: Blocks::Rows,
-                transaction: None,
-                batched: true,
-                detail: false,
-            }),
+            Unit::NonTransactional(statement) => steps.push(planned(statement)),
+            Unit::Paged(step) => steps.extend(paged(&**step)),
+            Unit::Backfill(pass) => steps.push(batched(&pass.purpose, pass.sql.clone())),
         }
     }
     PlannedMigration {
@@ -229,4 +165,79 @@ fn describe(track: Track, migration: &Migration, plan: &Plan) -> PlannedMigratio
         rebuilds: plan.rebuilds.clone(),
         steps,
     }
+}
+
+fn planned(statement: &tollgate_migration::plan::Statement) -> PlannedStep {
+    PlannedStep {
+        purpose: statement.purpose.clone(),
+        sql: statement.sql.clone(),
+        blocks: statement.blocks,
+        transaction: None,
+        batched: false,
+        detail: statement.detail,
+    }
+}
+
+/// A step whose transaction the caller numbers.
+fn in_transaction(step: &Step) -> PlannedStep {
+    let (purpose, sql, blocks) = match step {
+        Step::Run(statement) => return planned(statement),
+        Step::InsertWithUuids(insert) => (
+            insert.purpose.clone(),
+            insert.insert.replace(
+                tollgate_migration::plan::InsertWithUuids::IDS,
+                "(…, UUID version 5 of it)",
+            ),
+            Blocks::Rows,
+        ),
+        Step::Guard(guard) => (
+            if guard.code == Guard::AGAIN {
+                "begin again when this finds a row".to_owned()
+            } else {
+                format!("stop when this finds a row ({})", guard.code)
+            },
+            guard.sql.clone(),
+            Blocks::Nothing,
+        ),
+    };
+    PlannedStep {
+        purpose,
+        sql,
+        blocks,
+        transaction: None,
+        batched: false,
+        detail: false,
+    }
+}
+
+/// What goes over its rows batch by batch.
+fn batched(purpose: &str, sql: String) -> PlannedStep {
+    PlannedStep {
+        purpose: purpose.to_owned(),
+        sql,
+        blocks: Blocks::Rows,
+        transaction: None,
+        batched: true,
+        detail: false,
+    }
+}
+
+/// What is done once, and what for each page.
+fn paged(step: &dyn PagedStep) -> Vec<PlannedStep> {
+    let stage = step.stage();
+    let mut shown = Vec::new();
+    if !stage.is_empty() {
+        shown.push(batched(step.purpose(), stage.join(";\n")));
+    }
+    for sql in step.samples() {
+        shown.push(if shown.is_empty() {
+            batched(step.purpose(), sql)
+        } else {
+            PlannedStep {
+                detail: true,
+                ..batched("for each page", sql)
+            }
+        });
+    }
+    shown
 }

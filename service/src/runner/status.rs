@@ -4,6 +4,7 @@ use crate::database::Access;
 use crate::doctor::environment;
 use crate::drift;
 use crate::error::{Error, Result};
+use crate::history::History;
 use crate::lock::running::running;
 use crate::report::result::{BegunStep, StatusResult};
 use crate::report::{Applied, CommandResult, Finding, Report, Severity};
@@ -107,19 +108,7 @@ pub async fn status(session: &Session) -> Result<Report> {
             entry.pending.clear();
         }
         report.findings.extend(forbids);
-        for migration in track.migrations() {
-            if let Some(applied) = history.entries.get(migration.version) {
-                entry.applied.push(Applied {
-                    version: migration.version.to_owned(),
-                    phase: migration.phase,
-                    duration_ms: applied.duration_ms.unsigned_abs(),
-                    rows: applied.rows.unsigned_abs(),
-                    left: 0,
-                    longest_lock_ms: 0,
-                    blocks: tollgate_migration::plan::Blocks::Nothing,
-                });
-            }
-        }
+        entry.applied = applied(track, &history);
         report.tracks.push(entry);
     }
     report.result = Some(CommandResult::Status(StatusResult {
@@ -135,4 +124,23 @@ pub async fn status(session: &Session) -> Result<Report> {
         waiting: left,
     }));
     Ok(report)
+}
+
+/// The steps on record, in their order.
+fn applied(track: Track, history: &History) -> Vec<Applied> {
+    let migrations = track.migrations().iter();
+    migrations
+        .filter_map(|migration| {
+            let entry = history.entries.get(migration.version)?;
+            Some(Applied {
+                version: migration.version.to_owned(),
+                phase: migration.phase,
+                duration_ms: entry.duration_ms.unsigned_abs(),
+                rows: entry.rows.unsigned_abs(),
+                left: 0,
+                longest_lock_ms: 0,
+                blocks: tollgate_migration::plan::Blocks::Nothing,
+            })
+        })
+        .collect()
 }

@@ -186,10 +186,10 @@ async fn run(
     };
     report.result = Some(CommandResult::Up(result.clone()));
     session.check_target(&names)?;
-    let look = look(session, options, &connection, tracks, &mut result, report).await?;
+    let loaded = load(session, options, &connection, tracks, &mut result, report).await?;
     report.result = Some(CommandResult::Up(result.clone()));
-    if look.waiting.is_empty() {
-        if let Some(live) = &look.live {
+    if loaded.waiting.is_empty() {
+        if let Some(live) = &loaded.live {
             finish(session, connection, live, &names, started, stop, report).await?;
         }
         return Ok(());
@@ -197,7 +197,7 @@ async fn run(
     prove_writable(session, &connection).await?;
     pace::check(&connection, options).await?;
     let (lock, connection) =
-        Lock::take(&quick, connection, &look.waiting, Gateway::Waits, stop).await?;
+        Lock::take(&quick, connection, &loaded.waiting, Gateway::Waits, stop).await?;
     let mut in_full = Vec::new();
     let locked = Locked {
         session,
@@ -208,7 +208,7 @@ async fn run(
         stop,
         lock: &lock,
     };
-    let mut outcome = locked.run(&look.waiting, report, &mut in_full).await;
+    let mut outcome = locked.run(&loaded.waiting, report, &mut in_full).await;
     if outcome.is_ok() {
         outcome = put_back(&connection, &names, report).await;
     }
@@ -256,7 +256,7 @@ struct Look {
     waiting: Vec<Track>,
 }
 
-async fn look(
+async fn load(
     session: &Session,
     options: &Options,
     connection: &Connection,

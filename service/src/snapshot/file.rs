@@ -115,7 +115,7 @@ impl Snapshot {
         })
     }
 
-    /// Writes the file anew; an old one of that name is replaced only when the new one is whole.
+    /// Writes the file again; an old one of that name is replaced only when the new one is whole.
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
         use std::io::Write;
         use std::os::unix::fs::OpenOptionsExt;

@@ -1,8 +1,15 @@
 //! Molecule's workspaces and how they pay for their models.
 
 mod boot;
+mod bypass;
+pub mod environment;
 mod hazards;
+pub mod mode;
+pub mod reconcile;
+pub mod secret;
 mod seed;
+
+pub use bypass::BYPASS_KEYS;
 
 use tollgate_migration::billing::{MODE, WORKSPACE_SECRETS, WORKSPACES, is_garbled, molecule};
 use tollgate_migration::ledger::SCHEMA_MIGRATIONS;
@@ -10,9 +17,9 @@ use tollgate_migration::{Context, Ledger, Track};
 
 use crate::doctor::trouble::{Trouble, VersionTrouble};
 use crate::module::{Module, NamedRoutine};
-use crate::reconcile::billing::billing;
 use crate::report::{Finding, Severity};
 use crate::snapshot::scan::Reading;
+use crate::tracks::billing::reconcile::billing;
 use crate::verify::Invariant;
 use crate::verify::invariant::Question;
 

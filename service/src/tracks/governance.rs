@@ -2,17 +2,26 @@
 
 mod boot;
 mod boots;
+pub mod budget;
 mod claims;
 mod clones;
+pub mod config;
 mod copies;
+pub mod credentials;
 mod explained;
+pub mod flows;
 mod hazards;
+pub mod header_keys;
+pub mod header_requirements;
+pub mod mcp_client;
 mod moved;
 mod prepare;
 mod remembered;
 mod repairs;
+pub mod resets;
 pub mod seed;
 pub mod survey;
+pub mod virtual_key;
 
 use tollgate_migration::governance::capture;
 use tollgate_migration::governance::clones::CLONES;
@@ -21,14 +30,15 @@ use tollgate_migration::governance::owners::{self, Owner};
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 use tollgate_migration::{Context, Track};
 
-use crate::budget::requests;
-use crate::module::{Leftover, Module, NamedRoutine};
-use crate::reconcile::credentials::{Scope, credentials};
-use crate::reconcile::flows::flows;
-use crate::reconcile::header_keys::fold_header_keys;
-use crate::reconcile::resets::{REQUEST_RETENTION, resets};
+use crate::module::{DroppedObject, Module, NamedRoutine};
 use crate::verify::invariant::Question;
 use crate::verify::{Invariant, RESTORE};
+
+use budget::requests;
+use credentials::{Scope, credentials};
+use flows::flows;
+use header_keys::fold_header_keys;
+use resets::{REQUEST_RETENTION, resets};
 
 /// Which provider keys a provider config may use.
 const JOIN: &str = "governance_virtual_key_provider_config_keys";
@@ -142,7 +152,7 @@ fn invariants(live: &Context) -> Vec<Question> {
         .collect()
 }
 
-fn left_by_contract(live: &Context) -> Vec<Leftover> {
+fn left_by_contract(live: &Context) -> Vec<DroppedObject> {
     if live.created("multi_budget_contract").is_none() {
         return Vec::new();
     }

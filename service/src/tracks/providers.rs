@@ -2,10 +2,13 @@
 
 mod boot;
 mod explained;
+pub mod gateway_key;
 pub mod handover;
 pub(crate) mod hazards;
 mod moves;
 mod prepare;
+pub mod provider_key;
+pub mod provider_keys;
 mod seed;
 
 use tollgate_migration::ledger::SCHEMA_MIGRATIONS;
@@ -17,9 +20,9 @@ use tollgate_migration::providers::{
 use tollgate_migration::{Choices, Context, Dialect, Ledger, Track};
 
 use crate::doctor::trouble::{Trouble, VersionTrouble};
-use crate::module::{Leftover, Module, NamedRoutine};
-use crate::reconcile::provider_keys::provider_keys;
+use crate::module::{DroppedObject, Module, NamedRoutine};
 use crate::report::{Finding, Severity};
+use crate::tracks::providers::provider_keys::provider_keys;
 use crate::verify::Invariant;
 use crate::verify::invariant::Question;
 
@@ -104,7 +107,7 @@ pub(super) static MODULE: Module = Module {
     ..Module::of_track(Track::PROVIDERS)
 };
 
-fn left_by_contract(live: &Context) -> Vec<Leftover> {
+fn left_by_contract(live: &Context) -> Vec<DroppedObject> {
     if live.created("provider_key_contract").is_none() {
         return Vec::new();
     }

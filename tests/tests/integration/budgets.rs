@@ -12,10 +12,10 @@ use jiff::tz::TimeZone as Zone;
 use proptest::prelude::*;
 use rstest::rstest;
 use serde_json::Value;
-use tollgate_service::budget::window::{Alignment, Due, Unit, Window};
-use tollgate_service::budget::{Budgets, Cost};
+use tollgate_service::governance::budget::window::{Alignment, Due, Unit, Window};
+use tollgate_service::governance::budget::{Budgets, Cost};
+use tollgate_service::governance::resets::resets;
 use tollgate_service::reconcile::Options;
-use tollgate_service::reconcile::resets::resets;
 use tollgate_service::runner::Session;
 use tollgate_service::{Location, Report, ShutdownSignal, Track};
 use tollgate_tests::fixture::{Calendar, Shape, SilentKeys, legacy, with_credentials};
@@ -323,7 +323,7 @@ async fn the_command_line_checks_records_and_lists(
     tollgate.succeed(&["verify"]);
 }
 
-/// Whoever records into a window that is over begins it anew, and no sweep wipes that.
+/// Whoever records into a window that is over begins it again, and no sweep wipes that.
 #[rstest]
 #[tokio::test]
 async fn a_cost_behind_the_end_of_a_window_stays(

@@ -193,7 +193,7 @@ enum Left {
     TheListAlone,
     /// And the list as well.
     TheFunctionAlone,
-    /// Somebody has made the list anew.
+    /// Somebody has made the list again.
     AnotherList,
     /// A trigger does not fire.
     ATriggerThatIsOff,

@@ -17,7 +17,7 @@ use std::time::Duration;
 use chrono::Utc;
 use rstest::rstest;
 use sea_orm::{ConnectionTrait, TransactionTrait};
-use tollgate_service::reconcile::credentials::{
+use tollgate_service::governance::credentials::{
     after_mcp_client_change, after_virtual_key_change, delete_rows_of_virtual_key,
 };
 use tollgate_tests::fixture::{

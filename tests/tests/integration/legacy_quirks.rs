@@ -108,7 +108,7 @@ async fn a_deleted_key_takes_no_budget_that_was_given_to_another(
             .await,
         "vk-carol"
     );
-    // Now the owner is the truth, and a budget goes with it.
+    // Now the owner is authoritative, and a budget goes with it.
     run(
         &database,
         &["DELETE FROM governance_virtual_keys WHERE id = 'vk-carol'"],

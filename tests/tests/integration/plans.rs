@@ -7,9 +7,9 @@ use rstest::rstest;
 use sea_orm::{
     ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statement, Value as Bound,
 };
-use tollgate_service::budget::Budgets;
-use tollgate_service::gateway_key::GatewayKeys;
-use tollgate_service::provider_key::{Request, Resolver, Target};
+use tollgate_service::governance::budget::Budgets;
+use tollgate_service::providers::gateway_key::GatewayKeys;
+use tollgate_service::providers::provider_key::{Request, Resolver, Target};
 use tollgate_service::{Connection, Error};
 use tollgate_tests::{Backend, TestDatabase};
 
@@ -150,7 +150,10 @@ async fn what_is_asked_for_every_request_reads_no_table_whole(
                 fallback: None,
             };
             let refused = resolver.resolve(&listening, &request).await;
-            assert!(matches!(refused, Err(Error::Unusable(_))), "{refused:?}");
+            assert!(
+                matches!(refused, Err(Error::Unusable { .. })),
+                "{refused:?}"
+            );
         }
     }
     keys.authenticate(&listening, secret.secret().as_bytes())

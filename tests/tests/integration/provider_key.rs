@@ -5,7 +5,9 @@ mod unusable;
 use std::fmt::Write as _;
 
 use rstest::rstest;
-use tollgate_service::provider_key::{Fallback, Request, Resolved, Resolver, Source, Target};
+use tollgate_service::providers::provider_key::{
+    Fallback, Request, Resolved, Resolver, Source, Target,
+};
 use tollgate_service::{Error, Result};
 use tollgate_tests::{Backend, TestDatabase};
 
@@ -178,7 +180,7 @@ fn environment() -> Fallback {
 /// The answer in one word, with what goes with it.
 fn word(answer: &Result<Resolved>) -> String {
     match answer {
-        Err(Error::Unusable(reason)) => reason.code().to_owned(),
+        Err(Error::Unusable { code, .. }) => (*code).to_owned(),
         Err(error) => panic!("{error}"),
         Ok(resolved) => {
             assert_eq!(resolved.provider_id, PROVIDER);

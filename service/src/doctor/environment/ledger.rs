@@ -7,53 +7,59 @@ use super::finding;
 use crate::module::Module;
 use crate::report::{Finding, Severity};
 
+/// The gateway is past every version that is known here: nothing of what is there can be held against what is known.
+pub(crate) fn past(track: Track, live: &Context) -> Vec<Finding> {
+    track
+        .newer_than_supported(&live.catalog)
+        .into_iter()
+        .map(|(table, sign)| {
+            let mut known = crate::doctor::schema_finding("G016", table, sign);
+            if let Some(version) = track.words(live.ledger(track)) {
+                known.title = format!("{} ({} {version})", known.title, track.gateway());
+            }
+            known
+        })
+        .collect()
+}
+
 /// Every finding of the ledger's. They do not depend on what is planned.
 pub(crate) fn examine(track: Track, live: &Context) -> Vec<Finding> {
     let ledger = live.ledger(track);
     let catalog = &live.catalog;
-    let past = track.newer_than_supported(catalog);
+    let past = past(track, live);
     if !past.is_empty() {
-        return past
-            .into_iter()
-            .map(|(table, sign)| {
-                let mut told = crate::doctor::schema_finding("G016", table, sign);
-                if let Some(version) = track.words(ledger) {
-                    told.title = format!("{} ({} {version})", told.title, track.gateway());
-                }
-                told
-            })
-            .collect();
+        return past;
     }
     let table = track.ledger_table();
     let mut found = Vec::new();
     match ledger {
         Ledger::None => return found,
         Ledger::Anothers(table) => {
-            let mut told = finding("E007", table, vec![(*table).to_owned()]);
-            told.title = format!(
+            let mut known = finding("E007", table, vec![(*table).to_owned()]);
+            known.title = format!(
                 "a table {table} is there, and it is not {}'s",
                 track.gateway()
             );
-            found.push(told);
+            found.push(known);
             return found;
         }
         _ => {}
     }
     let version = track.words(ledger).unwrap_or_default();
     if !track.is_carried_by(catalog) {
-        let mut told = finding("E007", table, vec![version.clone()]);
-        told.title = format!(
+        let mut known = finding("E007", table, vec![version.clone()]);
+        known.title = format!(
             "{} has migrated this database ({version}), and none of the track's tables is there",
             track.gateway()
         );
-        found.push(told);
+        found.push(known);
     }
     if ledger.is_dirty() {
-        let mut told = finding("E006", table, vec![format!("{version}, dirty")]);
-        told.title = format!("a migration of {}'s own failed half-way", track.gateway());
-        told.effect = "nobody knows how much of it is there".to_owned();
-        told.resolve = format!("repair it with {}'s own means first", track.gateway());
-        found.push(told);
+        let mut known = finding("E006", table, vec![format!("{version}, dirty")]);
+        known.title = format!("a migration of {}'s own failed half-way", track.gateway());
+        known.effect = "nobody knows how much of it is there".to_owned();
+        known.resolve = format!("repair it with {}'s own means first", track.gateway());
+        found.push(known);
     }
     let missing: Vec<String> = (Module::of(track).relied_upon)(live)
         .into_iter()

@@ -1,6 +1,6 @@
 //! Relations that have a name of Tollgate's own and are something else.
 
-use tollgate_migration::script::CHANGED;
+use tollgate_migration::plan_builder::CHANGED;
 use tollgate_migration::{Catalog, Track};
 
 use super::finding;

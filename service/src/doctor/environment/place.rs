@@ -25,15 +25,15 @@ pub(crate) async fn elsewhere(connection: &Connection, tracks: &[Track]) -> Resu
         let Some((table, schema, here)) = found.into_iter().next() else {
             continue;
         };
-        let mut told = finding("E004", &table, vec![format!("{schema}.{table}")]);
-        told.resolve = format!("name the schema in the address: ?schema={schema}");
+        let mut known = finding("E004", &table, vec![format!("{schema}.{table}")]);
+        known.resolve = format!("name the schema in the address: ?schema={schema}");
         return Ok(Some(Error::Refused {
             code: "blocked",
             message: format!(
                 "the tables of track {track} are in schema {schema}, and the schema that is used is {here}"
             ),
-            hint: format!("{}; nothing was changed", told.resolve),
-            findings: vec![told],
+            hint: format!("{}; nothing was changed", known.resolve),
+            findings: vec![known],
         }));
     }
     Ok(None)
@@ -56,14 +56,14 @@ pub(crate) async fn later_on_path<'a>(
     Ok(found
         .into_iter()
         .map(|(table, schema, here)| {
-            let mut told = finding("E004", &table, vec![format!("{schema}.{table}")]);
-            told.effect = format!(
+            let mut known = finding("E004", &table, vec![format!("{schema}.{table}")]);
+            known.effect = format!(
                 "the schema that is used is {here}: the table is not looked into, and one that is made in its place would hide it"
             );
-            told.resolve = format!(
+            known.resolve = format!(
                 "move it: ALTER TABLE {schema}.{table} SET SCHEMA {here}; or name its schema in the address, where the others are there too"
             );
-            told
+            known
         })
         .collect())
 }

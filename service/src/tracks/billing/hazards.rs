@@ -6,10 +6,10 @@ use tollgate_migration::billing::{
 };
 use tollgate_migration::{Context, Dialect};
 
-use crate::billing::BYPASS_KEYS;
 use crate::doctor::{Facts, Hazard, Queries};
 use crate::parameters::Parameters;
 use crate::report::Severity;
+use crate::tracks::billing::bypass::BYPASS_KEYS;
 
 pub(crate) const HAZARDS: &[Hazard] = &[
     Hazard {

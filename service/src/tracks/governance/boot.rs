@@ -7,7 +7,7 @@ use tollgate_migration::governance::bifrost;
 use tollgate_migration::governance::{BUDGETS, KEYS, PROVIDER_CONFIGS, VIRTUAL_KEYS, mcp};
 use tollgate_migration::ledger::{MIGRATIONS, Target};
 use tollgate_migration::plan::Blocks;
-use tollgate_migration::script::PlanBuilder;
+use tollgate_migration::plan_builder::PlanBuilder;
 use tollgate_migration::{Context, Dialect};
 
 use crate::connection::Connection;
@@ -68,9 +68,9 @@ pub(super) async fn boot(connection: &Connection, target: &Target) -> Result<(),
         if live.upstream_ran(id) || brought.is_none_or(|stage| stage > target.at) {
             continue;
         }
-        let mut script = PlanBuilder::new(&live.catalog);
-        work(&live, &mut script);
-        let mut pieces = steps(&script.finish().0);
+        let mut builder = PlanBuilder::new(&live.catalog);
+        work(&live, &mut builder);
+        let mut pieces = steps(&builder.finish().0);
         pieces.push((
             format!(
                 "INSERT INTO {MIGRATIONS} (id) VALUES ({})",
@@ -96,16 +96,16 @@ pub(super) async fn boot(connection: &Connection, target: &Target) -> Result<(),
     }
 }
 
-fn write(script: &mut PlanBuilder, table: &str, sql: String) {
-    script.update(table, sql, "the gateway's own", Blocks::Rows);
+fn write(builder: &mut PlanBuilder, table: &str, sql: String) {
+    builder.update(table, sql, "the gateway's own", Blocks::Rows);
 }
 
-fn flag(script: &mut PlanBuilder, table: &str, name: &str) {
-    script.add_column(table, &column(name, Bool).default("false"), None, None);
+fn flag(builder: &mut PlanBuilder, table: &str, name: &str) {
+    builder.add_column(table, &column(name, Bool).default("false"), None, None);
 }
 
-fn allow_all_keys(live: &Context, script: &mut PlanBuilder) {
-    flag(script, PROVIDER_CONFIGS, "allow_all_keys");
+fn allow_all_keys(live: &Context, builder: &mut PlanBuilder) {
+    flag(builder, PROVIDER_CONFIGS, "allow_all_keys");
     let some = if live.catalog.has_table(OF_CONFIGS) {
         format!(
             " WHERE NOT EXISTS (SELECT 1 FROM {OF_CONFIGS} k \
@@ -114,19 +114,19 @@ fn allow_all_keys(live: &Context, script: &mut PlanBuilder) {
     } else {
         String::new()
     };
-    let yes = script.dialect().true_literal();
+    let yes = builder.dialect().true_literal();
     write(
-        script,
+        builder,
         PROVIDER_CONFIGS,
         format!("UPDATE {PROVIDER_CONFIGS} SET allow_all_keys = {yes}{some}"),
     );
 }
 
-fn fill_empty_keys(live: &Context, script: &mut PlanBuilder) {
-    let yes = script.dialect().true_literal();
+fn fill_empty_keys(live: &Context, builder: &mut PlanBuilder) {
+    let yes = builder.dialect().true_literal();
     if live.catalog.has_column(CONFIGURED, "name") {
         write(
-            script,
+            builder,
             PROVIDER_CONFIGS,
             format!(
                 "INSERT INTO {PROVIDER_CONFIGS} (virtual_key_id, provider, weight, allowed_models, allow_all_keys) \
@@ -137,7 +137,7 @@ fn fill_empty_keys(live: &Context, script: &mut PlanBuilder) {
     }
     if live.catalog.has_table(mcp::GRANTS) && live.catalog.has_table(mcp::CLIENTS) {
         write(
-            script,
+            builder,
             mcp::GRANTS,
             format!(
                 "INSERT INTO {grants} (virtual_key_id, mcp_client_id, tools_to_execute) \
@@ -150,11 +150,11 @@ fn fill_empty_keys(live: &Context, script: &mut PlanBuilder) {
     }
 }
 
-fn wildcards(live: &Context, script: &mut PlanBuilder) {
+fn wildcards(live: &Context, builder: &mut PlanBuilder) {
     for (table, name) in [(PROVIDER_CONFIGS, "allowed_models"), (KEYS, "models_json")] {
         if live.catalog.has_column(table, name) {
             write(
-                script,
+                builder,
                 table,
                 format!(
                     "UPDATE {table} SET {name} = '[\"*\"]' WHERE {name} IS NULL OR {name} IN ('[]', '')"
@@ -164,20 +164,20 @@ fn wildcards(live: &Context, script: &mut PlanBuilder) {
     }
 }
 
-fn multi_budget(live: &Context, script: &mut PlanBuilder) {
+fn multi_budget(live: &Context, builder: &mut PlanBuilder) {
     let catalog = &live.catalog;
-    let dialect = script.dialect();
-    flag(script, VIRTUAL_KEYS, "calendar_aligned");
+    let dialect = builder.dialect();
+    flag(builder, VIRTUAL_KEYS, "calendar_aligned");
     for (table, owner, kind) in [
         (VIRTUAL_KEYS, "virtual_key_id", Varchar(255)),
         (PROVIDER_CONFIGS, "provider_config_id", BigInt),
     ] {
-        script.add_column(BUDGETS, &column(owner, kind), None, None);
-        script.create_index(BUDGETS, &index(&format!("idx_{BUDGETS}_{owner}"), &[owner]));
+        builder.add_column(BUDGETS, &column(owner, kind), None, None);
+        builder.create_index(BUDGETS, &index(&format!("idx_{BUDGETS}_{owner}"), &[owner]));
         if catalog.has_column(table, "budget_id") {
             // A scalar sub-select, as the gateway's: two owners stop it on PostgreSQL, and one of them wins on SQLite.
             write(
-                script,
+                builder,
                 BUDGETS,
                 format!(
                     "UPDATE {BUDGETS} SET {owner} = (SELECT t.id FROM {table} t WHERE t.budget_id = {BUDGETS}.id) \
@@ -188,7 +188,7 @@ fn multi_budget(live: &Context, script: &mut PlanBuilder) {
     }
     if catalog.has_column(BUDGETS, "calendar_aligned") {
         write(
-            script,
+            builder,
             VIRTUAL_KEYS,
             format!(
                 "UPDATE {VIRTUAL_KEYS} SET calendar_aligned = {} WHERE id IN (SELECT virtual_key_id FROM {BUDGETS} WHERE {})",
@@ -198,16 +198,16 @@ fn multi_budget(live: &Context, script: &mut PlanBuilder) {
         );
         // On SQLite the gateway's own statement is wrong until 1.5.9, and the column stays.
         if dialect == Dialect::Postgres {
-            script.drop_column(BUDGETS, "calendar_aligned");
+            builder.drop_column(BUDGETS, "calendar_aligned");
         }
     }
     for table in [VIRTUAL_KEYS, PROVIDER_CONFIGS] {
-        script.drop_column(table, "budget_id");
+        builder.drop_column(table, "budget_id");
     }
 }
 
-fn flags_again(live: &Context, script: &mut PlanBuilder) {
-    let dialect = script.dialect();
+fn flags_again(live: &Context, builder: &mut PlanBuilder) {
+    let dialect = builder.dialect();
     let aligned = dialect.is_true("v.calendar_aligned");
     for (table, through) in [
         (BUDGETS, format!("v.id = {BUDGETS}.virtual_key_id")),
@@ -216,10 +216,10 @@ fn flags_again(live: &Context, script: &mut PlanBuilder) {
         if !live.catalog.has_table(table) {
             continue;
         }
-        flag(script, table, "calendar_aligned");
+        flag(builder, table, "calendar_aligned");
         if table == BUDGETS || live.catalog.has_column(VIRTUAL_KEYS, "rate_limit_id") {
             write(
-                script,
+                builder,
                 table,
                 format!(
                     "UPDATE {table} SET calendar_aligned = {} WHERE EXISTS \
@@ -231,16 +231,16 @@ fn flags_again(live: &Context, script: &mut PlanBuilder) {
     }
 }
 
-fn team_budgets(live: &Context, script: &mut PlanBuilder) {
-    script.add_column(BUDGETS, &column("team_id", Varchar(255)), None, None);
-    script.create_index(
+fn team_budgets(live: &Context, builder: &mut PlanBuilder) {
+    builder.add_column(BUDGETS, &column("team_id", Varchar(255)), None, None);
+    builder.create_index(
         BUDGETS,
         &index(&format!("idx_{BUDGETS}_team_id"), &["team_id"]),
     );
     if !live.catalog.has_column(TEAMS, "budget_id") {
         return;
     }
-    script.guard(
+    builder.guard(
         "G002",
         BUDGETS,
         format!(
@@ -249,20 +249,20 @@ fn team_budgets(live: &Context, script: &mut PlanBuilder) {
         ),
     );
     write(
-        script,
+        builder,
         BUDGETS,
         format!(
             "UPDATE {BUDGETS} SET team_id = (SELECT t.id FROM {TEAMS} t WHERE t.budget_id = {BUDGETS}.id) \
              WHERE team_id IS NULL AND EXISTS (SELECT 1 FROM {TEAMS} t WHERE t.budget_id = {BUDGETS}.id)"
         ),
     );
-    script.drop_column(TEAMS, "budget_id");
+    builder.drop_column(TEAMS, "budget_id");
 }
 
-fn seconds(live: &Context, script: &mut PlanBuilder) {
+fn seconds(live: &Context, builder: &mut PlanBuilder) {
     if live.catalog.has_column(mcp::CLIENTS, "tool_sync_interval") {
         write(
-            script,
+            builder,
             mcp::CLIENTS,
             format!(
                 "UPDATE {} SET tool_sync_interval = tool_sync_interval * 60 WHERE tool_sync_interval > 0",
@@ -272,19 +272,19 @@ fn seconds(live: &Context, script: &mut PlanBuilder) {
     }
 }
 
-fn team_names(live: &Context, script: &mut PlanBuilder) {
+fn team_names(live: &Context, builder: &mut PlanBuilder) {
     if !live.catalog.has_column(TEAMS, "name") {
         return;
     }
     // SQLite's table is made again with the index before its rows come back: equal names stop it.
-    if script.dialect() == Dialect::Postgres {
+    if builder.dialect() == Dialect::Postgres {
         let oldest = if live.catalog.has_column(TEAMS, "created_at") {
             "created_at, id"
         } else {
             "id"
         };
         write(
-            script,
+            builder,
             TEAMS,
             format!(
                 "UPDATE {TEAMS} SET name = {TEAMS}.name || '-' || left({TEAMS}.id, 8) FROM (SELECT id, row_number() OVER \
@@ -293,23 +293,23 @@ fn team_names(live: &Context, script: &mut PlanBuilder) {
             ),
         );
     }
-    script.create_index(
+    builder.create_index(
         TEAMS,
         &unique_index(&format!("idx_{TEAMS}_name"), &["name"]),
     );
 }
 
-fn team_flags(live: &Context, script: &mut PlanBuilder) {
+fn team_flags(live: &Context, builder: &mut PlanBuilder) {
     if !live.catalog.has_table(TEAMS) {
         return;
     }
-    flag(script, TEAMS, "calendar_aligned");
+    flag(builder, TEAMS, "calendar_aligned");
     if live.catalog.has_column(BUDGETS, "calendar_aligned")
         && live.catalog.has_column(BUDGETS, "team_id")
     {
-        let dialect = script.dialect();
+        let dialect = builder.dialect();
         write(
-            script,
+            builder,
             TEAMS,
             format!(
                 "UPDATE {TEAMS} SET calendar_aligned = {} WHERE id IN (SELECT team_id FROM {BUDGETS} WHERE {})",
@@ -320,21 +320,21 @@ fn team_flags(live: &Context, script: &mut PlanBuilder) {
     }
 }
 
-fn drop_flags(_live: &Context, script: &mut PlanBuilder) {
+fn drop_flags(_live: &Context, builder: &mut PlanBuilder) {
     for table in [BUDGETS, RATE_LIMITS] {
-        script.drop_column(table, "calendar_aligned");
+        builder.drop_column(table, "calendar_aligned");
     }
 }
 
-fn blacklists(_live: &Context, script: &mut PlanBuilder) {
-    script.add_column(
+fn blacklists(_live: &Context, builder: &mut PlanBuilder) {
+    builder.add_column(
         PROVIDER_CONFIGS,
         &column("blacklisted_models", Text),
         None,
         None,
     );
     write(
-        script,
+        builder,
         PROVIDER_CONFIGS,
         format!(
             "UPDATE {PROVIDER_CONFIGS} SET blacklisted_models = '[]' WHERE blacklisted_models IS NULL OR blacklisted_models = ''"

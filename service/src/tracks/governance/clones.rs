@@ -6,7 +6,7 @@ use tollgate_migration::governance::clones::{CLONES, copy_id};
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS, sharing};
 use tollgate_migration::{Context, Dialect};
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Transaction};
 use crate::database::existing;
 use crate::report::Report;
 use crate::rows;
@@ -156,75 +156,113 @@ pub(super) async fn make(connection: &Connection, live: &Context) -> Result<Made
             made.originals.dedup();
             return Ok(made);
         }
+        let copies: Vec<Copy> = found.into_iter().map(Copy::of).collect();
         let transaction = connection.begin().await?;
         ensure(&transaction, dialect).await?;
-        let mut values: Vec<Value> = Vec::new();
-        let mut given: Vec<String> = Vec::new();
-        let mut page = Vec::new();
-        for Further {
+        page(&transaction, live, &copies, (&columns, &copied)).await?;
+        transaction.commit().await?;
+        for copy in copies {
+            made.originals.push(copy.original);
+            made.copies.push(copy.id);
+        }
+    }
+}
+
+/// Makes a page of copies, points their owners to them and puts them on record, in the caller's transaction.
+async fn page(
+    transaction: &Transaction,
+    live: &Context,
+    copies: &[Copy],
+    (columns, copied): (&str, &str),
+) -> Result<(), DbErr> {
+    let dialect = live.catalog.dialect;
+    let (given, values) = given(dialect, copies);
+    let run = async |sql: String| {
+        transaction
+            .execute_raw(Statement::from_sql_and_values(
+                dialect.backend(),
+                sql,
+                values.clone(),
+            ))
+            .await
+            .map(|done| done.rows_affected())
+    };
+    run(format!(
+        "{given} INSERT INTO {BUDGETS} (id, {columns}) SELECT given.copy, {copied} FROM given \
+         JOIN {BUDGETS} b ON b.id = given.original \
+         WHERE NOT EXISTS (SELECT 1 FROM {BUDGETS} there WHERE there.id = given.copy)"
+    ))
+    .await?;
+    let mut pointed = 0;
+    // As many as there are kinds of owners.
+    for (_, kind) in present(live) {
+        pointed += run(format!(
+            "{given} UPDATE {table} SET budget_id = given.copy FROM given WHERE given.kind = {number} \
+             AND CAST({table}.id AS text) = given.owner AND {table}.budget_id = given.original",
+            table = kind.table,
+            number = kind.number,
+        ))
+        .await?;
+    }
+    run(format!(
+        "{given} INSERT INTO {CLONES} (original, kind, owner, copy, settled) \
+         SELECT original, kind, owner, copy, 0 FROM given WHERE 1 = 1 \
+         ON CONFLICT (original, kind, owner) DO UPDATE SET copy = excluded.copy, settled = 0"
+    ))
+    .await?;
+    if pointed == 0 {
+        return Err(DbErr::Custom(
+            "a page of copies re-pointed nobody; nothing of it was kept".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// The copies as a relation that statements select from, and its values.
+fn given(dialect: Dialect, copies: &[Copy]) -> (String, Vec<Value>) {
+    let mut values: Vec<Value> = Vec::new();
+    let mut rows: Vec<String> = Vec::new();
+    for copy in copies {
+        let at = values.len();
+        let [original, owner, id] = [1, 2, 3].map(|n| dialect.parameter(at + n));
+        let kind = copy.kind;
+        rows.push(match dialect {
+            Dialect::Postgres => format!("({original}::text, {kind}, {owner}::text, {id}::text)"),
+            Dialect::Sqlite => format!("({original}, {kind}, {owner}, {id})"),
+        });
+        values.extend([
+            copy.original.clone().into(),
+            copy.owner.clone().into(),
+            copy.id.clone().into(),
+        ]);
+    }
+    let relation = format!(
+        "WITH given (original, kind, owner, copy) AS (VALUES {})",
+        rows.join(", ")
+    );
+    (relation, values)
+}
+
+/// A copy to be made of a budget, for a further owner.
+struct Copy {
+    original: String,
+    kind: i32,
+    owner: String,
+    id: String,
+}
+
+impl Copy {
+    fn of(further: Further) -> Self {
+        let Further {
             budget,
             kind,
             owner,
-        } in found
-        {
-            let copy = copy_id(&budget, word(kind), &owner).to_string();
-            let at = values.len();
-            let [budget_at, owner_at, copy_at] = [1, 2, 3].map(|n| dialect.parameter(at + n));
-            given.push(match dialect {
-                Dialect::Postgres => {
-                    format!("({budget_at}::text, {kind}, {owner_at}::text, {copy_at}::text)")
-                }
-                Dialect::Sqlite => format!("({budget_at}, {kind}, {owner_at}, {copy_at})"),
-            });
-            values.extend([budget.clone().into(), owner.into(), copy.clone().into()]);
-            page.push((budget, copy));
-        }
-        let given = format!(
-            "WITH given (original, kind, owner, copy) AS (VALUES {})",
-            given.join(", ")
-        );
-        let run = async |sql: String| {
-            transaction
-                .execute_raw(Statement::from_sql_and_values(
-                    dialect.backend(),
-                    sql,
-                    values.clone(),
-                ))
-                .await
-                .map(|done| done.rows_affected())
-        };
-        run(format!(
-            "{given} INSERT INTO {BUDGETS} (id, {columns}) SELECT given.copy, {copied} FROM given \
-             JOIN {BUDGETS} b ON b.id = given.original \
-             WHERE NOT EXISTS (SELECT 1 FROM {BUDGETS} there WHERE there.id = given.copy)"
-        ))
-        .await?;
-        let mut pointed = 0;
-        for (_, kind) in present(live) {
-            pointed += run(format!(
-                "{given} UPDATE {table} SET budget_id = given.copy FROM given WHERE given.kind = {number} \
-                 AND CAST({table}.id AS text) = given.owner AND {table}.budget_id = given.original",
-                table = kind.table,
-                number = kind.number,
-            ))
-            .await?;
-        }
-        run(format!(
-            "{given} INSERT INTO {} (original, kind, owner, copy, settled) \
-             SELECT original, kind, owner, copy, 0 FROM given WHERE 1 = 1 \
-             ON CONFLICT (original, kind, owner) DO UPDATE SET copy = excluded.copy, settled = 0",
-            CLONES
-        ))
-        .await?;
-        if pointed == 0 {
-            return Err(DbErr::Custom(
-                "a page of copies re-pointed nobody; nothing of it was kept".to_owned(),
-            ));
-        }
-        transaction.commit().await?;
-        for (budget, copy) in page {
-            made.originals.push(budget);
-            made.copies.push(copy);
+        } = further;
+        Self {
+            id: copy_id(&budget, word(kind), &owner).to_string(),
+            original: budget,
+            kind,
+            owner,
         }
     }
 }

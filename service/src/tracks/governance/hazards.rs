@@ -15,9 +15,9 @@ use crate::connection::Connection;
 use crate::doctor::{Facts, Hazard, Queries, Query};
 use crate::duration;
 use crate::parameters::Parameters;
-use crate::reconcile::credentials::Present;
-use crate::reconcile::header_keys;
 use crate::report::Severity;
+use crate::tracks::governance::credentials::Present;
+use crate::tracks::governance::header_keys;
 
 /// Migrations that move owners and flags.
 const MOVES: &[&str] = &["multi_budget_backfill", "multi_budget_contract"];

@@ -123,7 +123,7 @@ pub(super) fn facts(context: &Context) -> Vec<Fact> {
     facts
 }
 
-/// Whether the owner columns are the truth: the backfill is recorded, or upstream's own migration ran.
+/// Whether the owner columns are authoritative: the backfill is recorded, or upstream's own migration ran.
 fn is_backfilled(context: &Context) -> bool {
     context.created("multi_budget_backfill").is_some()
 }

@@ -12,6 +12,7 @@ use crate::runner::Session;
 
 /// What a governance database holds. Sums are texts, so that no digit passes through a float.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Survey {
     /// Rows of budgets.
     pub budgets: i64,

@@ -3,6 +3,7 @@
 
 use chrono::Utc;
 use sea_orm::{ConnectionTrait, Statement};
+use tollgate_migration::catalog::Catalog;
 use tollgate_migration::ledger::SCHEMA_MIGRATIONS;
 use tollgate_migration::providers::coder;
 use tollgate_migration::providers::cutover;
@@ -63,7 +64,7 @@ pub async fn handover(session: &Session, stop: &ShutdownSignal) -> Result<Report
     let live = context(&connection, &history).await?;
     let mut report = Report::default();
     if due(&live, &history)?.is_none() {
-        told(&mut report, &live, &history, None);
+        describe(&mut report, &live, &history, None);
         return Ok(report);
     }
     prove_writable(session, &connection).await?;
@@ -112,7 +113,7 @@ fn due(live: &Context, history: &History) -> Result<Option<(i64, i64)>> {
         .map(|stands_for| (number, stands_for)))
 }
 
-fn told(report: &mut Report, live: &Context, history: &History, moved: Option<(i64, i64)>) {
+fn describe(report: &mut Report, live: &Context, history: &History, moved: Option<(i64, i64)>) {
     let number = live.ledger(Track::PROVIDERS).number();
     report.result = Some(CommandResult::HandedOver(HandoverResult {
         from: moved.map(|(from, _)| from).or(number),
@@ -127,7 +128,7 @@ async fn locked(session: &Session, connection: &Connection, report: &mut Report)
     let history = read_again(session, connection, track).await?;
     let live = context(connection, &history).await?;
     let Some((from, to)) = due(&live, &history)? else {
-        told(report, &live, &history, None);
+        describe(report, &live, &history, None);
         return Ok(());
     };
     if let Some(step) = &history.in_progress {
@@ -188,7 +189,7 @@ async fn locked(session: &Session, connection: &Connection, report: &mut Report)
             .map_err(failed())?;
     }
     transaction.commit().await.map_err(failed())?;
-    told(report, &live, &history, Some((from, to)));
+    describe(report, &live, &history, Some((from, to)));
     Ok(())
 }
 
@@ -243,29 +244,6 @@ async fn differences(connection: &Connection, live: &Context, number: i64) -> Re
             "the legacy tables stand until 505, and no longer",
         ));
     }
-    let mut rows: Vec<(&str, String, &str)> = Vec::new();
-    if legacy && number == coder::EXPANDED {
-        rows.push((
-            PROVIDERS,
-            format!("SELECT a.id AS id FROM {PROVIDERS} a JOIN {CHAT_PROVIDERS} p ON p.id = a.id"),
-            "504 inserts these rows and would fail on them",
-        ));
-        rows.push((
-            USER_KEYS,
-            format!(
-                "SELECT k.id AS id FROM {USER_KEYS} k JOIN {CHAT_USER_KEYS} r ON r.id = k.id \
-                 OR r.user_id = k.user_id AND r.chat_provider_id = k.ai_provider_id"
-            ),
-            "504 inserts these rows and would fail on them",
-        ));
-    }
-    if !legacy && let Some(lonely) = cutover::without_provider(catalog) {
-        rows.push((
-            MODEL_CONFIGS,
-            lonely,
-            "505's check refuses an active model config without a provider",
-        ));
-    }
     if let Some(table) = in_the_way(live, number) {
         found.push(difference(
             table,
@@ -274,7 +252,7 @@ async fn differences(connection: &Connection, live: &Context, number: i64) -> Re
             "a later migration of Coder's makes this table and fails where it is",
         ));
     }
-    for (table, sql, why) in rows {
+    for (table, sql, why) in forbidden_rows(catalog, number) {
         let (rows, ids) = doctor::ids(connection, sql.as_str(), Samples::default())
             .await
             .map_err(Error::database("prove the state for Coder"))?;
@@ -297,6 +275,35 @@ async fn differences(connection: &Connection, live: &Context, number: i64) -> Re
         }
     }
     Ok(found)
+}
+
+/// Rows that a later migration of Coder's would fail on: table, a query of their ids, and why.
+fn forbidden_rows(catalog: &Catalog, number: i64) -> Vec<(&'static str, String, &'static str)> {
+    let legacy = has_legacy(catalog);
+    let mut rows: Vec<(&'static str, String, &'static str)> = Vec::new();
+    if legacy && number == coder::EXPANDED {
+        rows.push((
+            PROVIDERS,
+            format!("SELECT a.id AS id FROM {PROVIDERS} a JOIN {CHAT_PROVIDERS} p ON p.id = a.id"),
+            "504 inserts these rows and would fail on them",
+        ));
+        rows.push((
+            USER_KEYS,
+            format!(
+                "SELECT k.id AS id FROM {USER_KEYS} k JOIN {CHAT_USER_KEYS} r ON r.id = k.id \
+                 OR r.user_id = k.user_id AND r.chat_provider_id = k.ai_provider_id"
+            ),
+            "504 inserts these rows and would fail on them",
+        ));
+    }
+    if !legacy && let Some(lonely) = cutover::without_provider(catalog) {
+        rows.push((
+            MODEL_CONFIGS,
+            lonely,
+            "505's check refuses an active model config without a provider",
+        ));
+    }
+    rows
 }
 
 /// The table of a migration behind the number that is there already.

@@ -306,17 +306,28 @@ pub(super) async fn causes(
 
 /// What the new tables would refuse: table, cause and a query of ids.
 fn refusals(context: &Context) -> Vec<(&'static str, &'static str, String)> {
+    let providers = refused_providers(context).into_iter();
+    let keys = refused_keys(&context.catalog).into_iter();
+    providers
+        .map(|(cause, query)| (CHAT_PROVIDERS, cause, query))
+        .chain(keys.map(|(cause, query)| (CHAT_USER_KEYS, cause, query)))
+        .collect()
+}
+
+/// The rows of a table that are encrypted with a key which is not there.
+fn with_unknown_key(catalog: &Catalog, table: &str) -> Option<(&'static str, String)> {
+    has(catalog, CRYPT_KEYS, &["active_key_digest"]).then(|| {
+        let query = format!(
+            "SELECT t.id AS id FROM {table} t WHERE t.api_key_key_id IS NOT NULL AND NOT EXISTS \
+             (SELECT 1 FROM {CRYPT_KEYS} d WHERE d.active_key_digest = t.api_key_key_id)"
+        );
+        (UNKNOWN_KEY, query)
+    })
+}
+
+fn refused_providers(context: &Context) -> Vec<(&'static str, String)> {
     let catalog = &context.catalog;
     let mut providers: Vec<(&'static str, String)> = Vec::new();
-    let mut keys: Vec<(&'static str, String)> = Vec::new();
-    let unknown_key = |table: &str| {
-        has(catalog, CRYPT_KEYS, &["active_key_digest"]).then(|| {
-            format!(
-                "SELECT t.id AS id FROM {table} t WHERE t.api_key_key_id IS NOT NULL AND NOT EXISTS \
-                 (SELECT 1 FROM {CRYPT_KEYS} d WHERE d.active_key_digest = t.api_key_key_id)"
-            )
-        })
-    };
     if has(
         catalog,
         CHAT_PROVIDERS,
@@ -329,7 +340,7 @@ fn refusals(context: &Context) -> Vec<(&'static str, &'static str, String)> {
              (SELECT provider FROM {CHAT_PROVIDERS} GROUP BY provider HAVING count(*) > 1)"
             ),
         ));
-        providers.extend(unknown_key(CHAT_PROVIDERS).map(|query| (UNKNOWN_KEY, query)));
+        providers.extend(with_unknown_key(catalog, CHAT_PROVIDERS));
         if catalog
             .column(CHAT_PROVIDERS, "enabled")
             .is_some_and(|column| !column.not_null)
@@ -347,6 +358,11 @@ fn refusals(context: &Context) -> Vec<(&'static str, &'static str, String)> {
             )));
         }
     }
+    providers
+}
+
+fn refused_keys(catalog: &Catalog) -> Vec<(&'static str, String)> {
+    let mut keys: Vec<(&'static str, String)> = Vec::new();
     if has(
         catalog,
         CHAT_USER_KEYS,
@@ -385,7 +401,7 @@ fn refusals(context: &Context) -> Vec<(&'static str, &'static str, String)> {
             )));
         }
         if !has_parent(catalog, CHAT_USER_KEYS, "api_key_key_id", CRYPT_KEYS) {
-            keys.extend(unknown_key(CHAT_USER_KEYS).map(|query| (UNKNOWN_KEY, query)));
+            keys.extend(with_unknown_key(catalog, CHAT_USER_KEYS));
         }
         if has(catalog, USER_KEYS, &["id", "user_id", "ai_provider_id"]) {
             keys.push((
@@ -397,13 +413,7 @@ fn refusals(context: &Context) -> Vec<(&'static str, &'static str, String)> {
             ));
         }
     }
-    [(CHAT_PROVIDERS, providers), (CHAT_USER_KEYS, keys)]
-        .into_iter()
-        .flat_map(|(table, arms)| {
-            arms.into_iter()
-                .map(move |(cause, query)| (table, cause, query))
-        })
-        .collect()
+    keys
 }
 
 /// Two of the causes, of either table.

@@ -1,9 +1,9 @@
 //! What `migrate prepare` does before a Coder does its cutover.
 
+use tollgate_migration::plan_builder::{CHANGED, create_list, note as note_rows};
 use tollgate_migration::providers::coder;
 use tollgate_migration::providers::{MODEL_CONFIGS, PROVIDERS, cutover, has_legacy};
 use tollgate_migration::providers::{NAME_CONFLICTS, ORPHANED_MODELS};
-use tollgate_migration::script::{CHANGED, create_list, note as note_rows};
 use tollgate_migration::{Context, Track};
 
 use crate::doctor::{self, Samples};

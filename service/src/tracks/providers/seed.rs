@@ -98,123 +98,142 @@ pub(super) fn types(dialect: Dialect) -> Vec<String> {
 }
 
 pub(super) fn fills(maker: &Maker, users: u32) -> Vec<Fill> {
-    let at = |seconds: &str| maker.before(seconds);
-    let choose = |values: [String; 5]| {
-        let arms: Vec<String> = values
-            .iter()
-            .enumerate()
-            .map(|(position, value)| format!("WHEN {} THEN {value}", position + 1))
-            .collect();
-        format!("CASE i {} END", arms.join(" "))
-    };
-    let text = |value: &str| maker.dialect.text(value);
-    let true_literal = |value: bool| {
-        if value {
-            maker.dialect.true_literal()
-        } else {
-            maker.dialect.false_literal()
-        }
-        .to_owned()
-    };
-    let family = |number: &str| {
-        let arms: Vec<String> = MADE
-            .iter()
-            .enumerate()
-            .map(|(position, made)| format!("WHEN {position} THEN '{}'", made.0))
-            .collect();
-        format!("CASE ({number}) % 5 {} END", arms.join(" "))
-    };
-    let of_seed = maker.seed;
-    let digest = format!("CASE WHEN i % 2 = 0 THEN '{DIGEST}' END");
     vec![
-        maker.insert(
-            USERS,
-            users,
-            &[
-                ("id", maker.uuid(4, "i")),
-                ("deleted", maker.flag("i % 50 = 0")),
-            ],
-            "1 = 1",
-        ),
-        maker.insert(
-            CRYPT_KEYS,
-            1,
-            &[
-                ("number", "i".to_owned()),
-                ("active_key_digest", format!("'{DIGEST}'")),
-                ("test", "'made up'".to_owned()),
-            ],
-            "1 = 1",
-        ),
-        maker.insert(
-            CHAT_PROVIDERS,
-            5,
-            &[
-                ("id", maker.uuid(5, "i")),
-                ("provider", choose(MADE.map(|made| text(made.0)))),
-                ("display_name", choose(MADE.map(|made| text(made.1)))),
-                (
-                    "api_key",
-                    format!(
-                        "CASE WHEN {} = 1 THEN 'made-up-central-{of_seed}-' || i ELSE '' END",
-                        choose(MADE.map(|made| u8::from(made.2).to_string()))
-                    ),
-                ),
-                (
-                    "api_key_key_id",
-                    format!(
-                        "CASE WHEN {} = 1 AND i % 2 = 1 THEN '{DIGEST}' END",
-                        choose(MADE.map(|made| u8::from(made.2).to_string()))
-                    ),
-                ),
-                ("enabled", choose(MADE.map(|made| true_literal(made.3)))),
-                ("created_at", at("8640000 - i * 3600")),
-                ("updated_at", at("864000 - i * 60")),
-                ("base_url", choose(MADE.map(|made| text(made.4)))),
-                (
-                    "central_api_key_enabled",
-                    choose(MADE.map(|made| true_literal(made.5[0]))),
-                ),
-                (
-                    "allow_user_api_key",
-                    choose(MADE.map(|made| true_literal(made.5[1]))),
-                ),
-                (
-                    "allow_central_api_key_fallback",
-                    choose(MADE.map(|made| true_literal(made.5[2]))),
-                ),
-            ],
-            "1 = 1",
-        ),
-        maker.insert(
-            CHAT_USER_KEYS,
-            users,
-            &[
-                ("id", maker.uuid(6, "i")),
-                ("user_id", maker.uuid(4, "i")),
-                ("chat_provider_id", maker.uuid(5, "i % 2 + 1")),
-                ("api_key", format!("'made-up-own-{of_seed}-' || i")),
-                ("api_key_key_id", digest),
-                ("created_at", at(&maker.random(1, 8_000_000))),
-                ("updated_at", at(&maker.random(2, 800_000))),
-            ],
-            "1 = 1",
-        ),
-        maker.insert(
-            MODEL_CONFIGS,
-            CONFIGS,
-            &[
-                ("id", maker.uuid(7, "i")),
-                ("provider", family("i")),
-                ("model", "'model-' || i".to_owned()),
-                ("is_default", maker.flag("i = 1")),
-                ("deleted", maker.flag("i % 10 = 0")),
-                ("context_limit", "200000".to_owned()),
-                ("compression_threshold", "70".to_owned()),
-            ],
-            "1 = 1",
-        ),
+        made_up_users(maker, users),
+        crypt_keys(maker),
+        chat_providers(maker),
+        user_keys(maker, users),
+        model_configs(maker),
     ]
+}
+
+/// One value for each of the five providers.
+fn choose(values: [String; 5]) -> String {
+    let arms: Vec<String> = values
+        .iter()
+        .enumerate()
+        .map(|(position, value)| format!("WHEN {} THEN {value}", position + 1))
+        .collect();
+    format!("CASE i {} END", arms.join(" "))
+}
+
+/// The family whose turn it is.
+fn family(number: &str) -> String {
+    let arms: Vec<String> = MADE
+        .iter()
+        .enumerate()
+        .map(|(position, made)| format!("WHEN {position} THEN '{}'", made.0))
+        .collect();
+    format!("CASE ({number}) % 5 {} END", arms.join(" "))
+}
+
+fn made_up_users(maker: &Maker, users: u32) -> Fill {
+    maker.insert(
+        USERS,
+        users,
+        &[
+            ("id", maker.uuid(4, "i")),
+            ("deleted", maker.flag("i % 50 = 0")),
+        ],
+        "1 = 1",
+    )
+}
+
+fn crypt_keys(maker: &Maker) -> Fill {
+    maker.insert(
+        CRYPT_KEYS,
+        1,
+        &[
+            ("number", "i".to_owned()),
+            ("active_key_digest", format!("'{DIGEST}'")),
+            ("test", "'made up'".to_owned()),
+        ],
+        "1 = 1",
+    )
+}
+
+fn chat_providers(maker: &Maker) -> Fill {
+    let text = |value: &str| maker.dialect.text(value);
+    let flag = |value: bool| maker.flag(if value { "1 = 1" } else { "1 = 0" });
+    let of_seed = maker.seed;
+    maker.insert(
+        CHAT_PROVIDERS,
+        5,
+        &[
+            ("id", maker.uuid(5, "i")),
+            ("provider", choose(MADE.map(|made| text(made.0)))),
+            ("display_name", choose(MADE.map(|made| text(made.1)))),
+            (
+                "api_key",
+                format!(
+                    "CASE WHEN {} = 1 THEN 'made-up-central-{of_seed}-' || i ELSE '' END",
+                    choose(MADE.map(|made| u8::from(made.2).to_string()))
+                ),
+            ),
+            (
+                "api_key_key_id",
+                format!(
+                    "CASE WHEN {} = 1 AND i % 2 = 1 THEN '{DIGEST}' END",
+                    choose(MADE.map(|made| u8::from(made.2).to_string()))
+                ),
+            ),
+            ("enabled", choose(MADE.map(|made| flag(made.3)))),
+            ("created_at", maker.before("8640000 - i * 3600")),
+            ("updated_at", maker.before("864000 - i * 60")),
+            ("base_url", choose(MADE.map(|made| text(made.4)))),
+            (
+                "central_api_key_enabled",
+                choose(MADE.map(|made| flag(made.5[0]))),
+            ),
+            (
+                "allow_user_api_key",
+                choose(MADE.map(|made| flag(made.5[1]))),
+            ),
+            (
+                "allow_central_api_key_fallback",
+                choose(MADE.map(|made| flag(made.5[2]))),
+            ),
+        ],
+        "1 = 1",
+    )
+}
+
+fn user_keys(maker: &Maker, users: u32) -> Fill {
+    let of_seed = maker.seed;
+    maker.insert(
+        CHAT_USER_KEYS,
+        users,
+        &[
+            ("id", maker.uuid(6, "i")),
+            ("user_id", maker.uuid(4, "i")),
+            ("chat_provider_id", maker.uuid(5, "i % 2 + 1")),
+            ("api_key", format!("'made-up-own-{of_seed}-' || i")),
+            (
+                "api_key_key_id",
+                format!("CASE WHEN i % 2 = 0 THEN '{DIGEST}' END"),
+            ),
+            ("created_at", maker.before(&maker.random(1, 8_000_000))),
+            ("updated_at", maker.before(&maker.random(2, 800_000))),
+        ],
+        "1 = 1",
+    )
+}
+
+fn model_configs(maker: &Maker) -> Fill {
+    maker.insert(
+        MODEL_CONFIGS,
+        CONFIGS,
+        &[
+            ("id", maker.uuid(7, "i")),
+            ("provider", family("i")),
+            ("model", "'model-' || i".to_owned()),
+            ("is_default", maker.flag("i = 1")),
+            ("deleted", maker.flag("i % 10 = 0")),
+            ("context_limit", "200000".to_owned()),
+            ("compression_threshold", "70".to_owned()),
+        ],
+        "1 = 1",
+    )
 }
 
 const AT: &str = "'2026-03-01 00:00:00+00:00'";

@@ -170,7 +170,7 @@ async fn nobody_is_left_without_the_limit_that_the_file_names(
     };
     assert_eq!(limits(world.budgets().await), ["k/openai 1d 10"]);
 
-    // A key that was deleted elsewhere and has changed in the file is made anew with all that hangs on it.
+    // A key that was deleted elsewhere and has changed in the file is made again with all that hangs on it.
     let world = World::empty(backend).await;
     let all = json!({ "budgets": [day], "provider_configs": [{ "provider": "openai", "budgets": [{ "max_limit": 3, "reset_duration": "1w" }] }] });
     world.apply(key(all.clone())).await;

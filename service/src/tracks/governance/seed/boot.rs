@@ -5,12 +5,12 @@ use sea_orm::{ConnectionTrait, DbErr};
 use tollgate_migration::governance::{BUDGETS, mcp};
 
 use super::{bifrost_1_5_8, credentials, legacy};
-use crate::budget::schema::TEAMS;
 use crate::connection::Connection;
 use crate::database::Access;
 use crate::error::{Error, Result};
 use crate::runner::Session;
 use crate::seed::Maker;
+use crate::tracks::governance::budget::schema::TEAMS;
 
 /// Boots the gateway, and lets time go by.
 ///

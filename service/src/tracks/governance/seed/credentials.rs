@@ -36,102 +36,136 @@ pub(super) fn fills(maker: &Maker, keys: u32) -> Vec<Fill> {
 
 /// The servers, the grants, and the credentials and flows of users.
 pub(super) fn credentials(maker: &Maker, keys: u32) -> Vec<Fill> {
-    let mut fills = Vec::new();
-    let stamps = || {
-        [
-            ("created_at", maker.before("i % 5000000")),
-            ("updated_at", maker.before("i % 2500000")),
-        ]
-    };
-    let with = |columns: Vec<(&'static str, String)>| {
-        let mut all = columns;
-        all.extend(stamps());
-        all
-    };
-    let client = |number: &str| maker.id("mcp", number);
-    let key = maker.id("vk", KEY);
-    fills.push(maker.insert(
+    let mut fills = vec![clients(maker), grants(maker, keys)];
+    fills.extend(of_virtual_keys(maker, keys));
+    fills.push(of_users(maker, keys));
+    fills.extend(flows(maker, keys));
+    fills
+}
+
+/// The columns, and when the row was made and last changed.
+fn stamped(maker: &Maker, mut columns: Vec<(&'static str, String)>) -> Vec<(&'static str, String)> {
+    columns.push(("created_at", maker.before("i % 5000000")));
+    columns.push(("updated_at", maker.before("i % 2500000")));
+    columns
+}
+
+fn client(maker: &Maker, number: &str) -> String {
+    maker.id("mcp", number)
+}
+
+fn clients(maker: &Maker) -> Fill {
+    maker.insert(
         CLIENTS,
         COUNT,
-        &with(vec![
-            ("client_id", client("i")),
-            ("name", "'MCP ' || i".to_owned()),
-            ("connection_type", "'http'".to_owned()),
-            (
-                "auth_type",
-                "CASE WHEN i <= 5 THEN 'per_user_oauth' ELSE 'per_user_headers' END".to_owned(),
-            ),
-            (
-                "allow_on_all_virtual_keys",
-                maker.flag(&format!("i = {COUNT}")),
-            ),
-            (
-                "per_user_header_keys_json",
-                "CASE WHEN i <= 5 THEN NULL ELSE '[\"x-api-key\"]' END".to_owned(),
-            ),
-        ]),
+        &stamped(
+            maker,
+            vec![
+                ("client_id", client(maker, "i")),
+                ("name", "'MCP ' || i".to_owned()),
+                ("connection_type", "'http'".to_owned()),
+                (
+                    "auth_type",
+                    "CASE WHEN i <= 5 THEN 'per_user_oauth' ELSE 'per_user_headers' END".to_owned(),
+                ),
+                (
+                    "allow_on_all_virtual_keys",
+                    maker.flag(&format!("i = {COUNT}")),
+                ),
+                (
+                    "per_user_header_keys_json",
+                    "CASE WHEN i <= 5 THEN NULL ELSE '[\"x-api-key\"]' END".to_owned(),
+                ),
+            ],
+        ),
         "1 = 1",
-    ));
-    fills.push(maker.insert(
+    )
+}
+
+fn grants(maker: &Maker, keys: u32) -> Fill {
+    maker.insert(
         GRANTS,
         keys.saturating_mul(PER_KEY),
         &[
-            ("virtual_key_id", key.clone()),
+            ("virtual_key_id", maker.id("vk", KEY)),
             ("mcp_client_id", CLIENT.to_owned()),
             ("tools_to_execute", "'[\"*\"]'".to_owned()),
         ],
         &format!("{CASE} = 1 OR {CASE} > 6"),
-    ));
+    )
+}
+
+/// What keys hold, granted or not, in every state.
+fn of_virtual_keys(maker: &Maker, keys: u32) -> [Fill; 2] {
+    let key = maker.id("vk", KEY);
     let status = format!(
         "CASE WHEN {CASE} BETWEEN 1 AND 5 THEN 'orphaned' WHEN {CASE} = 6 THEN 'STALE' ELSE 'active' END"
     );
-    fills.push(maker.insert(
-        TOKENS,
-        keys.saturating_mul(PER_KEY),
-        &with(vec![
-            ("id", maker.id("token", "i")),
-            ("virtual_key_id", key.clone()),
-            ("mcp_client_id", client(CLIENT)),
-            ("auth_mode", "'vk'".to_owned()),
-            ("status", status.replace("STALE", "needs_reauth")),
-            ("oauth_config_id", "'oauth-1'".to_owned()),
-            ("access_token", "'made up ' || i".to_owned()),
-            ("token_type", "'Bearer'".to_owned()),
-        ]),
-        &format!("{CLIENT} <= 5"),
-    ));
-    fills.push(maker.insert(
-        HEADERS,
-        keys.saturating_mul(PER_KEY),
-        &with(vec![
-            ("id", maker.id("header", "i")),
-            ("virtual_key_id", key.clone()),
-            ("mcp_client_id", client(CLIENT)),
-            ("auth_mode", "'vk'".to_owned()),
-            ("status", status.replace("STALE", "needs_update")),
-            (
-                "headers_json",
-                "'{\"x-api-key\":\"made up ' || i || '\"}'".to_owned(),
+    [
+        maker.insert(
+            TOKENS,
+            keys.saturating_mul(PER_KEY),
+            &stamped(
+                maker,
+                vec![
+                    ("id", maker.id("token", "i")),
+                    ("virtual_key_id", key.clone()),
+                    ("mcp_client_id", client(maker, CLIENT)),
+                    ("auth_mode", "'vk'".to_owned()),
+                    ("status", status.replace("STALE", "needs_reauth")),
+                    ("oauth_config_id", "'oauth-1'".to_owned()),
+                    ("access_token", "'made up ' || i".to_owned()),
+                    ("token_type", "'Bearer'".to_owned()),
+                ],
             ),
-        ]),
-        &format!("{CLIENT} > 5"),
-    ));
-    // Rows of users, which no grant of a virtual key speaks for.
-    fills.push(maker.insert(
+            &format!("{CLIENT} <= 5"),
+        ),
+        maker.insert(
+            HEADERS,
+            keys.saturating_mul(PER_KEY),
+            &stamped(
+                maker,
+                vec![
+                    ("id", maker.id("header", "i")),
+                    ("virtual_key_id", key.clone()),
+                    ("mcp_client_id", client(maker, CLIENT)),
+                    ("auth_mode", "'vk'".to_owned()),
+                    ("status", status.replace("STALE", "needs_update")),
+                    (
+                        "headers_json",
+                        "'{\"x-api-key\":\"made up ' || i || '\"}'".to_owned(),
+                    ),
+                ],
+            ),
+            &format!("{CLIENT} > 5"),
+        ),
+    ]
+}
+
+/// Rows of users, which no grant of a virtual key speaks for.
+fn of_users(maker: &Maker, keys: u32) -> Fill {
+    maker.insert(
         TOKENS,
         keys,
-        &with(vec![
-            ("id", maker.id("user-token", "i")),
-            ("user_id", maker.id("user", "i")),
-            ("mcp_client_id", client("1")),
-            ("auth_mode", "'user'".to_owned()),
-            ("oauth_config_id", "'oauth-1'".to_owned()),
-            ("access_token", "'made up ' || i".to_owned()),
-            ("token_type", "'Bearer'".to_owned()),
-        ]),
+        &stamped(
+            maker,
+            vec![
+                ("id", maker.id("user-token", "i")),
+                ("user_id", maker.id("user", "i")),
+                ("mcp_client_id", client(maker, "1")),
+                ("auth_mode", "'user'".to_owned()),
+                ("oauth_config_id", "'oauth-1'".to_owned()),
+                ("access_token", "'made up ' || i".to_owned()),
+                ("token_type", "'Bearer'".to_owned()),
+            ],
+        ),
         "i % 10 = 0",
-    ));
-    // Flows: a pending one for every tenth credential, granted or not, and some that ended.
+    )
+}
+
+/// A pending flow for every tenth credential, granted or not, and some that ended.
+fn flows(maker: &Maker, keys: u32) -> Vec<Fill> {
+    let mut fills = Vec::new();
     for (table, extra, condition) in [
         (
             SESSIONS,
@@ -154,8 +188,8 @@ pub(super) fn credentials(maker: &Maker, keys: u32) -> Vec<Fill> {
         };
         let mut columns = vec![
             ("id", maker.id("flow", "i")),
-            ("virtual_key_id", key.clone()),
-            ("mcp_client_id", client(CLIENT)),
+            ("virtual_key_id", maker.id("vk", KEY)),
+            ("mcp_client_id", client(maker, CLIENT)),
             ("flow_mode", "'vk'".to_owned()),
             (
                 "status",
@@ -167,7 +201,7 @@ pub(super) fn credentials(maker: &Maker, keys: u32) -> Vec<Fill> {
         fills.push(maker.insert(
             table,
             keys.saturating_mul(PER_KEY),
-            &with(columns),
+            &stamped(maker, columns),
             &condition,
         ));
     }

@@ -84,42 +84,86 @@ fn when(condition: &str, value: &str) -> String {
     format!("CASE WHEN {condition} THEN {value} END")
 }
 
+/// How many rows of each table go with so many virtual keys.
+struct Sizes {
+    customers: u32,
+    teams: u32,
+    virtual_keys: u32,
+    configs: u32,
+    providers: u32,
+}
+
 pub(super) fn fills(maker: &Maker, virtual_keys: u32) -> Vec<Fill> {
-    let customers = virtual_keys / 100 + 1;
-    let teams = virtual_keys / 20 + 1;
-    let configs = virtual_keys * 2;
-    let providers = u32::try_from(PROVIDERS.len()).unwrap_or(1);
-    let has_own = format!("{} < 7", maker.random(10, 10));
-    let config_has = format!("{} < 3", maker.random(20, 10));
-    let mut fills = vec![
+    let sizes = Sizes {
+        customers: virtual_keys / 100 + 1,
+        teams: virtual_keys / 20 + 1,
+        virtual_keys,
+        configs: virtual_keys * 2,
+        providers: u32::try_from(PROVIDERS.len()).unwrap_or(1),
+    };
+    let mut fills = budgets(maker, &sizes);
+    fills.push(limits(maker, &sizes));
+    fills.extend(customers_and_teams(maker, &sizes));
+    fills.push(keys(maker, &sizes));
+    fills.extend(providers(maker, &sizes));
+    fills.extend(provider_configs(maker, &sizes));
+    fills.extend(sequences(maker));
+    fills
+}
+
+/// Which virtual keys have a budget of their own.
+fn key_has_budget(maker: &Maker) -> String {
+    format!("{} < 7", maker.random(10, 10))
+}
+
+/// Which provider configs have one.
+fn config_has_budget(maker: &Maker) -> String {
+    format!("{} < 3", maker.random(20, 10))
+}
+
+/// The name of the provider whose turn it is.
+fn provider(providers: u32) -> String {
+    let names: Vec<String> = PROVIDERS
+        .iter()
+        .enumerate()
+        .map(|(position, name)| format!("WHEN {position} THEN '{name}'"))
+        .collect();
+    format!("CASE (i - 1) % {providers} {} END", names.join(" "))
+}
+
+fn budgets(maker: &Maker, sizes: &Sizes) -> Vec<Fill> {
+    vec![
         maker.insert(
             BUDGETS,
-            customers,
+            sizes.customers,
             &budget(maker, maker.id("budget-customer", "i"), 100, 900_000),
             "1 = 1",
         ),
         maker.insert(
             BUDGETS,
-            teams,
+            sizes.teams,
             &budget(maker, maker.id("budget-team", "i"), 200, 90_000),
             "i % 2 = 0",
         ),
         maker.insert(
             BUDGETS,
-            virtual_keys,
+            sizes.virtual_keys,
             &budget(maker, maker.id("budget-vk", "i"), 300, 9_000),
-            &has_own,
+            &key_has_budget(maker),
         ),
         maker.insert(
             BUDGETS,
-            configs,
+            sizes.configs,
             &budget(maker, maker.id("budget-pc", "i"), 400, 5_000),
-            &config_has,
+            &config_has_budget(maker),
         ),
-    ];
-    fills.push(maker.insert(
+    ]
+}
+
+fn limits(maker: &Maker, sizes: &Sizes) -> Fill {
+    maker.insert(
         "governance_rate_limits",
-        virtual_keys / 3,
+        sizes.virtual_keys / 3,
         &stamped(
             maker,
             vec![
@@ -134,41 +178,56 @@ pub(super) fn fills(maker: &Maker, virtual_keys: u32) -> Vec<Fill> {
             ],
         ),
         "1 = 1",
-    ));
-    fills.push(maker.insert(
-        "governance_customers",
+    )
+}
+
+fn customers_and_teams(maker: &Maker, sizes: &Sizes) -> [Fill; 2] {
+    let customers = sizes.customers;
+    [
+        maker.insert(
+            "governance_customers",
+            customers,
+            &stamped(
+                maker,
+                vec![
+                    ("id", maker.id("customer", "i")),
+                    ("name", "'Customer ' || i".to_owned()),
+                    ("budget_id", maker.id("budget-customer", "i")),
+                ],
+            ),
+            "1 = 1",
+        ),
+        maker.insert(
+            "governance_teams",
+            sizes.teams,
+            &stamped(
+                maker,
+                vec![
+                    ("id", maker.id("team", "i")),
+                    ("name", "'Team ' || i".to_owned()),
+                    (
+                        "customer_id",
+                        maker.id("customer", &format!("i % {customers} + 1")),
+                    ),
+                    (
+                        "budget_id",
+                        when("i % 2 = 0", &maker.id("budget-team", "i")),
+                    ),
+                ],
+            ),
+            "1 = 1",
+        ),
+    ]
+}
+
+fn keys(maker: &Maker, sizes: &Sizes) -> Fill {
+    let Sizes {
         customers,
-        &stamped(
-            maker,
-            vec![
-                ("id", maker.id("customer", "i")),
-                ("name", "'Customer ' || i".to_owned()),
-                ("budget_id", maker.id("budget-customer", "i")),
-            ],
-        ),
-        "1 = 1",
-    ));
-    fills.push(maker.insert(
-        "governance_teams",
         teams,
-        &stamped(
-            maker,
-            vec![
-                ("id", maker.id("team", "i")),
-                ("name", "'Team ' || i".to_owned()),
-                (
-                    "customer_id",
-                    maker.id("customer", &format!("i % {customers} + 1")),
-                ),
-                (
-                    "budget_id",
-                    when("i % 2 = 0", &maker.id("budget-team", "i")),
-                ),
-            ],
-        ),
-        "1 = 1",
-    ));
-    fills.push(maker.insert(
+        virtual_keys,
+        ..
+    } = *sizes;
+    maker.insert(
         VIRTUAL_KEYS,
         virtual_keys,
         &stamped(
@@ -196,7 +255,10 @@ pub(super) fn fills(maker: &Maker, virtual_keys: u32) -> Vec<Fill> {
                         &maker.id("customer", &format!("i % {customers} + 1")),
                     ),
                 ),
-                ("budget_id", when(&has_own, &maker.id("budget-vk", "i"))),
+                (
+                    "budget_id",
+                    when(&key_has_budget(maker), &maker.id("budget-vk", "i")),
+                ),
                 (
                     "rate_limit_id",
                     when(
@@ -207,76 +269,96 @@ pub(super) fn fills(maker: &Maker, virtual_keys: u32) -> Vec<Fill> {
             ],
         ),
         "1 = 1",
-    ));
-    let provider_list: Vec<String> = PROVIDERS
-        .iter()
-        .enumerate()
-        .map(|(position, name)| format!("WHEN {position} THEN '{name}'"))
-        .collect();
-    let provider = format!("CASE (i - 1) % {providers} {} END", provider_list.join(" "));
-    fills.push(maker.insert(
-        "config_providers",
-        providers,
-        &stamped(
-            maker,
-            vec![("id", "i".to_owned()), ("name", provider.clone())],
-        ),
-        "1 = 1",
-    ));
-    fills.push(maker.insert(
-        "config_keys",
-        providers * 3,
-        &stamped(
-            maker,
-            vec![
-                ("id", "i".to_owned()),
-                ("name", "'provider key ' || i".to_owned()),
-                ("provider_id", format!("(i - 1) % {providers} + 1")),
-                ("provider", provider.clone()),
-                (
-                    "key_id",
-                    "'00000000-0000-4000-8000-' || (100000000000 + i)".to_owned(),
-                ),
-                ("value", "'env.PROVIDER_KEY_' || i".to_owned()),
-            ],
-        ),
-        "1 = 1",
-    ));
-    fills.push(maker.insert(
-        PROVIDER_CONFIGS,
-        configs,
-        &[
-            ("id", "i".to_owned()),
-            (
-                "virtual_key_id",
-                maker.id("vk", &format!("(i - 1) % {virtual_keys} + 1")),
+    )
+}
+
+fn providers(maker: &Maker, sizes: &Sizes) -> [Fill; 2] {
+    let providers = sizes.providers;
+    let provider = provider(providers);
+    [
+        maker.insert(
+            "config_providers",
+            providers,
+            &stamped(
+                maker,
+                vec![("id", "i".to_owned()), ("name", provider.clone())],
             ),
-            ("provider", provider),
-            ("weight", "1.0".to_owned()),
-            ("allowed_models", "'[\"*\"]'".to_owned()),
-            ("budget_id", when(&config_has, &maker.id("budget-pc", "i"))),
-        ],
-        "1 = 1",
-    ));
-    fills.push(maker.insert(
-        "governance_virtual_key_provider_config_keys",
+            "1 = 1",
+        ),
+        maker.insert(
+            "config_keys",
+            providers * 3,
+            &stamped(
+                maker,
+                vec![
+                    ("id", "i".to_owned()),
+                    ("name", "'provider key ' || i".to_owned()),
+                    ("provider_id", format!("(i - 1) % {providers} + 1")),
+                    ("provider", provider.clone()),
+                    (
+                        "key_id",
+                        "'00000000-0000-4000-8000-' || (100000000000 + i)".to_owned(),
+                    ),
+                    ("value", "'env.PROVIDER_KEY_' || i".to_owned()),
+                ],
+            ),
+            "1 = 1",
+        ),
+    ]
+}
+
+fn provider_configs(maker: &Maker, sizes: &Sizes) -> [Fill; 2] {
+    let Sizes {
+        virtual_keys,
         configs,
-        &[
-            ("table_virtual_key_provider_config_id", "i".to_owned()),
-            ("table_key_id", format!("(i - 1) % {} + 1", providers * 3)),
-        ],
-        "1 = 1",
-    ));
-    if maker.dialect == tollgate_migration::Dialect::Postgres {
-        // Ids were given, so the sequences must be told.
-        for table in ["config_providers", "config_keys", PROVIDER_CONFIGS] {
-            fills.push(Fill {
-                table: "sequences",
-                sql: format!(
-                    "SELECT setval(pg_get_serial_sequence('{table}', 'id'), max(id)) FROM {table}"
+        providers,
+        ..
+    } = *sizes;
+    [
+        maker.insert(
+            PROVIDER_CONFIGS,
+            configs,
+            &[
+                ("id", "i".to_owned()),
+                (
+                    "virtual_key_id",
+                    maker.id("vk", &format!("(i - 1) % {virtual_keys} + 1")),
                 ),
-            });
-        }
-    }
-    fills
+                ("provider", provider(providers)),
+                ("weight", "1.0".to_owned()),
+                ("allowed_models", "'[\"*\"]'".to_owned()),
+                (
+                    "budget_id",
+                    when(&config_has_budget(maker), &maker.id("budget-pc", "i")),
+                ),
+            ],
+            "1 = 1",
+        ),
+        maker.insert(
+            "governance_virtual_key_provider_config_keys",
+            configs,
+            &[
+                ("table_virtual_key_provider_config_id", "i".to_owned()),
+                ("table_key_id", format!("(i - 1) % {} + 1", providers * 3)),
+            ],
+            "1 = 1",
+        ),
+    ]
+}
+
+/// Ids were given, so the sequences must be told.
+fn sequences(maker: &Maker) -> Vec<Fill> {
+    let tables: &[&str] = match maker.dialect {
+        Dialect::Postgres => &["config_providers", "config_keys", PROVIDER_CONFIGS],
+        Dialect::Sqlite => &[],
+    };
+    tables
+        .iter()
+        .map(|table| Fill {
+            table: "sequences",
+            sql: format!(
+                "SELECT setval(pg_get_serial_sequence('{table}', 'id'), max(id)) FROM {table}"
+            ),
+        })
+        .collect()
 }

@@ -1,0 +1,383 @@
+//! Which budgets stand above a request, in the order in which they are asked (`docs/upstream/bifrost.md` §3.4).
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use sea_orm::{ConnectionTrait, DbErr, QueryResult, Statement, Value};
+use serde::Serialize;
+use tollgate_migration::Dialect;
+use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
+
+use super::amount::Amount;
+use super::schema::{CUSTOMERS, Schema, TEAMS};
+use super::window::{Alignment, Due, Unit, Window};
+use crate::instant;
+
+/// A budget of the chain, as it is at an instant.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Standing {
+    /// The budget.
+    pub budget_id: String,
+    /// Whose it is: `provider_config 7`, `virtual_key vk-1`, `team t-1` or `customer c-1`.
+    pub owner: String,
+    /// The limit, in the gateway's currency.
+    pub max_limit: Amount,
+    /// What counts against it now: nothing where its window is over.
+    pub current_usage: Amount,
+    /// The reset duration, as it is stored.
+    pub reset_duration: String,
+    /// Whether it follows the calendar: its owner's flag is on, and its duration may.
+    pub calendar_aligned: bool,
+    /// When it counts from zero again: RFC 3339; `None` where the duration cannot be read, so never.
+    pub resets_at: Option<String>,
+    /// Whether it lets a request through.
+    pub allows: bool,
+    /// Whether it lets none through, whatever it costs.
+    #[serde(skip)]
+    pub is_spent: bool,
+}
+
+/// A row of the chain.
+#[derive(Clone, Debug)]
+pub(super) struct Link {
+    pub(super) id: String,
+    owner: String,
+    limit: Amount,
+    /// The stored limit is none.
+    no_number: bool,
+    usage: Amount,
+    spent: bool,
+    spent_with_cost: bool,
+    spent_by_cost: bool,
+    last_reset: Last,
+    word: String,
+    alignment: Alignment,
+}
+
+/// When a window began.
+#[derive(Clone, Copy, Debug)]
+enum Last {
+    Never,
+    At(DateTime<Utc>),
+    /// A text that is no time: never taken for past.
+    Unreadable,
+}
+
+impl Link {
+    fn read(row: &QueryResult, dialect: Dialect) -> Result<Self, DbErr> {
+        let text = |name: &str| row.try_get::<Option<String>>("", name);
+        let flag = |name: &str| Ok::<_, DbErr>(row.try_get::<Option<i32>>("", name)? == Some(1));
+        let no_number = flag("no_number")?;
+        let last_reset = match text("last_reset")? {
+            None => Last::Never,
+            Some(written) => instant::parse(&written).map_or(Last::Unreadable, Last::At),
+        };
+        Ok(Self {
+            id: row.try_get("", "id")?,
+            owner: text("owner")?.unwrap_or_default(),
+            limit: if no_number {
+                Amount::no_number()
+            } else {
+                Amount::read(row, "max_limit", dialect)?
+            },
+            no_number,
+            usage: Amount::read(row, "usage", dialect)?,
+            spent: flag("spent")?,
+            spent_with_cost: flag("spent_with_cost")?,
+            spent_by_cost: flag("spent_by_cost")?,
+            last_reset,
+            word: text("word")?.unwrap_or_default(),
+            alignment: match (flag("aligned")?, flag("turned_on")?) {
+                (false, _) => Alignment::Off,
+                (true, false) => Alignment::On,
+                (true, true) => Alignment::TurnedOn,
+            },
+        })
+    }
+
+    /// What is due; nothing where nobody can say, so that nothing is reopened.
+    pub(super) fn due(&self, now: DateTime<Utc>) -> Due {
+        let began = match self.last_reset {
+            Last::Never => None,
+            Last::At(at) => Some(at),
+            Last::Unreadable => return Due::Nothing,
+        };
+        Window::parse(&self.word).map_or(Due::Nothing, |window| {
+            window.due(began, self.alignment, now)
+        })
+    }
+
+    fn resets_at(&self, now: DateTime<Utc>) -> Option<String> {
+        let window = Window::parse(&self.word)?;
+        let began = match self.last_reset {
+            Last::Never => None,
+            Last::At(at) => Some(at),
+            Last::Unreadable => return None,
+        };
+        let end = window.ends(began, self.alignment, now);
+        Some(end.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+    }
+
+    /// How it stands for a request, of a known cost or of one that nobody knows yet.
+    pub(super) fn standing(&self, now: DateTime<Utc>, costs: bool) -> Standing {
+        let over = matches!(self.due(now), Due::Reset(_));
+        // A limit of zero always blocks, an empty window too.
+        let limit_is_zero = self.limit.is_nothing();
+        // What is compared with no number is neither below nor above it, and a limit that nobody can read is none to pass.
+        let allows = if self.no_number {
+            false
+        } else if over {
+            !(limit_is_zero || (costs && self.spent_by_cost))
+        } else {
+            !(self.spent || (costs && self.spent_with_cost))
+        };
+        Standing {
+            budget_id: self.id.clone(),
+            owner: self.owner.clone(),
+            max_limit: self.limit.clone(),
+            current_usage: if over {
+                Amount::zero()
+            } else {
+                self.usage.clone()
+            },
+            reset_duration: self.word.clone(),
+            calendar_aligned: Window::parse(&self.word)
+                .is_some_and(|window| window.aligned_to(self.alignment).is_some()),
+            resets_at: self.resets_at(now),
+            allows,
+            is_spent: self.no_number || if over { limit_is_zero } else { self.spent },
+        }
+    }
+}
+
+/// When the calendar's window of a budget `b` began that is open at an instant; NULL where its duration does not align.
+fn period(dialect: Dialect, now: DateTime<Utc>) -> String {
+    let arms: String = Unit::ALL
+        .into_iter()
+        .map(|unit| {
+            let (exact, alias) = unit.words();
+            format!(
+                " WHEN b.reset_duration = '{exact}' OR lower(b.reset_duration) = '{alias}' THEN {}",
+                instant::literal(dialect, unit.start(now))
+            )
+        })
+        .collect();
+    format!("(CASE{arms} END)")
+}
+
+/// The columns of a budget `b`. `cost` is the parameter that holds an expected cost.
+fn columns(schema: &Schema, owner: &str, cost: &str, now: DateTime<Utc>) -> String {
+    let dialect = schema.dialect;
+    let usage = "COALESCE(b.current_usage, 0)";
+    let cost = match dialect {
+        Dialect::Postgres => format!("CAST({cost} AS numeric)"),
+        Dialect::Sqlite => format!("CAST({cost} AS real)"),
+    };
+    let last = instant::as_text(dialect, "b.last_reset");
+    let last = match dialect {
+        // What never comes is no time of a window either, and has no spelling.
+        Dialect::Postgres => {
+            format!("CASE WHEN b.last_reset = 'infinity' THEN 'infinity' ELSE {last} END")
+        }
+        Dialect::Sqlite => last,
+    };
+    let flag = |condition: &str| format!("CASE WHEN {condition} THEN 1 ELSE 0 END");
+    let no_number = match dialect {
+        Dialect::Postgres => {
+            "b.max_limit IS NULL OR CAST(b.max_limit AS text) IN ('NaN', 'Infinity', '-Infinity')"
+        }
+        Dialect::Sqlite => {
+            "typeof(b.max_limit) NOT IN ('real', 'integer') OR abs(b.max_limit) = 9e999"
+        }
+    };
+    let alignments = schema.alignment_of_budgets().row_by_row();
+    format!(
+        "b.id AS id, {owner} AS owner, {} AS max_limit, {} AS usage, \
+         {} AS no_number, {} AS spent, {} AS spent_with_cost, {} AS spent_by_cost, {last} AS last_reset, b.reset_duration AS word, \
+         {} AS aligned, {} AS turned_on",
+        Amount::expression(dialect, "COALESCE(b.max_limit, 0)"),
+        Amount::expression(dialect, usage),
+        flag(no_number),
+        flag(&format!("{usage} >= b.max_limit")),
+        flag(&format!("{usage} + {cost} > b.max_limit")),
+        flag(&format!("{cost} > b.max_limit")),
+        flag(&alignments.is_on()),
+        flag(&alignments.may_be_on_since(&period(dialect, now))),
+    )
+}
+
+/// The chain of a virtual key (the first parameter) on a provider (the second, or every one): provider configs, the key,
+/// its team, the team's customer, the key's own customer. The third parameter is a cost.
+fn question(schema: &Schema, provider: bool, now: DateTime<Utc>) -> String {
+    let p = |n| schema.dialect.parameter(n);
+    let arms = arms(schema, provider);
+    // Every parameter has its place, whether or not an arm asks for it.
+    let all = match schema.dialect {
+        Dialect::Postgres => format!(
+            "CAST({} AS text) IS NOT NULL AND CAST({} AS text) IS NOT NULL",
+            p(2),
+            p(3)
+        ),
+        Dialect::Sqlite => format!("{} IS NOT NULL AND {} IS NOT NULL", p(2), p(3)),
+    };
+    // Found first, and looked at once each: the columns ask more tables than the search does.
+    format!(
+        "WITH above AS MATERIALIZED ({}) SELECT {} FROM above a JOIN {BUDGETS} b ON b.id = a.id WHERE {all} ORDER BY a.rank, b.id",
+        arms.join(" UNION ALL "),
+        columns(schema, "a.owner", &p(3), now)
+    )
+}
+
+/// Each level of the chain, by either way in which it may own budgets.
+fn arms(schema: &Schema, provider: bool) -> Vec<String> {
+    let p = |n| schema.dialect.parameter(n);
+    let key = format!("v.id = {}", p(1));
+    let free = schema.is_free();
+    let mut arms: Vec<String> = Vec::new();
+    let mut arm = |rank: u8, owner: &str, joins: &str, condition: &str| {
+        arms.push(format!(
+            "SELECT {rank} AS rank, {owner} AS owner, b.id AS id FROM {VIRTUAL_KEYS} v {joins} \
+             JOIN {BUDGETS} b ON {condition} WHERE {key}"
+        ));
+    };
+    let wanted = if provider {
+        format!(" AND c.provider = {}", p(2))
+    } else {
+        String::new()
+    };
+    let configs = format!("JOIN {PROVIDER_CONFIGS} c ON c.virtual_key_id = v.id{wanted}");
+    let of_config = "'provider_config ' || CAST(c.id AS text)";
+    if schema.has(BUDGETS, "provider_config_id") {
+        arm(1, of_config, &configs, "b.provider_config_id = c.id");
+    }
+    if schema.has(PROVIDER_CONFIGS, "budget_id") {
+        arm(1, of_config, &configs, &format!("b.id = c.budget_id{free}"));
+    }
+    if schema.has(BUDGETS, "virtual_key_id") {
+        arm(2, "'virtual_key ' || v.id", "", "b.virtual_key_id = v.id");
+    }
+    if schema.has(VIRTUAL_KEYS, "budget_id") {
+        arm(
+            2,
+            "'virtual_key ' || v.id",
+            "",
+            &format!("b.id = v.budget_id{free}"),
+        );
+    }
+    let team = format!("JOIN {TEAMS} t ON t.id = v.team_id");
+    if schema.has(VIRTUAL_KEYS, "team_id") && schema.has(TEAMS, "id") {
+        if schema.has(BUDGETS, "team_id") {
+            arm(3, "'team ' || t.id", &team, "b.team_id = t.id");
+        }
+        if schema.has(TEAMS, "budget_id") {
+            arm(3, "'team ' || t.id", &team, "b.id = t.budget_id");
+        }
+    }
+    let through_team = format!("{team} JOIN {CUSTOMERS} o ON o.id = t.customer_id");
+    let own = format!("JOIN {CUSTOMERS} o ON o.id = v.customer_id");
+    for (rank, joins, table, column) in [
+        (4, &through_team, TEAMS, "customer_id"),
+        (5, &own, VIRTUAL_KEYS, "customer_id"),
+    ] {
+        if !(schema.has(table, column) && schema.has(CUSTOMERS, "id")) {
+            continue;
+        }
+        if schema.has(BUDGETS, "customer_id") {
+            arm(rank, "'customer ' || o.id", joins, "b.customer_id = o.id");
+        }
+        if schema.has(CUSTOMERS, "budget_id") {
+            arm(rank, "'customer ' || o.id", joins, "b.id = o.budget_id");
+        }
+    }
+    if arms.is_empty() {
+        // Nothing here says whose a budget is.
+        arms.push(format!(
+            "SELECT 9 AS rank, '' AS owner, b.id AS id FROM {VIRTUAL_KEYS} v JOIN {BUDGETS} b ON 1 = 0 WHERE {key}"
+        ));
+    }
+    arms
+}
+
+/// The budgets above a request, each once, in the order in which they are asked. Their number is bounded by what hangs on
+/// one virtual key.
+pub(super) async fn chain<C: ConnectionTrait>(
+    connection: &C,
+    schema: &Schema,
+    virtual_key: &str,
+    provider: Option<&str>,
+    cost: &str,
+    now: DateTime<Utc>,
+) -> Result<Vec<Link>, DbErr> {
+    let values: [Value; 3] = [
+        virtual_key.into(),
+        provider.unwrap_or_default().into(),
+        cost.into(),
+    ];
+    let mut links: Vec<Link> = Vec::new();
+    for row in connection
+        .query_all_raw(Statement::from_sql_and_values(
+            schema.dialect.backend(),
+            question(schema, provider.is_some(), now),
+            values,
+        ))
+        .await?
+    {
+        let link = Link::read(&row, schema.dialect)?;
+        if !links.iter().any(|known| known.id == link.id) {
+            links.push(link);
+        }
+    }
+    Ok(links)
+}
+
+/// The same rows, locked in the order of their ids, as they are now.
+pub(super) async fn locked<C: ConnectionTrait>(
+    connection: &C,
+    schema: &Schema,
+    links: &[Link],
+    now: DateTime<Utc>,
+) -> Result<Vec<Link>, DbErr> {
+    let dialect = schema.dialect;
+    let lock = match dialect {
+        Dialect::Postgres => "FOR NO KEY UPDATE OF b",
+        Dialect::Sqlite => "",
+    };
+    let mut values: Vec<Value> = vec!["0".into()];
+    let ids = parameters(dialect, links, &mut values);
+    let sql = format!(
+        "SELECT {} FROM {BUDGETS} b WHERE b.id IN ({ids}) ORDER BY b.id {lock}",
+        columns(schema, "''", &dialect.parameter(1), now),
+    );
+    let rows = connection
+        .query_all_raw(Statement::from_sql_and_values(
+            dialect.backend(),
+            sql,
+            values,
+        ))
+        .await?;
+    let mut found: Vec<Link> = rows
+        .iter()
+        .map(|row| Link::read(row, dialect))
+        .collect::<Result<_, DbErr>>()?;
+    for link in &mut found {
+        if let Some(known) = links.iter().find(|known| known.id == link.id) {
+            link.owner.clone_from(&known.owner);
+        }
+    }
+    Ok(found)
+}
+
+/// The ids of budgets as parameters, so that the statement of every chain of a length is the same text, prepared once.
+pub(super) fn parameters<'a>(
+    dialect: Dialect,
+    links: impl IntoIterator<Item = &'a Link>,
+    values: &mut Vec<Value>,
+) -> String {
+    let places: Vec<String> = links
+        .into_iter()
+        .map(|link| {
+            values.push(link.id.as_str().into());
+            dialect.parameter(values.len())
+        })
+        .collect();
+    places.join(", ")
+}

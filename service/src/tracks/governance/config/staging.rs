@@ -1,0 +1,499 @@
+//! The file's entries in temporary tables: loaded in bulk, older forms lifted, each with the row that it means.
+
+use std::time::Instant;
+
+use sea_orm::{ConnectionTrait, DbErr, Statement};
+use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
+use tollgate_migration::{Catalog, Dialect};
+
+use super::entry::{COLUMNS, Kind};
+use super::entry_writer::list_key;
+use super::fields::{
+    KEY_FLAG, RESOURCES, Resource, TEAM_FLAG, decimal, number, owner_column, owners,
+};
+use crate::tracks::governance::budget::schema::TEAMS;
+use crate::tracks::governance::budget::window::Window;
+
+/// What the last applied file said, in hashes.
+pub(super) const APPLIED: &str = "tollgate_config";
+/// Rows that go, by kind and id.
+pub(super) const TO_DELETE: &str = "tollgate_to_delete";
+
+/// Rows that a complete list lacks, but that somebody added since it was applied.
+pub(super) const KEPT: &str = "tollgate_kept";
+
+/// The entries of the file.
+pub(super) const ENTRIES: &str = "tollgate_entries";
+/// The budgets of the database that have an owner.
+pub(super) const OWNED: &str = "tollgate_owned";
+/// Entries with the row that they meant when they were applied.
+const MEANT: &str = "tollgate_meant";
+/// Durations as they are written, each with its window.
+const WORDS: &str = "tollgate_words";
+
+/// Statements of one connection or transaction.
+pub(super) struct Staging<'a, C> {
+    pub connection: &'a C,
+    pub catalog: &'a Catalog,
+}
+
+impl<C: ConnectionTrait> Staging<'_, C> {
+    pub(super) fn dialect(&self) -> Dialect {
+        self.catalog.dialect
+    }
+
+    pub(super) async fn run(&self, sql: &str) -> Result<u64, DbErr> {
+        let start = Instant::now();
+        let rows = self
+            .connection
+            .execute_raw(Statement::from_string(self.dialect().backend(), sql))
+            .await?
+            .rows_affected();
+        // Statements hold names and conditions; what the file says is in temporary tables.
+        tracing::trace!(elapsed_ms = start.elapsed().as_millis(), rows, sql);
+        Ok(rows)
+    }
+
+    pub(super) async fn make(&self, table: &str, what: &str) -> Result<(), DbErr> {
+        let kept = match self.dialect() {
+            Dialect::Postgres if what.starts_with('(') => format!("{what} ON COMMIT DROP"),
+            Dialect::Postgres => format!("ON COMMIT DROP {what}"),
+            Dialect::Sqlite => what.to_owned(),
+        };
+        self.run(&format!("CREATE TEMPORARY TABLE {table} {kept}"))
+            .await
+            .map(|_| ())
+    }
+
+    /// Drops every temporary table: a connection outlives a plan.
+    pub(super) async fn forget(&self) -> Result<(), DbErr> {
+        let mut tables = [ENTRIES, OWNED, WORDS, MEANT].map(str::to_owned).to_vec();
+        tables.extend([TO_DELETE.to_owned(), KEPT.to_owned()]);
+        tables.extend(RESOURCES.iter().map(Resource::actions));
+        for table in tables {
+            self.run(&format!("DROP TABLE IF EXISTS temp.{table}"))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// The planner knows nothing of a table that has just been filled.
+    pub(super) async fn analyze(&self, table: &str) -> Result<(), DbErr> {
+        if self.dialect() == Dialect::Postgres {
+            self.run(&format!("ANALYZE {table}")).await?;
+        }
+        Ok(())
+    }
+
+    /// The empty table of entries.
+    pub(super) async fn prepare(&self) -> Result<(), DbErr> {
+        self.make(
+            ENTRIES,
+            &format!(
+                "({}, row_id text, owner_id text, unchanged integer DEFAULT 0, was bigint DEFAULT 0, gone integer DEFAULT 0, \
+                 lost integer DEFAULT 0)",
+                typed_columns()
+            ),
+        )
+        .await
+    }
+
+    /// Adds a batch of entries, a list in JSON.
+    pub(super) async fn load(&self, batch: String) -> Result<(), DbErr> {
+        let columns = COLUMNS.join(", ");
+        let sql = match self.dialect() {
+            Dialect::Postgres => {
+                format!(
+                    "INSERT INTO {ENTRIES} ({columns}) SELECT {columns} FROM json_to_recordset(CAST($1 AS json)) AS r ({})",
+                    typed_columns()
+                )
+            }
+            Dialect::Sqlite => {
+                let taken: Vec<String> = COLUMNS
+                    .iter()
+                    .map(|column| format!("json_extract(j.value, '$.{column}')"))
+                    .collect();
+                format!(
+                    "INSERT INTO {ENTRIES} ({columns}) SELECT {} FROM json_each(?1) j",
+                    taken.join(", ")
+                )
+            }
+        };
+        self.connection
+            .execute_raw(Statement::from_sql_and_values(
+                self.dialect().backend(),
+                sql,
+                [batch.into()],
+            ))
+            .await?;
+        Ok(())
+    }
+
+    /// Lifts older forms and finds the rows. With `applied` there is a table of what was applied before; with `force` it
+    /// does not matter.
+    pub(super) async fn resolve(&self, applied: bool, force: bool) -> Result<(), DbErr> {
+        self.run(&format!(
+            "CREATE INDEX tollgate_entries_key ON {ENTRIES} (kind, key)"
+        ))
+        .await?;
+        self.analyze(ENTRIES).await?;
+        self.lift().await?;
+        if applied {
+            // A run may come right behind another, before the server has looked at what that wrote.
+            self.analyze(APPLIED).await?;
+            // Who lets the file win still takes back what it said and says no more.
+            let unchanged = if force {
+                "0".to_owned()
+            } else {
+                format!("CASE WHEN s.hash = {ENTRIES}.hash THEN 1 ELSE 0 END")
+            };
+            self.run(&format!(
+                "UPDATE {ENTRIES} SET unchanged = {unchanged}, was = s.present \
+                 FROM {APPLIED} s WHERE s.kind = {ENTRIES}.kind AND s.key = {ENTRIES}.key"
+            ))
+            .await?;
+        }
+        for resource in RESOURCES
+            .iter()
+            .filter(|resource| self.catalog.has_table(resource.table))
+        {
+            self.run(&format!(
+                "UPDATE {ENTRIES} SET row_id = {id} FROM {table} d WHERE {ENTRIES}.kind = '{kind}' AND {is}",
+                id = resource.id("d"),
+                is = resource.is_row("d", &format!("{ENTRIES}.id")),
+                table = resource.table,
+                kind = resource.kind.name(),
+            ))
+            .await?;
+        }
+        self.run(&format!(
+            "CREATE INDEX tollgate_entries_row ON {ENTRIES} (kind, row_id)"
+        ))
+        .await?;
+        self.match_provider_configs(applied).await?;
+        // What was there when the file was applied, has not changed in the file and is there no more was deleted on purpose.
+        self.run(&format!(
+            "UPDATE {ENTRIES} SET gone = 1 WHERE row_id IS NULL AND unchanged = 1 \
+             AND kind IN ('rate_limit', 'customer', 'team', 'virtual_key')"
+        ))
+        .await?;
+        self.go_with("provider_config", "virtual_key").await?;
+        self.go_alone("provider_config").await?;
+        self.find_owners().await?;
+        self.run(&format!(
+            "CREATE INDEX tollgate_entries_lists ON {ENTRIES} (id, owner_id) WHERE kind = 'list'"
+        ))
+        .await?;
+        self.match_budgets(applied).await?;
+        for owner in ["virtual_key", "provider_config", "team", "customer"] {
+            self.go_with("budget", owner).await?;
+        }
+        self.go_alone("budget").await?;
+        // A budget that went elsewhere before its owner was deleted stays there.
+        self.run(&format!(
+            "UPDATE {ENTRIES} SET lost = 1 FROM {ENTRIES} o WHERE {ENTRIES}.kind = 'budget' AND {ENTRIES}.row_id IS NOT NULL \
+             AND o.kind = {ENTRIES}.parent_kind AND o.key = {ENTRIES}.parent AND o.gone = 1"
+        ))
+        .await?;
+        self.analyze(ENTRIES).await
+    }
+
+    /// What was deleted on purpose, alone: what hangs on an owner that is made again is made again with it.
+    async fn go_alone(&self, kind: &str) -> Result<(), DbErr> {
+        self.run(&format!(
+            "UPDATE {ENTRIES} SET gone = 1 WHERE row_id IS NULL AND unchanged = 1 AND kind = '{kind}' \
+             AND NOT EXISTS (SELECT 1 FROM {ENTRIES} o WHERE o.kind = {ENTRIES}.parent_kind AND o.key = {ENTRIES}.parent \
+             AND o.row_id IS NULL AND o.gone = 0)"
+        ))
+        .await
+        .map(|_| ())
+    }
+
+    /// What is owned by something that is gone is gone.
+    async fn go_with(&self, kind: &str, owner: &str) -> Result<(), DbErr> {
+        self.run(&format!(
+            "UPDATE {ENTRIES} SET gone = 1 FROM {ENTRIES} o WHERE {ENTRIES}.kind = '{kind}' AND {ENTRIES}.row_id IS NULL \
+             AND o.kind = '{owner}' AND o.gone = 1 AND {ENTRIES}.parent_kind = o.kind AND {ENTRIES}.parent = o.key"
+        ))
+        .await
+        .map(|_| ())
+    }
+
+    /// Lists at the top, `budget_id` and flags inside of budgets.
+    async fn lift(&self) -> Result<(), DbErr> {
+        let together = match self.dialect() {
+            Dialect::Postgres => "string_agg(b.key, ',' ORDER BY b.key)",
+            Dialect::Sqlite => "group_concat(b.key, ',' ORDER BY b.key)",
+        };
+        let mut lists = Vec::new();
+        for kind in [Kind::VirtualKey, Kind::ProviderConfig] {
+            let key = self.dialect().text(&list_key(Kind::Budget, kind, ""));
+            lists.push(format!(
+                "SELECT 'list', min(b.at), {key} || b.parent, 'budget', b.parent_kind, b.parent, 0, {together} \
+                 FROM {ENTRIES} b WHERE b.kind = 'budget' AND b.at LIKE 'b%' AND b.parent_kind = '{}' \
+                 AND NOT EXISTS (SELECT 1 FROM {ENTRIES} l WHERE l.kind = 'list' AND l.key = {key} || b.parent) \
+                 GROUP BY b.parent_kind, b.parent",
+                kind.name()
+            ));
+        }
+        self.run(&format!(
+            "INSERT INTO {ENTRIES} (kind, at, key, id, parent_kind, parent, present, hash) {}",
+            lists.join(" UNION ALL ")
+        ))
+        .await?;
+        // A list inside of the owner and budgets at the top are one list.
+        self.run(&format!(
+            "UPDATE {ENTRIES} SET hash = hash || t.keys FROM (SELECT b.parent_kind AS parent_kind, b.parent AS parent, \
+             {together} AS keys FROM {ENTRIES} b WHERE b.kind = 'budget' AND b.at LIKE 'b%' AND b.parent IS NOT NULL \
+             GROUP BY b.parent_kind, b.parent) t WHERE {ENTRIES}.kind = 'list' AND {ENTRIES}.id = 'budget' \
+             AND {ENTRIES}.at NOT LIKE 'b%' AND {ENTRIES}.parent_kind = t.parent_kind AND {ENTRIES}.parent = t.parent"
+        ))
+        .await?;
+        if !self.catalog.has_column(TEAMS, "budget_id")
+            && self.catalog.has_column(BUDGETS, "team_id")
+        {
+            self.run(&format!(
+                "INSERT INTO {ENTRIES} (kind, at, key, parent_kind, parent, present, hash) \
+                 SELECT 'claim', t.at, t.budget_id, 'team', t.key, 0, '' FROM {ENTRIES} t \
+                 WHERE t.kind = 'team' AND t.budget_id IS NOT NULL"
+            ))
+            .await?;
+        }
+        self.run(&format!(
+            "UPDATE {ENTRIES} SET parent_kind = c.parent_kind, parent = c.parent, hash = {ENTRIES}.hash || c.parent \
+             FROM {ENTRIES} c WHERE c.kind = 'claim' AND {ENTRIES}.kind = 'budget' AND {ENTRIES}.key = c.key \
+             AND {ENTRIES}.parent IS NULL"
+        ))
+        .await?;
+        for (kind, bit) in [("virtual_key", KEY_FLAG), ("team", TEAM_FLAG)] {
+            self.flags(kind, 1_u64 << bit).await?;
+        }
+        Ok(())
+    }
+
+    /// A flag inside a budget is its owner's, unless the owner says something itself.
+    async fn flags(&self, kind: &str, bit: u64) -> Result<(), DbErr> {
+        let owner = if kind == "team" {
+            "CASE WHEN b.parent_kind = 'team' THEN b.parent END".to_owned()
+        } else {
+            format!(
+                "CASE b.parent_kind WHEN 'virtual_key' THEN b.parent WHEN 'provider_config' THEN COALESCE(p.parent, \
+                 (SELECT d.virtual_key_id FROM {PROVIDER_CONFIGS} d \
+                 WHERE d.id = CASE WHEN b.parent LIKE '#%' THEN CAST(substr(b.parent, 2) AS bigint) END)) END"
+            )
+        };
+        let flags = format!(
+            "SELECT x.owner AS owner, max(x.flag) AS flag, min(x.at) AS at FROM (SELECT {owner} AS owner, \
+             f.calendar_aligned AS flag, f.at AS at FROM {ENTRIES} f JOIN {ENTRIES} b ON b.kind = 'budget' AND b.key = f.key \
+             LEFT JOIN {ENTRIES} p ON p.kind = 'provider_config' AND b.parent_kind = p.kind AND p.key = b.parent \
+             WHERE f.kind = 'flag') x WHERE x.owner IS NOT NULL GROUP BY x.owner"
+        );
+        self.run(&format!(
+            "UPDATE {ENTRIES} SET calendar_aligned = f.flag, present = present | {bit}, hash = hash || f.flag \
+             FROM ({flags}) f WHERE {ENTRIES}.kind = '{kind}' AND {ENTRIES}.key = f.owner AND ({ENTRIES}.present & {bit}) = 0"
+        ))
+        .await?;
+        self.run(&format!(
+            "INSERT INTO {ENTRIES} (kind, at, key, id, present, hash, calendar_aligned) \
+             SELECT '{kind}', f.at, f.owner, f.owner, {bit}, f.flag, f.flag FROM ({flags}) f \
+             WHERE NOT EXISTS (SELECT 1 FROM {ENTRIES} k WHERE k.kind = '{kind}' AND k.key = f.owner)"
+        ))
+        .await
+        .map(|_| ())
+    }
+
+    /// Those without an id mean the row that an entry of the same text meant when it was applied, then that of the entry in
+    /// the same place, then the how many-th of their provider, each among the rows that nobody means yet.
+    async fn match_provider_configs(&self, applied: bool) -> Result<(), DbErr> {
+        let unmeant = format!(
+            "NOT EXISTS (SELECT 1 FROM {ENTRIES} k WHERE k.kind = 'provider_config' AND k.row_id = CAST(c.id AS text))"
+        );
+        let mine = "e.kind = 'provider_config' AND e.id IS NULL AND e.row_id IS NULL";
+        let mean = |pairs: String| {
+            format!(
+                "UPDATE {ENTRIES} SET row_id = m.id FROM ({pairs}) m WHERE {ENTRIES}.kind = 'provider_config' AND {ENTRIES}.key = m.key"
+            )
+        };
+        let there = format!(
+            "{APPLIED} s JOIN {PROVIDER_CONFIGS} c ON c.id = {} AND {unmeant} WHERE s.kind = 'provider_config'",
+            number("s.row_id")
+        );
+        if applied {
+            // The text names virtual key and provider; of equal ones the first means the first.
+            self.run(&mean(format!(
+                "SELECT e.key AS key, r.row_id AS id FROM (SELECT e.key AS key, e.hash AS hash, e.parent AS parent, \
+                 row_number() OVER (PARTITION BY e.hash ORDER BY CAST(e.place AS bigint)) AS n FROM {ENTRIES} e WHERE {mine}) e \
+                 JOIN (SELECT t.hash AS hash, t.row_id AS row_id, t.virtual_key_id AS virtual_key_id, \
+                 row_number() OVER (PARTITION BY t.hash ORDER BY t.key) AS n FROM (SELECT s.hash AS hash, s.row_id AS row_id, \
+                 c.virtual_key_id AS virtual_key_id, min(s.key) AS key FROM {there} GROUP BY 1, 2, 3) t) r \
+                 ON r.hash = e.hash AND r.n = e.n AND r.virtual_key_id = e.parent"
+            )))
+            .await?;
+            self.run(&mean(format!(
+                "SELECT e.key AS key, r.row_id AS id FROM {ENTRIES} e JOIN (SELECT s.key AS key, s.row_id AS row_id, \
+                 c.virtual_key_id AS virtual_key_id, c.provider AS provider FROM {there}) r \
+                 ON r.key = e.key AND r.virtual_key_id = e.parent AND r.provider = e.provider WHERE {mine}"
+            )))
+            .await?;
+        }
+        self.run(&mean(format!(
+            "SELECT e.key AS key, CAST(d.id AS text) AS id FROM (SELECT e.key AS key, e.parent AS parent, e.provider AS provider, \
+             row_number() OVER (PARTITION BY e.parent, e.provider ORDER BY CAST(e.place AS bigint)) AS n FROM {ENTRIES} e WHERE {mine}) e \
+             JOIN (SELECT c.id AS id, c.virtual_key_id AS virtual_key_id, c.provider AS provider, \
+             row_number() OVER (PARTITION BY c.virtual_key_id, c.provider ORDER BY c.id) AS n FROM {PROVIDER_CONFIGS} c WHERE {unmeant}) d \
+             ON d.virtual_key_id = e.parent AND d.provider = e.provider AND d.n = e.n"
+        )))
+        .await
+        .map(|_| ())
+    }
+
+    async fn find_owners(&self) -> Result<(), DbErr> {
+        for sql in [
+            format!(
+                "UPDATE {ENTRIES} SET owner_id = parent WHERE kind IN ('budget', 'list', 'claim') AND parent_kind <> 'provider_config'"
+            ),
+            format!(
+                "UPDATE {ENTRIES} SET owner_id = COALESCE(p.row_id, '') FROM {ENTRIES} p WHERE p.kind = 'provider_config' \
+                 AND {ENTRIES}.kind IN ('budget', 'list', 'claim') AND {ENTRIES}.parent_kind = p.kind AND {ENTRIES}.parent = p.key"
+            ),
+            // By its number, of a provider config that the file does not have.
+            format!(
+                "UPDATE {ENTRIES} SET owner_id = substr(parent, 2) WHERE kind IN ('budget', 'list', 'claim') \
+                 AND parent_kind = 'provider_config' AND owner_id IS NULL AND parent LIKE '#%'"
+            ),
+            // A new one has no number yet.
+            format!("UPDATE {ENTRIES} SET owner_id = NULL WHERE owner_id = ''"),
+        ] {
+            self.run(&sql).await?;
+        }
+        Ok(())
+    }
+
+    /// Those whose id is not there mean the row that they meant when they were applied, then the row of their owner whose
+    /// window is as long: `24h` that becomes `1d` keeps its usage.
+    async fn match_budgets(&self, applied: bool) -> Result<(), DbErr> {
+        self.read_durations().await?;
+        self.list_owned().await?;
+        self.analyze(ENTRIES).await?;
+        if applied {
+            self.match_applied_budgets().await?;
+        }
+        let unmeant = format!(
+            "NOT EXISTS (SELECT 1 FROM {ENTRIES} k WHERE k.kind = 'budget' AND k.row_id = o.id)"
+        );
+        self.run(&format!(
+            "UPDATE {ENTRIES} SET row_id = m.id FROM (SELECT x.key AS key, x.id AS id FROM (SELECT e.key AS key, o.id AS id, \
+             row_number() OVER (PARTITION BY e.key ORDER BY CASE WHEN o.word = e.reset_duration THEN 0 ELSE 1 END, \
+             o.usage DESC, o.id) AS n FROM {ENTRIES} e JOIN {OWNED} o ON o.parent_kind = e.parent_kind \
+             AND o.owner_id = e.owner_id AND o.nanoseconds = CAST(e.nanoseconds AS bigint) WHERE e.kind = 'budget' AND e.row_id IS NULL \
+             AND {unmeant}) x WHERE x.n = 1) m \
+             WHERE {ENTRIES}.kind = 'budget' AND {ENTRIES}.key = m.key"
+        ))
+        .await?;
+        Ok(())
+    }
+
+    /// Every duration that a budget has, as long as it is: as many as there are words for one.
+    async fn read_durations(&self) -> Result<(), DbErr> {
+        self.make(WORDS, "(word text, nanoseconds bigint)").await?;
+        let mut words = Vec::new();
+        for row in self
+            .connection
+            .query_all_raw(Statement::from_string(
+                self.dialect().backend(),
+                format!("SELECT DISTINCT reset_duration AS word FROM {BUDGETS} WHERE reset_duration IS NOT NULL"),
+            ))
+            .await?
+        {
+            let word: String = row.try_get("", "word")?;
+            if let Some(window) = Window::parse(&word) {
+                words.push(format!(
+                    "({}, {})",
+                    self.dialect().text(&word),
+                    window.nanoseconds()
+                ));
+            }
+        }
+        if !words.is_empty() {
+            self.run(&format!("INSERT INTO {WORDS} VALUES {}", words.join(", ")))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Every budget with its owner.
+    async fn list_owned(&self) -> Result<(), DbErr> {
+        let arms: Vec<String> = owners(self.catalog)
+            .into_iter()
+            .map(|kind| {
+                let column = owner_column(kind);
+                format!(
+                    "SELECT b.id AS id, '{}' AS parent_kind, CAST(b.{column} AS text) AS owner_id, b.reset_duration AS word, \
+                     w.nanoseconds AS nanoseconds, CAST(COALESCE(b.current_usage, 0) AS {}) AS usage \
+                     FROM {BUDGETS} b LEFT JOIN {WORDS} w ON w.word = b.reset_duration WHERE b.{column} IS NOT NULL",
+                    kind.name(),
+                    decimal(self.dialect())
+                )
+            })
+            .collect();
+        self.make(OWNED, &format!("AS {}", arms.join(" UNION ALL ")))
+            .await?;
+        self.run(&format!(
+            "CREATE INDEX tollgate_owned_owner ON {OWNED} (parent_kind, owner_id)"
+        ))
+        .await?;
+        self.run(&format!("CREATE INDEX tollgate_owned_id ON {OWNED} (id)"))
+            .await?;
+        self.analyze(OWNED).await
+    }
+
+    /// The budgets that a file meant when it was applied.
+    async fn match_applied_budgets(&self) -> Result<(), DbErr> {
+        // Step by step, two tables at a time: of more a server that guesses one row makes a loop in a loop.
+        self.make(
+            MEANT,
+            &format!(
+                "AS SELECT e.key AS key, s.row_id AS row_id, e.parent_kind AS parent_kind, e.owner_id AS owner_id \
+                 FROM {ENTRIES} e JOIN {APPLIED} s ON s.kind = e.kind AND s.key = e.key \
+                 WHERE e.kind = 'budget' AND e.row_id IS NULL AND s.row_id IS NOT NULL"
+            ),
+        )
+        .await?;
+        self.run(&format!("CREATE INDEX tollgate_meant_key ON {MEANT} (key)"))
+            .await?;
+        self.analyze(MEANT).await?;
+        self.run(&format!(
+            "DELETE FROM {MEANT} WHERE row_id IN (SELECT k.row_id FROM {ENTRIES} k WHERE k.kind = 'budget' AND k.row_id IS NOT NULL)"
+        ))
+        .await?;
+        self.run(&format!(
+            "UPDATE {ENTRIES} SET row_id = m.row_id FROM {MEANT} m CROSS JOIN {OWNED} o WHERE o.id = m.row_id \
+             AND o.parent_kind = m.parent_kind AND o.owner_id = m.owner_id \
+             AND {ENTRIES}.kind = 'budget' AND {ENTRIES}.key = m.key"
+        ))
+        .await?;
+        self.analyze(ENTRIES).await
+    }
+
+    /// Whether a virtual key's value cannot be read here: `v` is the key.
+    pub(super) fn is_encrypted(&self) -> String {
+        if self.catalog.has_column(VIRTUAL_KEYS, "encryption_status") {
+            "COALESCE(v.encryption_status, '') NOT IN ('', 'plain_text')".to_owned()
+        } else {
+            "1 = 0".to_owned()
+        }
+    }
+}
+
+/// The columns of an entry with their types.
+fn typed_columns() -> String {
+    let typed = COLUMNS.iter().map(|column| {
+        let kind = if *column == "present" {
+            "bigint"
+        } else {
+            "text"
+        };
+        format!("{column} {kind}")
+    });
+    typed.collect::<Vec<_>>().join(", ")
+}
