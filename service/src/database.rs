@@ -499,3 +499,11 @@ struct TableColumn {
     name: String,
     col: String,
 }
+
+/// The dialect that a connection, or a caller's transaction, speaks.
+pub(crate) fn dialect_of<C: ConnectionTrait>(
+    connection: &C,
+) -> std::result::Result<Dialect, DbErr> {
+    Dialect::try_from(connection.get_database_backend())
+        .map_err(|error| DbErr::Custom(error.to_string()))
+}

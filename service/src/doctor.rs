@@ -109,7 +109,7 @@ pub async fn doctor(session: &Session, options: &Options) -> Result<Report> {
         let mut live = context(&connection, &history).await?;
         let contradictory = !environment::ledger::contradictions(track, &live).is_empty();
         if history.entries.is_empty() && track.is_carried_by(&live.catalog) && !contradictory {
-            history = adopt::recognised_history(track, &live)?;
+            history = adopt::recognised_history(session.clock.now(), track, &live)?;
             live.history = history.created();
         }
         session.aim(track, &live, &mut history)?;

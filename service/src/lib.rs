@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod address;
+mod clock;
 pub mod connection;
 pub mod database;
 pub mod doctor;
@@ -37,6 +38,7 @@ mod statement;
 mod tracks;
 pub mod verify;
 
+pub use clock::Clock;
 pub use connection::{Connection, Transaction};
 pub use database::{Access, Location};
 pub use error::{Error, Result};

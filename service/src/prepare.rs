@@ -10,7 +10,6 @@ pub use work::{Options, Preparation, Work};
 
 use std::collections::BTreeMap;
 
-use chrono::Utc;
 use tollgate_migration::{Context, Track};
 
 use crate::connection::Connection;
@@ -43,7 +42,7 @@ async fn run(
     stop: &ShutdownSignal,
     report: &mut Report,
 ) -> Result<()> {
-    let started = Utc::now();
+    let started = session.clock.now();
     let connection = session.connect(Access::Write).await?;
     let tracks = session.tracks(&connection).await?;
     let names: Vec<Track> = tracks.iter().map(|(track, _)| *track).collect();

@@ -9,7 +9,6 @@ mod objects;
 
 pub use kind::Repair;
 
-use chrono::Utc;
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::{Catalog, Dialect, Track};
 
@@ -46,7 +45,7 @@ async fn run(
     stop: &ShutdownSignal,
     report: &mut Report,
 ) -> Result<()> {
-    let started = Utc::now();
+    let started = session.clock.now();
     let access = if dry_run { Access::Read } else { Access::Write };
     let connection = session.connect(access).await?;
     let mut tracks: Vec<Track> = Vec::new();

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use sea_orm::DatabaseConnection;
 use tollgate_migration::{Dialect, Track};
 
+use crate::clock::Clock;
 use crate::connection::Connection;
 use crate::database::{Access, Location, columns, existing};
 use crate::doctor::environment::place;
@@ -32,6 +33,8 @@ pub struct Session {
     pub wait_lock: Duration,
     /// The gateway version that boots next, as the operator named it.
     pub target: Option<String>,
+    /// What time it is, for what is recorded.
+    pub clock: Clock,
 }
 
 impl Session {
@@ -43,6 +46,7 @@ impl Session {
             connect_timeout: Duration::from_secs(10),
             wait_lock: Duration::from_secs(60),
             target: None,
+            clock: Clock::default(),
         }
     }
 
@@ -265,7 +269,7 @@ impl Session {
             kind: kind.to_owned(),
             routine: None,
             started_at,
-            finished_at: Utc::now(),
+            finished_at: self.clock.now(),
             outcome,
             report: serde_json::to_string(report).unwrap_or_default(),
         };

@@ -116,7 +116,7 @@ pub(crate) async fn live(
     let mut history = session.history(connection, track, exists).await?;
     let mut live = context(connection, &history).await?;
     if history.entries.is_empty() && track.is_carried_by(&live.catalog) {
-        history = adopt::recognised_history(track, &live)?;
+        history = adopt::recognised_history(session.clock.now(), track, &live)?;
         live.history = history.created();
     }
     session.aim(track, &live, &mut history)?;

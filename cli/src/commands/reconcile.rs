@@ -4,7 +4,7 @@ use std::path::Path;
 
 use chrono::{DateTime, Utc};
 use tollgate_service::billing::reconcile::billing;
-use tollgate_service::governance::config::{ConfigFile, config};
+use tollgate_service::governance::config::{ConfigFile, Variables, config};
 use tollgate_service::governance::credentials::{Scope, credentials};
 use tollgate_service::governance::flows::flows;
 use tollgate_service::governance::header_keys::fold_header_keys;
@@ -115,6 +115,7 @@ async fn routine_of(
                 prune: *prune,
                 force: *force,
                 allow_unread: *allow_unread,
+                variables: Variables::default(),
             };
             config(session, &file, how, now, stop).await
         }

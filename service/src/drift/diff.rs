@@ -20,7 +20,7 @@ pub async fn diff(session: &Session) -> Result<Report> {
         let mut history = session.history(&connection, track, exists).await?;
         let live = context(&connection, &history).await?;
         if history.entries.is_empty() && track.is_carried_by(&live.catalog) {
-            history = adopt::recognised_history(track, &live)?;
+            history = adopt::recognised_history(session.clock.now(), track, &live)?;
         }
         session.aim(track, &live, &mut history)?;
         found.extend(examine(&live, track, &history));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::connection::Connection;
 use crate::runs::RunOutcome;
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use sea_orm::ConnectionTrait;
 use tollgate_migration::adoption;
 use tollgate_migration::plan::Blocks;
@@ -28,7 +28,7 @@ use crate::shutdown::ShutdownSignal;
 /// # Errors
 /// [`Error::Refused`] with every difference from the nearest known version; [`Error::Locked`].
 pub async fn adopt(session: &Session, dry_run: bool, stop: &ShutdownSignal) -> Result<Report> {
-    let started = Utc::now();
+    let started = session.clock.now();
     let access = if dry_run { Access::Read } else { Access::Write };
     let connection = session.connect(access).await?;
     let mut report = Report::default();
@@ -49,7 +49,7 @@ pub async fn adopt(session: &Session, dry_run: bool, stop: &ShutdownSignal) -> R
             shape: shape.shape,
             applied: versions(track, &shape.applied),
         });
-        let mut recognised = marked(track, &shape, &context);
+        let mut recognised = marked(session.clock.now(), track, &shape, &context);
         session.aim(track, &context, &mut recognised)?;
         gateways.extend(gateway(track, &context, &recognised));
         // The gateway's own tables are as its version makes them.
@@ -128,24 +128,33 @@ pub(super) fn recognise(track: Track, context: &Context) -> Result<adoption::Rec
 }
 
 /// The history that adopting would write.
-pub(crate) fn recognised_history(track: Track, context: &Context) -> Result<History> {
-    Ok(marked(track, &recognise(track, context)?, context))
+pub(crate) fn recognised_history(
+    now: DateTime<Utc>,
+    track: Track,
+    context: &Context,
+) -> Result<History> {
+    Ok(marked(now, track, &recognise(track, context)?, context))
 }
 
 /// The history after adopting: each version the database stands behind, and with the last one how it differs.
-fn marked(track: Track, shape: &adoption::Recognised, context: &Context) -> History {
+fn marked(
+    now: DateTime<Utc>,
+    track: Track,
+    shape: &adoption::Recognised,
+    context: &Context,
+) -> History {
     let mut history = History {
         exists: true,
         entries: versions(track, &shape.applied)
             .into_iter()
-            .map(|version| (version.to_owned(), entry(version)))
+            .map(|version| (version.to_owned(), entry(now, version)))
             .collect(),
         in_progress: None,
         target: None,
     };
     let current = history.current(track);
     if let Some(entry) = current.and_then(|version| history.entries.get_mut(&version)) {
-        *entry = recognised_entry(&entry.version, &context.catalog);
+        *entry = recognised_entry(now, &entry.version, &context.catalog);
     }
     if let Some((slug, created)) = &shape.created
         && let Some(migration) = track.find(slug)
@@ -212,8 +221,8 @@ fn mark_report(track: Track, marked: &History) -> TrackReport {
 }
 
 /// A step that is taken as it is: what its schema lacks or has beyond a fresh one is no drift afterwards.
-pub(super) fn recognised_entry(version: &str, catalog: &Catalog) -> Entry {
-    let mut entry = entry(version);
+pub(super) fn recognised_entry(now: DateTime<Utc>, version: &str, catalog: &Catalog) -> Entry {
+    let mut entry = entry(now, version);
     entry.created.tolerated = drift::against(catalog, version)
         .into_iter()
         .map(|difference| (difference.object, difference.live))
@@ -221,10 +230,10 @@ pub(super) fn recognised_entry(version: &str, catalog: &Catalog) -> Entry {
     entry
 }
 
-fn entry(version: &str) -> Entry {
+fn entry(now: DateTime<Utc>, version: &str) -> Entry {
     Entry {
         version: version.to_owned(),
-        applied_at: Utc::now().timestamp(),
+        applied_at: now.timestamp(),
         origin: Origin::Adopted,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         created: Created::default(),
@@ -252,7 +261,7 @@ pub(super) async fn mark(
     ensure_history(&transaction, &context, track)
         .await
         .map_err(db_context())?;
-    let mut recognised = marked(track, &shape, &context);
+    let mut recognised = marked(session.clock.now(), track, &shape, &context);
     session.aim(track, &context, &mut recognised)?;
     for entry in recognised.entries.values() {
         history::record(&transaction, session.dialect(), track, entry)

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::connection::Connection;
 use crate::runs::RunOutcome;
-use chrono::Utc;
 use tollgate_migration::plan::{Created, Plan};
 use tollgate_migration::{Context, Migration, Track};
 
@@ -59,7 +58,7 @@ async fn run(
     stop: &ShutdownSignal,
     report: &mut Report,
 ) -> Result<()> {
-    let started = Utc::now();
+    let started = session.clock.now();
     if let Some(to) = &options.to {
         find(Track::all(), to)?;
     }

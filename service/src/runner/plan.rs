@@ -41,7 +41,7 @@ pub async fn plan(session: &Session, options: &Options) -> Result<Report> {
             if !options.adopt {
                 return Err(unadopted(track, &context));
             }
-            history = recognised_history(track, &context)?;
+            history = recognised_history(session.clock.now(), track, &context)?;
             context.history = history.created();
         }
         session.aim(track, &context, &mut history)?;

@@ -1,6 +1,5 @@
 //! `migrate resolve`: sets the record of a step where neither `up` nor `down` can, after showing what the catalog says.
 
-use chrono::Utc;
 use tollgate_migration::schema::Difference;
 use tollgate_migration::{Catalog, Context, Migration, Track};
 
@@ -49,7 +48,7 @@ pub async fn resolve(
     dry_run: bool,
     stop: &ShutdownSignal,
 ) -> Result<Report> {
-    let started = Utc::now();
+    let started = session.clock.now();
     let all = if session.tracks.is_empty() {
         Track::all()
     } else {
@@ -79,7 +78,7 @@ pub async fn resolve(
         .await
         .map_err(failed())?;
     if settled == Settled::Applied {
-        let entry = recognised_entry(migration.version, &live.catalog);
+        let entry = recognised_entry(started, migration.version, &live.catalog);
         history::record(&transaction, dialect, track, &entry)
             .await
             .map_err(failed())?;

@@ -167,7 +167,7 @@ async fn run(
     stop: &ShutdownSignal,
     report: &mut Report,
 ) -> Result<()> {
-    let started = Utc::now();
+    let started = session.clock.now();
     check(session, options)?;
     // Before the lock nothing is waited for: a table that somebody has locked is waited for under it, where a signal ends
     // the wait and gateways are let in.
@@ -382,7 +382,7 @@ impl Locked<'_> {
                 return Err(unadopted(track, &live));
             }
             // Marked only after the doctor has looked, so that a refusal leaves nothing behind.
-            history = recognised_history(track, &live)?;
+            history = recognised_history(self.session.clock.now(), track, &live)?;
             live.history = history.created();
             adopt = true;
         }

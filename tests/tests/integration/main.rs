@@ -17,6 +17,7 @@ mod corruption;
 mod credentials;
 mod doctor;
 mod drift;
+mod embedding;
 mod entities;
 mod environment;
 mod example;

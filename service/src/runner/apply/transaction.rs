@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use chrono::Utc;
 use sea_orm::{ConnectionTrait, DbErr};
 use tollgate_migration::plan::{Blocks, Created, Guard, Step, Unit};
 use tollgate_migration::{Dialect, Migration};
@@ -281,7 +280,7 @@ impl Applier<'_> {
                 }
                 let entry = Entry {
                     version: version.to_owned(),
-                    applied_at: Utc::now().timestamp(),
+                    applied_at: self.session.clock.now().timestamp(),
                     origin: if ending.created.gateway {
                         Origin::Gateway
                     } else {

@@ -11,7 +11,7 @@ use tollgate_migration::billing::{MODE, WORKSPACES};
 use tollgate_migration::{Dialect, Track};
 use uuid::Uuid;
 
-use crate::database::{Access, columns};
+use crate::database::{Access, columns, dialect_of};
 use crate::error::{Error, Result};
 use crate::runner::Session;
 use crate::sqlstate::is_missing_column;
@@ -285,6 +285,27 @@ pub(crate) fn bytes(hex: &str) -> Vec<u8> {
 /// # Errors
 /// [`Error::Usage`] for an unknown mode or an empty id, [`Error::NotFound`] for a workspace that is not there.
 pub async fn set(session: &Session, workspace: &str, mode: Option<&str>) -> Result<Resolution> {
+    // What is wrong with the call is said before anything is connected to.
+    let mode = checked(session.dialect(), workspace, mode)?;
+    let connection = session.connect(Access::Write).await?;
+    write(&connection, session.dialect(), workspace, mode).await
+}
+
+/// The same on a connection, or in a transaction, of the caller's.
+///
+/// # Errors
+/// Those of [`set`].
+pub async fn set_in<C: ConnectionTrait>(
+    connection: &C,
+    workspace: &str,
+    mode: Option<&str>,
+) -> Result<Resolution> {
+    let dialect = dialect_of(connection).map_err(Error::database("set the billing mode"))?;
+    let mode = checked(dialect, workspace, mode)?;
+    write(connection, dialect, workspace, mode).await
+}
+
+fn checked(dialect: Dialect, workspace: &str, mode: Option<&str>) -> Result<Option<Mode>> {
     let mode = match mode {
         None => None,
         Some(text) => Some(Mode::parse(text).ok_or_else(|| {
@@ -300,10 +321,18 @@ pub async fn set(session: &Session, workspace: &str, mode: Option<&str>) -> Resu
             "name the workspace whose mode is to change",
         ));
     }
-    let dialect = session.dialect();
+    Row::of(dialect, workspace)?;
+    Ok(mode)
+}
+
+async fn write<C: ConnectionTrait>(
+    connection: &C,
+    dialect: Dialect,
+    workspace: &str,
+    mode: Option<Mode>,
+) -> Result<Resolution> {
     let row = Row::of(dialect, workspace)?;
-    let connection = session.connect(Access::Write).await?;
-    refuse_anothers(&connection, dialect)
+    refuse_anothers(connection, dialect)
         .await
         .map_err(Error::database("set the billing mode"))?;
     let value = mode.map_or_else(|| "NULL".to_owned(), |mode| dialect.text(mode.name()));

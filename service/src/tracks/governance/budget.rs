@@ -26,7 +26,7 @@ pub use cost::Cost;
 pub use requests::TABLE as REQUESTS;
 pub(crate) use requests::{count_before as count_requests, forget_page as forget_requests};
 
-use crate::connection::{Connection, Transaction};
+use crate::connection::Connection;
 use crate::database::Access;
 use crate::error::{Error, Result};
 use crate::instant;
@@ -194,10 +194,57 @@ impl Budgets {
             self.notes_requests.store(true, Ordering::Relaxed);
         }
         let transaction = connection.begin().await.map_err(db_context())?;
+        let recorded = self
+            .noted(&transaction, virtual_key, provider, cost, request, now)
+            .await?;
+        transaction.commit().await.map_err(db_context())?;
+        Ok(recorded)
+    }
+
+    /// The same in a transaction of the caller's, which commits it or undoes it; nothing is tried again. The caller's
+    /// transaction holds the budgets' rows to its end.
+    ///
+    /// # Errors
+    /// Those of [`Self::record`]; [`Error::MissingSchema`] with a request id where nothing has noted one yet: the table of
+    /// requests is made by [`Self::record`] alone.
+    pub async fn record_in<C: ConnectionTrait>(
+        &self,
+        transaction: &C,
+        virtual_key: &str,
+        provider: &str,
+        cost: &Cost,
+        request: Option<&str>,
+        now: DateTime<Utc>,
+    ) -> Result<Recorded> {
+        if request.is_some()
+            && !requests::exist(transaction, self.schema.dialect)
+                .await
+                .map_err(db_context())?
+        {
+            return Err(Error::MissingSchema {
+                what: format!(
+                    "table {} here; `Budgets::record` with a request id makes it",
+                    requests::TABLE
+                ),
+            });
+        }
+        self.noted(transaction, virtual_key, provider, cost, request, now)
+            .await
+    }
+
+    async fn noted<C: ConnectionTrait>(
+        &self,
+        transaction: &C,
+        virtual_key: &str,
+        provider: &str,
+        cost: &Cost,
+        request: Option<&str>,
+        now: DateTime<Utc>,
+    ) -> Result<Recorded> {
         let is_new = match request {
             None => true,
             Some(request) => {
-                requests::note(&transaction, self.schema.dialect, request, virtual_key, now)
+                requests::note(transaction, self.schema.dialect, request, virtual_key, now)
                     .await
                     .inspect_err(|_| {
                         // It may be gone, with a database that was restored under a pool that lives on.
@@ -207,30 +254,28 @@ impl Budgets {
             }
         };
         if !is_new {
-            transaction.rollback().await.map_err(db_context())?;
-            self.exists(connection, virtual_key).await?;
+            self.exists(transaction, virtual_key).await?;
             return Ok(Recorded {
                 recorded: false,
                 budgets: Vec::new(),
             });
         }
         let links = self
-            .chain(&transaction, virtual_key, Some(provider), None, now)
+            .chain(transaction, virtual_key, Some(provider), None, now)
             .await?;
         let budgets = self
-            .add(&transaction, &links, cost, now)
+            .add(transaction, &links, cost, now)
             .await
             .map_err(db_context())?;
-        transaction.commit().await.map_err(db_context())?;
         Ok(Recorded {
             recorded: true,
             budgets,
         })
     }
 
-    async fn add(
+    async fn add<C: ConnectionTrait>(
         &self,
-        transaction: &Transaction,
+        transaction: &C,
         links: &[Link],
         cost: &Cost,
         now: DateTime<Utc>,

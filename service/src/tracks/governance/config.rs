@@ -18,6 +18,7 @@ mod file;
 mod staging;
 mod summary;
 mod validation;
+mod variables;
 mod write;
 
 use std::fs::File;
@@ -33,6 +34,8 @@ use tollgate_migration::{Catalog, Context, Dialect, Track};
 use self::entry_writer::{EntryWriter, Notes};
 use self::file::Problem;
 use self::staging::{APPLIED, Staging};
+pub use variables::Variables;
+
 use crate::connection::Connection;
 use crate::database::Access;
 use crate::error::{Error, Result};
@@ -50,7 +53,7 @@ const AHEAD: usize = 1;
 const MOST: usize = 5;
 
 /// Which file, and how it is applied.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct ConfigFile {
     /// The file.
     pub path: PathBuf,
@@ -62,6 +65,8 @@ pub struct ConfigFile {
     pub force: bool,
     /// Goes on where the file limits somebody in a way that is not written here.
     pub allow_unread: bool,
+    /// Where `env.NAME` is looked up.
+    pub variables: Variables,
 }
 
 struct Config<'a> {
@@ -175,8 +180,9 @@ impl Config<'_> {
         }
         let (sender, mut batches) = tokio::sync::mpsc::channel::<String>(AHEAD);
         let (now, allow_unread) = (self.now, self.file.allow_unread);
+        let variables = self.file.variables.clone();
         let reading = tokio::task::spawn_blocking(move || {
-            let env = |name: &str| std::env::var(name).ok();
+            let env = |name: &str| variables.get(name);
             let mut writer = EntryWriter::new(now, &env, allow_unread, |batch| {
                 // Nobody takes it any more where the database has failed, which is named there.
                 let _ = sender.blocking_send(batch);

@@ -7,7 +7,7 @@ use tollgate_migration::governance::mcp::{CLIENTS, GRANTS, Kind};
 use tollgate_migration::{Dialect, Track};
 
 use crate::connection::Connection;
-use crate::database::{Access, columns_of};
+use crate::database::{Access, columns_of, dialect_of};
 use crate::error::{Error, Result};
 use crate::lock::{Gateway, Lock};
 use crate::reconcile::count;
@@ -36,20 +36,8 @@ pub async fn delete(
     let connection = session.connect(access).await?;
     let dialect = session.dialect();
     let db_context = || Error::database(format!("delete MCP client {client_id:?}"));
-    let number = find(&connection, dialect, client_id)
-        .await
-        .map_err(db_context())?
-        .ok_or_else(|| Error::NotFound {
-            what: format!("MCP client {client_id:?}"),
-        })?;
-    let mut report = Report {
-        result: Some(CommandResult::Deleted(DeletionResult {
-            client_id: Some(client_id.to_owned()),
-            dry_run,
-            ..DeletionResult::default()
-        })),
-        ..Report::default()
-    };
+    let number = number(&connection, dialect, client_id).await?;
+    let mut report = Report::answering(result(client_id, dry_run));
     if dry_run {
         for step in steps(&connection, dialect).await.map_err(db_context())? {
             let counted = step.statement(dialect, "SELECT count(*)", client_id, number);
@@ -69,11 +57,9 @@ pub async fn delete(
         stop,
     )
     .await?;
-    let deleted = in_turns(&connection, || {
-        transaction(&connection, dialect, client_id, number)
-    })
-    .await
-    .map_err(db_context());
+    let deleted = in_turns(&connection, || transaction(&connection, client_id, number))
+        .await
+        .map_err(db_context());
     report.changes = deleted?;
     session
         .record_run(
@@ -88,9 +74,49 @@ pub async fn delete(
     Ok(report)
 }
 
+/// The same in a transaction of the caller's, which commits it or undoes it. It takes no lock of Tollgate's, tries nothing
+/// again, and records no run: the report says what was deleted.
+///
+/// # Errors
+/// Those of [`delete`] but for the lock's.
+pub async fn delete_in<C: ConnectionTrait>(transaction: &C, client_id: &str) -> Result<Report> {
+    let db_context = || Error::database(format!("delete MCP client {client_id:?}"));
+    let dialect = dialect_of(transaction).map_err(db_context())?;
+    let number = number(transaction, dialect, client_id).await?;
+    let changes = delete_all(transaction, dialect, client_id, number)
+        .await
+        .map_err(db_context())?;
+    Ok(Report {
+        changes,
+        ..Report::answering(result(client_id, false))
+    })
+}
+
+fn result(client_id: &str, dry_run: bool) -> CommandResult {
+    CommandResult::Deleted(DeletionResult {
+        client_id: Some(client_id.to_owned()),
+        dry_run,
+        ..DeletionResult::default()
+    })
+}
+
+/// The number of a client that is there.
+async fn number<C: ConnectionTrait>(
+    connection: &C,
+    dialect: Dialect,
+    client_id: &str,
+) -> Result<i64> {
+    find(connection, dialect, client_id)
+        .await
+        .map_err(Error::database(format!("delete MCP client {client_id:?}")))?
+        .ok_or_else(|| Error::NotFound {
+            what: format!("MCP client {client_id:?}"),
+        })
+}
+
 /// The number that grants refer to.
-async fn find(
-    connection: &Connection,
+async fn find<C: ConnectionTrait>(
+    connection: &C,
     dialect: Dialect,
     client_id: &str,
 ) -> std::result::Result<Option<i64>, DbErr> {
@@ -135,8 +161,8 @@ impl Step {
 }
 
 /// What refers to the client comes before it: the tables that are there.
-async fn steps(
-    connection: &impl ConnectionTrait,
+async fn steps<C: ConnectionTrait>(
+    connection: &C,
     dialect: Dialect,
 ) -> std::result::Result<Vec<Step>, DbErr> {
     let step = |table, column, by_number| Step {
@@ -158,20 +184,29 @@ async fn steps(
 
 async fn transaction(
     connection: &Connection,
-    dialect: Dialect,
     client_id: &str,
     number: i64,
 ) -> std::result::Result<Vec<Change>, DbErr> {
     let transaction = retry::begin(connection).await?;
+    let changes = delete_all(&transaction, connection.dialect(), client_id, number).await?;
+    transaction.commit().await?;
+    Ok(changes)
+}
+
+async fn delete_all<C: ConnectionTrait>(
+    transaction: &C,
+    dialect: Dialect,
+    client_id: &str,
+    number: i64,
+) -> std::result::Result<Vec<Change>, DbErr> {
     let mut changes = Vec::new();
     // As many statements as tables.
-    for step in steps(&transaction, dialect).await? {
+    for step in steps(transaction, dialect).await? {
         let rows = transaction
             .execute_raw(step.statement(dialect, "DELETE", client_id, number))
             .await?
             .rows_affected();
         count(&mut changes, step.table, "delete", rows, None);
     }
-    transaction.commit().await?;
     Ok(changes)
 }

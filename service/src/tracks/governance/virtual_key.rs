@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement};
 use tollgate_migration::governance::adoption::newer_than_supported;
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
-use tollgate_migration::{Catalog, Context, Dialect, Track};
+use tollgate_migration::{Catalog, Dialect, Track};
 
 use crate::connection::Connection;
 use crate::database::Access;
@@ -98,21 +98,7 @@ pub async fn delete(
     let access = if dry_run { Access::Read } else { Access::Write };
     let connection = session.connect(access).await?;
     let db_context = || Error::database(format!("delete {}", target.what()));
-    let mut report = Report {
-        result: Some(CommandResult::Deleted(match target {
-            Deletion::VirtualKey(id) => DeletionResult {
-                virtual_key_id: Some(id.clone()),
-                dry_run,
-                ..DeletionResult::default()
-            },
-            Deletion::ProviderConfig(id) => DeletionResult {
-                provider_config_id: Some(*id),
-                dry_run,
-                ..DeletionResult::default()
-            },
-        })),
-        ..Report::default()
-    };
+    let mut report = Report::answering(result(target, dry_run));
     if dry_run {
         let catalog = schema(&connection, target).await?;
         let planned = plan(&connection, &catalog, target, false)
@@ -163,12 +149,44 @@ pub async fn delete(
     Ok(report)
 }
 
-/// The schema, where it is one that this version deletes from.
-async fn schema(connection: &Connection, target: &Deletion) -> Result<Catalog> {
-    let catalog = Context::read(connection)
+/// The same in a transaction of the caller's, which commits it or undoes it. It takes no lock of Tollgate's, tries nothing
+/// again, and records no run: the report says what was deleted.
+///
+/// # Errors
+/// Those of [`delete`] but for the lock's.
+pub async fn delete_in<C: ConnectionTrait>(transaction: &C, target: &Deletion) -> Result<Report> {
+    let catalog = schema(transaction, target).await?;
+    let (changes, findings) = delete_all(transaction, &catalog, target)
         .await
         .map_err(Error::database(format!("delete {}", target.what())))?
-        .catalog;
+        .ok_or_else(|| missing(target))?;
+    Ok(Report {
+        changes,
+        findings,
+        ..Report::answering(result(target, false))
+    })
+}
+
+fn result(target: &Deletion, dry_run: bool) -> CommandResult {
+    CommandResult::Deleted(match target {
+        Deletion::VirtualKey(id) => DeletionResult {
+            virtual_key_id: Some(id.clone()),
+            dry_run,
+            ..DeletionResult::default()
+        },
+        Deletion::ProviderConfig(id) => DeletionResult {
+            provider_config_id: Some(*id),
+            dry_run,
+            ..DeletionResult::default()
+        },
+    })
+}
+
+/// The schema, where it is one that this version deletes from.
+async fn schema<C: ConnectionTrait>(connection: &C, target: &Deletion) -> Result<Catalog> {
+    let catalog = Catalog::read(connection)
+        .await
+        .map_err(Error::database(format!("delete {}", target.what())))?;
     if !catalog.has_table(VIRTUAL_KEYS) || !catalog.has_table(PROVIDER_CONFIGS) {
         return Err(Error::MissingSchema {
             what: format!("table {VIRTUAL_KEYS} here"),
@@ -535,9 +553,19 @@ async fn transaction(
     catalog: &Catalog,
     target: &Deletion,
 ) -> std::result::Result<Option<(Vec<Change>, Vec<Finding>)>, DbErr> {
-    let dialect = catalog.dialect;
     let transaction = retry::begin(connection).await?;
-    let Some(owned) = plan(&transaction, catalog, target, true).await? else {
+    let deleted = delete_all(&transaction, catalog, target).await?;
+    transaction.commit().await?;
+    Ok(deleted)
+}
+
+async fn delete_all<C: ConnectionTrait>(
+    transaction: &C,
+    catalog: &Catalog,
+    target: &Deletion,
+) -> std::result::Result<Option<(Vec<Change>, Vec<Finding>)>, DbErr> {
+    let dialect = catalog.dialect;
+    let Some(owned) = plan(transaction, catalog, target, true).await? else {
         return Ok(None);
     };
     let mut changes = Vec::new();
@@ -554,14 +582,13 @@ async fn transaction(
         count(&mut changes, JOIN, "delete", rows, None);
     }
     if let Some(key) = target.key() {
-        changes.extend(delete_rows_of_virtual_key(&transaction, key).await?);
+        changes.extend(delete_rows_of_virtual_key(transaction, key).await?);
     }
-    let detached = owned_and_needed(&transaction, catalog, target, &owned).await?;
+    let detached = owned_and_needed(transaction, catalog, target, &owned).await?;
     // As many statements as tables and columns.
     for statement in statements(catalog, target, &owned) {
         transaction.execute_raw(statement).await?;
     }
-    transaction.commit().await?;
     add_changes(&mut changes, target, &owned, detached);
     Ok(Some((changes, kept(&owned))))
 }

@@ -1,7 +1,6 @@
 //! `migrate handover`: tells Coder's ledger which of its migrations Tollgate has done (`docs/upstream/coder.md` A10). Coder believes
 //! its ledger and checks nothing, so everything that the number promises is proven first.
 
-use chrono::Utc;
 use sea_orm::{ConnectionTrait, Statement};
 use tollgate_migration::catalog::Catalog;
 use tollgate_migration::ledger::SCHEMA_MIGRATIONS;
@@ -34,7 +33,7 @@ use crate::shutdown::ShutdownSignal;
 /// [`Error::Usage`] for another track; [`Error::Refused`] with each difference where the state is not proven;
 /// [`Error::Locked`].
 pub async fn handover(session: &Session, stop: &ShutdownSignal) -> Result<Report> {
-    let started = Utc::now();
+    let started = session.clock.now();
     if session
         .tracks
         .iter()

@@ -284,3 +284,27 @@ async fn the_gate_refuses_what_would_bypass_the_platform(
     tollgate.succeed(&["billing-mode", "set", ONE, "byok"]);
     assert_eq!(check("OPENAI_API_KEY").0, 0);
 }
+
+#[rstest]
+#[tokio::test]
+async fn a_mode_is_set_in_the_callers_transaction(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    use tollgate_service::billing::mode::{Mode, set_in};
+
+    let database = migrated(backend).await;
+    for commit in [false, true] {
+        let transaction = database.connection.begin().await.unwrap();
+        let set = set_in(&transaction, ONE, Some("byok")).await.unwrap();
+        assert_eq!(set.resolved_mode, Mode::Byok);
+        let garbled = set_in(&transaction, ONE, Some("byokk")).await;
+        assert_eq!(garbled.unwrap_err().exit_code(), 2);
+        if commit {
+            transaction.commit().await.unwrap();
+        } else {
+            transaction.rollback().await.unwrap();
+        }
+        let stored = if commit { "one byok" } else { "one -" };
+        assert_eq!(modes(&database).await, [stored, "two -"]);
+    }
+}

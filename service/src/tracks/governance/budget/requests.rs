@@ -12,13 +12,19 @@ use crate::sqlstate::is_made_twice;
 /// The table.
 pub const TABLE: &str = "tollgate_requests";
 
+/// Whether the table is there.
+pub(super) async fn exist<C: ConnectionTrait>(
+    connection: &C,
+    dialect: Dialect,
+) -> Result<bool, DbErr> {
+    let found = existing(connection, dialect, &[TABLE.to_owned()]).await?;
+    Ok(!found.is_empty())
+}
+
 /// Makes the table where it is not there.
 pub(super) async fn ensure(connection: &Connection) -> Result<(), DbErr> {
     let dialect = connection.dialect();
-    if !existing(connection, dialect, &[TABLE.to_owned()])
-        .await?
-        .is_empty()
-    {
+    if exist(connection, dialect).await? {
         return Ok(());
     }
     let kind = match dialect {
@@ -90,10 +96,7 @@ pub(crate) async fn count_before<C: ConnectionTrait>(
     dialect: Dialect,
     before: DateTime<Utc>,
 ) -> Result<u64, DbErr> {
-    if existing(connection, dialect, &[TABLE.to_owned()])
-        .await?
-        .is_empty()
-    {
+    if !exist(connection, dialect).await? {
         return Ok(0);
     }
     let row = connection

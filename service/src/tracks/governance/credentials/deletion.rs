@@ -4,7 +4,7 @@ use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tollgate_migration::Dialect;
 use tollgate_migration::governance::mcp::{GRANTS, Kind};
 
-use crate::database::columns_of;
+use crate::database::{columns_of, dialect_of};
 use crate::reconcile::count;
 use crate::report::Change;
 
@@ -96,9 +96,4 @@ pub(crate) async fn tables_of_virtual_keys<C: ConnectionTrait>(
     let columns = columns_of(connection, dialect, &names).await?;
     tables.retain(|(table, column)| columns.contains(&((*table).to_owned(), (*column).to_owned())));
     Ok(tables)
-}
-
-fn dialect_of<C: ConnectionTrait>(connection: &C) -> std::result::Result<Dialect, DbErr> {
-    Dialect::try_from(connection.get_database_backend())
-        .map_err(|error| DbErr::Custom(error.to_string()))
 }
