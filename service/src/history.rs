@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
+use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query};
+use sea_orm::{ConnectionTrait, DbErr, DeriveIden, Statement};
 use serde::Serialize;
 use tollgate_migration::ledger::Target;
 use tollgate_migration::{Created, Dialect, Track};
@@ -259,90 +260,89 @@ pub(crate) fn ensure(dialect: Dialect, track: Track, columns: Option<&[String]>)
     statements
 }
 
+/// The columns of a history table: sea-orm's two, then Tollgate's.
+#[derive(DeriveIden)]
+enum Column {
+    Version,
+    AppliedAt,
+    Adopted,
+    Origin,
+    Created,
+    DurationMs,
+    Rows,
+    ToolVersion,
+    AppliedBy,
+}
+
+fn table(track: Track) -> Alias {
+    Alias::new(track.history_table())
+}
+
+fn json(created: &Created) -> Result<String, DbErr> {
+    serde_json::to_string(created).map_err(|error| DbErr::Custom(error.to_string()))
+}
+
 /// Records a migration as applied.
 pub(crate) async fn record<C: ConnectionTrait>(
     connection: &C,
-    dialect: Dialect,
     track: Track,
     entry: &Entry,
 ) -> Result<(), DbErr> {
-    let parameters: Vec<String> = (1..=9).map(|n| dialect.parameter(n)).collect();
-    let sql = format!(
-        "INSERT INTO {} (version, applied_at, adopted, origin, created, duration_ms, {}, tool_version, applied_by) VALUES ({})",
-        dialect.quote(&track.history_table()),
-        dialect.quote("rows"),
-        parameters.join(", ")
-    );
-    let created =
-        serde_json::to_string(&entry.created).map_err(|error| DbErr::Custom(error.to_string()))?;
-    let values: Vec<Value> = vec![
-        entry.version.clone().into(),
-        entry.applied_at.into(),
-        entry.is_adopted().into(),
-        entry.origin.word().into(),
-        created.into(),
-        entry.duration_ms.into(),
-        entry.rows.into(),
-        env!("CARGO_PKG_VERSION").into(),
-        crate::process::applied_by().into(),
-    ];
-    connection
-        .execute_raw(Statement::from_sql_and_values(
-            dialect.backend(),
-            sql,
-            values,
-        ))
-        .await?;
+    let mut insert = Query::insert();
+    insert
+        .into_table(table(track))
+        .columns([
+            Column::Version,
+            Column::AppliedAt,
+            Column::Adopted,
+            Column::Origin,
+            Column::Created,
+            Column::DurationMs,
+            Column::Rows,
+            Column::ToolVersion,
+            Column::AppliedBy,
+        ])
+        .values([
+            entry.version.as_str().into(),
+            entry.applied_at.into(),
+            entry.is_adopted().into(),
+            entry.origin.word().into(),
+            json(&entry.created)?.into(),
+            entry.duration_ms.into(),
+            entry.rows.into(),
+            env!("CARGO_PKG_VERSION").into(),
+            crate::process::applied_by().into(),
+        ])
+        .map_err(|error| DbErr::Query(sea_orm::RuntimeErr::Internal(error.to_string())))?;
+    connection.execute(&insert).await?;
     Ok(())
 }
 
 /// Takes a migration out of the history, and answers how many rows that was.
 pub(crate) async fn forget<C: ConnectionTrait>(
     connection: &C,
-    dialect: Dialect,
     track: Track,
     version: &str,
 ) -> Result<u64, DbErr> {
-    let sql = format!(
-        "DELETE FROM {} WHERE version = {}",
-        dialect.quote(&track.history_table()),
-        dialect.parameter(1)
-    );
-    let deleted = connection
-        .execute_raw(Statement::from_sql_and_values(
-            dialect.backend(),
-            sql,
-            [version.into()],
-        ))
-        .await?;
-    Ok(deleted.rows_affected())
+    let mut delete = Query::delete();
+    delete
+        .from_table(table(track))
+        .and_where(Expr::col(Column::Version).eq(version));
+    Ok(connection.execute(&delete).await?.rows_affected())
 }
 
 /// Writes over what is recorded of a migration: what it created, the ledger of then, and whose work it is.
 pub(crate) async fn rewrite_created<C: ConnectionTrait>(
     connection: &C,
-    dialect: Dialect,
     track: Track,
     entry: &Entry,
 ) -> Result<(), DbErr> {
-    let created =
-        serde_json::to_string(&entry.created).map_err(|error| DbErr::Custom(error.to_string()))?;
-    connection
-        .execute_raw(Statement::from_sql_and_values(
-            dialect.backend(),
-            format!(
-                "UPDATE {} SET created = {}, origin = {} WHERE version = {}",
-                dialect.quote(&track.history_table()),
-                dialect.parameter(1),
-                dialect.parameter(2),
-                dialect.parameter(3)
-            ),
-            [
-                created.into(),
-                entry.origin.word().into(),
-                entry.version.clone().into(),
-            ],
-        ))
-        .await?;
+    let mut update = Query::update();
+    update
+        .table(table(track))
+        .value(Column::Created, json(&entry.created)?)
+        .value(Column::Origin, entry.origin.word())
+        .and_where(Expr::col(Column::Version).eq(entry.version.as_str()));
+    connection.execute(&update).await?;
     Ok(())
 }

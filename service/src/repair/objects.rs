@@ -291,7 +291,7 @@ pub(super) async fn apply(
             created.gateway = true;
             entry.origin = Origin::Gateway;
         }
-        history::rewrite_created(&transaction, dialect, track, &entry).await?;
+        history::rewrite_created(&transaction, track, &entry).await?;
     }
     transaction.commit().await?;
     for repair in repairs

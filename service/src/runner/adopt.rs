@@ -264,7 +264,7 @@ pub(super) async fn mark(
     let mut recognised = marked(session.clock.now(), track, &shape, &context);
     session.aim(track, &context, &mut recognised)?;
     for entry in recognised.entries.values() {
-        history::record(&transaction, session.dialect(), track, entry)
+        history::record(&transaction, track, entry)
             .await
             .map_err(db_context())?;
     }

@@ -74,12 +74,12 @@ pub async fn resolve(
     ensure_history(&transaction, &live, track)
         .await
         .map_err(failed())?;
-    history::forget(&transaction, dialect, track, migration.version)
+    history::forget(&transaction, track, migration.version)
         .await
         .map_err(failed())?;
     if settled == Settled::Applied {
         let entry = recognised_entry(started, migration.version, &live.catalog);
-        history::record(&transaction, dialect, track, &entry)
+        history::record(&transaction, track, &entry)
             .await
             .map_err(failed())?;
     }

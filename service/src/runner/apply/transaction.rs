@@ -291,7 +291,7 @@ impl Applier<'_> {
                     rows: i64::try_from(ending.rows_before + rows).unwrap_or(i64::MAX),
                     tool_version: env!("CARGO_PKG_VERSION").to_owned(),
                 };
-                history::record(transaction, self.dialect, self.track, &entry).await?;
+                history::record(transaction, self.track, &entry).await?;
             }
             // A step of several transactions has gone out of the history with its first.
             Direction::Down if course.is_listed() => {
@@ -307,7 +307,7 @@ impl Applier<'_> {
         transaction: &Transaction,
         version: &str,
     ) -> std::result::Result<(), DbErr> {
-        match history::forget(transaction, self.dialect, self.track, version).await? {
+        match history::forget(transaction, self.track, version).await? {
             1 => Ok(()),
             other => Err(DbErr::Custom(format!(
                 "the history had {other} rows for {version}, and should have one"

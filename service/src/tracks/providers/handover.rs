@@ -183,7 +183,7 @@ async fn locked(session: &Session, connection: &Connection, report: &mut Report)
         let mut entry = entry.clone();
         entry.created.ledger = Some(to.to_string());
         entry.created.moved_from.get_or_insert(from);
-        history::rewrite_created(&transaction, session.dialect(), track, &entry)
+        history::rewrite_created(&transaction, track, &entry)
             .await
             .map_err(failed())?;
     }
