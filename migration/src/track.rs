@@ -56,7 +56,7 @@ pub struct Definition {
     /// Recognises a database without history.
     pub recognise: fn(&Context) -> Result<Recognised, Unknown>,
     /// Signs that the database is past what this track knows: objects by table.
-    pub newer_than_supported: fn(&Catalog) -> Vec<(&'static str, &'static str)>,
+    pub newer_than_supported: fn(&Context) -> Vec<(&'static str, &'static str)>,
     /// Objects of the canonical schema whose type follows that of another column.
     pub inherited_types: &'static [(&'static str, TableColumn)],
     /// Whether a difference from the golden schema is the work of a later upstream.
@@ -183,8 +183,8 @@ impl Track {
     }
 
     /// Signs that the database is past what this track knows: objects by table.
-    pub fn newer_than_supported(self, catalog: &Catalog) -> Vec<(&'static str, &'static str)> {
-        (self.0.newer_than_supported)(catalog)
+    pub fn newer_than_supported(self, context: &Context) -> Vec<(&'static str, &'static str)> {
+        (self.0.newer_than_supported)(context)
     }
 
     /// The column whose type an object of the canonical schema follows.

@@ -19,7 +19,7 @@ use chrono::Utc;
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, Statement, Value};
 use sha2::{Digest, Sha256};
 use tollgate_migration::{Dialect, Phase, Track};
-use tollgate_service::governance::budget::Budgets;
+use tollgate_service::governance::budget::{Asked, Budgets};
 use tollgate_service::providers::gateway_key::GatewayKeys;
 use tollgate_service::providers::provider_key::{Request, Resolver, Target};
 use tollgate_service::runner::{Session, up};
@@ -310,7 +310,7 @@ async fn budgets(backend: Backend, virtual_keys: u32) {
         |number| async move {
             let key = &some[number % some.len()];
             budgets
-                .check(gateway, key, "openai", None, Utc::now())
+                .check(gateway, &Asked::of(key, "openai"), None, Utc::now())
                 .await
                 .unwrap();
         },

@@ -112,29 +112,108 @@ const RELEASES: &[Release] = &[
     Release {
         version: "1.5.9",
         ids: &[
-            "migrate_virtual_key_governance_to_model_configs",
+            "add_model_config_scope_columns",
+            "migrate_provider_governance_to_model_configs",
             "add_budget_model_config_id_column",
+            "add_model_config_calendar_aligned_column",
+            "migrate_virtual_key_governance_to_model_configs",
+            "add_customer_calendar_aligned_column",
             "add_customer_budgets_to_budgets_table",
+            "add_model_config_budgets_fk_constraint",
         ],
         statements: &[
-            "ALTER TABLE governance_budgets ADD COLUMN model_config_id varchar(255)",
-            "ALTER TABLE governance_budgets ADD COLUMN customer_id varchar(255)",
+            "CREATE TABLE governance_model_configs (id varchar(255) PRIMARY KEY, model_name varchar(255) NOT NULL, provider varchar(50), \
+             budget_id varchar(255), rate_limit_id varchar(255), config_hash varchar(255), \
+             scope varchar(50) NOT NULL DEFAULT 'global', scope_id varchar(255), calendar_aligned boolean NOT NULL DEFAULT false, \
+             created_at timestamp NOT NULL, updated_at timestamp NOT NULL)",
+            "CREATE UNIQUE INDEX idx_model_scope_provider ON governance_model_configs (scope, scope_id, model_name, provider)",
+            "ALTER TABLE governance_budgets ADD COLUMN model_config_id varchar(255) CONSTRAINT fk_governance_model_configs_budgets \
+             REFERENCES governance_model_configs(id) ON DELETE CASCADE",
+            "ALTER TABLE governance_budgets ADD COLUMN customer_id varchar(255) CONSTRAINT fk_governance_customers_budgets \
+             REFERENCES governance_customers(id) ON DELETE CASCADE",
+            "ALTER TABLE governance_customers ADD COLUMN calendar_aligned boolean DEFAULT false",
+            // What §11.1 moves, in its order: providers, keys, provider configs, customers.
+            "INSERT INTO governance_model_configs (id, model_name, provider, budget_id, scope, created_at, updated_at) \
+             SELECT 'm-' || p.name, '*', p.name, p.budget_id, 'global', p.created_at, p.updated_at FROM config_providers p \
+             WHERE p.budget_id IS NOT NULL",
+            "UPDATE governance_budgets SET model_config_id = (SELECT m.id FROM governance_model_configs m \
+             WHERE m.budget_id = governance_budgets.id)",
+            "UPDATE config_providers SET budget_id = NULL, rate_limit_id = NULL",
+            "INSERT INTO governance_model_configs (id, model_name, rate_limit_id, scope, scope_id, calendar_aligned, created_at, updated_at) \
+             SELECT 'm-' || v.id, '*', v.rate_limit_id, 'virtual_key', v.id, v.calendar_aligned, v.created_at, v.updated_at \
+             FROM governance_virtual_keys v WHERE v.rate_limit_id IS NOT NULL \
+             OR EXISTS (SELECT 1 FROM governance_budgets b WHERE b.virtual_key_id = v.id)",
+            "UPDATE governance_budgets SET model_config_id = 'm-' || virtual_key_id, virtual_key_id = NULL WHERE virtual_key_id IS NOT NULL",
+            "UPDATE governance_virtual_keys SET rate_limit_id = NULL",
+            "INSERT INTO governance_model_configs (id, model_name, provider, rate_limit_id, scope, scope_id, calendar_aligned, created_at, \
+             updated_at) SELECT 'm-' || v.id || '-' || c.provider, '*', c.provider, c.rate_limit_id, 'virtual_key', v.id, \
+             v.calendar_aligned, v.created_at, v.updated_at FROM governance_virtual_key_provider_configs c \
+             JOIN governance_virtual_keys v ON v.id = c.virtual_key_id WHERE c.rate_limit_id IS NOT NULL \
+             OR EXISTS (SELECT 1 FROM governance_budgets b WHERE b.provider_config_id = c.id)",
+            "UPDATE governance_budgets SET model_config_id = (SELECT 'm-' || c.virtual_key_id || '-' || c.provider \
+             FROM governance_virtual_key_provider_configs c WHERE c.id = governance_budgets.provider_config_id), \
+             provider_config_id = NULL WHERE provider_config_id IS NOT NULL",
+            "UPDATE governance_virtual_key_provider_configs SET rate_limit_id = NULL",
+            "UPDATE governance_budgets SET customer_id = (SELECT c.id FROM governance_customers c WHERE c.budget_id = governance_budgets.id)",
         ],
         dropped: &[],
     },
     Release {
         version: "1.5.16",
         ids: &[
+            "add_customer_name_unique_constraint_dedup",
             "add_customer_name_unique_constraint_index",
+            "null_legacy_customer_budget_id_refs",
             "add_skills_repo_tables",
         ],
-        statements: &[],
+        statements: &[
+            "CREATE UNIQUE INDEX idx_governance_customers_name ON governance_customers (name)",
+            "UPDATE governance_customers SET budget_id = NULL",
+        ],
         dropped: &[],
     },
     Release {
         version: "2.0.0-prerelease3",
-        ids: &["merge_oauth_token_tables"],
-        statements: &["CREATE TABLE mcp_oauth_tokens (id varchar(255) PRIMARY KEY)"],
+        ids: &[
+            "add_bedrock_mantle_key_columns",
+            "add_virtual_key_expires_at_column",
+            "add_budget_override_columns",
+            "add_budget_reset_config_column",
+            "merge_oauth_token_tables",
+            "create_mcp_oauth_flows_table",
+        ],
+        statements: &[
+            "ALTER TABLE governance_virtual_keys ADD COLUMN expires_at timestamp",
+            "ALTER TABLE governance_budgets ADD COLUMN override_amount real NOT NULL DEFAULT 0",
+            "ALTER TABLE governance_budgets ADD COLUMN override_mode varchar(20) NOT NULL DEFAULT ''",
+            "ALTER TABLE governance_budgets ADD COLUMN override_cycles_remaining integer NOT NULL DEFAULT 0",
+            "ALTER TABLE governance_budgets ADD COLUMN override_cycles_total integer NOT NULL DEFAULT 0",
+            "ALTER TABLE governance_budgets ADD COLUMN override_anchor_reset timestamp",
+            "ALTER TABLE governance_budgets ADD COLUMN reset_config_json text",
+            "CREATE TABLE mcp_oauth_tokens (id varchar(255) PRIMARY KEY, session_id varchar(255), virtual_key_id varchar(255), \
+             user_id varchar(255), mcp_client_id varchar(255), auth_mode varchar(20) NOT NULL, \
+             status varchar(20) NOT NULL DEFAULT 'active', oauth_config_id varchar(255), access_token text NOT NULL, refresh_token text, \
+             token_type varchar(50) NOT NULL, expires_at timestamp, scopes text, last_refreshed_at timestamp, \
+             encryption_status varchar(20), created_at timestamp NOT NULL, updated_at timestamp NOT NULL)",
+            "CREATE UNIQUE INDEX idx_mcp_oauth_tokens_vk_mcp ON mcp_oauth_tokens (virtual_key_id, mcp_client_id) WHERE auth_mode = 'vk'",
+            "INSERT INTO mcp_oauth_tokens (id, session_id, virtual_key_id, user_id, mcp_client_id, auth_mode, status, oauth_config_id, \
+             access_token, refresh_token, token_type, created_at, updated_at) SELECT id, session_id, virtual_key_id, user_id, mcp_client_id, \
+             auth_mode, status, oauth_config_id, access_token, refresh_token, token_type, created_at, updated_at FROM oauth_user_tokens",
+            "CREATE TABLE mcp_oauth_flows (id varchar(255) PRIMARY KEY, mcp_client_id varchar(255) NOT NULL, \
+             oauth_config_id varchar(255) NOT NULL, state varchar(255) NOT NULL, code_verifier text, session_id varchar(255), \
+             virtual_key_id varchar(255), user_id varchar(255), flow_mode varchar(20) NOT NULL DEFAULT 'vk', status varchar(50) NOT NULL, \
+             expires_at timestamp NOT NULL, created_at timestamp NOT NULL, updated_at timestamp NOT NULL)",
+            "INSERT INTO mcp_oauth_flows (id, mcp_client_id, oauth_config_id, state, code_verifier, virtual_key_id, user_id, flow_mode, \
+             status, expires_at, created_at, updated_at) SELECT id, mcp_client_id, oauth_config_id, state, code_verifier, virtual_key_id, \
+             user_id, flow_mode, status, expires_at, created_at, updated_at FROM oauth_user_sessions",
+        ],
+        dropped: &[],
+    },
+    // By hearsay, and enough to be known for it.
+    Release {
+        version: "2.1.0",
+        ids: &["add_vk_rotation_cooldown_columns"],
+        statements: &["ALTER TABLE governance_virtual_keys ADD COLUMN previous_value text"],
         dropped: &[],
     },
 ];
@@ -150,6 +229,7 @@ pub const BIFROST: &[&str] = &[
     "1.5.9",
     "1.5.16",
     "2.0.0-prerelease3",
+    "2.1.0",
 ];
 
 /// A Bifrost's database of that version, with rows.

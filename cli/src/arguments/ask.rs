@@ -6,8 +6,10 @@ use clap::{Args, Subcommand};
 pub(crate) enum BudgetCommand {
     /// Exit 0 when every budget above a request allows it, 4 with the first that does not
     ///
-    /// In this order: provider config, virtual key, team, the team's customer, the key's own customer. A budget blocks when
-    /// its usage has reached its limit; one whose window is over counts as zero. Reads only.
+    /// In this order: the provider's own, model configs (of this model on this provider, of this model, of this provider, of all),
+    /// provider config, virtual key, the key's own model configs, team, the team's customer, the key's own customer. A budget
+    /// blocks when its usage has reached its limit; one whose window is over counts as zero. A key that is switched off or has
+    /// expired is refused. Reads only.
     Check {
         #[command(flatten)]
         asked: Asked,
@@ -37,6 +39,9 @@ pub(crate) enum BudgetCommand {
         /// Only those that a request to this provider meets
         #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
         provider: Option<String>,
+        /// Only those that a request of this model meets
+        #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
+        model: Option<String>,
     },
 }
 
@@ -49,6 +54,20 @@ pub(crate) struct Asked {
     /// The provider that the request goes to
     #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     pub provider: String,
+    /// The model that the request names; without it only the limits of all models (`*`) are asked
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
+    pub model: Option<String>,
+}
+
+impl Asked {
+    /// The same for the library.
+    pub(crate) fn request(&self) -> tollgate_service::governance::budget::Asked<'_> {
+        tollgate_service::governance::budget::Asked {
+            virtual_key: &self.virtual_key,
+            provider: Some(&self.provider),
+            model: self.model.as_deref(),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

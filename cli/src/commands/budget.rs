@@ -36,15 +36,14 @@ async fn answer(arguments: &Arguments, command: &BudgetCommand) -> Result<Answer
             let session = session(arguments, Duration::ZERO)?;
             let (connection, budgets) = budget::open(&session, Access::Read).await?;
             let verdict = budgets
-                .check(
-                    &connection,
-                    &asked.virtual_key,
-                    &asked.provider,
-                    cost.as_ref(),
-                    now,
-                )
+                .check(&connection, &asked.request(), cost.as_ref(), now)
                 .await?;
             let (text, error) = match &verdict.blocked_by {
+                None if asked.model.is_none() && budgets.asks_models() => (
+                    "allowed, as far as no limit of a single model says otherwise (--model names the request's)"
+                        .to_owned(),
+                    None,
+                ),
                 None => ("allowed".to_owned(), None),
                 Some(by) => ("refused".to_owned(), Some(refusal(by, cost.as_ref()))),
             };
@@ -67,8 +66,7 @@ async fn answer(arguments: &Arguments, command: &BudgetCommand) -> Result<Answer
             let recorded = budgets
                 .record(
                     &connection,
-                    &asked.virtual_key,
-                    &asked.provider,
+                    &asked.request(),
                     &cost,
                     request_id.as_deref(),
                     now,
@@ -88,11 +86,20 @@ async fn answer(arguments: &Arguments, command: &BudgetCommand) -> Result<Answer
         BudgetCommand::List {
             virtual_key,
             provider,
+            model,
         } => {
             let session = session(arguments, Duration::ZERO)?;
             let (connection, budgets) = budget::open(&session, Access::Read).await?;
             let standings = budgets
-                .list(&connection, virtual_key, provider.as_deref(), now)
+                .list(
+                    &connection,
+                    &budget::Asked {
+                        virtual_key,
+                        provider: provider.as_deref(),
+                        model: model.as_deref(),
+                    },
+                    now,
+                )
                 .await?;
             let text = table("no budgets", &standings);
             let result = serde_json::json!({ "budgets": standings });

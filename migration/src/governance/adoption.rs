@@ -6,6 +6,7 @@ use crate::catalog::sqlite_ddl::CreateTable;
 use crate::context::Context;
 use crate::plan::Created;
 
+use super::mcp::MERGED_TOKENS;
 use super::owners::{self, Owner};
 use super::tables::OF_PROVIDERS;
 use super::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
@@ -31,16 +32,42 @@ const REQUIRED: [(&str, &[&str]); 3] = [
 const LEGACY: &str = "the legacy schema";
 const MIGRATED: &str = "the schema behind upstream's add_multi_budget_tables";
 
+/// Columns of virtual keys that 2.1 brought; what else came with it is known by hearsay (`docs/upstream/bifrost.md` §8.4).
+pub const NEWER: [&str; 3] = ["previous_value", "rotated_at", "allow_all_providers"];
+
+/// What only the gateway's own migration makes as it should be: a column, the migration, and another column that it has made or
+/// found. Where the ledger does not name it, or the other is not there, somebody else has made it, and nobody knows how.
+pub const GATEWAYS_OWN: [(Column, &str, Column); 2] = [
+    (
+        (BUDGETS, "model_config_id"),
+        "migrate_virtual_key_governance_to_model_configs",
+        ("governance_model_configs", "scope_id"),
+    ),
+    (
+        (MERGED_TOKENS, "id"),
+        "merge_oauth_token_tables",
+        (MERGED_TOKENS, "auth_mode"),
+    ),
+];
+
+/// A table, and a column of it.
+type Column = (&'static str, &'static str);
+
 /// Signs that the database is past what this track knows (G016): objects by table.
-pub fn newer_than_supported(catalog: &Catalog) -> Vec<(&'static str, &'static str)> {
-    let mut signs = Vec::new();
-    if catalog.has_column(BUDGETS, "model_config_id") {
-        signs.push((BUDGETS, "model_config_id"));
-    }
-    if catalog.has_table("mcp_oauth_tokens") {
-        signs.push(("mcp_oauth_tokens", "mcp_oauth_tokens"));
-    }
-    signs
+pub fn newer_than_supported(context: &Context) -> Vec<(&'static str, &'static str)> {
+    let catalog = &context.catalog;
+    let unrecorded = GATEWAYS_OWN
+        .into_iter()
+        .filter(|((table, column), id, (other, needed))| {
+            catalog.has_column(table, column)
+                && !(context.upstream_ran(id) && catalog.has_column(other, needed))
+        })
+        .map(|((table, column), ..)| (table, if column == "id" { table } else { column }));
+    let newer = NEWER
+        .into_iter()
+        .filter(|column| catalog.has_column(VIRTUAL_KEYS, column))
+        .map(|column| (VIRTUAL_KEYS, column));
+    unrecorded.chain(newer).collect()
 }
 
 /// Recognises a database.

@@ -21,23 +21,31 @@ pub const HEADERS: &str = "mcp_per_user_header_credentials";
 /// Submissions of headers under way.
 pub const HEADER_FLOWS: &str = "mcp_per_user_header_flows";
 
-/// One of the two kinds of per-user credentials, which are treated alike.
+/// OAuth tokens of every mode, from 2.0 on (`docs/upstream/bifrost.md` §12.2).
+pub const MERGED_TOKENS: &str = "mcp_oauth_tokens";
+/// OAuth flows of every mode.
+pub const MERGED_FLOWS: &str = "mcp_oauth_flows";
+
+/// One of the kinds of per-user credentials, which are treated alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// OAuth tokens and their flows.
+    /// OAuth tokens and their flows, before 2.0.
     OAuth,
+    /// The same from 2.0 on, beside tokens of other modes. The older tables stay there, and nobody reads them.
+    MergedOAuth,
     /// Headers and their flows.
     Headers,
 }
 
 impl Kind {
-    /// OAuth before headers, as the gateway does.
-    pub const BOTH: [Self; 2] = [Self::OAuth, Self::Headers];
+    /// OAuth before headers, as the gateway does. A database may have the tables of all of them.
+    pub const ALL: [Self; 3] = [Self::OAuth, Self::MergedOAuth, Self::Headers];
 
     /// The table of credentials.
     pub fn credentials(self) -> &'static str {
         match self {
             Self::OAuth => TOKENS,
+            Self::MergedOAuth => MERGED_TOKENS,
             Self::Headers => HEADERS,
         }
     }
@@ -46,15 +54,22 @@ impl Kind {
     pub fn flows(self) -> &'static str {
         match self {
             Self::OAuth => SESSIONS,
+            Self::MergedOAuth => MERGED_FLOWS,
             Self::Headers => HEADER_FLOWS,
         }
     }
 
-    /// Whether the database has this kind, in the form that `mcp_credentials` gives it.
+    /// Whether the gateway of this database goes by this kind's tables, where they are there.
+    pub fn is_in_force(self, has_column: impl Fn(&str, &str) -> bool) -> bool {
+        self != Self::OAuth || !has_column(MERGED_TOKENS, "id")
+    }
+
+    /// Whether the database has this kind, in the form that `mcp_credentials` gives it, and the gateway goes by it.
     pub fn is_present(self, has_column: impl Fn(&str, &str) -> bool) -> bool {
-        ["auth_mode", "status", "virtual_key_id", "mcp_client_id"]
-            .iter()
-            .all(|column| has_column(self.credentials(), column))
+        self.is_in_force(&has_column)
+            && ["auth_mode", "status", "virtual_key_id", "mcp_client_id"]
+                .iter()
+                .all(|column| has_column(self.credentials(), column))
             && ["flow_mode", "status", "virtual_key_id", "mcp_client_id"]
                 .iter()
                 .all(|column| has_column(self.flows(), column))

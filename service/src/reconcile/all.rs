@@ -15,6 +15,9 @@ use crate::runner::Session;
 use crate::shutdown::ShutdownSignal;
 use crate::tracks;
 
+/// The code of the refusal where a routine would misunderstand the rows of a later version: the others go on.
+pub(crate) const NOT_ON_THIS_VERSION: &str = "not_on_this_version";
+
 /// The modules of the tracks that the session works on.
 fn modules(session: &Session) -> impl Iterator<Item = &'static Module> {
     tracks::all()
@@ -89,7 +92,7 @@ async fn each(
 ) -> Outcome {
     let mut report = Report::default();
     let mut failed: Option<Error> = None;
-    let mut told = Vec::new();
+    let mut ran = Vec::new();
     for routine in modules(session).flat_map(|module| module.routines) {
         let outcome = (routine.run)(session, options, now, stop).await;
         let rows = outcome.report.rows();
@@ -106,6 +109,24 @@ async fn each(
         let came = match outcome.error {
             None => RoutineOutcome::Done,
             Some(Error::MissingSchema { .. }) => RoutineOutcome::Skipped,
+            Some(Error::Refused {
+                code: NOT_ON_THIS_VERSION,
+                message,
+                hint,
+                ..
+            }) => {
+                report.findings.push(Finding {
+                    effect: message,
+                    resolve: hint,
+                    ..Finding::new(
+                        "R014",
+                        Severity::Warning,
+                        "a routine that is not done on this version of the gateway",
+                        routine.name,
+                    )
+                });
+                RoutineOutcome::Skipped
+            }
             Some(error) => {
                 let ends = !is_of_the_routine(&error);
                 failed.get_or_insert(error);
@@ -115,15 +136,13 @@ async fn each(
                 RoutineOutcome::Failed
             }
         };
-        told.push(RoutineRun {
+        ran.push(RoutineRun {
             routine: routine.name,
             outcome: came,
             rows,
         });
     }
-    let all_skipped = told
-        .iter()
-        .all(|one| one.outcome == RoutineOutcome::Skipped);
+    let all_skipped = ran.iter().all(|one| one.outcome == RoutineOutcome::Skipped);
     if failed.is_none() && all_skipped {
         match over(session).await {
             Ok(Some(finding)) => report.findings.push(finding),
@@ -135,7 +154,7 @@ async fn each(
             Err(error) => failed = Some(error),
         }
     }
-    report.result = Some(CommandResult::Routines(RoutinesResult { routines: told }));
+    report.result = Some(CommandResult::Routines(RoutinesResult { routines: ran }));
     Outcome {
         report,
         error: failed,

@@ -234,7 +234,6 @@ pub(super) async fn apply(
     if repairs.is_empty() {
         return Ok(());
     }
-    let dialect = connection.dialect();
     let transaction = connection.begin().await?;
     for repair in repairs
         .iter()

@@ -106,7 +106,7 @@ pub(super) fn recognise(track: Track, context: &Context) -> Result<adoption::Rec
             format!("`tollgate migrate up --track {track}` creates them"),
         ));
     }
-    let past = track.newer_than_supported(&context.catalog);
+    let past = track.newer_than_supported(context);
     if !past.is_empty() {
         return Err(refusal(
             past.into_iter()

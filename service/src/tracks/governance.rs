@@ -20,6 +20,7 @@ mod remembered;
 mod repairs;
 pub mod resets;
 pub mod seed;
+pub(crate) mod shape;
 pub mod survey;
 pub mod virtual_key;
 

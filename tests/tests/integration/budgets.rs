@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use rstest::rstest;
 use serde_json::Value;
 use tollgate_service::governance::budget::window::{Alignment, Due, Unit, Window};
-use tollgate_service::governance::budget::{Budgets, Cost};
+use tollgate_service::governance::budget::{Asked, Budgets, Cost};
 use tollgate_service::governance::resets::resets;
 use tollgate_service::reconcile::Options;
 use tollgate_service::runner::Session;
@@ -133,7 +133,7 @@ async fn the_first_budget_that_is_spent_is_named(
         .unwrap();
     let check = async |key: &str, provider: &str, at: DateTime<Utc>| {
         runtime
-            .check(&database.connection, key, provider, None, at)
+            .check(&database.connection, &Asked::of(key, provider), None, at)
             .await
             .unwrap()
             .blocked_by
@@ -143,6 +143,7 @@ async fn the_first_budget_that_is_spent_is_named(
         .execute("UPDATE governance_budgets SET current_usage = 10")
         .await;
     for (budget, owner) in [
+        ("b-provider", "provider openai"),
         ("b-alice-openai", "provider_config 1"),
         ("b-alice", "virtual_key vk-alice"),
         ("b-team", "team t-1"),
@@ -195,8 +196,7 @@ async fn the_first_budget_that_is_spent_is_named(
     let verdict = runtime
         .check(
             &database.connection,
-            "vk-bob",
-            "openai",
+            &Asked::of("vk-bob", "openai"),
             None,
             at("2036-03-31 12:00:00"),
         )
@@ -234,7 +234,7 @@ async fn the_command_line_checks_records_and_lists(
     }
     let (code, json) = run("record", &["--cost", "0.5"]);
     assert_eq!(code, 0, "{json:#}");
-    assert_eq!(json["result"]["budgets"][0]["current_usage"], 3.0);
+    assert_eq!(json["result"]["budgets"][1]["current_usage"], 3.0);
     let (code, json) = run("check", &[]);
     assert_eq!(code, 4, "{json:#}");
     let by = &json["result"]["blocked_by"];
@@ -253,7 +253,16 @@ async fn the_command_line_checks_records_and_lists(
         .iter()
         .map(|budget| &budget["budget_id"])
         .collect();
-    assert_eq!(ids, ["b-alice-openai", "b-alice", "b-team", "b-customer"]);
+    assert_eq!(
+        ids,
+        [
+            "b-provider",
+            "b-alice-openai",
+            "b-alice",
+            "b-team",
+            "b-customer"
+        ]
+    );
     assert_eq!(
         budgets(
             &database,
@@ -340,8 +349,7 @@ async fn a_cost_behind_the_end_of_a_window_stays(
     runtime
         .record(
             &database.connection,
-            "vk-alice",
-            "openai",
+            &Asked::of("vk-alice", "openai"),
             &cost,
             None,
             at("2026-03-30 13:00:00"),
@@ -432,8 +440,7 @@ async fn concurrent_writers_add_up_exactly(
                     runtime
                         .record(
                             &connection,
-                            &key,
-                            "openai",
+                            &Asked::of(&key, "openai"),
                             &"0.1".parse().unwrap(),
                             Some(&format!("request-{number}")),
                             now,
@@ -485,10 +492,10 @@ async fn the_first_request_waits_for_whoever_writes() {
         .unwrap();
     database.execute("BEGIN IMMEDIATE").await;
     let cost: Cost = "1".parse().unwrap();
+    let asked = Asked::of("vk-alice", "none");
     let record = runtime.record(
         &connection,
-        "vk-alice",
-        "none",
+        &asked,
         &cost,
         Some("r-1"),
         at("2026-03-30 12:00:00"),

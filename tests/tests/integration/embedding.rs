@@ -8,7 +8,7 @@
 use chrono::{DateTime, Utc};
 use rstest::rstest;
 use sea_orm::{DatabaseConnection, TransactionTrait};
-use tollgate_service::governance::budget::{Budgets, Cost};
+use tollgate_service::governance::budget::{Asked, Budgets, Cost};
 use tollgate_service::governance::mcp_client;
 use tollgate_service::governance::virtual_key::{self, Deletion};
 use tollgate_service::runner::{Session, up};
@@ -111,9 +111,10 @@ async fn a_cost_is_recorded_in_the_callers_transaction(
     let pool = pool(&database).await;
     let budgets = Budgets::load(&pool, database.dialect()).await.unwrap();
     let cost: Cost = "1.5".parse().unwrap();
+    let asked = Asked::of("vk-alice", "openai");
     let record = async |transaction: &sea_orm::DatabaseTransaction, request| {
         budgets
-            .record_in(transaction, "vk-alice", "openai", &cost, request, now)
+            .record_in(transaction, &asked, &cost, request, now)
             .await
     };
     let spent = async || {

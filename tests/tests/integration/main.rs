@@ -31,6 +31,7 @@ mod json_output;
 mod legacy_quirks;
 mod migration_conformance;
 mod migrator;
+mod model_configs;
 mod multi_budget;
 mod online;
 mod pace;

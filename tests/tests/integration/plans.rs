@@ -7,7 +7,7 @@ use rstest::rstest;
 use sea_orm::{
     ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statement, Value as Bound,
 };
-use tollgate_service::governance::budget::Budgets;
+use tollgate_service::governance::budget::{Asked, Budgets};
 use tollgate_service::providers::gateway_key::GatewayKeys;
 use tollgate_service::providers::provider_key::{Request, Resolver, Target};
 use tollgate_service::{Connection, Error};
@@ -160,7 +160,7 @@ async fn what_is_asked_for_every_request_reads_no_table_whole(
         .await
         .unwrap();
     let refused = budgets
-        .check(&listening, "vk-1", "openai", None, Utc::now())
+        .check(&listening, &Asked::of("vk-1", "openai"), None, Utc::now())
         .await;
     assert!(
         matches!(refused, Err(Error::NotFound { .. })),

@@ -139,13 +139,14 @@ fn blocking(json: &Value) -> Vec<&str> {
 )]
 #[case("1.5.2", "Bifrost 1.5.0-prerelease4 to 1.5.8", "1.5.1 to 1.5.2")]
 #[case("1.5.8", "Bifrost 1.5.0-prerelease4 to 1.5.8", "1.5.6 to 1.5.8")]
-#[case("1.5.9", "Bifrost 1.5.9 and later, 2.0", "1.5.9 to 1.5.11")]
-#[case("1.5.16", "Bifrost 1.5.9 and later, 2.0", "1.5.14 to 1.5.16")]
+#[case("1.5.9", "Bifrost 1.5.9 to 2.0.0-prerelease3", "1.5.9 to 1.5.11")]
+#[case("1.5.16", "Bifrost 1.5.9 to 2.0.0-prerelease3", "1.5.14 to 1.5.16")]
 #[case(
     "2.0.0-prerelease3",
-    "Bifrost 1.5.9 and later, 2.0",
+    "Bifrost 1.5.9 to 2.0.0-prerelease3",
     "2.0.0-prerelease1 to 2.0.0-prerelease3"
 )]
+#[case("2.1.0", "Bifrost 2.1 and later", "2.1.0")]
 #[tokio::test]
 async fn a_bifrost_of_every_version_is_what_the_page_says(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,

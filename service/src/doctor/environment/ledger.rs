@@ -10,7 +10,7 @@ use crate::report::{Finding, Severity};
 /// The gateway is past every version that is known here: nothing of what is there can be held against what is known.
 pub(crate) fn past(track: Track, live: &Context) -> Vec<Finding> {
     track
-        .newer_than_supported(&live.catalog)
+        .newer_than_supported(live)
         .into_iter()
         .map(|(table, sign)| {
             let mut known = crate::doctor::schema_finding("G016", table, sign);

@@ -32,10 +32,43 @@ use crate::error::{Error, Result};
 use crate::instant;
 use crate::report::{Finding, Severity};
 use crate::retry::{backoff, is_transient};
+use crate::rows;
 use crate::runner::Session;
+use crate::tracks::governance::shape::{self, MODEL_CONFIGS};
 use chain::Link;
 use schema::Schema;
 use window::Due;
+
+/// A request, as far as budgets ask for it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked<'a> {
+    /// The virtual key's id.
+    pub virtual_key: &'a str,
+    /// The provider that it goes to; for a list also none, which means every one that the key has.
+    pub provider: Option<&'a str>,
+    /// The model that it names. Without one only the limits of all models (`*`) are met, as the gateway does.
+    pub model: Option<&'a str>,
+}
+
+impl<'a> Asked<'a> {
+    /// A request to a provider that names no model.
+    pub fn of(virtual_key: &'a str, provider: &'a str) -> Self {
+        Self {
+            virtual_key,
+            provider: Some(provider),
+            model: None,
+        }
+    }
+
+    /// The same, of a model.
+    #[must_use]
+    pub fn model(self, model: &'a str) -> Self {
+        Self {
+            model: Some(model),
+            ..self
+        }
+    }
+}
 
 /// Whether a request may go on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -87,6 +120,11 @@ impl Budgets {
         let schema = Schema::load(connection, dialect)
             .await
             .map_err(db_context())?;
+        // Whoever says "allowed" must have asked every budget.
+        shape::refuse_newer(connection, dialect, |table, column| {
+            schema.has(table, column)
+        })
+        .await?;
         for (table, column) in [
             (BUDGETS, "current_usage"),
             (BUDGETS, "last_reset"),
@@ -97,17 +135,6 @@ impl Budgets {
                     what: format!("{table}.{column} here"),
                 });
             }
-        }
-        // Whoever says "allowed" must have asked every budget.
-        if schema.has(BUDGETS, "model_config_id") {
-            return Err(Error::refused(
-                "past_known",
-                format!(
-                    "the database is past what this version knows: {BUDGETS}.model_config_id is there, and budgets of model \
-                     configs would not be asked"
-                ),
-                "use a newer Tollgate",
-            ));
         }
         Ok(Self {
             schema,
@@ -124,14 +151,13 @@ impl Budgets {
     pub async fn check<C: ConnectionTrait>(
         &self,
         connection: &C,
-        virtual_key: &str,
-        provider: &str,
+        asked: &Asked<'_>,
         cost: Option<&Cost>,
         now: DateTime<Utc>,
     ) -> Result<Verdict> {
-        let links = self
-            .chain(connection, virtual_key, Some(provider), cost, now)
+        self.refuse_closed(connection, asked.virtual_key, now)
             .await?;
+        let links = self.chain(connection, asked, false, cost, now).await?;
         let blocked_by = links
             .iter()
             .map(|link| link.standing(now, cost.is_some()))
@@ -149,12 +175,12 @@ impl Budgets {
     pub async fn list<C: ConnectionTrait>(
         &self,
         connection: &C,
-        virtual_key: &str,
-        provider: Option<&str>,
+        asked: &Asked<'_>,
         now: DateTime<Utc>,
     ) -> Result<Vec<Standing>> {
+        let every_model = asked.model.is_none();
         let links = self
-            .chain(connection, virtual_key, provider, None, now)
+            .chain(connection, asked, every_model, None, now)
             .await?;
         Ok(links.iter().map(|link| link.standing(now, false)).collect())
     }
@@ -168,35 +194,44 @@ impl Budgets {
     pub async fn record(
         &self,
         connection: &Connection,
-        virtual_key: &str,
-        provider: &str,
+        asked: &Asked<'_>,
         cost: &Cost,
         request: Option<&str>,
         now: DateTime<Utc>,
     ) -> Result<Recorded> {
-        (|| self.recorded(connection, virtual_key, provider, cost, request, now))
+        (|| self.recorded(connection, asked, cost, request, now))
             .retry(backoff())
             .when(|error: &Error| matches!(error, Error::Database { source, .. } if is_transient(source)))
             .await
     }
 
+    /// From 1.6 on the gateway begins windows where this version would not, and may have raised a limit for some of them.
+    fn refuse_anchored(&self) -> Result<()> {
+        match shape::has_anchored_windows(|table, column| self.schema.has(table, column)) {
+            None => Ok(()),
+            Some(sign) => Err(shape::not_yet(
+                "recording a cost",
+                sign,
+                "and its windows begin at the budget's own time of day",
+            )),
+        }
+    }
+
     async fn recorded(
         &self,
         connection: &Connection,
-        virtual_key: &str,
-        provider: &str,
+        asked: &Asked<'_>,
         cost: &Cost,
         request: Option<&str>,
         now: DateTime<Utc>,
     ) -> Result<Recorded> {
+        self.refuse_anchored()?;
         if request.is_some() && !self.notes_requests.load(Ordering::Relaxed) {
             requests::ensure(connection).await.map_err(db_context())?;
             self.notes_requests.store(true, Ordering::Relaxed);
         }
         let transaction = connection.begin().await.map_err(db_context())?;
-        let recorded = self
-            .noted(&transaction, virtual_key, provider, cost, request, now)
-            .await?;
+        let recorded = self.noted(&transaction, asked, cost, request, now).await?;
         transaction.commit().await.map_err(db_context())?;
         Ok(recorded)
     }
@@ -210,8 +245,7 @@ impl Budgets {
     pub async fn record_in<C: ConnectionTrait>(
         &self,
         transaction: &C,
-        virtual_key: &str,
-        provider: &str,
+        asked: &Asked<'_>,
         cost: &Cost,
         request: Option<&str>,
         now: DateTime<Utc>,
@@ -228,41 +262,44 @@ impl Budgets {
                 ),
             });
         }
-        self.noted(transaction, virtual_key, provider, cost, request, now)
-            .await
+        self.noted(transaction, asked, cost, request, now).await
     }
 
     async fn noted<C: ConnectionTrait>(
         &self,
         transaction: &C,
-        virtual_key: &str,
-        provider: &str,
+        asked: &Asked<'_>,
         cost: &Cost,
         request: Option<&str>,
         now: DateTime<Utc>,
     ) -> Result<Recorded> {
+        self.refuse_anchored()?;
         let is_new = match request {
             None => true,
             Some(request) => {
-                requests::note(transaction, self.schema.dialect, request, virtual_key, now)
-                    .await
-                    .inspect_err(|_| {
-                        // It may be gone, with a database that was restored under a pool that lives on.
-                        self.notes_requests.store(false, Ordering::Relaxed);
-                    })
-                    .map_err(db_context())?
+                requests::note(
+                    transaction,
+                    self.schema.dialect,
+                    request,
+                    asked.virtual_key,
+                    now,
+                )
+                .await
+                .inspect_err(|_| {
+                    // It may be gone, with a database that was restored under a pool that lives on.
+                    self.notes_requests.store(false, Ordering::Relaxed);
+                })
+                .map_err(db_context())?
             }
         };
         if !is_new {
-            self.exists(transaction, virtual_key).await?;
+            self.exists(transaction, asked.virtual_key).await?;
             return Ok(Recorded {
                 recorded: false,
                 budgets: Vec::new(),
             });
         }
-        let links = self
-            .chain(transaction, virtual_key, Some(provider), None, now)
-            .await?;
+        let links = self.chain(transaction, asked, false, None, now).await?;
         let budgets = self
             .add(transaction, &links, cost, now)
             .await
@@ -344,25 +381,65 @@ impl Budgets {
     async fn chain<C: ConnectionTrait>(
         &self,
         connection: &C,
-        virtual_key: &str,
-        provider: Option<&str>,
+        asked: &Asked<'_>,
+        every_model: bool,
         cost: Option<&Cost>,
         now: DateTime<Utc>,
     ) -> Result<Vec<Link>> {
         let links = chain::chain(
             connection,
             &self.schema,
-            virtual_key,
-            provider,
+            asked,
+            every_model,
             cost.map_or("0", Cost::as_str),
             now,
         )
         .await
         .map_err(db_context())?;
         if links.is_empty() {
-            self.exists(connection, virtual_key).await?;
+            self.exists(connection, asked.virtual_key).await?;
         }
         Ok(links)
+    }
+
+    /// Whether limits of models are asked for at all here.
+    pub fn asks_models(&self) -> bool {
+        self.schema.has(MODEL_CONFIGS, "model_name")
+    }
+
+    /// A key that is switched off, or has expired, opens nothing, whatever is left of its budgets.
+    async fn refuse_closed<C: ConnectionTrait>(
+        &self,
+        connection: &C,
+        virtual_key: &str,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
+        let dialect = self.schema.dialect;
+        let closed: Option<i32> = rows::scalar(
+            connection,
+            Statement::from_sql_and_values(
+                dialect.backend(),
+                format!(
+                    "SELECT CASE WHEN {} THEN 1 ELSE 0 END AS closed FROM {VIRTUAL_KEYS} v WHERE v.id = {}",
+                    self.schema.is_closed(now),
+                    dialect.parameter(1)
+                ),
+                [virtual_key.into()],
+            ),
+        )
+        .await
+        .map_err(db_context())?;
+        match closed {
+            None => Err(Error::NotFound {
+                what: format!("virtual key {virtual_key:?}"),
+            }),
+            Some(0) => Ok(()),
+            Some(_) => Err(Error::refused(
+                "virtual_key_inactive",
+                format!("virtual key {virtual_key} is switched off, or has expired"),
+                "activate it in the gateway",
+            )),
+        }
     }
 
     async fn exists<C: ConnectionTrait>(&self, connection: &C, virtual_key: &str) -> Result<()> {

@@ -28,7 +28,7 @@ use std::path::PathBuf;
 use backon::Retryable;
 use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbErr};
-use tollgate_migration::governance::{PROVIDER_CONFIGS, VIRTUAL_KEYS};
+use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 use tollgate_migration::{Catalog, Context, Dialect, Track};
 
 use self::entry_writer::{EntryWriter, Notes};
@@ -46,6 +46,7 @@ use crate::runner::Session;
 use crate::secret;
 use crate::shutdown::ShutdownSignal;
 use crate::tracks::governance::budget::schema::Schema;
+use crate::tracks::governance::shape;
 
 /// Batches that may wait for the database.
 const AHEAD: usize = 1;
@@ -109,6 +110,13 @@ impl Config<'_> {
             .catalog;
         if let Some(what) = write::stands_in_the_way(&catalog) {
             return Err(Error::MissingSchema { what });
+        }
+        if shape::has_budgets_of_model_configs(|table, column| catalog.has_column(table, column)) {
+            return Err(shape::not_yet(
+                "applying a config file",
+                (BUDGETS, "model_config_id"),
+                "and a budget of the file would stand beside the one that is in force",
+            ));
         }
         for table in [VIRTUAL_KEYS, PROVIDER_CONFIGS] {
             if catalog.has_column(table, "budget_id") {

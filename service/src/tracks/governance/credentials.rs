@@ -68,7 +68,7 @@ impl Present {
         dialect: Dialect,
     ) -> std::result::Result<Self, DbErr> {
         let mut tables = vec![CLIENTS, GRANTS];
-        for kind in Kind::BOTH {
+        for kind in Kind::ALL {
             tables.extend([kind.credentials(), kind.flows()]);
         }
         let columns = columns_of(connection, dialect, &tables).await?;
@@ -82,7 +82,7 @@ impl Present {
         let grants = has_column(CLIENTS, "client_id") && has_column(GRANTS, "mcp_client_id");
         Self {
             dialect,
-            kinds: Kind::BOTH
+            kinds: Kind::ALL
                 .into_iter()
                 .filter(|kind| grants && kind.is_present(&has_column))
                 .collect(),

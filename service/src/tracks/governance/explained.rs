@@ -16,7 +16,51 @@ const WILDCARD: &[&str] = &["backfill_allowed_models_wildcard"];
 const TEAM_NAMES: &[&str] = &["gov_unique_team_names"];
 const INTERVALS: &[&str] = &["convert_mcp_client_tool_sync_interval_minutes_to_seconds"];
 
+/// The move of governance to model configs; what it moves is held against the facts of `moved.rs`.
+const KEY_GOVERNANCE: &[&str] = &["migrate_virtual_key_governance_to_model_configs"];
+const PROVIDER_GOVERNANCE: &[&str] = &["migrate_provider_governance_to_model_configs"];
+const CUSTOMER_BUDGETS: &[&str] = &[
+    "add_customer_budgets_to_budgets_table",
+    "add_customer_name_unique_constraint_dedup",
+    "null_legacy_customer_budget_id_refs",
+];
+const BARE_WILDCARD: &[&str] = &["repair_bare_wildcard_allowed_models"];
+
 pub(super) const REWRITES: &[Rewrite] = &[
+    Rewrite::any("governance_virtual_keys", "rate_limit_id", KEY_GOVERNANCE),
+    Rewrite::any("governance_virtual_keys", "updated_at", KEY_GOVERNANCE),
+    Rewrite::any(
+        "governance_virtual_key_provider_configs",
+        "rate_limit_id",
+        KEY_GOVERNANCE,
+    ),
+    Rewrite::any("config_providers", "budget_id", PROVIDER_GOVERNANCE),
+    Rewrite::any("config_providers", "rate_limit_id", PROVIDER_GOVERNANCE),
+    Rewrite::any("config_providers", "updated_at", PROVIDER_GOVERNANCE),
+    Rewrite::any(
+        "governance_customers",
+        "budget_id",
+        &["null_legacy_customer_budget_id_refs"],
+    ),
+    Rewrite::any("governance_customers", "config_hash", CUSTOMER_BUDGETS),
+    Rewrite::any("governance_customers", "updated_at", CUSTOMER_BUDGETS),
+    Rewrite::any(
+        "governance_customers",
+        "name",
+        &["add_customer_name_unique_constraint_dedup"],
+    ),
+    Rewrite {
+        table: "governance_virtual_key_provider_configs",
+        column: "allowed_models",
+        ids: BARE_WILDCARD,
+        value: Some("[\"*\"]"),
+    },
+    Rewrite {
+        table: "governance_virtual_key_provider_configs",
+        column: "blacklisted_models",
+        ids: BARE_WILDCARD,
+        value: Some("[\"*\"]"),
+    },
     Rewrite::any("governance_virtual_keys", "config_hash", REHASH),
     Rewrite::any("governance_virtual_keys", "updated_at", REHASH),
     Rewrite::any("config_keys", "config_hash", REHASH),

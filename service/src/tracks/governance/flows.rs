@@ -53,7 +53,7 @@ fn before(dialect: Dialect, column: &str, at: DateTime<Utc>) -> String {
 impl Flows<'_> {
     async fn due(&self, connection: &Connection, dialect: Dialect) -> Result<Vec<Due>> {
         let mut names = Vec::new();
-        for kind in Kind::BOTH {
+        for kind in Kind::ALL {
             names.extend([kind.flows(), kind.credentials()]);
         }
         let columns = columns_of(connection, dialect, &names)
@@ -72,11 +72,14 @@ impl Flows<'_> {
                 format!("{status} AND r.{column} IS NOT NULL AND julianday(r.{column}) IS NULL"),
             )),
         };
-        for kind in Kind::BOTH {
+        for kind in Kind::ALL {
+            if !kind.is_in_force(|table, column| has(table, &[column])) {
+                continue;
+            }
             let flows = kind.flows();
             if has(flows, &["id", "status", "expires_at"]) {
                 let status = match kind {
-                    Kind::OAuth => "r.status IN ('pending', 'claiming')",
+                    Kind::OAuth | Kind::MergedOAuth => "r.status IN ('pending', 'claiming')",
                     Kind::Headers => "r.status = 'pending'",
                 };
                 due.push(Due {

@@ -241,7 +241,7 @@ pub(crate) const HAZARDS: &[Hazard] = &[
             if context.ledger(Track::GOVERNANCE).owns() {
                 return Queries::none();
             }
-            Kind::BOTH
+            Kind::ALL
                 .into_iter()
                 .filter_map(|kind| {
                     Some((kind.credentials(), mcp::duplicate_bindings(context, kind)?))
@@ -566,7 +566,7 @@ fn ownerless_by_key(context: &Context, _: &Facts) -> Queries {
 }
 
 fn too_new(context: &Context, _: &Facts) -> Queries {
-    adoption::newer_than_supported(&context.catalog)
+    adoption::newer_than_supported(context)
         .into_iter()
         .flat_map(|(table, sign)| names(context, table, &[sign.to_owned()]))
         .collect()
@@ -637,13 +637,15 @@ fn drifted_credentials(context: &Context, _facts: &Facts) -> Queries {
 
 /// Credentials and flows in `vk` mode without a virtual key.
 fn keyless(context: &Context, _facts: &Facts) -> Queries {
-    Kind::BOTH
+    let catalog = &context.catalog;
+    Kind::ALL
         .into_iter()
+        .filter(|kind| kind.is_in_force(|table, column| catalog.has_column(table, column)))
         .flat_map(|kind| [(kind.credentials(), "auth_mode"), (kind.flows(), "flow_mode")])
         .filter(|(table, mode)| {
             ["id", "virtual_key_id", mode]
                 .iter()
-                .all(|column| context.catalog.has_column(table, column))
+                .all(|column| catalog.has_column(table, column))
         })
         .map(|(table, mode)| {
             (

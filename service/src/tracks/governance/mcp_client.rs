@@ -171,7 +171,7 @@ async fn steps<C: ConnectionTrait>(
         by_number,
     };
     let mut steps = vec![step(GRANTS, "mcp_client_id", true)];
-    for kind in Kind::BOTH {
+    for kind in Kind::ALL {
         steps.push(step(kind.flows(), "mcp_client_id", false));
         steps.push(step(kind.credentials(), "mcp_client_id", false));
     }

@@ -7,11 +7,15 @@ use tollgate_migration::Context;
 use tollgate_migration::governance::clones::CLONES;
 use tollgate_migration::governance::header_names::{self, Folded};
 use tollgate_migration::governance::owners::{self, LegacyColumns, Owner};
-use tollgate_migration::governance::{BUDGETS, VIRTUAL_KEYS, header_keys, remembered};
+use tollgate_migration::governance::{
+    BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS, header_keys, remembered,
+};
 
 use crate::snapshot::cell::Canonical;
 use crate::snapshot::fact::{Fact, SEPARATOR};
 use crate::snapshot::scan::Reading;
+use crate::tracks::governance::budget::schema::RATE_LIMITS;
+use crate::tracks::governance::shape::{MODEL_CONFIGS, has_budgets_of_model_configs};
 
 /// How the governance track's rows are read: header keys in lower case, and copies of budgets as their originals.
 pub(super) fn reading(context: &Context, table: &str) -> Reading {
@@ -113,6 +117,13 @@ pub(super) fn facts(context: &Context) -> Vec<Fact> {
         table: BUDGETS,
         sql: owners_of_budgets(context),
     }];
+    if let Some(sql) = owners_of_rate_limits(context) {
+        facts.push(Fact {
+            name: "owners of rate limits",
+            table: RATE_LIMITS,
+            sql,
+        });
+    }
     if let Some(sql) = aligned(context) {
         facts.push(Fact {
             name: "virtual keys on calendar windows",
@@ -144,6 +155,7 @@ fn owners_of_budgets(context: &Context) -> String {
             ));
         }
     }
+    claims.extend(owners_through_model_configs(context));
     if claims.is_empty() {
         claims.push("SELECT 0 AS kind, '' AS owner, '' AS budget WHERE 1 = 0".to_owned());
     }
@@ -162,6 +174,62 @@ fn owners_of_budgets(context: &Context) -> String {
         Owner::ProviderConfig.column(),
         claims.join(" UNION ALL ")
     )
+}
+
+/// Whose each rate limit is: of a key or a provider config, or of the model config that stands for it from 1.5.9 on.
+fn owners_of_rate_limits(context: &Context) -> Option<String> {
+    let has = |table: &str, column: &str| context.catalog.has_column(table, column);
+    let said = |limit: &str, kind: &str, owner: &str| {
+        format!("SELECT {limit} || '{SEPARATOR}{kind}{SEPARATOR}' || CAST({owner} AS text) AS fact")
+    };
+    let (key, config) = (Owner::VirtualKey.column(), Owner::ProviderConfig.column());
+    let mut arms = Vec::new();
+    for (table, kind) in [(VIRTUAL_KEYS, key), (PROVIDER_CONFIGS, config)] {
+        if has(table, "rate_limit_id") {
+            arms.push(format!(
+                "{} FROM {table} t WHERE t.rate_limit_id <> ''",
+                said("t.rate_limit_id", kind, "t.id")
+            ));
+        }
+    }
+    if has_budgets_of_model_configs(has)
+        && has(MODEL_CONFIGS, "scope_id")
+        && has(MODEL_CONFIGS, "rate_limit_id")
+    {
+        let such = "m.rate_limit_id <> '' AND m.scope = 'virtual_key' AND m.model_name = '*'";
+        arms.push(format!(
+            "{} FROM {MODEL_CONFIGS} m WHERE {such} AND COALESCE(m.provider, '') = ''",
+            said("m.rate_limit_id", key, "m.scope_id")
+        ));
+        arms.push(format!(
+            "{} FROM {MODEL_CONFIGS} m JOIN {PROVIDER_CONFIGS} c ON c.virtual_key_id = m.scope_id \
+             AND c.provider = m.provider WHERE {such}",
+            said("m.rate_limit_id", config, "c.id")
+        ));
+    }
+    (!arms.is_empty() && has(RATE_LIMITS, "id")).then(|| arms.join(" UNION "))
+}
+
+/// Who owns a budget through a model config, from 1.5.9 on (`docs/upstream/bifrost.md` §11): the key's own for all models, and the
+/// one for all models of a provider, which stands for the key's provider configs.
+fn owners_through_model_configs(context: &Context) -> Vec<String> {
+    let has = |table: &str, column: &str| context.catalog.has_column(table, column);
+    if !has_budgets_of_model_configs(has) || !has(MODEL_CONFIGS, "scope_id") {
+        return Vec::new();
+    }
+    let of = format!(
+        "FROM {BUDGETS} b JOIN {MODEL_CONFIGS} m ON m.id = b.model_config_id \
+         AND m.scope = 'virtual_key' AND m.model_name = '*'"
+    );
+    vec![
+        format!(
+            "SELECT 0 AS kind, m.scope_id AS owner, b.id AS budget {of} AND COALESCE(m.provider, '') = ''"
+        ),
+        format!(
+            "SELECT 1 AS kind, CAST(c.id AS text) AS owner, b.id AS budget {of} \
+             JOIN {PROVIDER_CONFIGS} c ON c.virtual_key_id = m.scope_id AND c.provider = m.provider"
+        ),
+    ]
 }
 
 /// The ids of the virtual keys whose windows follow the calendar.

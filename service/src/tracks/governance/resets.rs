@@ -29,6 +29,7 @@ use crate::runner::Session;
 use crate::shutdown::ShutdownSignal;
 use crate::tracks::governance::budget::schema::Schema;
 use crate::tracks::governance::budget::{REQUESTS, count_requests, forget_requests, unnoticed};
+use crate::tracks::governance::shape;
 use due::{Counter, KINDS, ids};
 
 /// Rows of one transaction.
@@ -70,6 +71,13 @@ impl Resets<'_> {
             return Err(Error::MissingSchema {
                 what: format!("{BUDGETS} with usage and last reset here"),
             });
+        }
+        if let Some(sign) = shape::has_anchored_windows(|table, column| schema.has(table, column)) {
+            return Err(shape::not_yet(
+                "resetting windows",
+                sign,
+                "and its windows begin at the budget's own time of day",
+            ));
         }
         let mut found = Vec::new();
         for kind in &KINDS {

@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use backon::Retryable;
 use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement};
-use tollgate_migration::governance::adoption::newer_than_supported;
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 use tollgate_migration::{Catalog, Dialect, Track};
 
@@ -32,6 +31,7 @@ use crate::tracks::governance::budget::schema::{CUSTOMERS, RATE_LIMITS, TEAMS};
 use crate::tracks::governance::credentials::{
     count_rows_of_virtual_key, delete_rows_of_virtual_key,
 };
+use crate::tracks::governance::shape::{self, MODEL_CONFIGS, has_budgets_of_model_configs};
 
 /// Which keys of a provider a config may use.
 pub(crate) const JOIN: &str = "governance_virtual_key_provider_config_keys";
@@ -72,9 +72,17 @@ impl Deletion {
 /// Everything of one owner. It is bounded by what hangs on one key, so it is held in memory and named row by row.
 #[derive(Debug, Default)]
 struct Owned {
-    configs: Vec<i64>,
+    ids: Ids,
     budgets: OwnedRows,
     rate_limits: OwnedRows,
+}
+
+/// The owners of budgets and rate limits that go with the target.
+#[derive(Debug, Default)]
+struct Ids {
+    configs: Vec<i64>,
+    /// Model configs of the key alone, which have its budgets from 1.5.9 on.
+    models: Vec<String>,
 }
 
 /// Rows of a kind that go, and those that somebody else still needs, with who that is.
@@ -192,13 +200,10 @@ async fn schema<C: ConnectionTrait>(connection: &C, target: &Deletion) -> Result
             what: format!("table {VIRTUAL_KEYS} here"),
         });
     }
-    if let Some((table, sign)) = newer_than_supported(&catalog).first() {
-        return Err(Error::refused(
-            "past_known",
-            format!("the database is past what this version knows: it has {table} ({sign})"),
-            "use a newer Tollgate, or delete it in the gateway: what is the key's there would stay; nothing was changed",
-        ));
-    }
+    shape::refuse_newer(connection, catalog.dialect, |table, column| {
+        catalog.has_column(table, column)
+    })
+    .await?;
     Ok(catalog)
 }
 
@@ -236,24 +241,21 @@ fn kept(owned: &Owned) -> Vec<Finding> {
     .collect()
 }
 
-/// Who of an owner column's values is deleted: the key, or its provider configs.
+/// Who of an owner column's values is deleted: the key, its provider configs, or its model configs.
 #[derive(Clone, Copy, Debug)]
 enum Mine {
     Key,
     Configs,
+    Models,
 }
 
 impl Mine {
     /// The ids, bound; `None` where there is none of the kind.
-    fn bind(
-        self,
-        target: &Deletion,
-        configs: &[i64],
-        parameters: &mut Parameters,
-    ) -> Option<String> {
+    fn bind(self, target: &Deletion, ids: &Ids, parameters: &mut Parameters) -> Option<String> {
         match self {
             Self::Key => target.key().map(|id| parameters.bind(id)),
-            Self::Configs => (!configs.is_empty()).then(|| parameters.list(configs)),
+            Self::Configs => (!ids.configs.is_empty()).then(|| parameters.list(&ids.configs)),
+            Self::Models => (!ids.models.is_empty()).then(|| parameters.list(&ids.models)),
         }
     }
 }
@@ -306,21 +308,22 @@ async fn plan<C: ConnectionTrait>(
         }
         Deletion::ProviderConfig(id) => format!("id = {}", parameters.bind(*id)),
     };
-    owned.configs = rows::column(
+    owned.ids.configs = rows::column(
         connection,
         parameters.statement(format!(
             "SELECT CAST(id AS bigint) AS id FROM {PROVIDER_CONFIGS} WHERE {condition} ORDER BY id {lock}"
         )),
     )
     .await?;
-    if matches!(target, Deletion::ProviderConfig(_)) && owned.configs.is_empty() {
+    if matches!(target, Deletion::ProviderConfig(_)) && owned.ids.configs.is_empty() {
         return Ok(None);
     }
+    owned.ids.models = model_configs(connection, catalog, target, lock).await?;
     owned.budgets = owned_rows(
         connection,
         catalog,
         target,
-        &owned.configs,
+        &owned.ids,
         BUDGETS,
         "budget_id",
     )
@@ -329,7 +332,7 @@ async fn plan<C: ConnectionTrait>(
         connection,
         catalog,
         target,
-        &owned.configs,
+        &owned.ids,
         RATE_LIMITS,
         "rate_limit_id",
     )
@@ -337,12 +340,46 @@ async fn plan<C: ConnectionTrait>(
     Ok(Some(owned))
 }
 
+/// The model configs that go: of the key all that are its own; with a provider config the one for all models of its provider,
+/// unless another config of the key has that provider.
+async fn model_configs<C: ConnectionTrait>(
+    connection: &C,
+    catalog: &Catalog,
+    target: &Deletion,
+    lock: &str,
+) -> std::result::Result<Vec<String>, DbErr> {
+    let has = |table: &str, column: &str| catalog.has_column(table, column);
+    if !has_budgets_of_model_configs(has) || !has(MODEL_CONFIGS, "scope_id") {
+        return Ok(Vec::new());
+    }
+    let mut parameters = Parameters::new(catalog.dialect);
+    let condition = match target {
+        Deletion::VirtualKey(id) => format!("m.scope_id = {}", parameters.bind(id.as_str())),
+        Deletion::ProviderConfig(id) => {
+            let id = parameters.bind(*id);
+            format!(
+                "m.model_name = '*' AND EXISTS (SELECT 1 FROM {PROVIDER_CONFIGS} c WHERE c.id = {id} \
+                 AND c.virtual_key_id = m.scope_id AND c.provider = m.provider AND NOT EXISTS \
+                 (SELECT 1 FROM {PROVIDER_CONFIGS} o WHERE o.virtual_key_id = c.virtual_key_id AND o.provider = c.provider \
+                 AND o.id <> c.id))"
+            )
+        }
+    };
+    rows::column(
+        connection,
+        parameters.statement(format!(
+            "SELECT m.id AS id FROM {MODEL_CONFIGS} m WHERE m.scope = 'virtual_key' AND {condition} ORDER BY m.id {lock}"
+        )),
+    )
+    .await
+}
+
 /// The rows of a table that are theirs, by an owner column of the row or by a reference to it.
 async fn owned_rows<C: ConnectionTrait>(
     connection: &C,
     catalog: &Catalog,
     target: &Deletion,
-    configs: &[i64],
+    ids: &Ids,
     table: &str,
     reference: &str,
 ) -> std::result::Result<OwnedRows, DbErr> {
@@ -351,7 +388,7 @@ async fn owned_rows<C: ConnectionTrait>(
     }
     let mut claims = Claims {
         target,
-        configs,
+        ids,
         table,
         dialect: catalog.dialect,
         mine: Parameters::new(catalog.dialect),
@@ -396,7 +433,7 @@ async fn owned_rows<C: ConnectionTrait>(
 /// Who claims rows of a table: those that are deleted, and the same rows as seen from others, who stay.
 struct Claims<'a> {
     target: &'a Deletion,
-    configs: &'a [i64],
+    ids: &'a Ids,
     table: &'a str,
     dialect: Dialect,
     mine: Parameters,
@@ -414,6 +451,7 @@ impl Claims<'_> {
         for (name, kind, whose) in [
             ("virtual_key_id", Some(Mine::Key), "virtual key"),
             ("provider_config_id", Some(Mine::Configs), "provider config"),
+            ("model_config_id", Some(Mine::Models), "model config"),
             ("team_id", None, "team"),
             ("customer_id", None, "customer"),
         ] {
@@ -443,6 +481,7 @@ impl Claims<'_> {
             let kind = match name {
                 VIRTUAL_KEYS => Some(Mine::Key),
                 PROVIDER_CONFIGS => Some(Mine::Configs),
+                MODEL_CONFIGS => Some(Mine::Models),
                 _ => None,
             };
             if let Some(ids) = self.bind_mine(kind) {
@@ -458,12 +497,12 @@ impl Claims<'_> {
     }
 
     fn bind_mine(&mut self, kind: Option<Mine>) -> Option<String> {
-        kind.and_then(|kind| kind.bind(self.target, self.configs, &mut self.mine))
+        kind.and_then(|kind| kind.bind(self.target, self.ids, &mut self.mine))
     }
 
     /// Of nobody's ids none is theirs.
     fn is_not_mine(&mut self, column: &str, kind: Option<Mine>) -> String {
-        let ids = kind.and_then(|kind| kind.bind(self.target, self.configs, &mut self.not_mine));
+        let ids = kind.and_then(|kind| kind.bind(self.target, self.ids, &mut self.not_mine));
         ids.map_or_else(
             || "1 = 1".to_owned(),
             |ids| {
@@ -510,11 +549,11 @@ async fn count_deletions(
     owned: &Owned,
 ) -> std::result::Result<Vec<Change>, DbErr> {
     let mut changes = Vec::new();
-    if catalog.has_table(JOIN) && !owned.configs.is_empty() {
+    if catalog.has_table(JOIN) && !owned.ids.configs.is_empty() {
         let mut parameters = Parameters::new(catalog.dialect);
         let sql = format!(
             "SELECT count(*) AS number FROM {JOIN} WHERE {JOIN_COLUMN} IN ({})",
-            parameters.list(&owned.configs)
+            parameters.list(&owned.ids.configs)
         );
         let joined = rows::count(connection, parameters.statement(sql)).await?;
         count(&mut changes, JOIN, "delete", joined, None);
@@ -538,8 +577,9 @@ fn add_changes(changes: &mut Vec<Change>, target: &Deletion, owned: &Owned, deta
     tell(
         PROVIDER_CONFIGS,
         "delete",
-        owned.configs.iter().map(i64::to_string).collect(),
+        owned.ids.configs.iter().map(i64::to_string).collect(),
     );
+    tell(MODEL_CONFIGS, "delete", owned.ids.models.clone());
     tell(
         VIRTUAL_KEYS,
         "delete",
@@ -569,11 +609,11 @@ async fn delete_all<C: ConnectionTrait>(
         return Ok(None);
     };
     let mut changes = Vec::new();
-    if catalog.has_table(JOIN) && !owned.configs.is_empty() {
+    if catalog.has_table(JOIN) && !owned.ids.configs.is_empty() {
         let mut parameters = Parameters::new(dialect);
         let sql = format!(
             "DELETE FROM {JOIN} WHERE {JOIN_COLUMN} IN ({})",
-            parameters.list(&owned.configs)
+            parameters.list(&owned.ids.configs)
         );
         let rows = transaction
             .execute_raw(parameters.statement(sql))
@@ -606,7 +646,7 @@ async fn owned_and_needed<C: ConnectionTrait>(
         .into_iter()
         .filter(|(column, _)| catalog.has_column(BUDGETS, column))
         .filter_map(|(column, mine)| {
-            let ids = mine.bind(target, &owned.configs, &mut parameters)?;
+            let ids = mine.bind(target, &owned.ids, &mut parameters)?;
             Some(format!("b.{column} IN ({ids})"))
         })
         .collect();
@@ -623,9 +663,17 @@ async fn owned_and_needed<C: ConnectionTrait>(
 }
 
 /// The owner columns of budgets, each with whom of them is deleted.
-const OWNER_COLUMNS: [(&str, Mine); 2] = [
+const OWNER_COLUMNS: [(&str, Mine); 3] = [
     ("virtual_key_id", Mine::Key),
     ("provider_config_id", Mine::Configs),
+    ("model_config_id", Mine::Models),
+];
+
+/// The owners themselves, in the order in which they are deleted.
+const OWNERS: [(&str, Mine); 3] = [
+    (MODEL_CONFIGS, Mine::Models),
+    (PROVIDER_CONFIGS, Mine::Configs),
+    (VIRTUAL_KEYS, Mine::Key),
 ];
 
 /// What goes by name, in the order that foreign keys of every version allow: references before what they refer to, and
@@ -638,7 +686,7 @@ fn statements(catalog: &Catalog, target: &Deletion, owned: &Owned) -> Vec<Statem
         let mut parameters = Parameters::new(dialect);
         if !stay.is_empty()
             && catalog.has_column(BUDGETS, column)
-            && let Some(ids) = mine.bind(target, &owned.configs, &mut parameters)
+            && let Some(ids) = mine.bind(target, &owned.ids, &mut parameters)
         {
             let sql = format!(
                 "UPDATE {BUDGETS} SET {column} = NULL WHERE {column} IN ({ids}) AND id IN ({})",
@@ -647,11 +695,11 @@ fn statements(catalog: &Catalog, target: &Deletion, owned: &Owned) -> Vec<Statem
             statements.push(parameters.statement(sql));
         }
     }
-    for (table, mine) in [(PROVIDER_CONFIGS, Mine::Configs), (VIRTUAL_KEYS, Mine::Key)] {
+    for (table, mine) in OWNERS {
         for column in ["budget_id", "rate_limit_id"] {
             let mut parameters = Parameters::new(dialect);
             if catalog.has_column(table, column)
-                && let Some(ids) = mine.bind(target, &owned.configs, &mut parameters)
+                && let Some(ids) = mine.bind(target, &owned.ids, &mut parameters)
             {
                 statements.push(parameters.statement(format!(
                     "UPDATE {table} SET {column} = NULL WHERE id IN ({ids}) AND {column} IS NOT NULL"
@@ -674,11 +722,11 @@ fn statements(catalog: &Catalog, target: &Deletion, owned: &Owned) -> Vec<Statem
         named(&owned.budgets.go, &mut parameters),
         parameters,
     );
-    for (table, mine) in [(PROVIDER_CONFIGS, Mine::Configs), (VIRTUAL_KEYS, Mine::Key)] {
+    for (table, mine) in OWNERS {
         let mut parameters = Parameters::new(dialect);
         delete(
             table,
-            mine.bind(target, &owned.configs, &mut parameters),
+            mine.bind(target, &owned.ids, &mut parameters),
             parameters,
         );
     }

@@ -6,10 +6,12 @@ use serde::Serialize;
 use tollgate_migration::Dialect;
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 
+use super::Asked;
 use super::amount::Amount;
 use super::schema::{CUSTOMERS, Schema, TEAMS};
 use super::window::{Alignment, Due, Unit, Window};
 use crate::instant;
+use crate::tracks::governance::shape::{MODEL_CONFIGS, PROVIDERS};
 
 /// A budget of the chain, as it is at an instant.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -17,7 +19,7 @@ use crate::instant;
 pub struct Standing {
     /// The budget.
     pub budget_id: String,
-    /// Whose it is: `provider_config 7`, `virtual_key vk-1`, `team t-1` or `customer c-1`.
+    /// Whose it is: `provider openai`, `model_config m-1`, `provider_config 7`, `virtual_key vk-1`, `team t-1` or `customer c-1`.
     pub owner: String,
     /// The limit, in the gateway's currency.
     pub max_limit: Amount,
@@ -189,134 +191,260 @@ fn columns(schema: &Schema, owner: &str, cost: &str, now: DateTime<Utc>) -> Stri
             "typeof(b.max_limit) NOT IN ('real', 'integer') OR abs(b.max_limit) = 9e999"
         }
     };
+    let limit = schema.limit();
     let alignments = schema.alignment_of_budgets().row_by_row();
     format!(
         "b.id AS id, {owner} AS owner, {} AS max_limit, {} AS usage, \
          {} AS no_number, {} AS spent, {} AS spent_with_cost, {} AS spent_by_cost, {last} AS last_reset, b.reset_duration AS word, \
          {} AS aligned, {} AS turned_on",
-        Amount::expression(dialect, "COALESCE(b.max_limit, 0)"),
+        Amount::expression(dialect, &format!("COALESCE({limit}, 0)")),
         Amount::expression(dialect, usage),
         flag(no_number),
-        flag(&format!("{usage} >= b.max_limit")),
-        flag(&format!("{usage} + {cost} > b.max_limit")),
-        flag(&format!("{cost} > b.max_limit")),
+        flag(&format!("{usage} >= {limit}")),
+        flag(&format!("{usage} + {cost} > {limit}")),
+        flag(&format!("{cost} > {limit}")),
         flag(&alignments.is_on()),
         flag(&alignments.may_be_on_since(&period(dialect, now))),
     )
 }
 
-/// The chain of a virtual key (the first parameter) on a provider (the second, or every one): provider configs, the key,
-/// its team, the team's customer, the key's own customer. The third parameter is a cost.
-fn question(schema: &Schema, provider: bool, now: DateTime<Utc>) -> String {
-    let p = |n| schema.dialect.parameter(n);
-    let arms = arms(schema, provider);
-    // Every parameter has its place, whether or not an arm asks for it.
-    let all = match schema.dialect {
-        Dialect::Postgres => format!(
-            "CAST({} AS text) IS NOT NULL AND CAST({} AS text) IS NOT NULL",
-            p(2),
-            p(3)
-        ),
-        Dialect::Sqlite => format!("{} IS NOT NULL AND {} IS NOT NULL", p(2), p(3)),
-    };
-    // Found first, and looked at once each: the columns ask more tables than the search does.
-    format!(
-        "WITH above AS MATERIALIZED ({}) SELECT {} FROM above a JOIN {BUDGETS} b ON b.id = a.id WHERE {all} ORDER BY a.rank, b.id",
-        arms.join(" UNION ALL "),
-        columns(schema, "a.owner", &p(3), now)
-    )
+/// What a request is asked about: the first parameter is the virtual key, then the provider, a cost, the model, and the model
+/// without what stands before its last slash.
+#[derive(Clone, Copy, Debug)]
+struct Question<'a> {
+    schema: &'a Schema,
+    /// One provider, or every one that the key has.
+    provider: bool,
+    /// What a request of this model meets, or every model's.
+    every_model: bool,
+    now: DateTime<Utc>,
 }
 
-/// Each level of the chain, by either way in which it may own budgets.
-fn arms(schema: &Schema, provider: bool) -> Vec<String> {
-    let p = |n| schema.dialect.parameter(n);
-    let key = format!("v.id = {}", p(1));
-    let free = schema.is_free();
-    let mut arms: Vec<String> = Vec::new();
-    let mut arm = |rank: u8, owner: &str, joins: &str, condition: &str| {
-        arms.push(format!(
-            "SELECT {rank} AS rank, {owner} AS owner, b.id AS id FROM {VIRTUAL_KEYS} v {joins} \
-             JOIN {BUDGETS} b ON {condition} WHERE {key}"
-        ));
-    };
-    let wanted = if provider {
-        format!(" AND c.provider = {}", p(2))
-    } else {
-        String::new()
-    };
-    let configs = format!("JOIN {PROVIDER_CONFIGS} c ON c.virtual_key_id = v.id{wanted}");
-    let of_config = "'provider_config ' || CAST(c.id AS text)";
-    if schema.has(BUDGETS, "provider_config_id") {
-        arm(1, of_config, &configs, "b.provider_config_id = c.id");
+impl Question<'_> {
+    fn p(&self, n: usize) -> String {
+        self.schema.dialect.parameter(n)
     }
-    if schema.has(PROVIDER_CONFIGS, "budget_id") {
-        arm(1, of_config, &configs, &format!("b.id = c.budget_id{free}"));
-    }
-    if schema.has(BUDGETS, "virtual_key_id") {
-        arm(2, "'virtual_key ' || v.id", "", "b.virtual_key_id = v.id");
-    }
-    if schema.has(VIRTUAL_KEYS, "budget_id") {
-        arm(
-            2,
-            "'virtual_key ' || v.id",
-            "",
-            &format!("b.id = v.budget_id{free}"),
-        );
-    }
-    let team = format!("JOIN {TEAMS} t ON t.id = v.team_id");
-    if schema.has(VIRTUAL_KEYS, "team_id") && schema.has(TEAMS, "id") {
-        if schema.has(BUDGETS, "team_id") {
-            arm(3, "'team ' || t.id", &team, "b.team_id = t.id");
+
+    fn sql(&self) -> String {
+        let mut arms = self.arms();
+        if arms.is_empty() {
+            // Nothing here says whose a budget is.
+            arms.push(format!(
+                "SELECT 99 AS rank, '' AS owner, b.id AS id FROM {VIRTUAL_KEYS} v JOIN {BUDGETS} b ON 1 = 0 WHERE v.id = {}",
+                self.p(1)
+            ));
         }
-        if schema.has(TEAMS, "budget_id") {
-            arm(3, "'team ' || t.id", &team, "b.id = t.budget_id");
+        // Every parameter has its place, whether or not an arm asks for it.
+        let all: Vec<String> = (2..=5)
+            .map(|n| match self.schema.dialect {
+                Dialect::Postgres => format!("CAST({} AS text) IS NOT NULL", self.p(n)),
+                Dialect::Sqlite => format!("{} IS NOT NULL", self.p(n)),
+            })
+            .collect();
+        // Found first, and looked at once each: the columns ask more tables than the search does.
+        format!(
+            "WITH above AS MATERIALIZED ({}) SELECT {} FROM above a JOIN {BUDGETS} b ON b.id = a.id WHERE {} ORDER BY a.rank, b.id",
+            arms.join(" UNION ALL "),
+            columns(self.schema, "a.owner", &self.p(3), self.now),
+            all.join(" AND ")
+        )
+    }
+
+    /// Each level of the chain, by either way in which it may own budgets, in the order of `docs/upstream/bifrost.md` §13.1.
+    fn arms(&self) -> Vec<String> {
+        let schema = self.schema;
+        let free = schema.is_free();
+        let mut arms = Vec::new();
+        let mut arm = |rank: &str, owner: &str, joins: &str, condition: &str| {
+            arms.push(format!(
+                "SELECT {rank} AS rank, {owner} AS owner, b.id AS id FROM {VIRTUAL_KEYS} v {joins} \
+                 JOIN {BUDGETS} b ON {condition} WHERE v.id = {}",
+                self.p(1)
+            ));
+        };
+        if schema.has(PROVIDERS, "budget_id") && schema.has(PROVIDERS, "name") {
+            let of = format!("JOIN {PROVIDERS} p ON {}", self.is_wanted("p.name"));
+            arm("0", "'provider ' || p.name", &of, "b.id = p.budget_id");
+        }
+        if let Some(owned) = self.owned_by_model() {
+            let (global, own) = self.scopes();
+            arm(
+                &format!("1 + {TIER}"),
+                "'model_config ' || m.id",
+                &self.models(global),
+                owned,
+            );
+            if let Some(own) = own {
+                arm(
+                    &format!("7 + {TIER}"),
+                    "'model_config ' || m.id",
+                    &self.models(own),
+                    owned,
+                );
+            }
+        }
+        let wanted = if self.provider {
+            format!(" AND c.provider = {}", self.p(2))
+        } else {
+            String::new()
+        };
+        let configs = format!("JOIN {PROVIDER_CONFIGS} c ON c.virtual_key_id = v.id{wanted}");
+        let of_config = "'provider_config ' || CAST(c.id AS text)";
+        if schema.has(BUDGETS, "provider_config_id") {
+            arm("5", of_config, &configs, "b.provider_config_id = c.id");
+        }
+        if schema.has(PROVIDER_CONFIGS, "budget_id") {
+            arm(
+                "5",
+                of_config,
+                &configs,
+                &format!("b.id = c.budget_id{free}"),
+            );
+        }
+        let of_key = "'virtual_key ' || v.id";
+        if schema.has(BUDGETS, "virtual_key_id") {
+            arm("6", of_key, "", "b.virtual_key_id = v.id");
+        }
+        if schema.has(VIRTUAL_KEYS, "budget_id") {
+            arm("6", of_key, "", &format!("b.id = v.budget_id{free}"));
+        }
+        arms.extend(self.groups());
+        arms
+    }
+
+    /// The team, its customer, and the key's own customer.
+    fn groups(&self) -> Vec<String> {
+        let schema = self.schema;
+        let mut arms = Vec::new();
+        let mut arm = |rank: u8, owner: &str, joins: &str, condition: &str| {
+            arms.push(format!(
+                "SELECT {rank} AS rank, {owner} AS owner, b.id AS id FROM {VIRTUAL_KEYS} v {joins} \
+                 JOIN {BUDGETS} b ON {condition} WHERE v.id = {}",
+                self.p(1)
+            ));
+        };
+        let team = format!("JOIN {TEAMS} t ON t.id = v.team_id");
+        if schema.has(VIRTUAL_KEYS, "team_id") && schema.has(TEAMS, "id") {
+            if schema.has(BUDGETS, "team_id") {
+                arm(12, "'team ' || t.id", &team, "b.team_id = t.id");
+            }
+            if schema.has(TEAMS, "budget_id") {
+                arm(12, "'team ' || t.id", &team, "b.id = t.budget_id");
+            }
+        }
+        let through_team = format!("{team} JOIN {CUSTOMERS} o ON o.id = t.customer_id");
+        let own = format!("JOIN {CUSTOMERS} o ON o.id = v.customer_id");
+        for (rank, joins, table, column) in [
+            (13, &through_team, TEAMS, "customer_id"),
+            (14, &own, VIRTUAL_KEYS, "customer_id"),
+        ] {
+            if !(schema.has(table, column) && schema.has(CUSTOMERS, "id")) {
+                continue;
+            }
+            if schema.has(BUDGETS, "customer_id") {
+                arm(rank, "'customer ' || o.id", joins, "b.customer_id = o.id");
+            }
+            if schema.has(CUSTOMERS, "budget_id") {
+                arm(rank, "'customer ' || o.id", joins, "b.id = o.budget_id");
+            }
+        }
+        arms
+    }
+
+    /// That a provider's name is the request's, or one that the key has.
+    fn is_wanted(&self, name: &str) -> String {
+        if self.provider {
+            format!("{name} = {}", self.p(2))
+        } else {
+            format!(
+                "{name} IN (SELECT c.provider FROM {PROVIDER_CONFIGS} c WHERE c.virtual_key_id = v.id)"
+            )
         }
     }
-    let through_team = format!("{team} JOIN {CUSTOMERS} o ON o.id = t.customer_id");
-    let own = format!("JOIN {CUSTOMERS} o ON o.id = v.customer_id");
-    for (rank, joins, table, column) in [
-        (4, &through_team, TEAMS, "customer_id"),
-        (5, &own, VIRTUAL_KEYS, "customer_id"),
-    ] {
-        if !(schema.has(table, column) && schema.has(CUSTOMERS, "id")) {
-            continue;
-        }
-        if schema.has(BUDGETS, "customer_id") {
-            arm(rank, "'customer ' || o.id", joins, "b.customer_id = o.id");
-        }
-        if schema.has(CUSTOMERS, "budget_id") {
-            arm(rank, "'customer ' || o.id", joins, "b.id = o.budget_id");
+
+    /// How a budget is a model config's. Where budgets say it, the model config's own column says nothing any more.
+    fn owned_by_model(&self) -> Option<&'static str> {
+        let has = |table: &str, column: &str| self.schema.has(table, column);
+        if !(has(MODEL_CONFIGS, "model_name") && has(MODEL_CONFIGS, "provider")) {
+            None
+        } else if has(BUDGETS, "model_config_id") {
+            Some("b.model_config_id = m.id")
+        } else {
+            has(MODEL_CONFIGS, "budget_id").then_some("b.id = m.budget_id")
         }
     }
-    if arms.is_empty() {
-        // Nothing here says whose a budget is.
-        arms.push(format!(
-            "SELECT 9 AS rank, '' AS owner, b.id AS id FROM {VIRTUAL_KEYS} v JOIN {BUDGETS} b ON 1 = 0 WHERE {key}"
-        ));
+
+    /// Which model configs are everybody's, and which the key's.
+    fn scopes(&self) -> (&'static str, Option<&'static str>) {
+        if self.schema.has(MODEL_CONFIGS, "scope") {
+            (
+                "COALESCE(m.scope, 'global') = 'global'",
+                Some("m.scope = 'virtual_key' AND m.scope_id = v.id"),
+            )
+        } else {
+            ("1 = 1", None)
+        }
     }
-    arms
+
+    /// The model configs `m` that a request meets. A name counts with and without what stands before its last slash, on either
+    /// side: one that the gateway would not ask blocks rather than one that it asks lets through.
+    fn models(&self, scope: &str) -> String {
+        let provider = self.is_wanted("m.provider");
+        let model = if self.every_model {
+            "1 = 1".to_owned()
+        } else {
+            let (model, base) = (self.p(4), self.p(5));
+            let ends = match self.schema.dialect {
+                Dialect::Postgres => {
+                    format!("right(m.model_name, length({base}) + 1) = '/' || {base}")
+                }
+                Dialect::Sqlite => {
+                    format!("substr(m.model_name, -length({base}) - 1) = '/' || {base}")
+                }
+            };
+            format!(
+                "(m.model_name = '*' OR m.model_name IN ({model}, {base}) OR ({base} <> '' AND {ends}))"
+            )
+        };
+        format!(
+            "JOIN {MODEL_CONFIGS} m ON {scope} AND {model} AND (COALESCE(m.provider, '') = '' OR {provider})"
+        )
+    }
 }
+
+/// The narrower of two model configs is asked first: of a model on a provider, of a model, of a provider, of all.
+const TIER: &str = "CASE WHEN m.model_name <> '*' THEN 0 ELSE 2 END + CASE WHEN COALESCE(m.provider, '') <> '' THEN 0 ELSE 1 END";
 
 /// The budgets above a request, each once, in the order in which they are asked. Their number is bounded by what hangs on
 /// one virtual key.
 pub(super) async fn chain<C: ConnectionTrait>(
     connection: &C,
     schema: &Schema,
-    virtual_key: &str,
-    provider: Option<&str>,
+    asked: &Asked<'_>,
+    every_model: bool,
     cost: &str,
     now: DateTime<Utc>,
 ) -> Result<Vec<Link>, DbErr> {
-    let values: [Value; 3] = [
-        virtual_key.into(),
-        provider.unwrap_or_default().into(),
+    let question = Question {
+        schema,
+        provider: asked.provider.is_some(),
+        every_model,
+        now,
+    };
+    let model = asked.model.unwrap_or_default();
+    let base = model.rsplit('/').next().unwrap_or_default();
+    let values: [Value; 5] = [
+        asked.virtual_key.into(),
+        asked.provider.unwrap_or_default().into(),
         cost.into(),
+        model.into(),
+        base.into(),
     ];
     let mut links: Vec<Link> = Vec::new();
     for row in connection
         .query_all_raw(Statement::from_sql_and_values(
             schema.dialect.backend(),
-            question(schema, provider.is_some(), now),
+            question.sql(),
             values,
         ))
         .await?

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbErr};
 use tollgate_migration::Dialect;
+use tollgate_migration::governance::mcp::CLIENTS;
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
+use tollgate_migration::ledger::MIGRATIONS;
 
 use crate::database::columns_of;
 use crate::instant;
+use crate::tracks::governance::shape::{MODEL_CONFIGS, PROVIDERS};
 
 /// Limits of tokens and requests.
 pub(crate) const RATE_LIMITS: &str = "governance_rate_limits";
@@ -35,6 +39,10 @@ impl Schema {
             TEAMS,
             CUSTOMERS,
             RATE_LIMITS,
+            MODEL_CONFIGS,
+            PROVIDERS,
+            CLIENTS,
+            MIGRATIONS,
         ];
         Ok(Self {
             dialect,
@@ -58,6 +66,47 @@ impl Schema {
             .filter(|column| self.has(BUDGETS, column))
             .map(|column| format!(" AND b.{column} IS NULL"))
             .collect()
+    }
+
+    /// The limit of the budget `b`: raised while an override has cycles left, where the gateway has overrides.
+    pub(crate) fn limit(&self) -> String {
+        if !self.all(&[
+            (BUDGETS, "override_amount"),
+            (BUDGETS, "override_mode"),
+            (BUDGETS, "override_cycles_remaining"),
+        ]) {
+            return "b.max_limit".to_owned();
+        }
+        "(b.max_limit + CASE WHEN b.override_mode <> '' AND b.override_cycles_remaining > 0 \
+         THEN COALESCE(b.override_amount, 0) ELSE 0 END)"
+            .to_owned()
+    }
+
+    /// That the key `v` opens nothing at an instant: it is switched off, or has expired.
+    pub(super) fn is_closed(&self, now: DateTime<Utc>) -> String {
+        let mut arms = Vec::new();
+        if self.has(VIRTUAL_KEYS, "is_active") {
+            arms.push(format!("NOT {}", self.dialect.is_true("v.is_active")));
+        }
+        if self.has(VIRTUAL_KEYS, "expires_at") {
+            let now = instant::literal(self.dialect, now);
+            arms.push(match self.dialect {
+                // The column has no time zone, and the gateway writes UTC.
+                Dialect::Postgres => {
+                    format!("COALESCE(v.expires_at <= {now} AT TIME ZONE 'UTC', FALSE)")
+                }
+                Dialect::Sqlite => format!(
+                    "COALESCE({} <= {}, v.expires_at IS NOT NULL)",
+                    instant::compared(self.dialect, "v.expires_at"),
+                    instant::compared(self.dialect, &now)
+                ),
+            });
+        }
+        if arms.is_empty() {
+            "1 = 0".to_owned()
+        } else {
+            format!("({})", arms.join(" OR "))
+        }
     }
 
     /// Who says that the budget `b` is aligned to the calendar: its owner, or in older versions itself.
@@ -99,6 +148,11 @@ impl Schema {
         for (table, column) in [(TEAMS, "team_id"), (CUSTOMERS, "customer_id")] {
             arms.extend(self.group_flag(table, BUDGETS, column, "budget_id"));
         }
+        // Its own `budget_id` says nothing any more where it has a flag.
+        if self.has(MODEL_CONFIGS, FLAG) && self.has(BUDGETS, "model_config_id") {
+            let from = format!("{MODEL_CONFIGS} o");
+            arms.push(self.owner_flag(MODEL_CONFIGS, &from, "o.id = b.model_config_id"));
+        }
         Alignments::of(arms)
     }
 
@@ -113,7 +167,7 @@ impl Schema {
                 arms.push(self.owner_flag(VIRTUAL_KEYS, KEY_OF_CONFIG, "c.rate_limit_id = b.id"));
             }
         }
-        for table in [TEAMS, CUSTOMERS] {
+        for table in [TEAMS, CUSTOMERS, MODEL_CONFIGS] {
             arms.extend(self.group_flag(table, RATE_LIMITS, "-", "rate_limit_id"));
         }
         Alignments::of(arms)

@@ -86,7 +86,7 @@ pub(crate) async fn tables_of_virtual_keys<C: ConnectionTrait>(
         (KEYS_OF_VIRTUAL_KEYS, "virtual_key_id"),
         (GRANTS, "virtual_key_id"),
     ];
-    for kind in Kind::BOTH {
+    for kind in Kind::ALL {
         tables.extend([
             (kind.flows(), "virtual_key_id"),
             (kind.credentials(), "virtual_key_id"),

@@ -1,0 +1,89 @@
+//! What one version of the gateway does and another does not, decided by its tables (`docs/upstream/bifrost.md` §10, §11).
+//! A ledger may hold a mix; columns say what rows mean.
+
+use sea_orm::{ConnectionTrait, Statement};
+use tollgate_migration::Dialect;
+use tollgate_migration::governance::adoption::{GATEWAYS_OWN, NEWER};
+use tollgate_migration::governance::mcp::CLIENTS;
+use tollgate_migration::governance::{BUDGETS, VIRTUAL_KEYS};
+use tollgate_migration::ledger::MIGRATIONS;
+
+use crate::error::Error;
+use crate::reconcile::all::NOT_ON_THIS_VERSION;
+use crate::rows;
+
+/// Limits of models, of every key or of one.
+pub(crate) const MODEL_CONFIGS: &str = "governance_model_configs";
+/// The gateway's providers.
+pub(crate) const PROVIDERS: &str = "config_providers";
+
+/// Budgets may belong to model configs: from 1.5.9 on, those of virtual keys and of their provider configs do.
+pub(crate) fn has_budgets_of_model_configs(has: impl Fn(&str, &str) -> bool) -> bool {
+    has(BUDGETS, "model_config_id")
+}
+
+/// A column by which a database of 1.6 or later is known whose windows lie on a lattice that begins when the budget was made,
+/// whose limits may be raised for a time, and whose windows may be quarters.
+pub(crate) fn has_anchored_windows(
+    has: impl Fn(&str, &str) -> bool,
+) -> Option<(&'static str, &'static str)> {
+    [
+        (VIRTUAL_KEYS, "expires_at"),
+        (BUDGETS, "override_amount"),
+        (BUDGETS, "reset_config_json"),
+        // 1.6.0 to 1.6.2.
+        (CLIENTS, "tool_execution_timeout"),
+    ]
+    .into_iter()
+    .find(|(table, column)| has(table, column))
+}
+
+/// The refusal where rows of a later version would be misunderstood.
+pub(crate) fn not_yet(what: &str, sign: (&str, &str), why: &str) -> Error {
+    let (table, column) = sign;
+    Error::refused(
+        NOT_ON_THIS_VERSION,
+        format!(
+            "{what} is not done on this version of the gateway: {table}.{column} is there, {why}"
+        ),
+        "do it in the gateway, or use a newer Tollgate; nothing was changed",
+    )
+}
+
+/// Refuses what this version may misunderstand: rows of 2.1 and later, and what looks like a later version without its ledger.
+pub(crate) async fn refuse_newer<C: ConnectionTrait>(
+    connection: &C,
+    dialect: Dialect,
+    has: impl Fn(&str, &str) -> bool,
+) -> Result<(), Error> {
+    let mut sign = NEWER
+        .into_iter()
+        .find(|column| has(VIRTUAL_KEYS, column))
+        .map(|column| (VIRTUAL_KEYS, column));
+    // As many as there are such columns: two.
+    for ((table, column), id, (other, needed)) in GATEWAYS_OWN {
+        if sign.is_none() && has(table, column) {
+            let ran = has(other, needed)
+                && has(MIGRATIONS, "id")
+                && rows::scalar::<i32, _>(
+                    connection,
+                    Statement::from_string(
+                        dialect.backend(),
+                        format!("SELECT 1 AS one FROM {MIGRATIONS} WHERE id = '{id}'"),
+                    ),
+                )
+                .await
+                .map_err(Error::database(format!("read {MIGRATIONS}")))?
+                .is_some();
+            sign = (!ran).then_some((table, column));
+        }
+    }
+    match sign {
+        None => Ok(()),
+        Some((table, column)) => Err(Error::refused(
+            "past_known",
+            format!("the database is past what this version knows: {table}.{column} is there"),
+            "use a newer Tollgate, or do it in the gateway; nothing was changed",
+        )),
+    }
+}
