@@ -215,6 +215,21 @@ pub fn owned_twice(context: &Context) -> Option<String> {
         })
 }
 
+/// Budgets with two owners of whatever kinds, which the gateway rejects on their next save: `id`.
+pub fn owned_by_several(context: &Context) -> Option<String> {
+    let columns: Vec<&str> = Owner::BOTH
+        .map(Owner::column)
+        .into_iter()
+        .chain(OTHER_OWNER_COLUMNS)
+        .filter(|column| context.catalog.has_column(BUDGETS, column))
+        .collect();
+    let said: Vec<String> = columns
+        .iter()
+        .map(|column| format!("CASE WHEN {column} IS NULL THEN 0 ELSE 1 END"))
+        .collect();
+    (columns.len() > 1).then(|| format!("SELECT id FROM {BUDGETS} WHERE {} > 1", said.join(" + ")))
+}
+
 /// Tables that may hold a `budget_id` besides virtual keys and provider configs.
 const OTHER_OWNERS: [&str; 4] = [
     "governance_teams",

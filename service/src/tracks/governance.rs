@@ -142,7 +142,7 @@ pub(super) static MODULE: Module = Module {
 };
 
 fn invariants(live: &Context) -> Vec<Question> {
-    owners::owned_twice(live)
+    owners::owned_by_several(live)
         .map(|sql| Question {
             code: "V005",
             table: BUDGETS.to_owned(),

@@ -277,3 +277,43 @@ async fn owners_that_violate_the_coming_keys_block(
     assert_eq!(ids("G015"), ["b-nobody"]);
     assert_eq!(ids("G010"), ["b-dave", "b-dave-openai"]);
 }
+
+#[rstest]
+#[tokio::test]
+async fn durations_in_words_are_found_in_every_phase(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = legacy(backend, Shape::Full, Calendar::Flag).await;
+    database
+        .execute(
+            "UPDATE governance_budgets SET reset_duration = 'Monthly' WHERE id = 'b-bob'; \
+             UPDATE governance_rate_limits SET token_reset_duration = 'daily' WHERE id = 'rl-1'",
+        )
+        .await;
+    let tollgate = tollgate().on(&database.url);
+    for migrated in [false, true] {
+        if migrated {
+            tollgate.succeed(&["migrate", "up", "--adopt"]);
+        }
+        let (code, json) = tollgate.json(&["doctor", "--code", "G020"]);
+        assert_eq!(code, 0, "{json:#}");
+        let found: Vec<_> = json["findings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|found| {
+                (
+                    found["table"].as_str().unwrap(),
+                    found["sample_ids"].clone(),
+                )
+            })
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("governance_budgets", serde_json::json!(["b-bob"])),
+                ("governance_rate_limits", serde_json::json!(["rl-1"])),
+            ]
+        );
+    }
+}

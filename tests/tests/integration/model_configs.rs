@@ -410,6 +410,68 @@ async fn a_snapshot_of_before_the_move_holds_behind_it(
     }
 }
 
+/// Flags that were remembered before the move go to the very row that stands for their owner.
+#[rstest]
+#[tokio::test]
+async fn remembered_flags_find_their_owners_behind_the_move(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = bifrost(backend, "1.5.16").await;
+    database
+        .execute(
+            "UPDATE governance_model_configs SET calendar_aligned = false; \
+             UPDATE governance_virtual_keys SET calendar_aligned = false; \
+             CREATE TABLE tollgate_remembered (kind varchar(20) NOT NULL, owner varchar(255) NOT NULL, budget varchar(255) NOT NULL, \
+             virtual_key varchar(255), PRIMARY KEY (kind, owner)); \
+             INSERT INTO tollgate_remembered VALUES ('provider_config', '3', 'b-dave-openai', 'vk-dave'), ('team', 't-1', 'b-team', NULL), \
+             ('customer', 'c-1', 'b-customer', NULL), ('provider', '1', 'b-provider', NULL), ('budget', 'b-nobody', 'b-nobody', NULL)",
+        )
+        .await;
+    let (code, json) = ask(&database, &["migrate", "prepare", "--finish"]);
+    assert_eq!(code, 0, "{json:#}");
+    let flagged = async |table: &str| {
+        let on = match backend {
+            Backend::Sqlite => "calendar_aligned = 1",
+            Backend::Postgres => "calendar_aligned",
+        };
+        database
+            .column(&format!("SELECT id FROM {table} WHERE {on} ORDER BY id"))
+            .await
+    };
+    assert_eq!(
+        flagged("governance_model_configs").await,
+        ["m-openai", "m-vk-dave-openai"]
+    );
+    assert_eq!(flagged("governance_teams").await, ["t-1"]);
+    assert_eq!(flagged("governance_customers").await, ["c-1"]);
+    assert_eq!(
+        flagged("governance_virtual_keys").await,
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        database
+            .column("SELECT kind FROM tollgate_remembered")
+            .await,
+        ["budget"]
+    );
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_budget_of_two_owners_of_any_kind_is_found(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = bifrost(backend, "1.5.16").await;
+    let (code, json) = ask(&database, &["verify"]);
+    assert_eq!(code, 0, "{json:#}");
+    database
+        .execute("UPDATE governance_budgets SET team_id = 't-1' WHERE id = 'b-provider'")
+        .await;
+    let (code, json) = ask(&database, &["verify"]);
+    assert_eq!(code, 4, "{json:#}");
+    assert_eq!(said(&json, "V005")[0]["sample_ids"], json!(["b-provider"]));
+}
+
 /// A model config, as an oracle sees it.
 #[derive(Clone, Debug)]
 struct Config {

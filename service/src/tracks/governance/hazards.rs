@@ -16,6 +16,7 @@ use crate::doctor::{Facts, Hazard, Queries, Query};
 use crate::duration;
 use crate::parameters::Parameters;
 use crate::report::Severity;
+use crate::tracks::governance::budget::schema::RATE_LIMITS;
 use crate::tracks::governance::credentials::Present;
 use crate::tracks::governance::header_keys;
 
@@ -248,6 +249,16 @@ pub(crate) const HAZARDS: &[Hazard] = &[
                 })
                 .collect()
         },
+        ..Hazard::PLAIN
+    },
+    Hazard {
+        code: "G020",
+        severity: Severity::Warning,
+        title: "a duration that the gateway does not parse: the window never resets there",
+        effect: "what was spent stays spent for the gateway, and nobody is told; `reconcile resets` reads it as it is meant",
+        resolve: "write 1d, 1w, 1M or 1Y",
+        concerns: DRIFT,
+        queries: words_for_durations,
         ..Hazard::PLAIN
     },
     Hazard {
@@ -615,6 +626,28 @@ fn dependents(context: &Context, _: &Facts) -> Queries {
             names(context, table, &found)
         })
         .collect()
+}
+
+/// Durations in words, which no version of the gateway parses (`docs/upstream/bifrost.md` §3.1).
+fn words_for_durations(context: &Context, _: &Facts) -> Queries {
+    [
+        (BUDGETS, "reset_duration"),
+        (RATE_LIMITS, "token_reset_duration"),
+        (RATE_LIMITS, "request_reset_duration"),
+    ]
+    .into_iter()
+    .filter(|(table, column)| {
+        context.catalog.has_column(table, "id") && context.catalog.has_column(table, column)
+    })
+    .map(|(table, column)| {
+        (
+            table,
+            format!(
+                "SELECT id FROM {table} WHERE lower(CAST({column} AS text)) IN ('daily', 'weekly', 'monthly', 'yearly')"
+            ),
+        )
+    })
+    .collect()
 }
 
 /// Credentials that `reconcile credentials` would orphan or reactivate.

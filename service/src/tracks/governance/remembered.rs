@@ -9,10 +9,10 @@ use crate::connection::Connection;
 use crate::database::existing;
 use crate::report::{Change, Finding, Severity};
 use crate::rows;
+use crate::tracks::governance::budget::schema::{CUSTOMERS, TEAMS};
+use crate::tracks::governance::shape::{MODEL_CONFIGS, has_budgets_of_model_configs};
 
 pub(crate) use tollgate_migration::governance::remembered::TABLE;
-
-const TEAMS: &str = "governance_teams";
 
 /// Notes every flag that would be lost; answers the budgets that are noted for the first time.
 pub(super) async fn note(connection: &Connection, live: &Context) -> Result<Vec<String>, DbErr> {
@@ -64,14 +64,35 @@ fn places(live: &Context, kind: &str) -> Vec<(&'static str, &'static str)> {
     let on_budgets = catalog.has_column(BUDGETS, "calendar_aligned")
         && live.upstream_ran("migrate_calendar_aligned")
         && !live.upstream_ran("drop_legacy_calendar_aligned_columns");
-    let of_the_owner = match kind {
-        PROVIDER_CONFIG => Some((VIRTUAL_KEYS, "t.id = r.virtual_key")),
-        "team" => Some((TEAMS, "t.id = r.owner")),
-        _ => None,
+    let moved = catalog.has_column(MODEL_CONFIGS, "calendar_aligned")
+        && has_budgets_of_model_configs(|table, column| catalog.has_column(table, column));
+    let of_the_owner: &[(&str, &str)] = match (kind, moved) {
+        (PROVIDER_CONFIG, false) => &[(VIRTUAL_KEYS, "t.id = r.virtual_key")],
+        // The model config that stands for it, alone: the key's own would align every budget of the key.
+        (PROVIDER_CONFIG, true) => &[
+            (
+                MODEL_CONFIGS,
+                "t.scope = 'virtual_key' AND t.id IN (SELECT b.model_config_id FROM governance_budgets b WHERE b.id = r.budget)",
+            ),
+            (
+                VIRTUAL_KEYS,
+                "t.id = r.virtual_key AND NOT EXISTS (SELECT 1 FROM governance_budgets b WHERE b.id = r.budget \
+                 AND b.model_config_id IS NOT NULL)",
+            ),
+        ],
+        ("team", _) => &[(TEAMS, "t.id = r.owner")],
+        ("customer", _) => &[(CUSTOMERS, "t.id = r.owner")],
+        ("model_config", true) => &[(MODEL_CONFIGS, "t.id = r.owner")],
+        ("provider", true) => &[(
+            MODEL_CONFIGS,
+            "t.scope = 'global' AND t.id IN (SELECT b.model_config_id FROM governance_budgets b WHERE b.id = r.budget)",
+        )],
+        _ => &[],
     };
     of_the_owner
+        .iter()
+        .copied()
         .filter(|(table, _)| catalog.has_column(table, "calendar_aligned"))
-        .into_iter()
         .chain(on_budgets.then_some((BUDGETS, "t.id = r.budget")))
         .collect()
 }
