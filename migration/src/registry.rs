@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn what_a_track_does_not_know_is_refused() {
         for (track, word) in [
-            (Track::GOVERNANCE, "1.5.9"),
+            (Track::GOVERNANCE, "2.1.0"),
             (Track::GOVERNANCE, "1.4.99"),
             (Track::PROVIDERS, "533"),
             (Track::PROVIDERS, "2.35"),
@@ -185,6 +185,7 @@ mod tests {
             assert!(Target::parse(track, word).is_err(), "{track} {word}");
         }
         assert!(Target::parse(Track::GOVERNANCE, "v1.5.8").is_ok());
+        assert!(Target::parse(Track::GOVERNANCE, "2.0.0-prerelease3").is_ok());
         assert!(Target::parse(Track::PROVIDERS, "2.34.1").is_ok_and(|target| target.at == 509));
     }
 }

@@ -18,8 +18,10 @@ pub(super) const VERSIONS: Versions = Versions {
     },
 };
 
-/// The last of the versions on which virtual keys own budgets.
+/// The last of the versions on which virtual keys own budgets: as far as Tollgate goes by itself.
 const NEWEST: &str = "1.5.8";
+/// The last of the versions that are known. What comes behind [`NEWEST`] is the gateway's own work.
+const KNOWN: &str = "2.0.0-prerelease3";
 
 fn stage(release: &str) -> i64 {
     bifrost::parse(release).map_or(i64::MAX, |stage| i64::try_from(stage).unwrap_or(i64::MAX))
@@ -59,13 +61,13 @@ fn of(ledger: &Ledger) -> Target {
 fn parse(word: &str) -> Result<Target, UnknownVersion> {
     bifrost::parse(word)
         .map(|stage| i64::try_from(stage).unwrap_or(i64::MAX))
-        .filter(|&at| at <= stage(NEWEST))
+        .filter(|&at| at <= stage(KNOWN))
         .map(|at| Target {
             at,
             words: word.strip_prefix('v').unwrap_or(word).to_owned(),
         })
         .ok_or_else(|| UnknownVersion {
-            known: format!("Bifrost 1.4.0 to {NEWEST}, prereleases included"),
+            known: format!("Bifrost 1.4.0 to {KNOWN}, prereleases included"),
         })
 }
 

@@ -244,7 +244,7 @@ async fn up_goes_as_far_as_the_gateway_that_boots_next_can_live_with(
 }
 
 #[rstest]
-#[case("1.5.9")]
+#[case("2.1.0")]
 #[case("1.4.99")]
 #[case("next")]
 #[tokio::test]
@@ -261,7 +261,7 @@ async fn a_version_that_nobody_knows_is_a_usage_error(#[case] version: &str) {
         let (code, json) = ask(&database, &words);
         assert_eq!(code, 2, "{words:?}: {json:#}");
         let hint = json["error"]["hint"].as_str().unwrap();
-        assert!(hint.contains("1.5.8"), "{words:?}: {json:#}");
+        assert!(hint.contains("2.0.0-prerelease3"), "{words:?}: {json:#}");
     }
     assert!(!database.has_table("tollgate_governance_migrations").await);
 }

@@ -472,6 +472,57 @@ async fn a_budget_of_two_owners_of_any_kind_is_found(
     assert_eq!(said(&json, "V005")[0]["sample_ids"], json!(["b-provider"]));
 }
 
+/// What the gateway's own boots would do, on copies: prepared, nothing is lost; alone, what upstream loses is named.
+#[rstest]
+#[tokio::test]
+async fn a_rehearsal_goes_through_the_gateways_own_moves(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[values("1.5.9", "1.5.16", "2.0.0-prerelease3")] version: &str,
+) {
+    let database = bifrost(backend, "1.4.24").await;
+    let before = database.everything(|_, _| true).await;
+    let mut words = vec!["rehearse", "--gateway", "--for", version];
+    let scratch = TestDatabase::new(backend).await;
+    if backend == Backend::Postgres {
+        words.extend(["--scratch-url", &scratch.url]);
+    }
+    let (code, json) = ask(&database, &words);
+    assert_eq!(code, 0, "{json:#}");
+    assert_eq!(database.everything(|_, _| true).await, before);
+}
+
+/// The jobs around such a boot: everything that a 1.4.24 says is there behind it, flags of customers too.
+#[rstest]
+#[tokio::test]
+async fn from_1_4_to_the_newest_with_nothing_lost(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = bifrost(backend, "1.4.24").await;
+    let (code, json) = ask(
+        &database,
+        &["migrate", "up", "--adopt", "--for", "2.0.0-prerelease3"],
+    );
+    assert_eq!(code, 0, "{json:#}");
+    let (code, json) = ask(
+        &database,
+        &["migrate", "status", "--check", "--for", "2.0.0-prerelease3"],
+    );
+    assert_eq!(code, 0, "{json:#}");
+    assert_eq!(json["tracks"][0]["pending"], json!([]));
+    // A budget of a customer and of a team stops the boot of 1.5.9, and so `up` for it.
+    let shared = bifrost(backend, "1.4.24").await;
+    shared
+        .execute("UPDATE governance_teams SET budget_id = 'b-customer'")
+        .await;
+    let up = ["migrate", "up", "--adopt", "--for"];
+    let (code, json) = ask(&shared, &[&up[..], &["1.5.9"]].concat());
+    assert_eq!(code, 4, "{json:#}");
+    assert_eq!(said(&json, "G021")[0]["severity"], "blocking", "{json:#}");
+    let (code, json) = ask(&shared, &["migrate", "up", "--adopt"]);
+    assert_eq!(code, 0, "nobody has said that it boots next: {json:#}");
+    assert_eq!(said(&json, "G021")[0]["severity"], "warning", "{json:#}");
+}
+
 /// A model config, as an oracle sees it.
 #[derive(Clone, Debug)]
 struct Config {

@@ -1,5 +1,8 @@
 //! Bifrost's own migrations, as far as they change rows that a snapshot covers (`docs/upstream/bifrost.md` §2.1 and §9.3).
 
+mod cutover;
+mod merge;
+
 use sea_orm::DbErr;
 use tollgate_migration::ddl::Type::{BigInt, Bool, Text, Varchar};
 use tollgate_migration::ddl::{column, index, unique_index};
@@ -57,6 +60,57 @@ const BIFROST: &[Step] = &[
         "backfill_vk_provider_config_blacklisted_models",
         "1.5.5",
         blacklists,
+    ),
+    ("add_model_config_scope_columns", "1.5.9", cutover::scopes),
+    (
+        "migrate_provider_governance_to_model_configs",
+        "1.5.9",
+        cutover::providers,
+    ),
+    (
+        "add_budget_model_config_id_column",
+        "1.5.9",
+        cutover::budgets_of_models,
+    ),
+    (
+        "add_model_config_calendar_aligned_column",
+        "1.5.9",
+        cutover::flags,
+    ),
+    (
+        "migrate_virtual_key_governance_to_model_configs",
+        "1.5.9",
+        cutover::keys,
+    ),
+    (
+        "add_customer_calendar_aligned_column",
+        "1.5.9",
+        cutover::customer_flags,
+    ),
+    (
+        "add_customer_budgets_to_budgets_table",
+        "1.5.9",
+        cutover::customers,
+    ),
+    (
+        "add_customer_name_unique_constraint_dedup",
+        "1.5.12",
+        cutover::customer_names,
+    ),
+    (
+        "null_legacy_customer_budget_id_refs",
+        "1.5.12",
+        cutover::customer_references,
+    ),
+    (
+        "merge_oauth_token_tables",
+        "2.0.0-prerelease1",
+        merge::tokens,
+    ),
+    (
+        "create_mcp_oauth_flows_table",
+        "2.0.0-prerelease1",
+        merge::flows,
     ),
 ];
 

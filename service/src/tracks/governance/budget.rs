@@ -35,7 +35,7 @@ use crate::retry::{backoff, is_transient};
 use crate::rows;
 use crate::runner::Session;
 use crate::tracks::governance::shape::{self, MODEL_CONFIGS};
-use chain::Link;
+use chain::{Chain, Link};
 use schema::Schema;
 use window::Due;
 
@@ -155,9 +155,17 @@ impl Budgets {
         cost: Option<&Cost>,
         now: DateTime<Utc>,
     ) -> Result<Verdict> {
-        self.refuse_closed(connection, asked.virtual_key, now)
-            .await?;
-        let links = self.chain(connection, asked, false, cost, now).await?;
+        let Chain { links, closed } = self.chain(connection, asked, false, cost, now).await?;
+        if closed == Some(true) {
+            return Err(Error::refused(
+                "virtual_key_inactive",
+                format!(
+                    "virtual key {} is switched off, or has expired",
+                    asked.virtual_key
+                ),
+                "activate it in the gateway",
+            ));
+        }
         let blocked_by = links
             .iter()
             .map(|link| link.standing(now, cost.is_some()))
@@ -179,7 +187,7 @@ impl Budgets {
         now: DateTime<Utc>,
     ) -> Result<Vec<Standing>> {
         let every_model = asked.model.is_none();
-        let links = self
+        let Chain { links, .. } = self
             .chain(connection, asked, every_model, None, now)
             .await?;
         Ok(links.iter().map(|link| link.standing(now, false)).collect())
@@ -293,13 +301,13 @@ impl Budgets {
             }
         };
         if !is_new {
-            self.exists(transaction, asked.virtual_key).await?;
+            self.is_closed(transaction, asked.virtual_key, now).await?;
             return Ok(Recorded {
                 recorded: false,
                 budgets: Vec::new(),
             });
         }
-        let links = self.chain(transaction, asked, false, None, now).await?;
+        let Chain { links, .. } = self.chain(transaction, asked, false, None, now).await?;
         let budgets = self
             .add(transaction, &links, cost, now)
             .await
@@ -385,8 +393,8 @@ impl Budgets {
         every_model: bool,
         cost: Option<&Cost>,
         now: DateTime<Utc>,
-    ) -> Result<Vec<Link>> {
-        let links = chain::chain(
+    ) -> Result<Chain> {
+        let mut chain = chain::chain(
             connection,
             &self.schema,
             asked,
@@ -396,10 +404,11 @@ impl Budgets {
         )
         .await
         .map_err(db_context())?;
-        if links.is_empty() {
-            self.exists(connection, asked.virtual_key).await?;
+        if chain.links.is_empty() {
+            let closed = self.is_closed(connection, asked.virtual_key, now).await?;
+            chain.closed = Some(closed);
         }
-        Ok(links)
+        Ok(chain)
     }
 
     /// Whether limits of models are asked for at all here.
@@ -407,55 +416,25 @@ impl Budgets {
         self.schema.has(MODEL_CONFIGS, "model_name")
     }
 
-    /// A key that is switched off, or has expired, opens nothing, whatever is left of its budgets.
-    async fn refuse_closed<C: ConnectionTrait>(
+    /// Whether a key is switched off, or has expired: it opens nothing then, whatever is left of its budgets.
+    async fn is_closed<C: ConnectionTrait>(
         &self,
         connection: &C,
         virtual_key: &str,
         now: DateTime<Utc>,
-    ) -> Result<()> {
-        let dialect = self.schema.dialect;
+    ) -> Result<bool> {
         let closed: Option<i32> = rows::scalar(
             connection,
             Statement::from_sql_and_values(
-                dialect.backend(),
-                format!(
-                    "SELECT CASE WHEN {} THEN 1 ELSE 0 END AS closed FROM {VIRTUAL_KEYS} v WHERE v.id = {}",
-                    self.schema.is_closed(now),
-                    dialect.parameter(1)
-                ),
+                self.schema.dialect.backend(),
+                chain::closed(&self.schema, now),
                 [virtual_key.into()],
             ),
         )
         .await
         .map_err(db_context())?;
-        match closed {
-            None => Err(Error::NotFound {
-                what: format!("virtual key {virtual_key:?}"),
-            }),
-            Some(0) => Ok(()),
-            Some(_) => Err(Error::refused(
-                "virtual_key_inactive",
-                format!("virtual key {virtual_key} is switched off, or has expired"),
-                "activate it in the gateway",
-            )),
-        }
-    }
-
-    async fn exists<C: ConnectionTrait>(&self, connection: &C, virtual_key: &str) -> Result<()> {
-        let dialect = self.schema.dialect;
-        connection
-            .query_one_raw(Statement::from_sql_and_values(
-                dialect.backend(),
-                format!(
-                    "SELECT 1 AS one FROM {VIRTUAL_KEYS} WHERE id = {}",
-                    dialect.parameter(1)
-                ),
-                [virtual_key.into()],
-            ))
-            .await
-            .map_err(db_context())?
-            .map(|_| ())
+        closed
+            .map(|closed| closed == 1)
             .ok_or_else(|| Error::NotFound {
                 what: format!("virtual key {virtual_key:?}"),
             })

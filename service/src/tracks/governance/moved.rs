@@ -237,9 +237,20 @@ fn aligned(context: &Context) -> Option<String> {
     let catalog = &context.catalog;
     let column = catalog.has_column(VIRTUAL_KEYS, "calendar_aligned");
     let said = format!("{SEPARATOR}calendar_aligned{SEPARATOR}true");
+    // Where model configs have flags of their own, one that stands for a provider config speaks for its key alone.
+    let has = |table: &str, column: &str| catalog.has_column(table, column);
+    let through = if has_budgets_of_model_configs(has) && has(MODEL_CONFIGS, "calendar_aligned") {
+        format!(
+            " UNION SELECT m.scope_id || '{said}' AS fact FROM {MODEL_CONFIGS} m WHERE m.scope = 'virtual_key' \
+             AND m.model_name = '*' AND {}",
+            catalog.dialect.is_true("m.calendar_aligned")
+        )
+    } else {
+        String::new()
+    };
     let own = || {
         format!(
-            "SELECT id || '{said}' AS fact FROM {VIRTUAL_KEYS} WHERE {}",
+            "SELECT id || '{said}' AS fact FROM {VIRTUAL_KEYS} WHERE {}{through}",
             catalog.dialect.is_true("calendar_aligned")
         )
     };

@@ -208,6 +208,23 @@ fn columns(schema: &Schema, owner: &str, cost: &str, now: DateTime<Utc>) -> Stri
     )
 }
 
+/// Whether the key (the first parameter) opens nothing: 1 or 0, and no row where there is no such key.
+pub(super) fn closed(schema: &Schema, now: DateTime<Utc>) -> String {
+    format!(
+        "SELECT CASE WHEN {} THEN 1 ELSE 0 END FROM {VIRTUAL_KEYS} v WHERE v.id = {}",
+        schema.is_closed(now),
+        schema.dialect.parameter(1)
+    )
+}
+
+/// The budgets above a request.
+#[derive(Debug, Default)]
+pub(super) struct Chain {
+    pub(super) links: Vec<Link>,
+    /// Whether the key opens nothing; unknown where no budget stands above it.
+    pub(super) closed: Option<bool>,
+}
+
 /// What a request is asked about: the first parameter is the virtual key, then the provider, a cost, the model, and the model
 /// without what stands before its last slash.
 #[derive(Clone, Copy, Debug)]
@@ -243,9 +260,11 @@ impl Question<'_> {
             .collect();
         // Found first, and looked at once each: the columns ask more tables than the search does.
         format!(
-            "WITH above AS MATERIALIZED ({}) SELECT {} FROM above a JOIN {BUDGETS} b ON b.id = a.id WHERE {} ORDER BY a.rank, b.id",
+            "WITH above AS MATERIALIZED ({}) SELECT {}, ({}) AS closed FROM above a JOIN {BUDGETS} b ON b.id = a.id \
+             WHERE {} ORDER BY a.rank, b.id",
             arms.join(" UNION ALL "),
             columns(self.schema, "a.owner", &self.p(3), self.now),
+            closed(self.schema, self.now),
             all.join(" AND ")
         )
     }
@@ -424,7 +443,7 @@ pub(super) async fn chain<C: ConnectionTrait>(
     every_model: bool,
     cost: &str,
     now: DateTime<Utc>,
-) -> Result<Vec<Link>, DbErr> {
+) -> Result<Chain, DbErr> {
     let question = Question {
         schema,
         provider: asked.provider.is_some(),
@@ -440,7 +459,7 @@ pub(super) async fn chain<C: ConnectionTrait>(
         model.into(),
         base.into(),
     ];
-    let mut links: Vec<Link> = Vec::new();
+    let mut chain = Chain::default();
     for row in connection
         .query_all_raw(Statement::from_sql_and_values(
             schema.dialect.backend(),
@@ -450,11 +469,14 @@ pub(super) async fn chain<C: ConnectionTrait>(
         .await?
     {
         let link = Link::read(&row, schema.dialect)?;
-        if !links.iter().any(|known| known.id == link.id) {
-            links.push(link);
+        chain.closed = row
+            .try_get::<Option<i32>>("", "closed")?
+            .map(|closed| closed == 1);
+        if !chain.links.iter().any(|known| known.id == link.id) {
+            chain.links.push(link);
         }
     }
-    Ok(links)
+    Ok(chain)
 }
 
 /// The same rows, locked in the order of their ids, as they are now.
