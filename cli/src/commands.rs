@@ -73,7 +73,7 @@ async fn answer(arguments: &Arguments, stop: &ShutdownSignal) -> Answer {
         Command::ProviderConfig(command) => {
             reconcile::provider_config(arguments, command, stop).await
         }
-        Command::Budget(command) => budget::run(arguments, command).await,
+        Command::Budget(command) => budget::run(arguments, command, stop).await,
         Command::McpClient(command) => reconcile::mcp_client(arguments, command, stop).await,
         Command::BillingMode(command) => billing::mode(arguments, command).await,
         Command::ProviderKey(command) => provider_key::run(arguments, command).await,

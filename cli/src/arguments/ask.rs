@@ -2,6 +2,8 @@
 
 use clap::{Args, Subcommand};
 
+use super::Wait;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum BudgetCommand {
     /// Exit 0 when every budget above a request allows it, 4 with the first that does not
@@ -30,6 +32,23 @@ pub(crate) enum BudgetCommand {
         /// The request's id: a cost that comes with an id that was recorded before adds nothing
         #[arg(long, value_name = "ID", allow_hyphen_values = true)]
         request_id: Option<String>,
+    },
+    /// Begin one budget again, before its window is over: usage 0, and a reason that the record of runs keeps
+    ///
+    /// The window begins now, or with the day, week, month or year where the owner's windows follow the calendar. `tollgate
+    /// history` says who was given what back, and why.
+    Reset {
+        /// The budget's id
+        #[arg(value_name = "ID")]
+        id: String,
+        /// Why
+        #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+        reason: String,
+        /// Say what would be, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        wait: Wait,
     },
     /// How the budgets above a virtual key stand
     List {

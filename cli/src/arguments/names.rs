@@ -31,7 +31,11 @@ impl Command {
             | Self::Snapshot { .. }
             | Self::Verify { .. }
             | Self::Schema(Schema::Diff { .. } | Schema::Repair { dry_run: true, .. })
-            | Self::Budget(BudgetCommand::Check { .. } | BudgetCommand::List { .. })
+            | Self::Budget(
+                BudgetCommand::Check { .. }
+                | BudgetCommand::List { .. }
+                | BudgetCommand::Reset { dry_run: true, .. },
+            )
             | Self::ProviderKey(_)
             | Self::GatewayKey(GatewayKeyCommand::List)
             | Self::BillingMode(BillingMode::Get { .. } | BillingMode::Strip { .. })
@@ -71,6 +75,7 @@ impl Command {
             Self::Budget(BudgetCommand::Check { .. }) => "budget check",
             Self::Budget(BudgetCommand::Record { .. }) => "budget record",
             Self::Budget(BudgetCommand::List { .. }) => "budget list",
+            Self::Budget(BudgetCommand::Reset { .. }) => "budget reset",
             Self::VirtualKey(VirtualKey::Delete { .. }) => "virtual-key delete",
             Self::ProviderConfig(ProviderConfig::Delete { .. }) => "provider-config delete",
             Self::Reconcile(Reconcile::ProviderKeys { .. }) => "reconcile provider-keys",

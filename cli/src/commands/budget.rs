@@ -5,15 +5,21 @@ use std::time::Duration;
 
 use chrono::Utc;
 use tollgate_service::governance::budget::{self, Cost, Standing};
-use tollgate_service::{Access, CommandResult, Error, Finding, Outcome, Report, Result};
+use tollgate_service::{
+    Access, CommandResult, Error, Finding, Outcome, Report, Result, ShutdownSignal,
+};
 
 use crate::arguments::{Arguments, BudgetCommand};
 use crate::commands::session;
 use crate::output::{Answer, View};
 
-pub(super) async fn run(arguments: &Arguments, command: &BudgetCommand) -> Answer {
+pub(super) async fn run(
+    arguments: &Arguments,
+    command: &BudgetCommand,
+    stop: &ShutdownSignal,
+) -> Answer {
     let name = arguments.command.name();
-    let (report, text, error) = match answer(arguments, command).await {
+    let (report, text, error) = match answer(arguments, command, stop).await {
         Ok(answered) => answered,
         Err(error) => return Answer::failed(name, error),
     };
@@ -28,7 +34,11 @@ fn report(result: serde_json::Value, findings: impl IntoIterator<Item = Finding>
     report
 }
 
-async fn answer(arguments: &Arguments, command: &BudgetCommand) -> Result<Answered> {
+async fn answer(
+    arguments: &Arguments,
+    command: &BudgetCommand,
+    stop: &ShutdownSignal,
+) -> Result<Answered> {
     let now = Utc::now();
     match command {
         BudgetCommand::Check { asked, cost } => {
@@ -82,6 +92,31 @@ async fn answer(arguments: &Arguments, command: &BudgetCommand) -> Result<Answer
             };
             let findings = recorded.unnoticed();
             Ok((report(serde_json::json!(recorded), findings), text, None))
+        }
+        BudgetCommand::Reset {
+            id,
+            reason,
+            dry_run,
+            wait,
+        } => {
+            let session = session(arguments, wait.duration())?;
+            let (begun, report) = budget::reset(&session, id, reason, *dry_run, now, stop).await?;
+            let budget::Begun {
+                budget,
+                usage_before,
+                ..
+            } = &begun;
+            let text = format!(
+                "budget {id} {}: {usage_before} of {} had been spent; the next window begins at {}",
+                if *dry_run {
+                    "would begin again"
+                } else {
+                    "begins again"
+                },
+                budget.max_limit,
+                budget.resets_at.as_deref().unwrap_or("no time")
+            );
+            Ok((report, text, None))
         }
         BudgetCommand::List {
             virtual_key,

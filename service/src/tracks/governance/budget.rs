@@ -7,6 +7,7 @@ mod amount;
 mod chain;
 mod cost;
 pub(crate) mod requests;
+mod reset;
 pub(crate) mod schema;
 pub mod window;
 
@@ -25,6 +26,7 @@ pub use chain::Standing;
 pub use cost::Cost;
 pub use requests::TABLE as REQUESTS;
 pub(crate) use requests::{count_before as count_requests, forget_page as forget_requests};
+pub use reset::{Begun, reset};
 
 use crate::connection::Connection;
 use crate::database::Access;
@@ -214,11 +216,11 @@ impl Budgets {
     }
 
     /// From 1.6 on the gateway begins windows where this version would not, and may have raised a limit for some of them.
-    fn refuse_anchored(&self) -> Result<()> {
+    fn refuse_anchored(&self, what: &str) -> Result<()> {
         match shape::has_anchored_windows(|table, column| self.schema.has(table, column)) {
             None => Ok(()),
             Some(sign) => Err(shape::not_yet(
-                "recording a cost",
+                what,
                 sign,
                 "and its windows begin at the budget's own time of day",
             )),
@@ -233,7 +235,7 @@ impl Budgets {
         request: Option<&str>,
         now: DateTime<Utc>,
     ) -> Result<Recorded> {
-        self.refuse_anchored()?;
+        self.refuse_anchored("recording a cost")?;
         if request.is_some() && !self.notes_requests.load(Ordering::Relaxed) {
             requests::ensure(connection).await.map_err(db_context())?;
             self.notes_requests.store(true, Ordering::Relaxed);
@@ -281,7 +283,7 @@ impl Budgets {
         request: Option<&str>,
         now: DateTime<Utc>,
     ) -> Result<Recorded> {
-        self.refuse_anchored()?;
+        self.refuse_anchored("recording a cost")?;
         let is_new = match request {
             None => true,
             Some(request) => {

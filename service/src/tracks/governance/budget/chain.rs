@@ -108,6 +108,28 @@ impl Link {
         })
     }
 
+    /// What is stored, whether the window is over or not.
+    pub(super) fn stored_usage(&self) -> Amount {
+        self.usage.clone()
+    }
+
+    /// The same with nothing spent, in a window that begins now.
+    pub(super) fn begun(&self, now: DateTime<Utc>) -> Self {
+        Self {
+            usage: Amount::zero(),
+            spent: self.limit.is_nothing(),
+            last_reset: Last::At(self.starts(now)),
+            ..self.clone()
+        }
+    }
+
+    /// When the window begins that an instant lies in: of the calendar, or with that instant.
+    pub(super) fn starts(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        Window::parse(&self.word)
+            .and_then(|window| window.aligned_to(self.alignment))
+            .map_or(now, |unit| unit.start(now))
+    }
+
     fn resets_at(&self, now: DateTime<Utc>) -> Option<String> {
         let window = Window::parse(&self.word)?;
         let began = match self.last_reset {
@@ -514,6 +536,36 @@ pub(super) async fn locked<C: ConnectionTrait>(
         }
     }
     Ok(found)
+}
+
+/// A budget by its id, as it is now; locked where it is to be written.
+pub(super) async fn one<C: ConnectionTrait>(
+    connection: &C,
+    schema: &Schema,
+    id: &str,
+    lock: bool,
+    now: DateTime<Utc>,
+) -> Result<Option<Link>, DbErr> {
+    let dialect = schema.dialect;
+    let lock = match dialect {
+        Dialect::Postgres if lock => "FOR NO KEY UPDATE OF b",
+        _ => "",
+    };
+    let sql = format!(
+        "SELECT {} FROM {BUDGETS} b WHERE b.id = {} {lock}",
+        columns(schema, "''", &dialect.parameter(1), now),
+        dialect.parameter(2)
+    );
+    let values: [Value; 2] = ["0".into(), id.into()];
+    connection
+        .query_one_raw(Statement::from_sql_and_values(
+            dialect.backend(),
+            sql,
+            values,
+        ))
+        .await?
+        .map(|row| Link::read(&row, dialect))
+        .transpose()
 }
 
 /// The ids of budgets as parameters, so that the statement of every chain of a length is the same text, prepared once.
