@@ -3,13 +3,13 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use tollgate_service::governance::budget::{self, Cost, Standing};
 use tollgate_service::{
     Access, CommandResult, Error, Finding, Outcome, Report, Result, ShutdownSignal,
 };
 
-use crate::arguments::{Arguments, BudgetCommand};
+use crate::arguments::{Arguments, Asked, BudgetCommand};
 use crate::commands::session;
 use crate::output::{Answer, View};
 
@@ -41,58 +41,12 @@ async fn answer(
 ) -> Result<Answered> {
     let now = Utc::now();
     match command {
-        BudgetCommand::Check { asked, cost } => {
-            let cost: Option<Cost> = cost.as_deref().map(str::parse).transpose()?;
-            let session = session(arguments, Duration::ZERO)?;
-            let (connection, budgets) = budget::open(&session, Access::Read).await?;
-            let verdict = budgets
-                .check(&connection, &asked.request(), cost.as_ref(), now)
-                .await?;
-            let (text, error) = match &verdict.blocked_by {
-                None if asked.model.is_none() && budgets.asks_models() => (
-                    "allowed, as far as no limit of a single model says otherwise (--model names the request's)"
-                        .to_owned(),
-                    None,
-                ),
-                None => ("allowed".to_owned(), None),
-                Some(by) => ("refused".to_owned(), Some(refusal(by, cost.as_ref()))),
-            };
-            Ok((report(serde_json::json!(verdict), None), text, error))
-        }
+        BudgetCommand::Check { asked, cost } => check(arguments, asked, cost.as_deref(), now).await,
         BudgetCommand::Record {
             asked,
             cost,
             request_id,
-        } => {
-            let cost: Cost = cost.parse()?;
-            if request_id.as_deref().is_some_and(|id| id.trim().is_empty()) {
-                return Err(Error::usage(
-                    "the request id is empty",
-                    "give each request an id of its own, or leave --request-id out",
-                ));
-            }
-            let session = session(arguments, Duration::ZERO)?;
-            let (connection, budgets) = budget::open(&session, Access::Write).await?;
-            let recorded = budgets
-                .record(
-                    &connection,
-                    &asked.request(),
-                    &cost,
-                    request_id.as_deref(),
-                    now,
-                )
-                .await?;
-            let text = if recorded.recorded {
-                table(
-                    "recorded; no budget stands above this request",
-                    &recorded.budgets,
-                )
-            } else {
-                "recorded before; nothing was added".to_owned()
-            };
-            let findings = recorded.unnoticed();
-            Ok((report(serde_json::json!(recorded), findings), text, None))
-        }
+        } => record(arguments, asked, cost, request_id.as_deref(), now).await,
         BudgetCommand::Reset {
             id,
             reason,
@@ -141,6 +95,61 @@ async fn answer(
             Ok((report(result, None), text, None))
         }
     }
+}
+
+async fn check(
+    arguments: &Arguments,
+    asked: &Asked,
+    cost: Option<&str>,
+    now: DateTime<Utc>,
+) -> Result<Answered> {
+    let cost: Option<Cost> = cost.map(str::parse).transpose()?;
+    let session = session(arguments, Duration::ZERO)?;
+    let (connection, budgets) = budget::open(&session, Access::Read).await?;
+    let verdict = budgets
+        .check(&connection, &asked.request(), cost.as_ref(), now)
+        .await?;
+    let (text, error) = match &verdict.blocked_by {
+                None if asked.model.is_none() && budgets.asks_models() => (
+                    "allowed, as far as no limit of a single model says otherwise (--model names the request's)"
+                        .to_owned(),
+                    None,
+                ),
+                None => ("allowed".to_owned(), None),
+                Some(by) => ("refused".to_owned(), Some(refusal(by, cost.as_ref()))),
+            };
+    Ok((report(serde_json::json!(verdict), None), text, error))
+}
+
+async fn record(
+    arguments: &Arguments,
+    asked: &Asked,
+    cost: &str,
+    request_id: Option<&str>,
+    now: DateTime<Utc>,
+) -> Result<Answered> {
+    let cost: Cost = cost.parse()?;
+    if request_id.is_some_and(|id| id.trim().is_empty()) {
+        return Err(Error::usage(
+            "the request id is empty",
+            "give each request an id of its own, or leave --request-id out",
+        ));
+    }
+    let session = session(arguments, Duration::ZERO)?;
+    let (connection, budgets) = budget::open(&session, Access::Write).await?;
+    let recorded = budgets
+        .record(&connection, &asked.request(), &cost, request_id, now)
+        .await?;
+    let text = if recorded.recorded {
+        table(
+            "recorded; no budget stands above this request",
+            &recorded.budgets,
+        )
+    } else {
+        "recorded before; nothing was added".to_owned()
+    };
+    let findings = recorded.unnoticed();
+    Ok((report(serde_json::json!(recorded), findings), text, None))
 }
 
 /// Why a budget says no, and when it may say yes again.
