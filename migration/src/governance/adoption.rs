@@ -6,7 +6,7 @@ use crate::catalog::sqlite_ddl::CreateTable;
 use crate::context::Context;
 use crate::plan::Created;
 
-use super::mcp::MERGED_TOKENS;
+use super::mcp::{MERGED_FLOWS, MERGED_TOKENS};
 use super::owners::{self, Owner};
 use super::tables::OF_PROVIDERS;
 use super::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
@@ -46,7 +46,7 @@ pub const GATEWAYS_OWN: [(Column, &str, Column); 2] = [
     (
         (MERGED_TOKENS, "id"),
         "merge_oauth_token_tables",
-        (MERGED_TOKENS, "auth_mode"),
+        (MERGED_FLOWS, "flow_mode"),
     ),
 ];
 
@@ -429,7 +429,7 @@ pub fn is_later_upstream(object: &str, definition: &str, expected: bool) -> bool
                 FLAG => ["boolean", "numeric"]
                     .iter()
                     .any(|kind| definition.starts_with(kind)),
-                TIME => ["timestamptz", "datetime"]
+                TIME => ["timestamp", "datetime"]
                     .iter()
                     .any(|kind| definition.starts_with(kind)),
                 start => definition.starts_with(start),

@@ -35,8 +35,12 @@ fn up(context: &Context, builder: &mut PlanBuilder) {
         .into_iter()
         .filter(|owner| owner.has_legacy_reference(context))
         .collect();
+    let left: Vec<Owner> = Owner::BOTH
+        .into_iter()
+        .filter(|owner| owner.has_legacy_column(context))
+        .collect();
     let flag = owners::has_legacy_flag(context);
-    if referring.is_empty() && !flag {
+    if left.is_empty() && !flag {
         capture::clear(context, builder);
         cascade(builder);
         return;
@@ -80,7 +84,7 @@ fn up(context: &Context, builder: &mut PlanBuilder) {
     if captures {
         capture::end(builder);
     }
-    for owner in referring {
+    for owner in left {
         builder.drop_column(owner.table(), "budget_id");
     }
     if flag {

@@ -61,9 +61,15 @@ impl Owner {
         self.foreign_key().set_null()
     }
 
-    /// Whether this owner's table still has the legacy reference.
-    pub fn has_legacy_reference(self, context: &Context) -> bool {
+    /// Whether this owner's table still has the column of the legacy reference, which contract drops.
+    pub fn has_legacy_column(self, context: &Context) -> bool {
         context.catalog.has_column(self.table(), "budget_id")
+    }
+
+    /// Whether this owner's table still has the legacy reference, and it may say something. Behind the move to model configs it
+    /// may not: every owner column is empty there, and what a rebuild left behind would look like the only owner.
+    pub fn has_legacy_reference(self, context: &Context) -> bool {
+        self.has_legacy_column(context) && !context.catalog.has_column(BUDGETS, "model_config_id")
     }
 }
 

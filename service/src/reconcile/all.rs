@@ -92,6 +92,7 @@ async fn each(
 ) -> Outcome {
     let mut report = Report::default();
     let mut failed: Option<Error> = None;
+    let mut refused: Option<Error> = None;
     let mut ran = Vec::new();
     for routine in modules(session).flat_map(|module| module.routines) {
         let outcome = (routine.run)(session, options, now, stop).await;
@@ -115,6 +116,9 @@ async fn each(
                 hint,
                 ..
             }) => {
+                refused.get_or_insert_with(|| {
+                    Error::refused(NOT_ON_THIS_VERSION, message.clone(), hint.clone())
+                });
                 report.findings.push(Finding {
                     effect: message,
                     resolve: hint,
@@ -143,6 +147,9 @@ async fn each(
         });
     }
     let all_skipped = ran.iter().all(|one| one.outcome == RoutineOutcome::Skipped);
+    if all_skipped {
+        failed = failed.or(refused);
+    }
     if failed.is_none() && all_skipped {
         match over(session).await {
             Ok(Some(finding)) => report.findings.push(finding),

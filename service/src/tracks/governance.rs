@@ -159,7 +159,7 @@ fn left_by_contract(live: &Context) -> Vec<DroppedObject> {
     }
     let mut left: Vec<_> = Owner::BOTH
         .into_iter()
-        .filter(|owner| owner.has_legacy_reference(live))
+        .filter(|owner| owner.has_legacy_column(live))
         .map(|owner| (owner.table(), Some("budget_id")))
         .collect();
     if owners::has_legacy_flag(live) {

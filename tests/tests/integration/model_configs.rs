@@ -379,3 +379,73 @@ async fn what_is_not_done_on_a_version_says_so_and_the_rest_goes_on(
         "{json:#}"
     );
 }
+
+/// On SQLite the columns of before may stand there with what they once said: behind the move they say nothing.
+#[rstest]
+#[tokio::test]
+async fn a_leftover_of_before_says_nothing_behind_the_move(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = open(backend, "1.5.16").await;
+    database
+        .execute(
+            "ALTER TABLE governance_virtual_keys ADD COLUMN budget_id varchar(255); \
+             ALTER TABLE governance_virtual_key_provider_configs ADD COLUMN budget_id varchar(255); \
+             UPDATE governance_virtual_keys SET budget_id = 'b-alice' WHERE id IN ('vk-alice', 'vk-bob'); \
+             UPDATE governance_budgets SET current_usage = 10 WHERE id = 'b-alice'",
+        )
+        .await;
+    let check =
+        |key: &'static str| ask(&database, &budget("check", &[key, "--provider", "openai"])).0;
+    assert_eq!([check("vk-alice"), check("vk-bob")], [4, 0]);
+    let budgets =
+        "SELECT id || ' ' || COALESCE(model_config_id, '-') FROM governance_budgets ORDER BY id";
+    let before = database.column(budgets).await;
+    let (code, json) = ask(&database, &["migrate", "up", "--adopt"]);
+    assert_eq!(code, 0, "{json:#}");
+    assert_eq!(database.column(budgets).await, before);
+    let (code, json) = ask(&database, &["verify"]);
+    assert_eq!(code, 0, "{json:#}");
+}
+
+/// Half a merge is no version: credentials would be looked for where they are not.
+#[rstest]
+#[tokio::test]
+async fn half_a_merge_is_not_worked_on(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = bifrost(backend, "2.0.0-prerelease3").await;
+    database.execute("DROP TABLE mcp_oauth_flows").await;
+    for command in [
+        &["doctor"][..],
+        &["reconcile", "credentials", "--check"],
+        &["mcp-client", "delete", "mcp-files", "--dry-run"],
+        &budget("check", &["vk-alice", "--provider", "openai"]),
+    ] {
+        let (code, json) = ask(&database, command);
+        assert_eq!(code, 4, "{command:?}: {json:#}");
+    }
+}
+
+/// Before the merge, what would stop it blocks whoever names that version as the next.
+#[rstest]
+#[tokio::test]
+async fn what_stops_the_merge_blocks_for_it(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = bifrost(backend, "1.5.16").await;
+    database
+        .execute("UPDATE config_mcp_clients SET oauth_config_id = 'o-1'")
+        .await;
+    database
+        .execute(
+            "INSERT INTO config_mcp_clients (id, client_id, name, connection_type, oauth_config_id, created_at, updated_at) \
+             SELECT 77, 'twin', 'Twin', 'http', 'o-1', created_at, updated_at FROM config_mcp_clients WHERE client_id = 'mcp-files'",
+        )
+        .await;
+    for (version, code) in [("1.5.16", 0), ("2.0.0-prerelease3", 4)] {
+        let (found, json) = ask(&database, &["doctor", "--code", "G024", "--for", version]);
+        assert_eq!(found, code, "{version}: {json:#}");
+        assert_eq!(said(&json, "G024").len(), 1, "{version}: {json:#}");
+    }
+}

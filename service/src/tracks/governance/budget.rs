@@ -78,6 +78,8 @@ impl<'a> Asked<'a> {
 pub struct Verdict {
     /// Whether every budget above it allows it.
     pub allowed: bool,
+    /// The model whose limits were asked; without one those of all models (`*`) alone.
+    pub model: Option<String>,
     /// The first that does not.
     pub blocked_by: Option<Standing>,
 }
@@ -144,9 +146,10 @@ impl Budgets {
         })
     }
 
-    /// Whether a virtual key may make a request to a provider: provider config, key, team, the team's customer, the key's
-    /// own customer; the first that is spent is named. A window that is over counts as zero; a limit of zero always
-    /// blocks. With a cost, also whether that would go beyond a limit.
+    /// Whether a virtual key may make a request to a provider: the provider's own budget, model configs of every key, provider
+    /// config, key, the key's own model configs, team, the team's customer, the key's own customer; the first that is spent is
+    /// named. A window that is over counts as zero; a limit of zero always blocks. With a cost, also whether that would go
+    /// beyond a limit.
     ///
     /// # Errors
     /// [`Error::NotFound`] where there is no such key.
@@ -174,6 +177,7 @@ impl Budgets {
             .find(|standing| !standing.allows);
         Ok(Verdict {
             allowed: blocked_by.is_none(),
+            model: asked.model.map(str::to_owned),
             blocked_by,
         })
     }

@@ -98,7 +98,13 @@ impl Flows<'_> {
                 let Some(since) = since else {
                     continue;
                 };
-                let status = "r.status = 'orphaned'";
+                // Beside tokens of the gateway itself, which are nobody's grant.
+                let status = match kind {
+                    Kind::MergedOAuth => {
+                        "r.status = 'orphaned' AND r.auth_mode IN ('vk', 'user', 'session')"
+                    }
+                    Kind::OAuth | Kind::Headers => "r.status = 'orphaned'",
+                };
                 due.push(Due {
                     table: credentials,
                     condition: format!("{status} AND {}", before(dialect, "updated_at", since)),

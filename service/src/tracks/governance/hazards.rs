@@ -203,8 +203,8 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         code: "G016",
         severity: Severity::Blocking,
         title: "the database is past what this track knows",
-        effect: "budgets belong to model configs there; moving them back would lose owners",
-        resolve: "use a newer Tollgate; this database does not need this migration",
+        effect: "it is behind 2.0.0-prerelease3, or has objects of a later version that no ledger explains: what rows mean there is not known",
+        resolve: "use a newer Tollgate; nothing is written here",
         concerns: ANY,
         queries: too_new,
         ..Hazard::PLAIN
@@ -301,6 +301,7 @@ pub(crate) const HAZARDS: &[Hazard] = &[
         resolve: "give each client a config of its own, and delete the older token, before 2.0",
         concerns: DRIFT,
         queries: boots::unmergeable,
+        stops_boot: |target| boots::is_past("2.0.0-prerelease1", target),
         ..Hazard::PLAIN
     },
     Hazard {

@@ -18,6 +18,7 @@ use crate::rows;
 use crate::runner::{Session, prove_writable};
 use crate::runs::RunOutcome;
 use crate::shutdown::ShutdownSignal;
+use crate::tracks::governance::shape;
 
 /// Deletes the client's grants, flows and credentials of every mode, then the client, in one transaction; with `dry_run`
 /// counts them.
@@ -36,6 +37,7 @@ pub async fn delete(
     let connection = session.connect(access).await?;
     let dialect = session.dialect();
     let db_context = || Error::database(format!("delete MCP client {client_id:?}"));
+    shape::refuse_unknown(&connection, dialect).await?;
     let number = number(&connection, dialect, client_id).await?;
     let mut report = Report::answering(result(client_id, dry_run));
     if dry_run {
@@ -82,6 +84,7 @@ pub async fn delete(
 pub async fn delete_in<C: ConnectionTrait>(transaction: &C, client_id: &str) -> Result<Report> {
     let db_context = || Error::database(format!("delete MCP client {client_id:?}"));
     let dialect = dialect_of(transaction).map_err(db_context())?;
+    shape::refuse_unknown(transaction, dialect).await?;
     let number = number(transaction, dialect, client_id).await?;
     let changes = delete_all(transaction, dialect, client_id, number)
         .await

@@ -14,8 +14,8 @@ use tollgate_migration::governance::{
 use crate::snapshot::cell::Canonical;
 use crate::snapshot::fact::{Fact, SEPARATOR};
 use crate::snapshot::scan::Reading;
-use crate::tracks::governance::budget::schema::RATE_LIMITS;
-use crate::tracks::governance::shape::{MODEL_CONFIGS, has_budgets_of_model_configs};
+use crate::tracks::governance::budget::schema::{CUSTOMERS, RATE_LIMITS, TEAMS};
+use crate::tracks::governance::shape::{MODEL_CONFIGS, PROVIDERS, has_budgets_of_model_configs};
 
 /// How the governance track's rows are read: header keys in lower case, and copies of budgets as their originals.
 pub(super) fn reading(context: &Context, table: &str) -> Reading {
@@ -117,6 +117,13 @@ pub(super) fn facts(context: &Context) -> Vec<Fact> {
         table: BUDGETS,
         sql: owners_of_budgets(context),
     }];
+    if let Some(sql) = limits_of_groups(context) {
+        facts.push(Fact {
+            name: "budgets of teams, customers and providers",
+            table: BUDGETS,
+            sql,
+        });
+    }
     if let Some(sql) = owners_of_rate_limits(context) {
         facts.push(Fact {
             name: "owners of rate limits",
@@ -174,6 +181,52 @@ fn owners_of_budgets(context: &Context) -> String {
         Owner::ProviderConfig.column(),
         claims.join(" UNION ALL ")
     )
+}
+
+/// The budgets of teams, customers and providers: by a reference of theirs, by a column of the budget, or by the model config for
+/// all models of the provider. A copy goes by its original's name.
+fn limits_of_groups(context: &Context) -> Option<String> {
+    let has = |table: &str, column: &str| context.catalog.has_column(table, column);
+    let mut arms = Vec::new();
+    for (table, kind, owner) in [
+        (TEAMS, "team", "t.id"),
+        (CUSTOMERS, "customer", "t.id"),
+        (PROVIDERS, "provider", "t.name"),
+    ] {
+        if has(table, "budget_id") {
+            arms.push(format!(
+                "SELECT t.budget_id AS budget, '{kind}' AS kind, CAST({owner} AS text) AS owner FROM {table} t"
+            ));
+        }
+    }
+    for (column, kind) in [("team_id", "team"), ("customer_id", "customer")] {
+        if has(BUDGETS, column) {
+            arms.push(format!(
+                "SELECT t.id AS budget, '{kind}' AS kind, CAST(t.{column} AS text) AS owner FROM {BUDGETS} t WHERE t.{column} IS NOT NULL"
+            ));
+        }
+    }
+    if has_budgets_of_model_configs(has) && has(MODEL_CONFIGS, "scope") {
+        arms.push(format!(
+            "SELECT b.id AS budget, 'provider' AS kind, m.provider AS owner FROM {BUDGETS} b JOIN {MODEL_CONFIGS} m \
+             ON m.id = b.model_config_id AND m.scope = 'global' AND m.model_name = '*' AND m.provider <> ''"
+        ));
+    }
+    let (budget, join) = if context.catalog.has_table(CLONES) {
+        (
+            "COALESCE(c.original, r.budget)",
+            format!("LEFT JOIN {CLONES} c ON c.copy = r.budget"),
+        )
+    } else {
+        ("r.budget", String::new())
+    };
+    (!arms.is_empty()).then(|| {
+        format!(
+            "SELECT DISTINCT {budget} || '{SEPARATOR}' || r.kind || '{SEPARATOR}' || r.owner AS fact \
+             FROM ({}) r JOIN {BUDGETS} b ON b.id = r.budget {join}",
+            arms.join(" UNION ALL ")
+        )
+    })
 }
 
 /// Whose each rate limit is: of a key or a provider config, or of the model config that stands for it from 1.5.9 on.

@@ -142,10 +142,40 @@ pub(crate) async fn finish(connection: &Connection, live: &Context) -> Result<Fi
             }
         }
         // A flag on a budget goes once more, with the column: it stays remembered until its owner has a place.
-        if places.iter().any(|(table, _)| *table != BUDGETS) {
-            transaction
-                .execute_unprepared(&format!("DELETE FROM {TABLE} WHERE kind = '{kind}'"))
-                .await?;
+        let mut settled: Vec<String> = places
+            .iter()
+            .filter(|(table, _)| *table != BUDGETS)
+            .map(|(table, condition)| {
+                format!(
+                    "EXISTS (SELECT 1 FROM {table} t WHERE {condition} AND {})",
+                    dialect.is_true("t.calendar_aligned")
+                )
+            })
+            .collect();
+        if settled.is_empty() {
+            continue;
+        }
+        // Who is gone needs no flag any more.
+        settled.push(format!(
+            "NOT EXISTS (SELECT 1 FROM {BUDGETS} b WHERE b.id = r.budget)"
+        ));
+        let left = texts(
+            &transaction,
+            dialect,
+            format!(
+                "SELECT r.owner AS id FROM {TABLE} r WHERE r.kind = '{kind}' AND NOT ({}) ORDER BY r.owner",
+                settled.join(" OR ")
+            ),
+        )
+        .await?;
+        transaction
+            .execute_unprepared(&format!(
+                "DELETE FROM {TABLE} AS r WHERE r.kind = '{kind}' AND ({})",
+                settled.join(" OR ")
+            ))
+            .await?;
+        if !left.is_empty() {
+            finished.without_a_place.push(homeless(kind, left));
         }
     }
     transaction.commit().await?;

@@ -11,6 +11,7 @@ use tollgate_migration::ledger::MIGRATIONS;
 use crate::error::Error;
 use crate::reconcile::all::NOT_ON_THIS_VERSION;
 use crate::rows;
+use crate::tracks::governance::budget::schema::Schema;
 
 /// Limits of models, of every key or of one.
 pub(crate) const MODEL_CONFIGS: &str = "governance_model_configs";
@@ -86,4 +87,18 @@ pub(crate) async fn refuse_newer<C: ConnectionTrait>(
             "use a newer Tollgate, or do it in the gateway; nothing was changed",
         )),
     }
+}
+
+/// The same, of a database that nobody has looked at yet.
+pub(crate) async fn refuse_unknown<C: ConnectionTrait>(
+    connection: &C,
+    dialect: Dialect,
+) -> Result<(), Error> {
+    let schema = Schema::load(connection, dialect)
+        .await
+        .map_err(Error::database("look which version this is"))?;
+    refuse_newer(connection, dialect, |table, column| {
+        schema.has(table, column)
+    })
+    .await
 }

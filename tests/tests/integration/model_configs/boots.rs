@@ -21,6 +21,9 @@ async fn a_snapshot_of_before_the_move_holds_behind_it(
         for lost in [
             "UPDATE governance_budgets SET model_config_id = NULL WHERE id = 'b-alice'",
             "UPDATE governance_model_configs SET rate_limit_id = NULL WHERE id = 'm-vk-carol-openai'",
+            "UPDATE governance_budgets SET model_config_id = NULL WHERE id = 'b-provider'",
+            "UPDATE governance_budgets SET customer_id = NULL WHERE id = 'b-customer'; \
+             UPDATE governance_customers SET budget_id = NULL",
         ] {
             database.execute(lost).await;
             let (code, json) = ask(&database, &verify);
@@ -47,7 +50,8 @@ async fn remembered_flags_find_their_owners_behind_the_move(
              CREATE TABLE tollgate_remembered (kind varchar(20) NOT NULL, owner varchar(255) NOT NULL, budget varchar(255) NOT NULL, \
              virtual_key varchar(255), PRIMARY KEY (kind, owner)); \
              INSERT INTO tollgate_remembered VALUES ('provider_config', '3', 'b-dave-openai', 'vk-dave'), ('team', 't-1', 'b-team', NULL), \
-             ('customer', 'c-1', 'b-customer', NULL), ('provider', '1', 'b-provider', NULL), ('budget', 'b-nobody', 'b-nobody', NULL)",
+             ('customer', 'c-1', 'b-customer', NULL), ('provider', '1', 'b-provider', NULL), ('budget', 'b-nobody', 'b-nobody', NULL), \
+             ('provider', '2', 'b-nobody', NULL), ('team', 't-gone', 'b-gone', NULL)",
         )
         .await;
     let (code, json) = ask(&database, &["migrate", "prepare", "--finish"]);
@@ -73,10 +77,12 @@ async fn remembered_flags_find_their_owners_behind_the_move(
     );
     assert_eq!(
         database
-            .column("SELECT kind FROM tollgate_remembered")
+            .column("SELECT kind || ' ' || owner FROM tollgate_remembered ORDER BY 1")
             .await,
-        ["budget"]
+        ["budget b-nobody", "provider 2"],
+        "what has no place stays"
     );
+    assert_eq!(json.to_string().matches("G017").count(), 2, "{json:#}");
 }
 
 #[rstest]

@@ -215,9 +215,18 @@ fn columns(schema: &Schema, owner: &str, cost: &str, now: DateTime<Utc>) -> Stri
     };
     let limit = schema.limit();
     let alignments = schema.alignment_of_budgets().row_by_row();
+    // A gateway whose windows begin elsewhere counts by their length alone: nothing is let through before that is over.
+    let aligned = if schema.is_anchored() {
+        ["0".to_owned(), "0".to_owned()]
+    } else {
+        [
+            flag(&alignments.is_on()),
+            flag(&alignments.may_be_on_since(&period(dialect, now))),
+        ]
+    };
     format!(
         "b.id AS id, {owner} AS owner, {} AS max_limit, {} AS usage, \
-         {} AS no_number, {} AS spent, {} AS spent_with_cost, {} AS spent_by_cost, {last} AS last_reset, b.reset_duration AS word, \
+         {} AS no_number, {} AS spent, {} AS spent_with_cost, {} AS spent_by_cost, {last} AS last_reset, {} AS word, \
          {} AS aligned, {} AS turned_on",
         Amount::expression(dialect, &format!("COALESCE({limit}, 0)")),
         Amount::expression(dialect, usage),
@@ -225,8 +234,9 @@ fn columns(schema: &Schema, owner: &str, cost: &str, now: DateTime<Utc>) -> Stri
         flag(&format!("{usage} >= {limit}")),
         flag(&format!("{usage} + {cost} > {limit}")),
         flag(&format!("{cost} > {limit}")),
-        flag(&alignments.is_on()),
-        flag(&alignments.may_be_on_since(&period(dialect, now))),
+        schema.duration(),
+        aligned[0],
+        aligned[1],
     )
 }
 
@@ -334,7 +344,7 @@ impl Question<'_> {
         if schema.has(BUDGETS, "provider_config_id") {
             arm("5", of_config, &configs, "b.provider_config_id = c.id");
         }
-        if schema.has(PROVIDER_CONFIGS, "budget_id") {
+        if schema.refers(PROVIDER_CONFIGS) {
             arm(
                 "5",
                 of_config,
@@ -346,7 +356,7 @@ impl Question<'_> {
         if schema.has(BUDGETS, "virtual_key_id") {
             arm("6", of_key, "", "b.virtual_key_id = v.id");
         }
-        if schema.has(VIRTUAL_KEYS, "budget_id") {
+        if schema.refers(VIRTUAL_KEYS) {
             arm("6", of_key, "", &format!("b.id = v.budget_id{free}"));
         }
         arms.extend(self.groups());

@@ -5,13 +5,15 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbErr};
 use tollgate_migration::Dialect;
-use tollgate_migration::governance::mcp::CLIENTS;
+use tollgate_migration::governance::mcp::{CLIENTS, MERGED_FLOWS, MERGED_TOKENS};
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 use tollgate_migration::ledger::MIGRATIONS;
 
 use crate::database::columns_of;
 use crate::instant;
-use crate::tracks::governance::shape::{MODEL_CONFIGS, PROVIDERS};
+use crate::tracks::governance::shape::{
+    MODEL_CONFIGS, PROVIDERS, has_anchored_windows, has_budgets_of_model_configs,
+};
 
 /// Limits of tokens and requests.
 pub(crate) const RATE_LIMITS: &str = "governance_rate_limits";
@@ -41,6 +43,8 @@ impl Schema {
             RATE_LIMITS,
             MODEL_CONFIGS,
             PROVIDERS,
+            MERGED_TOKENS,
+            MERGED_FLOWS,
             CLIENTS,
             MIGRATIONS,
         ];
@@ -55,17 +59,38 @@ impl Schema {
             .contains(&(table.to_owned(), column.to_owned()))
     }
 
+    /// Keys or provider configs of this table refer to budgets, and that says something: behind the move to model configs a column
+    /// that is left says nothing.
+    pub(super) fn refers(&self, table: &str) -> bool {
+        self.has(table, "budget_id")
+            && !has_budgets_of_model_configs(|table, column| self.has(table, column))
+    }
+
     fn all(&self, needed: &[(&str, &str)]) -> bool {
         needed.iter().all(|(table, column)| self.has(table, column))
     }
 
     /// The budget `b` is nobody's by its own columns, so that a legacy reference may speak.
     pub(crate) fn is_free(&self) -> String {
-        ["virtual_key_id", "provider_config_id"]
+        OWNERS
             .into_iter()
             .filter(|column| self.has(BUDGETS, column))
             .map(|column| format!(" AND b.{column} IS NULL"))
             .collect()
+    }
+
+    /// Windows begin where this version would not look for them (1.6 and later).
+    pub(super) fn is_anchored(&self) -> bool {
+        has_anchored_windows(|table, column| self.has(table, column)).is_some()
+    }
+
+    /// The duration of the budget `b`; none where something else says how it resets, which is not read here.
+    pub(super) fn duration(&self) -> &'static str {
+        if self.has(BUDGETS, "reset_config_json") {
+            "CASE WHEN COALESCE(b.reset_config_json, '') IN ('', 'null', '{}') THEN b.reset_duration END"
+        } else {
+            "b.reset_duration"
+        }
     }
 
     /// The limit of the budget `b`: raised while an override has cycles left, where the gateway has overrides.
@@ -86,7 +111,16 @@ impl Schema {
     pub(super) fn is_closed(&self, now: DateTime<Utc>) -> String {
         let mut arms = Vec::new();
         if self.has(VIRTUAL_KEYS, "is_active") {
-            arms.push(format!("NOT {}", self.dialect.is_true("v.is_active")));
+            // From 1.5.0 on nothing said means active; before, a gateway reads no.
+            let nothing_said = if self.has(BUDGETS, "virtual_key_id") {
+                "v.is_active IS NOT NULL AND "
+            } else {
+                ""
+            };
+            arms.push(format!(
+                "({nothing_said}NOT ({}))",
+                self.dialect.is_true("v.is_active")
+            ));
         }
         if self.has(VIRTUAL_KEYS, "expires_at") {
             let now = instant::literal(self.dialect, now);
@@ -140,7 +174,12 @@ impl Schema {
                     format!("c.budget_id = b.id{free}"),
                 ),
             ] {
-                if self.has(table, column) {
+                let says = if column == "budget_id" {
+                    self.refers(table)
+                } else {
+                    self.has(table, column)
+                };
+                if says {
                     arms.push(self.owner_flag(VIRTUAL_KEYS, from, &condition));
                 }
             }
@@ -237,6 +276,15 @@ impl Schema {
         )
     }
 }
+
+/// Columns of a budget that name its owner, in whichever version.
+const OWNERS: [&str; 5] = [
+    "virtual_key_id",
+    "provider_config_id",
+    "team_id",
+    "customer_id",
+    "model_config_id",
+];
 
 /// The column of the flag, whoever has it.
 const FLAG: &str = "calendar_aligned";
