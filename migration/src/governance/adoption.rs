@@ -33,7 +33,7 @@ const LEGACY: &str = "the legacy schema";
 const MIGRATED: &str = "the schema behind upstream's add_multi_budget_tables";
 
 /// Columns of virtual keys that 2.1 brought; what else came with it is known by hearsay (`docs/upstream/bifrost.md` §8.4).
-pub const NEWER: [&str; 3] = ["previous_value", "rotated_at", "allow_all_providers"];
+const NEWER: [&str; 3] = ["previous_value", "rotated_at", "allow_all_providers"];
 
 /// What only the gateway's own migration makes as it should be: a column, the migration, and another column that it has made or
 /// found. Where the ledger does not name it, or the other is not there, somebody else has made it, and nobody knows how.
@@ -51,23 +51,35 @@ pub const GATEWAYS_OWN: [(Column, &str, Column); 2] = [
 ];
 
 /// A table, and a column of it.
-type Column = (&'static str, &'static str);
+pub type Column = (&'static str, &'static str);
 
-/// Signs that the database is past what this track knows (G016): objects by table.
-pub fn newer_than_supported(context: &Context) -> Vec<(&'static str, &'static str)> {
-    let catalog = &context.catalog;
+/// Columns past what this track knows, of a database that has these columns, and whose ledger names these migrations.
+pub fn unknown_columns(
+    has: impl Fn(&str, &str) -> bool,
+    ran: impl Fn(&str) -> bool,
+) -> Vec<Column> {
     let unrecorded = GATEWAYS_OWN
         .into_iter()
         .filter(|((table, column), id, (other, needed))| {
-            catalog.has_column(table, column)
-                && !(context.upstream_ran(id) && catalog.has_column(other, needed))
+            has(table, column) && !(ran(id) && has(other, needed))
         })
-        .map(|((table, column), ..)| (table, if column == "id" { table } else { column }));
+        .map(|(column, ..)| column);
     let newer = NEWER
         .into_iter()
-        .filter(|column| catalog.has_column(VIRTUAL_KEYS, column))
-        .map(|column| (VIRTUAL_KEYS, column));
+        .map(|column| (VIRTUAL_KEYS, column))
+        .filter(|(table, column)| has(table, column));
     unrecorded.chain(newer).collect()
+}
+
+/// Signs that the database is past what this track knows (G016): objects by table.
+pub fn newer_than_supported(context: &Context) -> Vec<(&'static str, &'static str)> {
+    unknown_columns(
+        |table, column| context.catalog.has_column(table, column),
+        |id| context.upstream_ran(id),
+    )
+    .into_iter()
+    .map(|(table, column)| (table, if column == "id" { table } else { column }))
+    .collect()
 }
 
 /// Recognises a database.

@@ -31,7 +31,7 @@ impl Owner {
     }
 
     /// The column on budgets that names the owner.
-    pub fn column(self) -> &'static str {
+    pub const fn column(self) -> &'static str {
         match self {
             Self::VirtualKey => "virtual_key_id",
             Self::ProviderConfig => "provider_config_id",
@@ -223,10 +223,8 @@ pub fn owned_twice(context: &Context) -> Option<String> {
 
 /// Budgets with two owners of whatever kinds, which the gateway rejects on their next save: `id`.
 pub fn owned_by_several(context: &Context) -> Option<String> {
-    let columns: Vec<&str> = Owner::BOTH
-        .map(Owner::column)
+    let columns: Vec<&str> = OWNER_COLUMNS
         .into_iter()
-        .chain(OTHER_OWNER_COLUMNS)
         .filter(|column| context.catalog.has_column(BUDGETS, column))
         .collect();
     let said: Vec<String> = columns
@@ -246,6 +244,15 @@ const OTHER_OWNERS: [&str; 4] = [
 
 /// Columns on budgets that name another kind of owner in later versions.
 const OTHER_OWNER_COLUMNS: [&str; 3] = ["team_id", "customer_id", "model_config_id"];
+
+/// Every column of a budget that names an owner, in whichever version.
+pub const OWNER_COLUMNS: [&str; 5] = [
+    Owner::VirtualKey.column(),
+    Owner::ProviderConfig.column(),
+    OTHER_OWNER_COLUMNS[0],
+    OTHER_OWNER_COLUMNS[1],
+    OTHER_OWNER_COLUMNS[2],
+];
 
 /// Budgets that a team, customer, provider or model config claims, each once, as `budget`.
 pub fn foreign_claims(context: &Context) -> Option<String> {

@@ -5,6 +5,7 @@ use crate::catalog::Catalog;
 use crate::context::Context;
 use crate::plan_builder::PlanBuilder;
 
+use super::owners::OWNER_COLUMNS;
 use super::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 
 /// The table: `kind` and `owner`, the budget whose flag it was, and the virtual key of a provider config.
@@ -23,15 +24,6 @@ pub const KINDS: [(&str, &str); 5] = [
     ("customer", "governance_customers"),
     ("provider", "config_providers"),
     ("model_config", "governance_model_configs"),
-];
-
-/// Columns of a budget that name its owner, in whichever version.
-const OWNERS: [&str; 5] = [
-    "virtual_key_id",
-    "provider_config_id",
-    "team_id",
-    "customer_id",
-    "model_config_id",
 ];
 
 /// Who carries the flag of a provider config's budget.
@@ -61,7 +53,7 @@ fn due_among(catalog: &Catalog, promoted: Promoted, among: &str) -> Option<Strin
         return None;
     }
     let flagged = catalog.dialect.is_true("b.calendar_aligned");
-    let owners: Vec<&str> = OWNERS
+    let owners: Vec<&str> = OWNER_COLUMNS
         .into_iter()
         .filter(|column| catalog.has_column(BUDGETS, column))
         .collect();

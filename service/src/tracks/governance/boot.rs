@@ -15,11 +15,10 @@ use tollgate_migration::{Context, Dialect};
 
 use crate::connection::Connection;
 use crate::rehearse::boot::{plainly, run, steps};
+use crate::tracks::governance::budget::schema::{RATE_LIMITS, TEAMS};
+use crate::tracks::governance::shape::PROVIDERS;
 
-const TEAMS: &str = "governance_teams";
-const RATE_LIMITS: &str = "governance_rate_limits";
 const OF_CONFIGS: &str = "governance_virtual_key_provider_config_keys";
-const CONFIGURED: &str = "config_providers";
 
 /// One of Bifrost's migrations: its id, the release that brought it, and its work.
 type Step = (&'static str, &'static str, fn(&Context, &mut PlanBuilder));
@@ -178,13 +177,13 @@ fn allow_all_keys(live: &Context, builder: &mut PlanBuilder) {
 
 fn fill_empty_keys(live: &Context, builder: &mut PlanBuilder) {
     let yes = builder.dialect().true_literal();
-    if live.catalog.has_column(CONFIGURED, "name") {
+    if live.catalog.has_column(PROVIDERS, "name") {
         write(
             builder,
             PROVIDER_CONFIGS,
             format!(
                 "INSERT INTO {PROVIDER_CONFIGS} (virtual_key_id, provider, weight, allowed_models, allow_all_keys) \
-                 SELECT v.id, p.name, 1, '[]', {yes} FROM {VIRTUAL_KEYS} v CROSS JOIN {CONFIGURED} p \
+                 SELECT v.id, p.name, 1, '[]', {yes} FROM {VIRTUAL_KEYS} v CROSS JOIN {PROVIDERS} p \
                  WHERE NOT EXISTS (SELECT 1 FROM {PROVIDER_CONFIGS} c WHERE c.virtual_key_id = v.id)"
             ),
         );

@@ -7,9 +7,7 @@ use tollgate_migration::{Context, Dialect, Ledger, Track};
 
 use super::claims;
 use crate::doctor::{Facts, Queries};
-
-const TEAMS: &str = "governance_teams";
-const RATE_LIMITS: &str = "governance_rate_limits";
+use crate::tracks::governance::budget::schema::{RATE_LIMITS, TEAMS};
 
 fn ledger(context: &Context) -> &Ledger {
     context.ledger(Track::GOVERNANCE)

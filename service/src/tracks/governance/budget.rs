@@ -221,14 +221,7 @@ impl Budgets {
 
     /// From 1.6 on the gateway begins windows where this version would not, and may have raised a limit for some of them.
     fn refuse_anchored(&self, what: &str) -> Result<()> {
-        match shape::has_anchored_windows(|table, column| self.schema.has(table, column)) {
-            None => Ok(()),
-            Some(sign) => Err(shape::not_yet(
-                what,
-                sign,
-                "and its windows begin at the budget's own time of day",
-            )),
-        }
+        shape::refuse_anchored_windows(what, |table, column| self.schema.has(table, column))
     }
 
     async fn recorded(
@@ -264,6 +257,7 @@ impl Budgets {
         request: Option<&str>,
         now: DateTime<Utc>,
     ) -> Result<Recorded> {
+        self.refuse_anchored("recording a cost")?;
         if request.is_some()
             && !requests::exist(transaction, self.schema.dialect)
                 .await
@@ -287,7 +281,6 @@ impl Budgets {
         request: Option<&str>,
         now: DateTime<Utc>,
     ) -> Result<Recorded> {
-        self.refuse_anchored("recording a cost")?;
         let is_new = match request {
             None => true,
             Some(request) => {
@@ -351,12 +344,12 @@ impl Budgets {
             let start = match link.due(now) {
                 Due::Nothing => continue,
                 Due::Reset(start) => {
-                    over.push(link);
+                    over.push(link.id.as_str());
                     start
                 }
                 Due::Align(start) => start,
             };
-            let id = chain::parameters(dialect, [link], &mut values);
+            let id = chain::parameters(dialect, [link.id.as_str()], &mut values);
             values.push(instant::text(start).into());
             let start = instant::of_text(dialect, &dialect.parameter(values.len()));
             begins += &format!(" WHEN {id} THEN {start}");
@@ -372,7 +365,11 @@ impl Budgets {
         } else {
             format!(", last_reset = CASE id{begins} ELSE last_reset END")
         };
-        let ids = chain::parameters(dialect, &before, &mut values);
+        let ids = chain::parameters(
+            dialect,
+            before.iter().map(|link| link.id.as_str()),
+            &mut values,
+        );
         transaction
             .execute_raw(Statement::from_sql_and_values(
                 dialect.backend(),

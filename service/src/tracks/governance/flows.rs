@@ -172,12 +172,6 @@ fn db_context() -> impl FnOnce(DbErr) -> Error {
     Error::database("reconcile flows")
 }
 
-fn dialect(connection: &Connection) -> Result<Dialect> {
-    Dialect::try_from(connection.get_database_backend()).map_err(|error| Error::Rejected {
-        what: error.to_string(),
-    })
-}
-
 impl Routine for Flows<'_> {
     fn over(&self, part: &Part) -> Option<Self> {
         Some(Self {
@@ -195,7 +189,7 @@ impl Routine for Flows<'_> {
     }
 
     async fn plan(&self, connection: &Connection) -> Result<Report> {
-        let dialect = dialect(connection)?;
+        let dialect = connection.dialect();
         let due = self.due(connection, dialect).await?;
         let mut report = Report {
             findings: self.unreadable(connection, dialect, &due).await?,
@@ -218,7 +212,7 @@ impl Routine for Flows<'_> {
     }
 
     async fn apply(&self, connection: &Connection, report: &mut Report) -> Result<()> {
-        let dialect = dialect(connection)?;
+        let dialect = connection.dialect();
         let due = self.due(connection, dialect).await?;
         report.findings = self.unreadable(connection, dialect, &due).await?;
         for item in due {

@@ -99,11 +99,7 @@ impl Requirements<'_> {
     }
 
     async fn run(&self, connection: &Connection, write: bool, report: &mut Report) -> Result<()> {
-        let dialect = Dialect::try_from(connection.get_database_backend()).map_err(|error| {
-            Error::Rejected {
-                what: error.to_string(),
-            }
-        })?;
+        let dialect = connection.dialect();
         let required = self.required(connection, dialect).await?;
         if required.is_empty() {
             return Ok(());

@@ -146,6 +146,18 @@ fn is_backfilled(context: &Context) -> bool {
     context.created("multi_budget_backfill").is_some()
 }
 
+/// The budget of a claim `r` under its original's name, where it is a copy, and what that joins.
+fn by_original(context: &Context) -> (&'static str, String) {
+    if context.catalog.has_table(CLONES) {
+        (
+            "COALESCE(c.original, r.budget)",
+            format!("LEFT JOIN {CLONES} c ON c.copy = r.budget"),
+        )
+    } else {
+        ("r.budget", String::new())
+    }
+}
+
 /// Who owns which budget, a copy under its original's name.
 fn owners_of_budgets(context: &Context) -> String {
     let legacy = (!is_backfilled(context))
@@ -166,14 +178,7 @@ fn owners_of_budgets(context: &Context) -> String {
     if claims.is_empty() {
         claims.push("SELECT 0 AS kind, '' AS owner, '' AS budget WHERE 1 = 0".to_owned());
     }
-    let (budget, join) = if context.catalog.has_table(CLONES) {
-        (
-            "COALESCE(c.original, r.budget)",
-            format!("LEFT JOIN {} c ON c.copy = r.budget", CLONES),
-        )
-    } else {
-        ("r.budget", String::new())
-    };
+    let (budget, join) = by_original(context);
     format!(
         "SELECT DISTINCT {budget} || '{SEPARATOR}' || CASE WHEN r.kind = 0 THEN '{}' ELSE '{}' END || '{SEPARATOR}' || r.owner \
          AS fact FROM ({}) r JOIN {BUDGETS} b ON b.id = r.budget {join}",
@@ -212,14 +217,7 @@ fn limits_of_groups(context: &Context) -> Option<String> {
              ON m.id = b.model_config_id AND m.scope = 'global' AND m.model_name = '*' AND m.provider <> ''"
         ));
     }
-    let (budget, join) = if context.catalog.has_table(CLONES) {
-        (
-            "COALESCE(c.original, r.budget)",
-            format!("LEFT JOIN {CLONES} c ON c.copy = r.budget"),
-        )
-    } else {
-        ("r.budget", String::new())
-    };
+    let (budget, join) = by_original(context);
     (!arms.is_empty()).then(|| {
         format!(
             "SELECT DISTINCT {budget} || '{SEPARATOR}' || r.kind || '{SEPARATOR}' || r.owner AS fact \

@@ -72,13 +72,9 @@ impl Resets<'_> {
                 what: format!("{BUDGETS} with usage and last reset here"),
             });
         }
-        if let Some(sign) = shape::has_anchored_windows(|table, column| schema.has(table, column)) {
-            return Err(shape::not_yet(
-                "resetting windows",
-                sign,
-                "and its windows begin at the budget's own time of day",
-            ));
-        }
+        shape::refuse_anchored_windows("resetting windows", |table, column| {
+            schema.has(table, column)
+        })?;
         let mut found = Vec::new();
         for kind in &KINDS {
             let counters = kind.here(&schema);

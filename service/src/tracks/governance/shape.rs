@@ -3,7 +3,7 @@
 
 use sea_orm::{ConnectionTrait, Statement};
 use tollgate_migration::Dialect;
-use tollgate_migration::governance::adoption::{GATEWAYS_OWN, NEWER};
+use tollgate_migration::governance::adoption::{GATEWAYS_OWN, unknown_columns};
 use tollgate_migration::governance::mcp::CLIENTS;
 use tollgate_migration::governance::{BUDGETS, VIRTUAL_KEYS};
 use tollgate_migration::ledger::MIGRATIONS;
@@ -39,6 +39,21 @@ pub(crate) fn has_anchored_windows(
     .find(|(table, column)| has(table, column))
 }
 
+/// Refuses where windows begin, and limits are raised, as this version would not say.
+pub(crate) fn refuse_anchored_windows(
+    what: &str,
+    has: impl Fn(&str, &str) -> bool,
+) -> Result<(), Error> {
+    match has_anchored_windows(has) {
+        None => Ok(()),
+        Some(sign) => Err(not_yet(
+            what,
+            sign,
+            "and its windows begin at the budget's own time of day",
+        )),
+    }
+}
+
 /// The refusal where rows of a later version would be misunderstood.
 pub(crate) fn not_yet(what: &str, sign: (&str, &str), why: &str) -> Error {
     let (table, column) = sign;
@@ -57,28 +72,27 @@ pub(crate) async fn refuse_newer<C: ConnectionTrait>(
     dialect: Dialect,
     has: impl Fn(&str, &str) -> bool,
 ) -> Result<(), Error> {
-    let mut sign = NEWER
-        .into_iter()
-        .find(|column| has(VIRTUAL_KEYS, column))
-        .map(|column| (VIRTUAL_KEYS, column));
-    // As many as there are such columns: two.
-    for ((table, column), id, (other, needed)) in GATEWAYS_OWN {
-        if sign.is_none() && has(table, column) {
-            let ran = has(other, needed)
-                && has(MIGRATIONS, "id")
-                && rows::scalar::<i32, _>(
-                    connection,
-                    Statement::from_string(
-                        dialect.backend(),
-                        format!("SELECT 1 AS one FROM {MIGRATIONS} WHERE id = '{id}'"),
-                    ),
-                )
-                .await
-                .map_err(Error::database(format!("read {MIGRATIONS}")))?
-                .is_some();
-            sign = (!ran).then_some((table, column));
-        }
+    let mut ran: Vec<String> = Vec::new();
+    // Most databases have none of these columns, and their ledger need not be asked.
+    if has(MIGRATIONS, "id")
+        && GATEWAYS_OWN
+            .iter()
+            .any(|((table, column), ..)| has(table, column))
+    {
+        let ids = GATEWAYS_OWN.map(|(_, id, _)| format!("'{id}'")).join(", ");
+        ran = rows::column(
+            connection,
+            Statement::from_string(
+                dialect.backend(),
+                format!("SELECT CAST(id AS text) AS id FROM {MIGRATIONS} WHERE id IN ({ids})"),
+            ),
+        )
+        .await
+        .map_err(Error::database(format!("read {MIGRATIONS}")))?;
     }
+    let sign = unknown_columns(has, |id| ran.iter().any(|found| found == id))
+        .into_iter()
+        .next();
     match sign {
         None => Ok(()),
         Some((table, column)) => Err(Error::refused(

@@ -8,9 +8,9 @@ use tollgate_migration::plan::Blocks;
 use tollgate_migration::plan_builder::PlanBuilder;
 use tollgate_migration::{Context, Dialect};
 
-use super::{CONFIGURED, flag, write};
+use super::{flag, write};
 use crate::tracks::governance::budget::schema::CUSTOMERS;
-use crate::tracks::governance::shape::MODEL_CONFIGS;
+use crate::tracks::governance::shape::{MODEL_CONFIGS, PROVIDERS};
 
 /// A new id.
 fn uuid(dialect: Dialect) -> &'static str {
@@ -67,17 +67,17 @@ pub(super) fn scopes(live: &Context, builder: &mut PlanBuilder) {
 }
 
 pub(super) fn providers(live: &Context, builder: &mut PlanBuilder) {
-    let has = |name: &str| live.catalog.has_column(CONFIGURED, name);
+    let has = |name: &str| live.catalog.has_column(PROVIDERS, name);
     if !has("budget_id") || !has("rate_limit_id") || !has("name") {
         return;
     }
     let wildcard = "m.scope = 'global' AND m.model_name = '*' AND m.provider = p.name";
-    let created = or(live, CONFIGURED, "p", "created_at", "CURRENT_TIMESTAMP");
-    let updated = or(live, CONFIGURED, "p", "updated_at", "CURRENT_TIMESTAMP");
+    let created = or(live, PROVIDERS, "p", "created_at", "CURRENT_TIMESTAMP");
+    let updated = or(live, PROVIDERS, "p", "updated_at", "CURRENT_TIMESTAMP");
     // What is there already gets what it lacks; the rest of the provider's is nobody's then.
     let slot = |name: &str| {
         format!(
-            "{name} = COALESCE(NULLIF({name}, ''), (SELECT p.{name} FROM {CONFIGURED} p WHERE p.name = {MODEL_CONFIGS}.provider))"
+            "{name} = COALESCE(NULLIF({name}, ''), (SELECT p.{name} FROM {PROVIDERS} p WHERE p.name = {MODEL_CONFIGS}.provider))"
         )
     };
     write(
@@ -95,16 +95,16 @@ pub(super) fn providers(live: &Context, builder: &mut PlanBuilder) {
         format!(
             "INSERT INTO {MODEL_CONFIGS} (id, model_name, provider, budget_id, rate_limit_id, scope, created_at, updated_at) \
              SELECT {}, '*', p.name, NULLIF(p.budget_id, ''), NULLIF(p.rate_limit_id, ''), 'global', {created}, {updated} \
-             FROM {CONFIGURED} p WHERE (p.budget_id <> '' OR p.rate_limit_id <> '') \
+             FROM {PROVIDERS} p WHERE (p.budget_id <> '' OR p.rate_limit_id <> '') \
              AND NOT EXISTS (SELECT 1 FROM {MODEL_CONFIGS} m WHERE {wildcard})",
             uuid(builder.dialect())
         ),
     );
     write(
         builder,
-        CONFIGURED,
+        PROVIDERS,
         format!(
-            "UPDATE {CONFIGURED} SET budget_id = NULL, rate_limit_id = NULL WHERE budget_id IS NOT NULL OR rate_limit_id IS NOT NULL"
+            "UPDATE {PROVIDERS} SET budget_id = NULL, rate_limit_id = NULL WHERE budget_id IS NOT NULL OR rate_limit_id IS NOT NULL"
         ),
     );
 }

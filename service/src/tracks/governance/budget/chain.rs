@@ -278,10 +278,7 @@ impl Question<'_> {
         let mut arms = self.arms();
         if arms.is_empty() {
             // Nothing here says whose a budget is.
-            arms.push(format!(
-                "SELECT 99 AS rank, '' AS owner, b.id AS id FROM {VIRTUAL_KEYS} v JOIN {BUDGETS} b ON 1 = 0 WHERE v.id = {}",
-                self.p(1)
-            ));
+            arms.push(self.arm("99", "''", "", "1 = 0"));
         }
         // Every parameter has its place, whether or not an arm asks for it.
         let all: Vec<String> = (2..=5)
@@ -301,17 +298,22 @@ impl Question<'_> {
         )
     }
 
+    /// The budgets of one level: its rank, its name, how it is reached from the key `v`, and which budgets `b` are its.
+    fn arm(&self, rank: &str, owner: &str, joins: &str, condition: &str) -> String {
+        format!(
+            "SELECT {rank} AS rank, {owner} AS owner, b.id AS id FROM {VIRTUAL_KEYS} v {joins} \
+             JOIN {BUDGETS} b ON {condition} WHERE v.id = {}",
+            self.p(1)
+        )
+    }
+
     /// Each level of the chain, by either way in which it may own budgets, in the order of `docs/upstream/bifrost.md` §13.1.
     fn arms(&self) -> Vec<String> {
         let schema = self.schema;
         let free = schema.is_free();
         let mut arms = Vec::new();
         let mut arm = |rank: &str, owner: &str, joins: &str, condition: &str| {
-            arms.push(format!(
-                "SELECT {rank} AS rank, {owner} AS owner, b.id AS id FROM {VIRTUAL_KEYS} v {joins} \
-                 JOIN {BUDGETS} b ON {condition} WHERE v.id = {}",
-                self.p(1)
-            ));
+            arms.push(self.arm(rank, owner, joins, condition));
         };
         if schema.has(PROVIDERS, "budget_id") && schema.has(PROVIDERS, "name") {
             let of = format!("JOIN {PROVIDERS} p ON {}", self.is_wanted("p.name"));
@@ -367,27 +369,23 @@ impl Question<'_> {
     fn groups(&self) -> Vec<String> {
         let schema = self.schema;
         let mut arms = Vec::new();
-        let mut arm = |rank: u8, owner: &str, joins: &str, condition: &str| {
-            arms.push(format!(
-                "SELECT {rank} AS rank, {owner} AS owner, b.id AS id FROM {VIRTUAL_KEYS} v {joins} \
-                 JOIN {BUDGETS} b ON {condition} WHERE v.id = {}",
-                self.p(1)
-            ));
+        let mut arm = |rank: &str, owner: &str, joins: &str, condition: &str| {
+            arms.push(self.arm(rank, owner, joins, condition));
         };
         let team = format!("JOIN {TEAMS} t ON t.id = v.team_id");
         if schema.has(VIRTUAL_KEYS, "team_id") && schema.has(TEAMS, "id") {
             if schema.has(BUDGETS, "team_id") {
-                arm(12, "'team ' || t.id", &team, "b.team_id = t.id");
+                arm("12", "'team ' || t.id", &team, "b.team_id = t.id");
             }
             if schema.has(TEAMS, "budget_id") {
-                arm(12, "'team ' || t.id", &team, "b.id = t.budget_id");
+                arm("12", "'team ' || t.id", &team, "b.id = t.budget_id");
             }
         }
         let through_team = format!("{team} JOIN {CUSTOMERS} o ON o.id = t.customer_id");
         let own = format!("JOIN {CUSTOMERS} o ON o.id = v.customer_id");
         for (rank, joins, table, column) in [
-            (13, &through_team, TEAMS, "customer_id"),
-            (14, &own, VIRTUAL_KEYS, "customer_id"),
+            ("13", &through_team, TEAMS, "customer_id"),
+            ("14", &own, VIRTUAL_KEYS, "customer_id"),
         ] {
             if !(schema.has(table, column) && schema.has(CUSTOMERS, "id")) {
                 continue;
@@ -518,28 +516,8 @@ pub(super) async fn locked<C: ConnectionTrait>(
     links: &[Link],
     now: DateTime<Utc>,
 ) -> Result<Vec<Link>, DbErr> {
-    let dialect = schema.dialect;
-    let lock = match dialect {
-        Dialect::Postgres => "FOR NO KEY UPDATE OF b",
-        Dialect::Sqlite => "",
-    };
-    let mut values: Vec<Value> = vec!["0".into()];
-    let ids = parameters(dialect, links, &mut values);
-    let sql = format!(
-        "SELECT {} FROM {BUDGETS} b WHERE b.id IN ({ids}) ORDER BY b.id {lock}",
-        columns(schema, "''", &dialect.parameter(1), now),
-    );
-    let rows = connection
-        .query_all_raw(Statement::from_sql_and_values(
-            dialect.backend(),
-            sql,
-            values,
-        ))
-        .await?;
-    let mut found: Vec<Link> = rows
-        .iter()
-        .map(|row| Link::read(row, dialect))
-        .collect::<Result<_, DbErr>>()?;
+    let ids = links.iter().map(|link| link.id.as_str());
+    let mut found = by_ids(connection, schema, ids, true, now).await?;
     for link in &mut found {
         if let Some(known) = links.iter().find(|known| known.id == link.id) {
             link.owner.clone_from(&known.owner);
@@ -548,46 +526,47 @@ pub(super) async fn locked<C: ConnectionTrait>(
     Ok(found)
 }
 
-/// A budget by its id, as it is now; locked where it is to be written.
-pub(super) async fn one<C: ConnectionTrait>(
+/// Budgets by their ids, in their order, as they are now; locked where they are to be written.
+pub(super) async fn by_ids<'a, C: ConnectionTrait>(
     connection: &C,
     schema: &Schema,
-    id: &str,
+    ids: impl IntoIterator<Item = &'a str>,
     lock: bool,
     now: DateTime<Utc>,
-) -> Result<Option<Link>, DbErr> {
+) -> Result<Vec<Link>, DbErr> {
     let dialect = schema.dialect;
     let lock = match dialect {
         Dialect::Postgres if lock => "FOR NO KEY UPDATE OF b",
         _ => "",
     };
+    let mut values: Vec<Value> = vec!["0".into()];
+    let ids = parameters(dialect, ids, &mut values);
     let sql = format!(
-        "SELECT {} FROM {BUDGETS} b WHERE b.id = {} {lock}",
+        "SELECT {} FROM {BUDGETS} b WHERE b.id IN ({ids}) ORDER BY b.id {lock}",
         columns(schema, "''", &dialect.parameter(1), now),
-        dialect.parameter(2)
     );
-    let values: [Value; 2] = ["0".into(), id.into()];
     connection
-        .query_one_raw(Statement::from_sql_and_values(
+        .query_all_raw(Statement::from_sql_and_values(
             dialect.backend(),
             sql,
             values,
         ))
         .await?
-        .map(|row| Link::read(&row, dialect))
-        .transpose()
+        .iter()
+        .map(|row| Link::read(row, dialect))
+        .collect()
 }
 
 /// The ids of budgets as parameters, so that the statement of every chain of a length is the same text, prepared once.
 pub(super) fn parameters<'a>(
     dialect: Dialect,
-    links: impl IntoIterator<Item = &'a Link>,
+    ids: impl IntoIterator<Item = &'a str>,
     values: &mut Vec<Value>,
 ) -> String {
-    let places: Vec<String> = links
+    let places: Vec<String> = ids
         .into_iter()
-        .map(|link| {
-            values.push(link.id.as_str().into());
+        .map(|id| {
+            values.push(id.into());
             dialect.parameter(values.len())
         })
         .collect();

@@ -59,10 +59,12 @@ pub async fn reset(
     let budgets = Budgets::load(&connection, session.dialect()).await?;
     budgets.refuse_anchored("beginning a window again")?;
     if dry_run {
-        let link = chain::one(&connection, &budgets.schema, id, false, now)
+        let found = chain::by_ids(&connection, &budgets.schema, [id], false, now)
             .await
             .map_err(db_context())?;
-        return link
+        return found
+            .into_iter()
+            .next()
             .map(|link| report(&link, &link.begun(now), reason, true, now))
             .ok_or_else(|| missing(id));
     }
@@ -100,7 +102,8 @@ async fn transaction(
     let transaction = retry::begin(connection).await?;
     let schema = &budgets.schema;
     let dialect = schema.dialect;
-    let Some(before) = chain::one(&transaction, schema, id, true, now).await? else {
+    let found = chain::by_ids(&transaction, schema, [id], true, now).await?;
+    let Some(before) = found.into_iter().next() else {
         return Ok(None);
     };
     let start = instant::of_text(dialect, &dialect.parameter(2));
@@ -114,9 +117,9 @@ async fn transaction(
             [id.into(), instant::text(before.starts(now)).into()],
         ))
         .await?;
-    let after = chain::one(&transaction, schema, id, true, now).await?;
+    let after = chain::by_ids(&transaction, schema, [id], true, now).await?;
     transaction.commit().await?;
-    Ok(after.map(|after| (before, after)))
+    Ok(after.into_iter().next().map(|after| (before, after)))
 }
 
 fn report(

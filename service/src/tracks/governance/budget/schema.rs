@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbErr};
 use tollgate_migration::Dialect;
 use tollgate_migration::governance::mcp::{CLIENTS, MERGED_FLOWS, MERGED_TOKENS};
+use tollgate_migration::governance::owners::OWNER_COLUMNS;
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 use tollgate_migration::ledger::MIGRATIONS;
 
@@ -72,7 +73,7 @@ impl Schema {
 
     /// The budget `b` is nobody's by its own columns, so that a legacy reference may speak.
     pub(crate) fn is_free(&self) -> String {
-        OWNERS
+        OWNER_COLUMNS
             .into_iter()
             .filter(|column| self.has(BUDGETS, column))
             .map(|column| format!(" AND b.{column} IS NULL"))
@@ -276,15 +277,6 @@ impl Schema {
         )
     }
 }
-
-/// Columns of a budget that name its owner, in whichever version.
-const OWNERS: [&str; 5] = [
-    "virtual_key_id",
-    "provider_config_id",
-    "team_id",
-    "customer_id",
-    "model_config_id",
-];
 
 /// The column of the flag, whoever has it.
 const FLAG: &str = "calendar_aligned";
