@@ -34,6 +34,11 @@ pub trait Routine: Sync {
     fn access_to_plan(&self, _dialect: Dialect) -> Access {
         Access::Read
     }
+    /// Whether [`Routine::apply`] itself holds the change limit, before its first write, so that the rows need not be looked at
+    /// twice.
+    fn holds_limit(&self) -> bool {
+        false
+    }
     /// The same over a part of its rows; `None` where it is not divided.
     fn over(&self, _part: &Part) -> Option<Self>
     where
@@ -98,7 +103,7 @@ async fn locked(
     if options.dry_run {
         environment::refuse_unknown(&connection, routine.track()).await?;
     }
-    if options.dry_run || options.max_changes.is_some() {
+    if options.dry_run || options.max_changes.is_some() && !routine.holds_limit() {
         let mut planned = routine.plan(&connection).await?;
         secret::shorten(&mut planned);
         change_limit(options, &planned)?;
@@ -209,7 +214,7 @@ fn merge(report: &mut Report, of_piece: Report) {
     }
 }
 
-fn change_limit(options: Options, planned: &Report) -> Result<()> {
+pub(crate) fn change_limit(options: Options, planned: &Report) -> Result<()> {
     let rows = planned.rows();
     match options.max_changes {
         Some(most) if rows > most => Err(held(rows, most)),

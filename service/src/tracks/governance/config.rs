@@ -39,7 +39,7 @@ pub use variables::Variables;
 use crate::connection::Connection;
 use crate::database::Access;
 use crate::error::{Error, Result};
-use crate::reconcile::{Options, Routine, run};
+use crate::reconcile::{Options, Routine, change_limit, run};
 use crate::report::{Outcome, Report};
 use crate::retry::{self, Turns, backoff};
 use crate::runner::Session;
@@ -72,6 +72,7 @@ pub struct ConfigFile {
 
 struct Config<'a> {
     file: &'a ConfigFile,
+    options: Options,
     now: DateTime<Utc>,
     stop: &'a ShutdownSignal,
 }
@@ -224,6 +225,7 @@ impl Config<'_> {
             catalog,
         };
         self.stage(&staging, &mut report).await?;
+        change_limit(self.options, &report)?;
         let done = staging
             .write(&schema, self.now)
             .await
@@ -261,6 +263,10 @@ impl Routine for Config<'_> {
 
     fn track(&self) -> Track {
         Track::GOVERNANCE
+    }
+
+    fn holds_limit(&self) -> bool {
+        true
     }
 
     fn access_to_plan(&self, dialect: Dialect) -> Access {
@@ -315,5 +321,17 @@ pub async fn config(
     now: DateTime<Utc>,
     stop: &ShutdownSignal,
 ) -> Outcome {
-    run(session, options, now, stop, &Config { file, now, stop }).await
+    run(
+        session,
+        options,
+        now,
+        stop,
+        &Config {
+            file,
+            options,
+            now,
+            stop,
+        },
+    )
+    .await
 }

@@ -56,6 +56,9 @@ pub(super) struct Entry {
     /// The `key` of its owner.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
+    /// The id of its owner's row, of owners that are known by the id in the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner_id: Option<String>,
     /// Of provider configs without an id: the how many-th of its provider.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub place: Option<String>,
@@ -127,13 +130,14 @@ pub(super) struct Fields {
 }
 
 /// The columns of the table of entries that come from the file, in the spelling of [`Entry`]'s JSON.
-pub(super) const COLUMNS: [&str; 35] = [
+pub(super) const COLUMNS: [&str; 36] = [
     "kind",
     "at",
     "key",
     "id",
     "parent_kind",
     "parent",
+    "owner_id",
     "place",
     "present",
     "hash",

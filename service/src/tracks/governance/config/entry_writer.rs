@@ -170,6 +170,11 @@ impl<'a, E: FnMut(String)> EntryWriter<'a, E> {
             fields,
         ]);
         entry.hash = digest(&[said.to_string().as_bytes()]);
+        if matches!(entry.kind, Kind::Budget | Kind::List | Kind::Claim)
+            && entry.parent_kind != Some(Kind::ProviderConfig)
+        {
+            entry.owner_id.clone_from(&entry.parent);
+        }
         self.batch
             .push(if self.batch.is_empty() { '[' } else { ',' });
         match serde_json::to_string(&entry) {

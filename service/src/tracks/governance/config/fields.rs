@@ -184,15 +184,6 @@ impl Resource {
             format!("{alias}.id = {text}")
         }
     }
-
-    /// The id of a row as the entries have it, in text.
-    pub(super) fn id(&self, alias: &str) -> String {
-        if self.kind == Kind::ProviderConfig {
-            format!("CAST({alias}.id AS text)")
-        } else {
-            format!("{alias}.id")
-        }
-    }
 }
 
 impl Field {

@@ -22,7 +22,9 @@ pub(super) const TO_DELETE: &str = "tollgate_to_delete";
 /// Rows that a complete list lacks, but that somebody added since it was applied.
 pub(super) const KEPT: &str = "tollgate_kept";
 
-/// The entries of the file.
+/// The entries as they are read, before they mean rows.
+const LOADED: &str = "tollgate_loaded";
+/// The entries of the file, each with the row that it means.
 pub(super) const ENTRIES: &str = "tollgate_entries";
 /// The budgets of the database that have an owner.
 pub(super) const OWNED: &str = "tollgate_owned";
@@ -67,7 +69,9 @@ impl<C: ConnectionTrait> Staging<'_, C> {
 
     /// Drops every temporary table: a connection outlives a plan.
     pub(super) async fn forget(&self) -> Result<(), DbErr> {
-        let mut tables = [ENTRIES, OWNED, WORDS, MEANT].map(str::to_owned).to_vec();
+        let mut tables = [LOADED, ENTRIES, OWNED, WORDS, MEANT]
+            .map(str::to_owned)
+            .to_vec();
         tables.extend([TO_DELETE.to_owned(), KEPT.to_owned()]);
         tables.extend(RESOURCES.iter().map(Resource::actions));
         for table in tables {
@@ -85,17 +89,9 @@ impl<C: ConnectionTrait> Staging<'_, C> {
         Ok(())
     }
 
-    /// The empty table of entries.
+    /// The empty table that entries are loaded into.
     pub(super) async fn prepare(&self) -> Result<(), DbErr> {
-        self.make(
-            ENTRIES,
-            &format!(
-                "({}, row_id text, owner_id text, unchanged integer DEFAULT 0, was bigint DEFAULT 0, gone integer DEFAULT 0, \
-                 lost integer DEFAULT 0)",
-                typed_columns()
-            ),
-        )
-        .await
+        self.make(LOADED, &format!("({})", typed_columns())).await
     }
 
     /// Adds a batch of entries, a list in JSON.
@@ -104,7 +100,7 @@ impl<C: ConnectionTrait> Staging<'_, C> {
         let sql = match self.dialect() {
             Dialect::Postgres => {
                 format!(
-                    "INSERT INTO {ENTRIES} ({columns}) SELECT {columns} FROM json_to_recordset(CAST($1 AS json)) AS r ({})",
+                    "INSERT INTO {LOADED} ({columns}) SELECT {columns} FROM json_to_recordset(CAST($1 AS json)) AS r ({})",
                     typed_columns()
                 )
             }
@@ -114,7 +110,7 @@ impl<C: ConnectionTrait> Staging<'_, C> {
                     .map(|column| format!("json_extract(j.value, '$.{column}')"))
                     .collect();
                 format!(
-                    "INSERT INTO {ENTRIES} ({columns}) SELECT {} FROM json_each(?1) j",
+                    "INSERT INTO {LOADED} ({columns}) SELECT {} FROM json_each(?1) j",
                     taken.join(", ")
                 )
             }
@@ -132,44 +128,32 @@ impl<C: ConnectionTrait> Staging<'_, C> {
     /// Lifts older forms and finds the rows. With `applied` there is a table of what was applied before; with `force` it
     /// does not matter.
     pub(super) async fn resolve(&self, applied: bool, force: bool) -> Result<(), DbErr> {
-        self.run(&format!(
-            "CREATE INDEX tollgate_entries_key ON {ENTRIES} (kind, key)"
-        ))
-        .await?;
-        self.analyze(ENTRIES).await?;
+        if self.dialect() == Dialect::Sqlite {
+            self.run(&format!(
+                "CREATE INDEX temp.tollgate_loaded_key ON {LOADED} (kind, key)"
+            ))
+            .await?;
+        }
+        self.analyze(LOADED).await?;
         self.lift().await?;
         if applied {
             // A run may come right behind another, before the server has looked at what that wrote.
             self.analyze(APPLIED).await?;
-            // Who lets the file win still takes back what it said and says no more.
-            let unchanged = if force {
-                "0".to_owned()
-            } else {
-                format!("CASE WHEN s.hash = {ENTRIES}.hash THEN 1 ELSE 0 END")
-            };
-            self.run(&format!(
-                "UPDATE {ENTRIES} SET unchanged = {unchanged}, was = s.present \
-                 FROM {APPLIED} s WHERE s.kind = {ENTRIES}.kind AND s.key = {ENTRIES}.key"
-            ))
-            .await?;
         }
-        for resource in RESOURCES
-            .iter()
-            .filter(|resource| self.catalog.has_table(resource.table))
-        {
-            self.run(&format!(
-                "UPDATE {ENTRIES} SET row_id = {id} FROM {table} d WHERE {ENTRIES}.kind = '{kind}' AND {is}",
-                id = resource.id("d"),
-                is = resource.is_row("d", &format!("{ENTRIES}.id")),
-                table = resource.table,
-                kind = resource.kind.name(),
-            ))
-            .await?;
-        }
+        // Written once, with all that can be said of an entry by itself: a wide row that is updated is written again each time.
+        self.make(ENTRIES, &self.resolved(applied, force)).await?;
+        self.run(&format!("DROP TABLE {LOADED}")).await?;
         self.run(&format!(
-            "CREATE INDEX tollgate_entries_row ON {ENTRIES} (kind, row_id)"
+            "CREATE INDEX tollgate_entries_key ON {ENTRIES} (kind, key)"
         ))
         .await?;
+        if self.dialect() == Dialect::Sqlite {
+            self.run(&format!(
+                "CREATE INDEX tollgate_entries_row ON {ENTRIES} (kind, row_id)"
+            ))
+            .await?;
+        }
+        self.analyze(ENTRIES).await?;
         self.match_provider_configs(applied).await?;
         // What was there when the file was applied, has not changed in the file and is there no more was deleted on purpose.
         self.run(&format!(
@@ -180,10 +164,12 @@ impl<C: ConnectionTrait> Staging<'_, C> {
         self.go_with("provider_config", "virtual_key").await?;
         self.go_alone("provider_config").await?;
         self.find_owners().await?;
-        self.run(&format!(
-            "CREATE INDEX tollgate_entries_lists ON {ENTRIES} (id, owner_id) WHERE kind = 'list'"
-        ))
-        .await?;
+        if self.dialect() == Dialect::Sqlite {
+            self.run(&format!(
+                "CREATE INDEX tollgate_entries_lists ON {ENTRIES} (id, owner_id) WHERE kind = 'list'"
+            ))
+            .await?;
+        }
         self.match_budgets(applied).await?;
         for owner in ["virtual_key", "provider_config", "team", "customer"] {
             self.go_with("budget", owner).await?;
@@ -196,6 +182,58 @@ impl<C: ConnectionTrait> Staging<'_, C> {
         ))
         .await?;
         self.analyze(ENTRIES).await
+    }
+
+    /// The entries, with what was applied of each and the row whose id it has.
+    fn resolved(&self, applied: bool, force: bool) -> String {
+        let loaded: Vec<String> = COLUMNS.iter().map(|column| format!("l.{column}")).collect();
+        let mut joins = String::new();
+        let mut ids = Vec::new();
+        for (number, one) in RESOURCES
+            .iter()
+            .filter(|one| self.catalog.has_table(one.table))
+            .enumerate()
+        {
+            let row = format!("d{number}");
+            // An entry stays one entry, whatever ids a table repeats.
+            let is_key = self
+                .catalog
+                .table(one.table)
+                .is_some_and(|table| table.primary_key == ["id"]);
+            let rows = if is_key {
+                one.table.to_owned()
+            } else {
+                format!("(SELECT DISTINCT id FROM {})", one.table)
+            };
+            joins.push_str(&format!(
+                " LEFT JOIN {rows} {row} ON l.kind = '{kind}' AND {is}",
+                kind = one.kind.name(),
+                is = one.is_row(&row, "l.id"),
+            ));
+            ids.push(format!("CAST({row}.id AS text)"));
+        }
+        ids.push("NULL".to_owned());
+        ids.push("NULL".to_owned());
+        let (unchanged, was) = match (applied, force) {
+            (false, _) => ("0", "0"),
+            // Who lets the file win still takes back what it said and says no more.
+            (true, true) => ("0", "COALESCE(s.present, 0)"),
+            (true, false) => (
+                "CASE WHEN s.hash = l.hash THEN 1 ELSE 0 END",
+                "COALESCE(s.present, 0)",
+            ),
+        };
+        if applied {
+            joins.push_str(&format!(
+                " LEFT JOIN {APPLIED} s ON s.kind = l.kind AND s.key = l.key"
+            ));
+        }
+        format!(
+            "AS SELECT {}, CAST(COALESCE({}) AS text) AS row_id, {unchanged} AS unchanged, CAST({was} AS bigint) AS was, \
+             0 AS gone, 0 AS lost FROM {LOADED} l{joins}",
+            loaded.join(", "),
+            ids.join(", "),
+        )
     }
 
     /// What was deleted on purpose, alone: what hangs on an owner that is made again is made again with it.
@@ -228,41 +266,46 @@ impl<C: ConnectionTrait> Staging<'_, C> {
         let mut lists = Vec::new();
         for kind in [Kind::VirtualKey, Kind::ProviderConfig] {
             let key = self.dialect().text(&list_key(Kind::Budget, kind, ""));
+            let owner = if kind == Kind::ProviderConfig {
+                "CAST(NULL AS text)"
+            } else {
+                "b.parent"
+            };
             lists.push(format!(
-                "SELECT 'list', min(b.at), {key} || b.parent, 'budget', b.parent_kind, b.parent, 0, {together} \
-                 FROM {ENTRIES} b WHERE b.kind = 'budget' AND b.at LIKE 'b%' AND b.parent_kind = '{}' \
-                 AND NOT EXISTS (SELECT 1 FROM {ENTRIES} l WHERE l.kind = 'list' AND l.key = {key} || b.parent) \
+                "SELECT 'list', min(b.at), {key} || b.parent, 'budget', b.parent_kind, b.parent, {owner}, 0, {together} \
+                 FROM {LOADED} b WHERE b.kind = 'budget' AND b.at LIKE 'b%' AND b.parent_kind = '{}' \
+                 AND NOT EXISTS (SELECT 1 FROM {LOADED} l WHERE l.kind = 'list' AND l.key = {key} || b.parent) \
                  GROUP BY b.parent_kind, b.parent",
                 kind.name()
             ));
         }
         self.run(&format!(
-            "INSERT INTO {ENTRIES} (kind, at, key, id, parent_kind, parent, present, hash) {}",
+            "INSERT INTO {LOADED} (kind, at, key, id, parent_kind, parent, owner_id, present, hash) {}",
             lists.join(" UNION ALL ")
         ))
         .await?;
         // A list inside of the owner and budgets at the top are one list.
         self.run(&format!(
-            "UPDATE {ENTRIES} SET hash = hash || t.keys FROM (SELECT b.parent_kind AS parent_kind, b.parent AS parent, \
-             {together} AS keys FROM {ENTRIES} b WHERE b.kind = 'budget' AND b.at LIKE 'b%' AND b.parent IS NOT NULL \
-             GROUP BY b.parent_kind, b.parent) t WHERE {ENTRIES}.kind = 'list' AND {ENTRIES}.id = 'budget' \
-             AND {ENTRIES}.at NOT LIKE 'b%' AND {ENTRIES}.parent_kind = t.parent_kind AND {ENTRIES}.parent = t.parent"
+            "UPDATE {LOADED} SET hash = hash || t.keys FROM (SELECT b.parent_kind AS parent_kind, b.parent AS parent, \
+             {together} AS keys FROM {LOADED} b WHERE b.kind = 'budget' AND b.at LIKE 'b%' AND b.parent IS NOT NULL \
+             GROUP BY b.parent_kind, b.parent) t WHERE {LOADED}.kind = 'list' AND {LOADED}.id = 'budget' \
+             AND {LOADED}.at NOT LIKE 'b%' AND {LOADED}.parent_kind = t.parent_kind AND {LOADED}.parent = t.parent"
         ))
         .await?;
         if !self.catalog.has_column(TEAMS, "budget_id")
             && self.catalog.has_column(BUDGETS, "team_id")
         {
             self.run(&format!(
-                "INSERT INTO {ENTRIES} (kind, at, key, parent_kind, parent, present, hash) \
-                 SELECT 'claim', t.at, t.budget_id, 'team', t.key, 0, '' FROM {ENTRIES} t \
+                "INSERT INTO {LOADED} (kind, at, key, parent_kind, parent, owner_id, present, hash) \
+                 SELECT 'claim', t.at, t.budget_id, 'team', t.key, t.key, 0, '' FROM {LOADED} t \
                  WHERE t.kind = 'team' AND t.budget_id IS NOT NULL"
             ))
             .await?;
         }
         self.run(&format!(
-            "UPDATE {ENTRIES} SET parent_kind = c.parent_kind, parent = c.parent, hash = {ENTRIES}.hash || c.parent \
-             FROM {ENTRIES} c WHERE c.kind = 'claim' AND {ENTRIES}.kind = 'budget' AND {ENTRIES}.key = c.key \
-             AND {ENTRIES}.parent IS NULL"
+            "UPDATE {LOADED} SET parent_kind = c.parent_kind, parent = c.parent, owner_id = c.owner_id, hash = {LOADED}.hash || c.parent \
+             FROM {LOADED} c WHERE c.kind = 'claim' AND {LOADED}.kind = 'budget' AND {LOADED}.key = c.key \
+             AND {LOADED}.parent IS NULL"
         ))
         .await?;
         for (kind, bit) in [("virtual_key", KEY_FLAG), ("team", TEAM_FLAG)] {
@@ -284,19 +327,19 @@ impl<C: ConnectionTrait> Staging<'_, C> {
         };
         let flags = format!(
             "SELECT x.owner AS owner, max(x.flag) AS flag, min(x.at) AS at FROM (SELECT {owner} AS owner, \
-             f.calendar_aligned AS flag, f.at AS at FROM {ENTRIES} f JOIN {ENTRIES} b ON b.kind = 'budget' AND b.key = f.key \
-             LEFT JOIN {ENTRIES} p ON p.kind = 'provider_config' AND b.parent_kind = p.kind AND p.key = b.parent \
+             f.calendar_aligned AS flag, f.at AS at FROM {LOADED} f JOIN {LOADED} b ON b.kind = 'budget' AND b.key = f.key \
+             LEFT JOIN {LOADED} p ON p.kind = 'provider_config' AND b.parent_kind = p.kind AND p.key = b.parent \
              WHERE f.kind = 'flag') x WHERE x.owner IS NOT NULL GROUP BY x.owner"
         );
         self.run(&format!(
-            "UPDATE {ENTRIES} SET calendar_aligned = f.flag, present = present | {bit}, hash = hash || f.flag \
-             FROM ({flags}) f WHERE {ENTRIES}.kind = '{kind}' AND {ENTRIES}.key = f.owner AND ({ENTRIES}.present & {bit}) = 0"
+            "UPDATE {LOADED} SET calendar_aligned = f.flag, present = present | {bit}, hash = hash || f.flag \
+             FROM ({flags}) f WHERE {LOADED}.kind = '{kind}' AND {LOADED}.key = f.owner AND ({LOADED}.present & {bit}) = 0"
         ))
         .await?;
         self.run(&format!(
-            "INSERT INTO {ENTRIES} (kind, at, key, id, present, hash, calendar_aligned) \
+            "INSERT INTO {LOADED} (kind, at, key, id, present, hash, calendar_aligned) \
              SELECT '{kind}', f.at, f.owner, f.owner, {bit}, f.flag, f.flag FROM ({flags}) f \
-             WHERE NOT EXISTS (SELECT 1 FROM {ENTRIES} k WHERE k.kind = '{kind}' AND k.key = f.owner)"
+             WHERE NOT EXISTS (SELECT 1 FROM {LOADED} k WHERE k.kind = '{kind}' AND k.key = f.owner)"
         ))
         .await
         .map(|_| ())
@@ -347,26 +390,24 @@ impl<C: ConnectionTrait> Staging<'_, C> {
         .map(|_| ())
     }
 
+    /// Who owns what hangs on a provider config: its number, which a new one does not have yet. Other owners are known by
+    /// their ids, with which the entry came.
     async fn find_owners(&self) -> Result<(), DbErr> {
-        for sql in [
-            format!(
-                "UPDATE {ENTRIES} SET owner_id = parent WHERE kind IN ('budget', 'list', 'claim') AND parent_kind <> 'provider_config'"
-            ),
-            format!(
-                "UPDATE {ENTRIES} SET owner_id = COALESCE(p.row_id, '') FROM {ENTRIES} p WHERE p.kind = 'provider_config' \
-                 AND {ENTRIES}.kind IN ('budget', 'list', 'claim') AND {ENTRIES}.parent_kind = p.kind AND {ENTRIES}.parent = p.key"
-            ),
-            // By its number, of a provider config that the file does not have.
-            format!(
-                "UPDATE {ENTRIES} SET owner_id = substr(parent, 2) WHERE kind IN ('budget', 'list', 'claim') \
-                 AND parent_kind = 'provider_config' AND owner_id IS NULL AND parent LIKE '#%'"
-            ),
-            // A new one has no number yet.
-            format!("UPDATE {ENTRIES} SET owner_id = NULL WHERE owner_id = ''"),
-        ] {
-            self.run(&sql).await?;
-        }
-        Ok(())
+        let theirs = format!(
+            "{ENTRIES}.kind IN ('budget', 'list', 'claim') AND {ENTRIES}.parent_kind = 'provider_config'"
+        );
+        self.run(&format!(
+            "UPDATE {ENTRIES} SET owner_id = p.row_id FROM {ENTRIES} p WHERE {theirs} AND p.kind = 'provider_config' \
+             AND p.key = {ENTRIES}.parent AND p.row_id IS NOT NULL"
+        ))
+        .await?;
+        // By its number, of a provider config that the file does not have.
+        self.run(&format!(
+            "UPDATE {ENTRIES} SET owner_id = substr(parent, 2) WHERE {theirs} AND parent LIKE '#%' AND NOT EXISTS \
+             (SELECT 1 FROM {ENTRIES} p WHERE p.kind = 'provider_config' AND p.key = {ENTRIES}.parent)"
+        ))
+        .await
+        .map(|_| ())
     }
 
     /// Those whose id is not there mean the row that they meant when they were applied, then the row of their owner whose

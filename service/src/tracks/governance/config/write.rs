@@ -441,27 +441,6 @@ impl<C: ConnectionTrait> Staging<'_, C> {
             ))
             .await?;
         }
-        for one in RESOURCES
-            .iter()
-            .filter(|one| self.catalog.has_table(one.table))
-        {
-            let id = match one.kind {
-                Kind::ProviderConfig => "a.row_id",
-                _ => "a.new_id",
-            };
-            self.run(&format!(
-                "UPDATE {ENTRIES} SET row_id = {id} FROM {} a WHERE a.action = 'insert' AND {ENTRIES}.kind = '{}' AND {ENTRIES}.key = a.entry",
-                one.actions(),
-                one.kind.name()
-            ))
-            .await?;
-        }
-        // A list means its owner; of a new one that has a number now.
-        self.run(&format!(
-            "UPDATE {ENTRIES} SET row_id = COALESCE(owner_id, (SELECT o.row_id FROM {ENTRIES} o WHERE o.kind = {ENTRIES}.parent_kind \
-             AND o.key = {ENTRIES}.parent)) WHERE kind = 'list'"
-        ))
-        .await?;
         let mut there: Vec<String> = RESOURCES
             .iter()
             .filter(|one| self.catalog.has_table(one.table))
@@ -482,17 +461,44 @@ impl<C: ConnectionTrait> Staging<'_, C> {
         ))
         .await?;
         let differs = self.dialect().is_distinct_from();
-        let owner = "CASE WHEN e.kind = 'list' THEN e.parent_kind END";
         self.run(&format!(
             "INSERT INTO {APPLIED} (kind, key, hash, present, row_id, owner_kind) \
-             SELECT e.kind, e.key, e.hash, e.present, e.row_id, {owner} FROM {ENTRIES} e \
-             LEFT JOIN {APPLIED} s ON s.kind = e.kind AND s.key = e.key WHERE e.kind NOT IN ('claim', 'flag') \
-             AND (s.hash {differs} e.hash OR s.present {differs} e.present OR s.row_id {differs} e.row_id) \
+             SELECT e.kind, e.key, e.hash, e.present, e.row_id, e.owner_kind FROM ({}) e \
+             LEFT JOIN {APPLIED} s ON s.kind = e.kind AND s.key = e.key \
+             WHERE (s.hash {differs} e.hash OR s.present {differs} e.present OR s.row_id {differs} e.row_id) \
              ON CONFLICT (kind, key) DO UPDATE SET hash = excluded.hash, present = excluded.present, row_id = excluded.row_id, \
-             owner_kind = excluded.owner_kind"
+             owner_kind = excluded.owner_kind",
+            self.meant()
         ))
         .await
         .map(|_| ())
+    }
+
+    /// The entries that are remembered, each with the row that it means by now. A list means its owner.
+    fn meant(&self) -> String {
+        let made: Vec<String> = RESOURCES
+            .iter()
+            .filter(|one| self.catalog.has_table(one.table))
+            .map(|one| {
+                let id = match one.kind {
+                    Kind::ProviderConfig => "a.row_id",
+                    _ => "a.new_id",
+                };
+                format!(
+                    "SELECT '{}' AS kind, a.entry AS entry, {id} AS id FROM {} a WHERE a.action = 'insert'",
+                    one.kind.name(),
+                    one.actions()
+                )
+            })
+            .collect();
+        let made = made.join(" UNION ALL ");
+        format!(
+            "SELECT e.kind AS kind, e.key AS key, e.hash AS hash, e.present AS present, \
+             CASE WHEN e.kind = 'list' THEN COALESCE(e.owner_id, n.id) ELSE COALESCE(e.row_id, n.id) END AS row_id, \
+             CASE WHEN e.kind = 'list' THEN e.parent_kind END AS owner_kind FROM {ENTRIES} e LEFT JOIN ({made}) n \
+             ON n.kind = CASE WHEN e.kind = 'list' THEN e.parent_kind ELSE e.kind END \
+             AND n.entry = CASE WHEN e.kind = 'list' THEN e.parent ELSE e.key END WHERE e.kind NOT IN ('claim', 'flag')"
+        )
     }
 }
 
