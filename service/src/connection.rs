@@ -14,6 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::Stream;
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult,
     QueryResult, SqlxSqliteConnector, Statement, TransactionTrait,
@@ -216,6 +217,29 @@ impl Transaction {
                 fault::statement()?;
                 begun.commit_with(last).await
             }
+        }
+    }
+
+    /// Whether [`Self::copy_in`] is to be had: on a connection of Tollgate's own to PostgreSQL.
+    pub(crate) fn streams(&self) -> bool {
+        matches!(self.0, Begun::Server(_))
+    }
+
+    /// `COPY … FROM STDIN`, with lines of its text format, for as long as there are any.
+    ///
+    /// # Errors
+    /// What the database says, and where it cannot be had. Whoever meets one gives up: the connection is out of step then.
+    pub(crate) async fn copy_in(
+        &self,
+        copy: &str,
+        lines: impl Stream<Item = String> + Unpin,
+    ) -> Result<(), DbErr> {
+        fault::statement()?;
+        match &self.0 {
+            Begun::Server(begun) => begun.copy_in(copy, lines).await,
+            Begun::Pool(_) => Err(DbErr::Custom(
+                "what streams needs a connection of Tollgate's own".to_owned(),
+            )),
         }
     }
 

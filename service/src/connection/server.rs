@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use futures_util::{Stream, StreamExt};
 use sea_orm::{DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
 use sea_query_sqlx::SqlxValues;
 use sqlx::postgres::{PgConnection, PgQueryResult, PgRow};
@@ -375,6 +376,27 @@ impl ServerTransaction {
     async fn within(&self, what: Ask<'_>) -> Result<Answer, DbErr> {
         let mut link = self.server.link.lock().await;
         self.server.inside(&mut link, what).await
+    }
+
+    /// Streams lines into a table, as they come.
+    pub(crate) async fn copy_in(
+        &self,
+        copy: &str,
+        mut lines: impl Stream<Item = String> + Unpin,
+    ) -> Result<(), DbErr> {
+        let mut link = self.server.link.lock().await;
+        let watch = self.server.watch(&link.backend);
+        let copied = watch
+            .over(async {
+                let mut writing = link.wire.copy_in_raw(copy).await?;
+                while let Some(lines) = lines.next().await {
+                    writing.send(lines.into_bytes()).await?;
+                }
+                writing.finish().await
+            })
+            .await;
+        link.failed |= copied.is_err();
+        copied.map(|_| ()).map_err(query_failed)
     }
 
     pub(crate) async fn commit(self) -> Result<(), DbErr> {

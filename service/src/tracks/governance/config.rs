@@ -11,6 +11,7 @@
 //! For a gateway that embeds this crate, or one that is stopped: a Bifrost that runs keeps its keys and usage in memory.
 
 mod actions;
+mod batch;
 mod entry;
 mod entry_writer;
 mod fields;
@@ -31,6 +32,7 @@ use sea_orm::{ConnectionTrait, DbErr};
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 use tollgate_migration::{Catalog, Context, Dialect, Track};
 
+use self::batch::Batch;
 use self::entry_writer::{EntryWriter, Notes};
 use self::file::Problem;
 use self::staging::{APPLIED, Staging};
@@ -187,7 +189,7 @@ impl Config<'_> {
         if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
             return Err(failed(std::io::ErrorKind::IsADirectory.into()));
         }
-        let (sender, mut batches) = tokio::sync::mpsc::channel::<String>(AHEAD);
+        let (sender, mut batches) = tokio::sync::mpsc::channel::<Batch>(AHEAD);
         let (now, allow_unread) = (self.now, self.file.allow_unread);
         let variables = self.file.variables.clone();
         let reading = tokio::task::spawn_blocking(move || {
@@ -204,9 +206,10 @@ impl Config<'_> {
                 (problems, number)
             })
         });
-        while let Some(batch) = batches.recv().await {
-            staging.load(batch).await.map_err(self.db_context())?;
-        }
+        staging
+            .load_all(&mut batches)
+            .await
+            .map_err(self.db_context())?;
         match reading.await {
             Ok(Ok(notes)) => Ok(notes),
             Ok(Err((problems, number))) => Err(self.rejected(&problems, number)),
@@ -222,6 +225,7 @@ impl Config<'_> {
         let mut report = Report::default();
         let staging = Staging {
             connection: &transaction,
+            stream: Some(&transaction).filter(|begun| begun.streams()),
             catalog,
         };
         self.stage(&staging, &mut report).await?;
@@ -284,6 +288,7 @@ impl Routine for Config<'_> {
             let transaction = connection.begin().await.map_err(self.db_context())?;
             let staging = Staging {
                 connection: &transaction,
+                stream: Some(&transaction).filter(|begun| begun.streams()),
                 catalog,
             };
             self.stage(&staging, &mut report).await?;
@@ -293,6 +298,7 @@ impl Routine for Config<'_> {
         // Temporary tables are in a database of their own, which a file that is opened read-only has too.
         let staging = Staging {
             connection,
+            stream: None,
             catalog,
         };
         self.stage(&staging, &mut report).await?;

@@ -1,6 +1,7 @@
 //! What is to be done to each row: one temporary table per kind, which is counted, told and carried out.
 
 use sea_orm::{ConnectionTrait, DbErr};
+use tollgate_migration::Dialect;
 use tollgate_migration::governance::{PROVIDER_CONFIGS, VIRTUAL_KEYS};
 
 use super::entry::Kind;
@@ -200,6 +201,14 @@ impl<C: ConnectionTrait> Staging<'_, C> {
         for (number, column) in ["n_name", "n_value", "row_id"].iter().enumerate() {
             self.run(&format!(
                 "CREATE INDEX tollgate_actions_{number} ON {keys} ({column})"
+            ))
+            .await?;
+        }
+        if self.dialect() == Dialect::Sqlite {
+            // Lists look their owners up here, which SQLite takes for a few.
+            self.run(&format!(
+                "CREATE INDEX tollgate_actions_entry ON {} (entry)",
+                resource(Kind::ProviderConfig).actions()
             ))
             .await?;
         }

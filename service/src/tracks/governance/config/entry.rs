@@ -40,7 +40,7 @@ impl Kind {
 
 /// One entry. Everything is text on its way to the database, where it becomes what its column is: no amount passes
 /// through a number of this program.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Entry {
     pub kind: Kind,
     /// Where it stands in the file, in short: `v17p0b2` is `virtual_keys[17].provider_configs[0].budgets[2]`.
@@ -48,89 +48,79 @@ pub(super) struct Entry {
     /// What identifies it from one file to the next.
     pub key: String,
     /// The id that the file gives it.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// The kind of its owner.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub parent_kind: Option<Kind>,
     /// The `key` of its owner.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
     /// The id of its owner's row, of owners that are known by the id in the file.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub owner_id: Option<String>,
     /// Of provider configs without an id: the how many-th of its provider.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub place: Option<String>,
     /// Which of its fields the file has, by their position.
     pub present: u64,
     pub hash: String,
-    #[serde(flatten)]
     pub fields: Fields,
     /// Of budgets: the length of the window, by which they are matched. When a new window begins on the calendar, of rate
     /// limits for tokens and for requests.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub nanoseconds: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub starts: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub request_starts: Option<String>,
     /// What a new row gets when the file gives none: a virtual key's value with its hash, a budget's id.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub fresh: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub fresh_hash: Option<String>,
 }
 
-/// The fields of every kind.
+/// The fields of every kind, in the order of their names: an entry's hash is made of them as they are written.
 #[derive(Clone, Debug, Default, Serialize)]
+#[cfg_attr(test, derive(serde::Deserialize))]
 pub(super) struct Fields {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub description: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub value: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub value_hash: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub is_active: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub team_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub customer_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub budget_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rate_limit_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub calendar_aligned: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub provider: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub weight: Option<String>,
+    pub allow_all_keys: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allowed_models: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blacklisted_models: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub allow_all_keys: Option<String>,
+    pub budget_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub token_max_limit: Option<String>,
+    pub calendar_aligned: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub token_reset_duration: Option<String>,
+    pub customer_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub is_active: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_limit: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_limit_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_max_limit: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_reset_duration: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_limit: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub reset_duration: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub team_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_max_limit: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_reset_duration: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value_hash: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<String>,
 }
 
-/// The columns of the table of entries that come from the file, in the spelling of [`Entry`]'s JSON.
-pub(super) const COLUMNS: [&str; 36] = [
+/// The columns of the table of entries that come from the file, but for [`PRESENT`]; in the order of [`Entry::cells`].
+pub(super) const COLUMNS: [&str; 35] = [
     "kind",
     "at",
     "key",
@@ -139,7 +129,6 @@ pub(super) const COLUMNS: [&str; 36] = [
     "parent",
     "owner_id",
     "place",
-    "present",
     "hash",
     "name",
     "description",
@@ -169,24 +158,79 @@ pub(super) const COLUMNS: [&str; 36] = [
     "fresh_hash",
 ];
 
-/// The first half of SHA-256, in hexadecimal.
-pub(super) fn digest(parts: &[&[u8]]) -> String {
+/// The column of [`Entry::present`], the only number.
+pub(super) const PRESENT: &str = "present";
+
+impl Entry {
+    /// What stands in each of [`COLUMNS`].
+    pub(super) fn cells(&self) -> [Option<&str>; COLUMNS.len()] {
+        [
+            Some(self.kind.name()),
+            Some(&self.at),
+            Some(&self.key),
+            self.id.as_deref(),
+            self.parent_kind.map(Kind::name),
+            self.parent.as_deref(),
+            self.owner_id.as_deref(),
+            self.place.as_deref(),
+            Some(&self.hash),
+            self.fields.name.as_deref(),
+            self.fields.description.as_deref(),
+            self.fields.value.as_deref(),
+            self.fields.value_hash.as_deref(),
+            self.fields.is_active.as_deref(),
+            self.fields.team_id.as_deref(),
+            self.fields.customer_id.as_deref(),
+            self.fields.budget_id.as_deref(),
+            self.fields.rate_limit_id.as_deref(),
+            self.fields.calendar_aligned.as_deref(),
+            self.fields.provider.as_deref(),
+            self.fields.weight.as_deref(),
+            self.fields.allowed_models.as_deref(),
+            self.fields.blacklisted_models.as_deref(),
+            self.fields.allow_all_keys.as_deref(),
+            self.fields.token_max_limit.as_deref(),
+            self.fields.token_reset_duration.as_deref(),
+            self.fields.request_max_limit.as_deref(),
+            self.fields.request_reset_duration.as_deref(),
+            self.fields.max_limit.as_deref(),
+            self.fields.reset_duration.as_deref(),
+            self.nanoseconds.as_deref(),
+            self.starts.as_deref(),
+            self.request_starts.as_deref(),
+            self.fresh.as_deref(),
+            self.fresh_hash.as_deref(),
+        ]
+    }
+}
+
+/// The first half of SHA-256.
+pub(super) fn short_digest(parts: &[&[u8]]) -> [u8; 16] {
     let mut hasher = Sha256::new();
     for part in parts {
         hasher.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
         hasher.update(part);
     }
-    hasher.finalize()[..16]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let mut half = [0; 16];
+    half.copy_from_slice(&hasher.finalize()[..16]);
+    half
+}
+
+/// The same in hexadecimal.
+pub(super) fn digest(parts: &[&[u8]]) -> String {
+    hexadecimal(&short_digest(parts))
 }
 
 /// A value's hash as the gateway stores it.
 pub(super) fn value_hash(value: &str) -> String {
-    Sha256::digest(value.as_bytes())
+    hexadecimal(&Sha256::digest(value.as_bytes()))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or_default();
+    bytes
         .iter()
-        .map(|byte| format!("{byte:02x}"))
+        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
         .collect()
 }
 
@@ -219,6 +263,46 @@ pub(super) fn path(at: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_cell_stands_under_its_column() {
+        // A field's value is its own name.
+        let fields: Fields = serde_json::from_value(
+            COLUMNS
+                .iter()
+                .map(|column| ((*column).to_owned(), (*column).into()))
+                .collect::<serde_json::Map<_, _>>()
+                .into(),
+        )
+        .expect("fields");
+        let text = |name: &str| Some(name.to_owned());
+        let entry = Entry {
+            kind: Kind::Budget,
+            at: "at".to_owned(),
+            key: "key".to_owned(),
+            id: text("id"),
+            parent_kind: Some(Kind::Team),
+            parent: text("parent"),
+            owner_id: text("owner_id"),
+            place: text("place"),
+            present: 0,
+            hash: "hash".to_owned(),
+            fields,
+            nanoseconds: text("nanoseconds"),
+            starts: text("starts"),
+            request_starts: text("request_starts"),
+            fresh: text("fresh"),
+            fresh_hash: text("fresh_hash"),
+        };
+        for (column, cell) in COLUMNS.iter().zip(entry.cells()) {
+            let expected = match *column {
+                "kind" => "budget",
+                "parent_kind" => "team",
+                other => other,
+            };
+            assert_eq!(cell, Some(expected), "{column}");
+        }
+    }
 
     #[test]
     fn places_are_paths() {

@@ -9,12 +9,10 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 
-use super::entry::{Entry, Kind, digest, path};
+use super::batch::Batch;
+use super::entry::{Entry, Kind, digest, path, short_digest};
 use super::file::{Budget, Field, Problem, Sink};
 use crate::tracks::governance::budget::window::Window;
-
-/// Bytes of one batch of rows on their way to the database.
-const BATCH: usize = 8 << 20;
 
 /// Problems that are told; a file with more is told how many.
 const MOST: usize = 20;
@@ -32,12 +30,13 @@ pub(super) struct Notes {
     pub allow_unread: bool,
 }
 
-/// Collects rows in batches of JSON.
+/// Collects rows in batches.
 pub(super) struct EntryWriter<'a, E> {
     now: DateTime<Utc>,
     env: &'a dyn Fn(&str) -> Option<String>,
     emit: E,
-    batch: String,
+    /// The open batch of each kind.
+    batches: Vec<Batch>,
     /// Where each id, name and claim was seen: hashed, for there may be hundreds of thousands.
     seen: HashMap<[u8; 16], Box<str>>,
     /// Whose each budget is.
@@ -49,10 +48,7 @@ pub(super) struct EntryWriter<'a, E> {
 
 fn short(parts: &[&str]) -> [u8; 16] {
     let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
-    let text = digest(&parts);
-    let mut short = [0; 16];
-    short.copy_from_slice(&text.as_bytes()[..16]);
-    short
+    short_digest(&parts)
 }
 
 fn identity(parts: &[&str]) -> String {
@@ -113,7 +109,7 @@ struct Owned {
     budget_id: Field<String>,
 }
 
-impl<'a, E: FnMut(String)> EntryWriter<'a, E> {
+impl<'a, E: FnMut(Batch)> EntryWriter<'a, E> {
     pub(super) fn new(
         now: DateTime<Utc>,
         env: &'a dyn Fn(&str) -> Option<String>,
@@ -124,7 +120,7 @@ impl<'a, E: FnMut(String)> EntryWriter<'a, E> {
             now,
             env,
             emit,
-            batch: String::new(),
+            batches: Vec::new(),
             seen: HashMap::new(),
             owners: HashMap::new(),
             problems: Vec::new(),
@@ -147,42 +143,51 @@ impl<'a, E: FnMut(String)> EntryWriter<'a, E> {
     }
 
     fn flush(&mut self) {
-        if self.batch.is_empty() || !self.problems.is_empty() {
-            return;
+        if self.problems.is_empty() {
+            for batch in std::mem::take(&mut self.batches) {
+                (self.emit)(batch);
+            }
         }
-        let mut batch = std::mem::take(&mut self.batch);
-        batch.push(']');
-        (self.emit)(batch);
     }
 
     fn put(&mut self, mut entry: Entry) {
         // The hash is of what the file says, not of where it says it, when it was read or how a number is spelt.
-        let mut fields = entry.fields.clone();
-        for number in [&mut fields.max_limit, &mut fields.weight] {
+        let written = (entry.fields.max_limit.clone(), entry.fields.weight.clone());
+        for number in [&mut entry.fields.max_limit, &mut entry.fields.weight] {
             *number = number.as_deref().map(plain);
         }
-        let said = serde_json::json!([
+        let said = serde_json::to_vec(&(
             entry.kind,
-            entry.id,
+            &entry.id,
             entry.parent_kind,
-            entry.parent,
+            &entry.parent,
             entry.present,
-            fields,
-        ]);
-        entry.hash = digest(&[said.to_string().as_bytes()]);
+            &entry.fields,
+        ));
+        (entry.fields.max_limit, entry.fields.weight) = written;
+        match said {
+            Ok(said) => entry.hash = digest(&[&said]),
+            Err(error) => self.problem(path(&entry.at), error.to_string()),
+        }
         if matches!(entry.kind, Kind::Budget | Kind::List | Kind::Claim)
             && entry.parent_kind != Some(Kind::ProviderConfig)
         {
             entry.owner_id.clone_from(&entry.parent);
         }
-        self.batch
-            .push(if self.batch.is_empty() { '[' } else { ',' });
-        match serde_json::to_string(&entry) {
-            Ok(text) => self.batch.push_str(&text),
-            Err(error) => self.problem(path(&entry.at), error.to_string()),
-        }
-        if self.batch.len() >= BATCH {
-            self.flush();
+        let position = self
+            .batches
+            .iter()
+            .position(|batch| batch.kind() == entry.kind)
+            .unwrap_or_else(|| {
+                self.batches.push(Batch::new(entry.kind));
+                self.batches.len() - 1
+            });
+        self.batches[position].push(entry);
+        if self.batches[position].is_full() {
+            let full = self.batches.swap_remove(position);
+            if self.problems.is_empty() {
+                (self.emit)(full);
+            }
         }
     }
 

@@ -2,15 +2,20 @@
 
 use std::time::Instant;
 
+use futures_util::StreamExt;
+use futures_util::stream::poll_fn;
 use sea_orm::{ConnectionTrait, DbErr, Statement};
+use tokio::sync::mpsc::Receiver;
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 use tollgate_migration::{Catalog, Dialect};
 
-use super::entry::{COLUMNS, Kind};
+use super::batch::Batch;
+use super::entry::{COLUMNS, Kind, PRESENT};
 use super::entry_writer::list_key;
 use super::fields::{
     KEY_FLAG, RESOURCES, Resource, TEAM_FLAG, decimal, number, owner_column, owners,
 };
+use crate::connection::Transaction;
 use crate::tracks::governance::budget::schema::TEAMS;
 use crate::tracks::governance::budget::window::Window;
 
@@ -36,6 +41,8 @@ const WORDS: &str = "tollgate_words";
 /// Statements of one connection or transaction.
 pub(super) struct Staging<'a, C> {
     pub connection: &'a C,
+    /// The same, where entries can be streamed into it.
+    pub stream: Option<&'a Transaction>,
     pub catalog: &'a Catalog,
 }
 
@@ -56,7 +63,8 @@ impl<C: ConnectionTrait> Staging<'_, C> {
         Ok(rows)
     }
 
-    pub(super) async fn make(&self, table: &str, what: &str) -> Result<(), DbErr> {
+    /// Makes a temporary table. Gives back how many rows it begins with, on PostgreSQL.
+    pub(super) async fn make(&self, table: &str, what: &str) -> Result<u64, DbErr> {
         let kept = match self.dialect() {
             Dialect::Postgres if what.starts_with('(') => format!("{what} ON COMMIT DROP"),
             Dialect::Postgres => format!("ON COMMIT DROP {what}"),
@@ -64,7 +72,6 @@ impl<C: ConnectionTrait> Staging<'_, C> {
         };
         self.run(&format!("CREATE TEMPORARY TABLE {table} {kept}"))
             .await
-            .map(|_| ())
     }
 
     /// Drops every temporary table: a connection outlives a plan.
@@ -91,21 +98,41 @@ impl<C: ConnectionTrait> Staging<'_, C> {
 
     /// The empty table that entries are loaded into.
     pub(super) async fn prepare(&self) -> Result<(), DbErr> {
-        self.make(LOADED, &format!("({})", typed_columns())).await
+        let mut columns = vec![PRESENT];
+        columns.extend(COLUMNS);
+        self.make(LOADED, &format!("({})", typed(&columns)))
+            .await
+            .map(|_| ())
     }
 
-    /// Adds a batch of entries, a list in JSON.
-    pub(super) async fn load(&self, batch: String) -> Result<(), DbErr> {
-        let columns = COLUMNS.join(", ");
+    /// Adds batches of entries, as they come.
+    pub(super) async fn load_all(&self, batches: &mut Receiver<Batch>) -> Result<(), DbErr> {
+        if let Some(stream) = self.stream {
+            let columns: Vec<&str> = [PRESENT].into_iter().chain(COLUMNS).collect();
+            let copy = format!("COPY {LOADED} ({}) FROM STDIN", columns.join(", "));
+            let batches = poll_fn(|context| batches.poll_recv(context));
+            return stream
+                .copy_in(&copy, batches.map(|batch| batch.lines()))
+                .await;
+        }
+        while let Some(batch) = batches.recv().await {
+            self.load(&batch).await?;
+        }
+        Ok(())
+    }
+
+    async fn load(&self, batch: &Batch) -> Result<(), DbErr> {
+        let found = batch.columns();
+        let columns = found.join(", ");
         let sql = match self.dialect() {
             Dialect::Postgres => {
                 format!(
                     "INSERT INTO {LOADED} ({columns}) SELECT {columns} FROM json_to_recordset(CAST($1 AS json)) AS r ({})",
-                    typed_columns()
+                    typed(&found)
                 )
             }
             Dialect::Sqlite => {
-                let taken: Vec<String> = COLUMNS
+                let taken: Vec<String> = found
                     .iter()
                     .map(|column| format!("json_extract(j.value, '$.{column}')"))
                     .collect();
@@ -119,7 +146,7 @@ impl<C: ConnectionTrait> Staging<'_, C> {
             .execute_raw(Statement::from_sql_and_values(
                 self.dialect().backend(),
                 sql,
-                [batch.into()],
+                [batch.json().into()],
             ))
             .await?;
         Ok(())
@@ -143,15 +170,15 @@ impl<C: ConnectionTrait> Staging<'_, C> {
         // Written once, with all that can be said of an entry by itself: a wide row that is updated is written again each time.
         self.make(ENTRIES, &self.resolved(applied, force)).await?;
         self.run(&format!("DROP TABLE {LOADED}")).await?;
-        self.run(&format!(
-            "CREATE INDEX tollgate_entries_key ON {ENTRIES} (kind, key)"
-        ))
-        .await?;
-        if self.dialect() == Dialect::Sqlite {
-            self.run(&format!(
-                "CREATE INDEX tollgate_entries_row ON {ENTRIES} (kind, row_id)"
-            ))
-            .await?;
+        // PostgreSQL joins the whole list by hashing; the index is there for where it takes few rows for one.
+        let indexes: &[&str] = match self.dialect() {
+            Dialect::Postgres => &["key ON {} USING hash (key)"],
+            Dialect::Sqlite => &["key ON {} (kind, key)", "row ON {} (kind, row_id)"],
+        };
+        for index in indexes {
+            let index = index.replace("{}", ENTRIES);
+            self.run(&format!("CREATE INDEX tollgate_entries_{index}"))
+                .await?;
         }
         self.analyze(ENTRIES).await?;
         self.match_provider_configs(applied).await?;
@@ -184,9 +211,26 @@ impl<C: ConnectionTrait> Staging<'_, C> {
         self.analyze(ENTRIES).await
     }
 
+    /// A table's rows, one for each id: an entry stays one entry, whatever ids a table repeats that has no primary key.
+    fn once_each(&self, table: &str, columns: &str) -> String {
+        let is_key = self
+            .catalog
+            .table(table)
+            .is_some_and(|table| table.primary_key == ["id"]);
+        if is_key {
+            table.to_owned()
+        } else {
+            format!("(SELECT DISTINCT {columns} FROM {table})")
+        }
+    }
+
     /// The entries, with what was applied of each and the row whose id it has.
     fn resolved(&self, applied: bool, force: bool) -> String {
-        let loaded: Vec<String> = COLUMNS.iter().map(|column| format!("l.{column}")).collect();
+        let loaded: Vec<String> = [PRESENT]
+            .iter()
+            .chain(&COLUMNS)
+            .map(|column| format!("l.{column}"))
+            .collect();
         let mut joins = String::new();
         let mut ids = Vec::new();
         for (number, one) in RESOURCES
@@ -195,16 +239,7 @@ impl<C: ConnectionTrait> Staging<'_, C> {
             .enumerate()
         {
             let row = format!("d{number}");
-            // An entry stays one entry, whatever ids a table repeats.
-            let is_key = self
-                .catalog
-                .table(one.table)
-                .is_some_and(|table| table.primary_key == ["id"]);
-            let rows = if is_key {
-                one.table.to_owned()
-            } else {
-                format!("(SELECT DISTINCT id FROM {})", one.table)
-            };
+            let rows = self.once_each(one.table, "id");
             joins.push_str(&format!(
                 " LEFT JOIN {rows} {row} ON l.kind = '{kind}' AND {is}",
                 kind = one.kind.name(),
@@ -212,25 +247,36 @@ impl<C: ConnectionTrait> Staging<'_, C> {
             ));
             ids.push(format!("CAST({row}.id AS text)"));
         }
-        ids.push("NULL".to_owned());
-        ids.push("NULL".to_owned());
-        let (unchanged, was) = match (applied, force) {
-            (false, _) => ("0", "0"),
-            // Who lets the file win still takes back what it said and says no more.
-            (true, true) => ("0", "COALESCE(s.present, 0)"),
-            (true, false) => (
-                "CASE WHEN s.hash = l.hash THEN 1 ELSE 0 END",
-                "COALESCE(s.present, 0)",
-            ),
-        };
+        let (mut known, mut was, mut meant) = ("0", "0", "NULL");
         if applied {
+            known = "CASE WHEN s.hash = l.hash AND s.present = l.present THEN 1 ELSE 0 END";
+            was = "COALESCE(s.present, 0)";
+            meant = "s.row_id";
             joins.push_str(&format!(
                 " LEFT JOIN {APPLIED} s ON s.kind = l.kind AND s.key = l.key"
             ));
+            if !force {
+                // Of the same text and in the same place: what it meant, while that is its key's.
+                joins.push_str(&format!(
+                    " LEFT JOIN {} m ON l.kind = 'provider_config' AND l.id IS NULL AND s.hash = l.hash \
+                     AND m.virtual_key_id = l.parent AND m.id = {}",
+                    self.once_each(PROVIDER_CONFIGS, "id, virtual_key_id"),
+                    number("s.row_id")
+                ));
+                ids.push("CAST(m.id AS text)".to_owned());
+            }
         }
+        // Who lets the file win still takes back what it said and says no more.
+        let unchanged = if applied && !force {
+            "CASE WHEN s.hash = l.hash THEN 1 ELSE 0 END"
+        } else {
+            "0"
+        };
+        // COALESCE takes two at least.
+        ids.extend(["NULL".to_owned(), "NULL".to_owned()]);
         format!(
             "AS SELECT {}, CAST(COALESCE({}) AS text) AS row_id, {unchanged} AS unchanged, CAST({was} AS bigint) AS was, \
-             0 AS gone, 0 AS lost FROM {LOADED} l{joins}",
+             {known} AS known, CAST({meant} AS text) AS meant, 0 AS gone, 0 AS lost FROM {LOADED} l{joins}",
             loaded.join(", "),
             ids.join(", "),
         )
@@ -396,9 +442,10 @@ impl<C: ConnectionTrait> Staging<'_, C> {
         let theirs = format!(
             "{ENTRIES}.kind IN ('budget', 'list', 'claim') AND {ENTRIES}.parent_kind = 'provider_config'"
         );
+        // Not IS NOT NULL, for which SQLite would take the index over rows instead of that over keys.
         self.run(&format!(
             "UPDATE {ENTRIES} SET owner_id = p.row_id FROM {ENTRIES} p WHERE {theirs} AND p.kind = 'provider_config' \
-             AND p.key = {ENTRIES}.parent AND p.row_id IS NOT NULL"
+             AND p.key = {ENTRIES}.parent AND COALESCE(p.row_id, '') <> ''"
         ))
         .await?;
         // By its number, of a provider config that the file does not have.
@@ -415,7 +462,6 @@ impl<C: ConnectionTrait> Staging<'_, C> {
     async fn match_budgets(&self, applied: bool) -> Result<(), DbErr> {
         self.read_durations().await?;
         self.list_owned().await?;
-        self.analyze(ENTRIES).await?;
         if applied {
             self.match_applied_budgets().await?;
         }
@@ -491,7 +537,7 @@ impl<C: ConnectionTrait> Staging<'_, C> {
     /// The budgets that a file meant when it was applied.
     async fn match_applied_budgets(&self) -> Result<(), DbErr> {
         // Step by step, two tables at a time: of more a server that guesses one row makes a loop in a loop.
-        self.make(
+        let meant = self.make(
             MEANT,
             &format!(
                 "AS SELECT e.key AS key, s.row_id AS row_id, e.parent_kind AS parent_kind, e.owner_id AS owner_id \
@@ -500,6 +546,9 @@ impl<C: ConnectionTrait> Staging<'_, C> {
             ),
         )
         .await?;
+        if meant == 0 && self.dialect() == Dialect::Postgres {
+            return Ok(());
+        }
         self.run(&format!("CREATE INDEX tollgate_meant_key ON {MEANT} (key)"))
             .await?;
         self.analyze(MEANT).await?;
@@ -526,14 +575,10 @@ impl<C: ConnectionTrait> Staging<'_, C> {
     }
 }
 
-/// The columns of an entry with their types.
-fn typed_columns() -> String {
-    let typed = COLUMNS.iter().map(|column| {
-        let kind = if *column == "present" {
-            "bigint"
-        } else {
-            "text"
-        };
+/// Columns with their types.
+fn typed(columns: &[&str]) -> String {
+    let typed = columns.iter().map(|column| {
+        let kind = if *column == PRESENT { "bigint" } else { "text" };
         format!("{column} {kind}")
     });
     typed.collect::<Vec<_>>().join(", ")

@@ -464,8 +464,7 @@ impl<C: ConnectionTrait> Staging<'_, C> {
         self.run(&format!(
             "INSERT INTO {APPLIED} (kind, key, hash, present, row_id, owner_kind) \
              SELECT e.kind, e.key, e.hash, e.present, e.row_id, e.owner_kind FROM ({}) e \
-             LEFT JOIN {APPLIED} s ON s.kind = e.kind AND s.key = e.key \
-             WHERE (s.hash {differs} e.hash OR s.present {differs} e.present OR s.row_id {differs} e.row_id) \
+             WHERE e.known = 0 OR e.meant {differs} e.row_id \
              ON CONFLICT (kind, key) DO UPDATE SET hash = excluded.hash, present = excluded.present, row_id = excluded.row_id, \
              owner_kind = excluded.owner_kind",
             self.meant()
@@ -491,13 +490,14 @@ impl<C: ConnectionTrait> Staging<'_, C> {
                 )
             })
             .collect();
-        let made = made.join(" UNION ALL ");
+        let columns = "e.kind AS kind, e.key AS key, e.hash AS hash, e.present AS present, e.known AS known, e.meant AS meant";
         format!(
-            "SELECT e.kind AS kind, e.key AS key, e.hash AS hash, e.present AS present, \
-             CASE WHEN e.kind = 'list' THEN COALESCE(e.owner_id, n.id) ELSE COALESCE(e.row_id, n.id) END AS row_id, \
-             CASE WHEN e.kind = 'list' THEN e.parent_kind END AS owner_kind FROM {ENTRIES} e LEFT JOIN ({made}) n \
-             ON n.kind = CASE WHEN e.kind = 'list' THEN e.parent_kind ELSE e.kind END \
-             AND n.entry = CASE WHEN e.kind = 'list' THEN e.parent ELSE e.key END WHERE e.kind NOT IN ('claim', 'flag')"
+            "WITH made AS MATERIALIZED ({}) SELECT {columns}, COALESCE(e.row_id, n.id) AS row_id, CAST(NULL AS text) AS owner_kind \
+             FROM {ENTRIES} e LEFT JOIN made n ON n.kind = e.kind AND n.entry = e.key WHERE e.kind NOT IN ('list', 'claim', 'flag') \
+             UNION ALL SELECT {columns}, COALESCE(e.owner_id, a.row_id), e.parent_kind FROM {ENTRIES} e LEFT JOIN {} a \
+             ON a.action = 'insert' AND e.parent_kind = 'provider_config' AND a.entry = e.parent WHERE e.kind = 'list'",
+            made.join(" UNION ALL "),
+            resource(Kind::ProviderConfig).actions()
         )
     }
 }

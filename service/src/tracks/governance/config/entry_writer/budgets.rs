@@ -1,11 +1,12 @@
 //! Budgets of an owner, in every form that the gateway reads.
 
+use super::super::batch::Batch;
 use super::super::entry::{Entry, Fields, Kind, digest, path};
 use super::super::file::{Budget, Field, Number};
 use super::{EntryWriter, Owned, finite, flat, identity, is_zero, list_key, present, short, word};
 use crate::instant;
 
-impl<'a, E: FnMut(String)> EntryWriter<'a, E> {
+impl<'a, E: FnMut(Batch)> EntryWriter<'a, E> {
     /// Notes whose a budget is; it can be one's alone.
     pub(super) fn owned(&mut self, at: &str, field: &str, budget: &str, owner: (Kind, &str)) {
         let owner = short(&[owner.0.name(), owner.1]);

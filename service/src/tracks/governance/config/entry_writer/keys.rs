@@ -3,11 +3,12 @@
 use super::super::file::Sink;
 use crate::secret::PREFIX;
 
+use super::super::batch::Batch;
 use super::super::entry::{Entry, Fields, Kind};
 use super::super::file::{Field, Number, ProviderConfig};
 use super::{EntryWriter, Owned, finite, flat, identity, present, word};
 
-impl<'a, E: FnMut(String)> EntryWriter<'a, E> {
+impl<'a, E: FnMut(Batch)> EntryWriter<'a, E> {
     pub(super) fn provider_config(
         &mut self,
         at: &str,

@@ -1,12 +1,13 @@
 //! Rate limits, inside of their owner or at the top.
 
+use super::super::batch::Batch;
 use super::super::entry::{Entry, Fields, Kind};
 use super::super::file::{Field, RateLimit};
 use super::{EntryWriter, flat, present};
 
 use crate::instant;
 
-impl<'a, E: FnMut(String)> EntryWriter<'a, E> {
+impl<'a, E: FnMut(Batch)> EntryWriter<'a, E> {
     pub(super) fn whole(&mut self, at: &str, field: &str, number: Field<i64>) -> Field<String> {
         if let Some(Some(number)) = number
             && number <= 0

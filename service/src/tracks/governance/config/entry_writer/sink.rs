@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::super::batch::Batch;
 use super::super::entry::{Entry, Fields, Kind, value_hash};
 use super::super::file::{
     Budget, Customer, Field, ProviderConfig, RateLimit, Sink, Team, VirtualKey, nearest_section,
@@ -9,7 +10,7 @@ use super::super::file::{
 use super::{EntryWriter, Owned, flat, present, short, some, word};
 use crate::secret::PREFIX;
 
-impl<E: FnMut(String)> EntryWriter<'_, E> {
+impl<E: FnMut(Batch)> EntryWriter<'_, E> {
     /// The key's value, which is no other key's of the file.
     fn value_of_one(&mut self, at: &str, value: Field<String>) -> Option<String> {
         let value = self.value(at, value)?;
@@ -61,7 +62,7 @@ impl<E: FnMut(String)> EntryWriter<'_, E> {
     }
 }
 
-impl<E: FnMut(String)> Sink for EntryWriter<'_, E> {
+impl<E: FnMut(Batch)> Sink for EntryWriter<'_, E> {
     fn rate_limit(&mut self, position: usize, entry: RateLimit) {
         self.put_rate_limit(&format!("r{position}"), entry);
     }
