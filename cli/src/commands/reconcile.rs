@@ -16,7 +16,7 @@ use tollgate_service::providers::provider_keys::provider_keys;
 use tollgate_service::reconcile::Options;
 use tollgate_service::reconcile::all::{all, named};
 use tollgate_service::runner::Session;
-use tollgate_service::{Outcome, Result, Severity, ShutdownSignal};
+use tollgate_service::{Error, Outcome, Result, Severity, ShutdownSignal};
 
 use crate::arguments::{Arguments, McpClient, ProviderConfig, Reconcile, VirtualKey, Wait};
 use crate::commands::session;
@@ -103,6 +103,12 @@ async fn routine_of(
             allow_unread,
             ..
         } => {
+            if *prune && !how.dry_run && how.max_changes.is_none() {
+                return Err(Error::usage(
+                    "--prune deletes what the file lacks, and nothing says how much that may be",
+                    "look with --dry-run, then say --max-changes N; or ask with --check",
+                ));
+            }
             let spooled = spooled(file)?;
             let file = ConfigFile {
                 name: match spooled {

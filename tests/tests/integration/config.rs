@@ -210,7 +210,7 @@ async fn everything_of_a_file_is_made_and_found_again(
         "teams": [{ "id": "t-1", "name": "Core", "customer_id": "c-1", "budget_id": "b-core" }],
         "budgets": [
             { "id": "b-acme", "max_limit": 1000, "reset_duration": "1M" },
-            { "id": "b-core", "max_limit": 500.25, "reset_duration": "weekly" },
+            { "id": "b-core", "max_limit": 500.25, "reset_duration": "1w" },
             { "id": "b-two", "max_limit": 5, "reset_duration": "1d", "virtual_key_id": "vk-2" },
         ],
         "virtual_keys": [
@@ -238,7 +238,7 @@ async fn everything_of_a_file_is_made_and_found_again(
         world.budgets().await,
         [
             "- 1M 1000 0 2026-11-24T10:00:00Z",
-            "- weekly 500.25 0 2026-11-24T10:00:00Z",
+            "- 1w 500.25 0 2026-11-24T10:00:00Z",
             // The calendar's month, day and week; what does not align begins now.
             "vk-1 1M 100 0 2026-11-01T00:00:00Z",
             "vk-1 1d 10 0 2026-11-24T00:00:00Z",
@@ -314,7 +314,7 @@ async fn usage_is_kept_and_a_new_duration_starts_from_the_closest_shorter(
         .apply(with(|key| {
             key["budgets"] = json!([
                 { "id": "b-day", "max_limit": 5, "reset_duration": "1d" },
-                { "id": "never-seen", "max_limit": 90, "reset_duration": "monthly" },
+                { "id": "never-seen", "max_limit": 90, "reset_duration": "30d" },
                 { "max_limit": 30, "reset_duration": "1w" },
                 { "max_limit": 2, "reset_duration": "1h" },
                 { "max_limit": 1000, "reset_duration": "1Y" },
@@ -330,14 +330,14 @@ async fn usage_is_kept_and_a_new_duration_starts_from_the_closest_shorter(
             "vk-1 1d 5 7.5 2026-11-24T10:00:00Z",
             "vk-1 1h 2 0 2026-11-24T10:00:00Z",
             "vk-1 1w 30 7.5 2026-11-24T10:00:00Z",
-            "vk-1 monthly 90 42 2026-11-24T10:00:00Z",
+            "vk-1 30d 90 42 2026-11-24T10:00:00Z",
             "vk-1/openai 12h 3.25 1 2026-11-24T10:00:00Z",
         ]
     );
     // The row of the same window keeps its id, whatever the file calls it.
     assert_eq!(
         world
-            .one("SELECT id FROM governance_budgets WHERE reset_duration = 'monthly'")
+            .one("SELECT id FROM governance_budgets WHERE reset_duration = '30d'")
             .await,
         id
     );
@@ -365,13 +365,13 @@ async fn another_spelling_of_a_duration_keeps_the_budget_with_its_usage(
                   UPDATE governance_budgets SET current_usage = 99 WHERE reset_duration = '30d'",
         )
         .await;
-    let report = world.apply(spelt("1d", "monthly")).await;
+    let report = world.apply(spelt("1d", "720h")).await;
     assert_eq!(did(&report), ["budgets update 2"]);
     assert_eq!(
         world.budgets().await,
         [
             "vk-1 1d 10 9 2026-11-24T10:00:00Z",
-            "vk-1 monthly 100 99 2026-11-24T10:00:00Z",
+            "vk-1 720h 100 99 2026-11-24T10:00:00Z",
             "vk-1/openai 12h 3.25 0 2026-11-24T10:00:00Z",
         ]
     );

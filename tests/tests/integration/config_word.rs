@@ -203,3 +203,104 @@ async fn a_value_in_the_place_of_an_id_is_cut_short_everywhere(
     assert_eq!(refused.code, 1, "{refused:#?}");
     assert!(!refused.stderr.contains(value), "{refused:#?}");
 }
+
+/// In a file of version 1 an empty list means all, an absent one too, and a key without provider configs may use every
+/// provider of the file; from version 2 on they mean none.
+#[rstest]
+#[tokio::test]
+async fn the_version_says_what_an_empty_list_means(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = fresh(backend).await;
+    let tollgate = tollgate().on(&database.url);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let name = file.path().display().to_string();
+    let apply = |version: Option<Value>, id: &str| {
+        let mut root = json!({
+            "governance": { "virtual_keys": [
+                { "id": format!("{id}-listed"), "name": format!("{id}-listed"), "value": format!("sk-bf-{id}-listed"),
+                  "provider_configs": [
+                      { "provider": "openai", "key_ids": [] },
+                      { "provider": "azure", "allowed_models": [], "allow_all_keys": false },
+                      { "provider": "bedrock", "allowed_models": ["claude"], "key_ids": ["*"] },
+                  ] },
+                { "id": format!("{id}-bare"), "name": format!("{id}-bare"), "value": format!("sk-bf-{id}-bare") },
+            ] },
+            "providers": { "openai": { "keys": [] }, "vertex": { "keys": [] } },
+        });
+        if let Some(version) = version {
+            root["version"] = version;
+        }
+        std::fs::write(file.path(), root.to_string()).unwrap();
+        tollgate.run(&["reconcile", "config", "--file", &name])
+    };
+    let may = async |id: &str| {
+        database
+            .column(&format!(
+                "SELECT substr(virtual_key_id, {}) || ' ' || provider || ' ' || allowed_models || ' ' || \
+                 CASE WHEN allow_all_keys THEN 'all' ELSE 'none' END FROM governance_virtual_key_provider_configs \
+                 WHERE virtual_key_id LIKE '{id}-%' ORDER BY 1",
+                id.len() + 2
+            ))
+            .await
+    };
+    assert_eq!(apply(Some(json!(1)), "one").code, 0);
+    assert_eq!(
+        may("one").await,
+        [
+            "bare openai [\"*\"] all",
+            "bare vertex [\"*\"] all",
+            "listed azure [\"*\"] all",
+            "listed bedrock [\"claude\"] all",
+            "listed openai [\"*\"] all",
+        ]
+    );
+    assert_eq!(apply(Some(json!(1)), "one").code, 0);
+    for (version, id) in [
+        (None, "none"),
+        (Some(json!(2)), "two"),
+        (Some(Value::Null), "null"),
+    ] {
+        assert_eq!(apply(version, id).code, 0);
+        assert_eq!(
+            may(id).await,
+            [
+                "listed azure [] none",
+                "listed bedrock [\"claude\"] all",
+                "listed openai [] none",
+            ]
+        );
+    }
+    for version in [json!(3), json!("1"), json!(1.5)] {
+        let run = apply(Some(version), "other");
+        assert_eq!(run.code, 1, "{run:#?}");
+        assert!(run.stderr.contains("$.version"), "{run:#?}");
+    }
+    assert_eq!(database.count("governance_virtual_keys").await, 8);
+}
+
+#[rstest]
+#[tokio::test]
+async fn prune_says_how_much_it_may_delete(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = fresh(backend).await;
+    let tollgate = tollgate().on(&database.url);
+    let key = |id: &str| json!({ "id": id, "name": id, "value": format!("sk-bf-{id}") });
+    let both = said(&json!({ "virtual_keys": [key("a"), key("b")] }));
+    let name = both.path().display().to_string();
+    tollgate.succeed(&["reconcile", "config", "--file", &name]);
+    let one = said(&json!({ "virtual_keys": [key("a")] }));
+    let name = one.path().display().to_string();
+    let prune = ["reconcile", "config", "--prune", "--file", &name];
+    let run = tollgate.run(&prune);
+    assert_eq!(run.code, 2, "{run:#?}");
+    assert!(run.stderr.contains("--max-changes"), "{run:#?}");
+    let with = |more: &[&str]| tollgate.run(&[&prune[..], more].concat());
+    assert_eq!(with(&["--dry-run"]).code, 0);
+    assert_eq!(with(&["--check"]).code, 3);
+    assert_eq!(with(&["--max-changes", "0"]).code, 4);
+    assert_eq!(database.count("governance_virtual_keys").await, 2);
+    assert_eq!(with(&["--max-changes", "1"]).code, 0);
+    assert_eq!(database.count("governance_virtual_keys").await, 1);
+}

@@ -23,7 +23,7 @@ mod variables;
 mod write;
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Seek};
 use std::path::PathBuf;
 
 use backon::Retryable;
@@ -185,16 +185,20 @@ impl Config<'_> {
             path: self.file.name.clone(),
             source,
         };
-        let file = File::open(&path).map_err(failed)?;
+        let mut file = File::open(&path).map_err(failed)?;
         if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
             return Err(failed(std::io::ErrorKind::IsADirectory.into()));
         }
         let (sender, mut batches) = tokio::sync::mpsc::channel::<Batch>(AHEAD);
-        let (now, allow_unread) = (self.now, self.file.allow_unread);
+        let (now, allow_unread, form) = (self.now, self.file.allow_unread, staging.form());
         let variables = self.file.variables.clone();
         let reading = tokio::task::spawn_blocking(move || {
             let env = |name: &str| variables.get(name);
-            let mut writer = EntryWriter::new(now, &env, allow_unread, |batch| {
+            let mut reader = BufReader::with_capacity(1 << 20, &file);
+            skip_mark(&mut reader);
+            let head = file::Head::read(reader).map_err(|problem| (vec![problem], 1))?;
+            file.rewind().map_err(unreadable)?;
+            let mut writer = EntryWriter::new(now, &env, head, form, allow_unread, |batch| {
                 // Nobody takes it any more where the database has failed, which is named there.
                 let _ = sender.blocking_send(batch);
             });
@@ -246,6 +250,15 @@ impl Config<'_> {
         report.changes.retain(|change| change.rows > 0);
         Ok(report)
     }
+}
+
+/// A file whose beginning cannot be found again.
+fn unreadable(error: std::io::Error) -> (Vec<Problem>, usize) {
+    let problem = Problem {
+        path: "$".to_owned(),
+        message: error.to_string(),
+    };
+    (vec![problem], 1)
 }
 
 /// Passes over a byte order mark, which editors put before a text and no JSON has.

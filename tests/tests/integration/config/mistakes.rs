@@ -53,6 +53,26 @@ async fn a_file_with_a_mistake_changes_nothing(
             "missing field `max_limit`",
         ),
         (
+            budgets(json!([{ "max_limit": 0, "reset_duration": "1d" }])),
+            "$.governance.virtual_keys[0].budgets[0].max_limit",
+            "0 blocks for ever",
+        ),
+        (
+            budgets(json!([{ "max_limit": -0.0, "reset_duration": "1d" }])),
+            "$.governance.virtual_keys[0].budgets[0].max_limit",
+            "0 blocks for ever",
+        ),
+        (
+            budgets(json!([{ "max_limit": 5, "reset_duration": "Monthly" }])),
+            "$.governance.virtual_keys[0].budgets[0].reset_duration",
+            "write 1M",
+        ),
+        (
+            json!({ "rate_limits": [{ "id": "r", "token_max_limit": 5, "token_reset_duration": "daily" }] }),
+            "$.governance.rate_limits[0].token_reset_duration",
+            "write 1d",
+        ),
+        (
             budgets(json!([{ "max_limit": "5", "reset_duration": "1d" }])),
             "$.governance.virtual_keys[0].budgets[0].max_limit",
             "expected a number",
@@ -86,7 +106,7 @@ async fn a_file_with_a_mistake_changes_nothing(
         ),
         (
             budgets(
-                json!([{ "max_limit": 1, "reset_duration": "1d" }, { "max_limit": 2, "reset_duration": "Daily" }]),
+                json!([{ "max_limit": 1, "reset_duration": "1d" }, { "max_limit": 2, "reset_duration": "24h" }]),
             ),
             "$.governance.virtual_keys[0].budgets[1].reset_duration",
             "same duration",

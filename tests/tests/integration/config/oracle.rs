@@ -35,9 +35,9 @@ fn has_length(list: &[Value], word: &str) -> bool {
 
 fn edit() -> impl Strategy<Value = Edit> {
     prop_oneof![
-        4 => (any::<usize>(), 0u32..500).prop_map(|(a, b)| Edit::Limit(a, b)),
+        4 => (any::<usize>(), 1u32..500).prop_map(|(a, b)| Edit::Limit(a, b)),
         2 => (any::<usize>(), 0usize..8).prop_map(|(a, b)| Edit::Duration(a, b)),
-        4 => (any::<usize>(), 0usize..8, 0u32..500).prop_map(|(a, b, c)| Edit::AddBudget(a, b, c)),
+        4 => (any::<usize>(), 0usize..8, 1u32..500).prop_map(|(a, b, c)| Edit::AddBudget(a, b, c)),
         2 => any::<usize>().prop_map(Edit::DropBudget),
         1 => any::<usize>().prop_map(Edit::DropList),
         1 => any::<usize>().prop_map(Edit::EmptyList),

@@ -21,7 +21,7 @@ async fn budgets_at_the_top_are_the_list_of_their_owner(
             "budgets": [
                 { "id": "b-day", "max_limit": 11, "reset_duration": "1d", "virtual_key_id": "vk-1" },
                 { "id": "b-half", "max_limit": 4, "reset_duration": "12h", "provider_config_id": config },
-                { "id": "b-nobody", "max_limit": 0, "reset_duration": "1d" },
+                { "id": "b-nobody", "max_limit": 7, "reset_duration": "1d" },
             ],
         }))
         .await;
@@ -33,7 +33,7 @@ async fn budgets_at_the_top_are_the_list_of_their_owner(
     assert_eq!(
         world.budgets().await,
         [
-            "- 1d 0 0 2026-11-24T10:00:00Z",
+            "- 1d 7 0 2026-11-24T10:00:00Z",
             "vk-1 1d 11 2 2026-11-24T10:00:00Z",
             "vk-1/openai 12h 4 2 2026-11-24T10:00:00Z",
         ]

@@ -2,20 +2,34 @@
 
 use super::entry::{COLUMNS, Entry, Kind, PRESENT};
 
-/// Entries of one batch.
-const FULL: usize = 2000;
+/// Bytes of one batch.
+const FULL: usize = 4 << 20;
+
+/// How a batch is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// A list of objects in JSON.
+    Json,
+    /// The lines of COPY's text format, with [`PRESENT`] and then every column of [`COLUMNS`].
+    Lines,
+}
 
 /// Entries of one kind: a kind has a third of all columns, and what no row has need not be read.
 pub(super) struct Batch {
     kind: Kind,
-    entries: Vec<Entry>,
+    form: Form,
+    text: String,
+    /// Which of [`COLUMNS`] any of them has.
+    occurs: [bool; COLUMNS.len()],
 }
 
 impl Batch {
-    pub(super) fn new(kind: Kind) -> Self {
+    pub(super) fn new(kind: Kind, form: Form) -> Self {
         Self {
             kind,
-            entries: Vec::with_capacity(FULL),
+            form,
+            text: String::new(),
+            occurs: [false; COLUMNS.len()],
         }
     }
 
@@ -24,67 +38,62 @@ impl Batch {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.entries.len() >= FULL
+        self.text.len() >= FULL
     }
 
-    pub(super) fn push(&mut self, entry: Entry) {
-        self.entries.push(entry);
+    pub(super) fn push(&mut self, entry: &Entry) {
+        match self.form {
+            Form::Json => self.push_object(entry),
+            Form::Lines => self.push_line(entry),
+        }
+    }
+
+    fn push_object(&mut self, entry: &Entry) {
+        let text = &mut self.text;
+        text.push(if text.is_empty() { '[' } else { ',' });
+        text.push_str(&format!("{{\"{PRESENT}\":{}", entry.present));
+        let cells = COLUMNS.iter().zip(entry.cells());
+        for ((column, cell), occurs) in cells.zip(&mut self.occurs) {
+            if let Some(cell) = cell {
+                *occurs = true;
+                let cell = serde_json::Value::from(cell);
+                text.push_str(&format!(",\"{column}\":{cell}"));
+            }
+        }
+        text.push('}');
+    }
+
+    fn push_line(&mut self, entry: &Entry) {
+        self.text.push_str(&entry.present.to_string());
+        for cell in entry.cells() {
+            self.text.push('\t');
+            match cell {
+                None => self.text.push_str("\\N"),
+                Some(cell) => escape(cell, &mut self.text),
+            }
+        }
+        self.text.push('\n');
     }
 
     /// The columns that any of them has.
     pub(super) fn columns(&self) -> Vec<&'static str> {
-        let mut occurs = [false; COLUMNS.len()];
-        for entry in &self.entries {
-            for (occurs, cell) in occurs.iter_mut().zip(entry.cells()) {
-                *occurs |= cell.is_some();
-            }
-        }
         let mut columns = vec![PRESENT];
         columns.extend(
             COLUMNS
                 .iter()
-                .zip(occurs)
+                .zip(self.occurs)
                 .filter(|(_, occurs)| *occurs)
                 .map(|(column, _)| *column),
         );
         columns
     }
 
-    /// A list of objects in JSON.
-    pub(super) fn json(&self) -> String {
-        let mut json = String::from("[");
-        for entry in &self.entries {
-            if json.len() > 1 {
-                json.push(',');
-            }
-            json.push_str(&format!("{{\"{PRESENT}\":{}", entry.present));
-            for (column, cell) in COLUMNS.iter().zip(entry.cells()) {
-                if let Some(cell) = cell {
-                    let text = serde_json::Value::from(cell);
-                    json.push_str(&format!(",\"{column}\":{text}"));
-                }
-            }
-            json.push('}');
+    /// What it is written as.
+    pub(super) fn into_text(mut self) -> String {
+        if self.form == Form::Json {
+            self.text.push(']');
         }
-        json.push(']');
-        json
-    }
-
-    /// The lines of COPY's text format, with [`PRESENT`] and then every column of [`COLUMNS`].
-    pub(super) fn lines(&self) -> String {
-        let mut lines = String::new();
-        for entry in &self.entries {
-            lines.push_str(&entry.present.to_string());
-            for cell in entry.cells() {
-                lines.push('\t');
-                match cell {
-                    None => lines.push_str("\\N"),
-                    Some(cell) => escape(cell, &mut lines),
-                }
-            }
-            lines.push('\n');
-        }
-        lines
+        self.text
     }
 }
 

@@ -9,10 +9,10 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 
-use super::batch::Batch;
+use super::batch::{Batch, Form};
 use super::entry::{Entry, Kind, digest, path, short_digest};
-use super::file::{Budget, Field, Problem, Sink};
-use crate::tracks::governance::budget::window::Window;
+use super::file::{Budget, Field, Head, Problem, Sink};
+use crate::tracks::governance::budget::window::{Unit, Window};
 
 /// Problems that are told; a file with more is told how many.
 const MOST: usize = 20;
@@ -34,6 +34,8 @@ pub(super) struct Notes {
 pub(super) struct EntryWriter<'a, E> {
     now: DateTime<Utc>,
     env: &'a dyn Fn(&str) -> Option<String>,
+    head: Head,
+    form: Form,
     emit: E,
     /// The open batch of each kind.
     batches: Vec<Batch>,
@@ -113,12 +115,16 @@ impl<'a, E: FnMut(Batch)> EntryWriter<'a, E> {
     pub(super) fn new(
         now: DateTime<Utc>,
         env: &'a dyn Fn(&str) -> Option<String>,
+        head: Head,
+        form: Form,
         allow_unread: bool,
         emit: E,
     ) -> Self {
         Self {
             now,
             env,
+            head,
+            form,
             emit,
             batches: Vec::new(),
             seen: HashMap::new(),
@@ -179,10 +185,10 @@ impl<'a, E: FnMut(Batch)> EntryWriter<'a, E> {
             .iter()
             .position(|batch| batch.kind() == entry.kind)
             .unwrap_or_else(|| {
-                self.batches.push(Batch::new(entry.kind));
+                self.batches.push(Batch::new(entry.kind, self.form));
                 self.batches.len() - 1
             });
-        self.batches[position].push(entry);
+        self.batches[position].push(&entry);
         if self.batches[position].is_full() {
             let full = self.batches.swap_remove(position);
             if self.problems.is_empty() {
@@ -275,6 +281,19 @@ impl<'a, E: FnMut(Batch)> EntryWriter<'a, E> {
 
     fn duration(&mut self, at: &str, field: &str, duration: &str) -> Option<Window> {
         let window = Window::parse(duration);
+        let meant = Unit::ALL
+            .into_iter()
+            .map(Unit::words)
+            .find(|(_, word)| duration.eq_ignore_ascii_case(word));
+        if let Some((meant, _)) = meant {
+            self.wrong(
+                at,
+                field,
+                format!(
+                    "{duration:?} is parsed by no version of the gateway, and what it limits would never reset; write {meant}"
+                ),
+            );
+        }
         if window.is_none() {
             self.wrong(
                 at,

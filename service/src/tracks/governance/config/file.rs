@@ -204,6 +204,53 @@ pub(super) struct Problem {
     pub message: String,
 }
 
+/// What stands beside the governance section and says how that is meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Head {
+    /// An empty list means all, and so does an absent one: what version 1 means (`docs/upstream/bifrost.md` §5).
+    pub empty_means_all: bool,
+    /// The providers of the file.
+    pub providers: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct WrittenHead {
+    version: Option<Box<RawValue>>,
+    providers: Option<Box<RawValue>>,
+}
+
+impl Head {
+    /// Reads over the whole file: the order of its parts is anybody's.
+    ///
+    /// # Errors
+    /// A version that no gateway knows. What is no config file at all is told by whoever reads its entries.
+    pub(super) fn read(reader: impl Read) -> Result<Self, Problem> {
+        let Ok(written) = serde_json::from_reader::<_, WrittenHead>(reader) else {
+            return Ok(Self::default());
+        };
+        let version = written.version.as_deref().map_or("null", RawValue::get);
+        let empty_means_all = match version {
+            "1" => true,
+            "2" | "null" => false,
+            _ => {
+                return Err(Problem {
+                    path: "$.version".to_owned(),
+                    message: "no gateway knows this version: 1 (an empty list means all) or 2 (it means none)"
+                        .to_owned(),
+                });
+            }
+        };
+        let providers = written
+            .providers
+            .and_then(|map| serde_json::from_str::<BTreeMap<String, IgnoredAny>>(map.get()).ok())
+            .unwrap_or_default();
+        Ok(Self {
+            empty_means_all,
+            providers: providers.into_keys().collect(),
+        })
+    }
+}
+
 /// Reads a file to its end.
 pub(super) fn read(reader: impl Read, sink: &mut impl Sink) -> Result<(), Problem> {
     let mut json = serde_json::Deserializer::from_reader(reader);

@@ -9,7 +9,7 @@ use tokio::sync::mpsc::Receiver;
 use tollgate_migration::governance::{BUDGETS, PROVIDER_CONFIGS, VIRTUAL_KEYS};
 use tollgate_migration::{Catalog, Dialect};
 
-use super::batch::Batch;
+use super::batch::{Batch, Form};
 use super::entry::{COLUMNS, Kind, PRESENT};
 use super::entry_writer::list_key;
 use super::fields::{
@@ -105,23 +105,29 @@ impl<C: ConnectionTrait> Staging<'_, C> {
             .map(|_| ())
     }
 
+    /// How entries are to be written for [`Self::load_all`].
+    pub(super) fn form(&self) -> Form {
+        match self.stream {
+            Some(_) => Form::Lines,
+            None => Form::Json,
+        }
+    }
+
     /// Adds batches of entries, as they come.
     pub(super) async fn load_all(&self, batches: &mut Receiver<Batch>) -> Result<(), DbErr> {
         if let Some(stream) = self.stream {
             let columns: Vec<&str> = [PRESENT].into_iter().chain(COLUMNS).collect();
             let copy = format!("COPY {LOADED} ({}) FROM STDIN", columns.join(", "));
             let batches = poll_fn(|context| batches.poll_recv(context));
-            return stream
-                .copy_in(&copy, batches.map(|batch| batch.lines()))
-                .await;
+            return stream.copy_in(&copy, batches.map(Batch::into_text)).await;
         }
         while let Some(batch) = batches.recv().await {
-            self.load(&batch).await?;
+            self.load(batch).await?;
         }
         Ok(())
     }
 
-    async fn load(&self, batch: &Batch) -> Result<(), DbErr> {
+    async fn load(&self, batch: Batch) -> Result<(), DbErr> {
         let found = batch.columns();
         let columns = found.join(", ");
         let sql = match self.dialect() {
@@ -146,7 +152,7 @@ impl<C: ConnectionTrait> Staging<'_, C> {
             .execute_raw(Statement::from_sql_and_values(
                 self.dialect().backend(),
                 sql,
-                [batch.json().into()],
+                [batch.into_text().into()],
             ))
             .await?;
         Ok(())

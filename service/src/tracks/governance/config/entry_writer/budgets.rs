@@ -26,9 +26,15 @@ impl<'a, E: FnMut(Batch)> EntryWriter<'a, E> {
         }
     }
 
-    /// What may be spent in one window, as text: zero or more, whatever the number's spelling.
+    /// What may be spent in one window, as text: above zero, whatever the number's spelling.
     fn limit(&mut self, at: &str, Number(limit): &Number) -> String {
-        if limit.starts_with('-') && !is_zero(limit) {
+        if is_zero(limit) {
+            self.wrong(
+                at,
+                "max_limit",
+                "0 blocks for ever, and the gateway's API refuses it; switch the key off instead (is_active)",
+            );
+        } else if limit.starts_with('-') {
             self.wrong(at, "max_limit", format!("{limit} is negative"));
         } else if !finite(limit) {
             self.wrong(
@@ -37,7 +43,7 @@ impl<'a, E: FnMut(Batch)> EntryWriter<'a, E> {
                 format!("{limit} is not finite, or too small for any amount"),
             );
         }
-        limit.trim_start_matches('-').to_owned()
+        limit.to_owned()
     }
 
     /// The owner that a budget itself names, and the field in which it does.

@@ -8,7 +8,34 @@ use super::super::entry::{Entry, Fields, Kind};
 use super::super::file::{Field, Number, ProviderConfig};
 use super::{EntryWriter, Owned, finite, flat, identity, present, word};
 
+/// The list of all models, as the gateway writes it.
+fn every_model() -> Field<Vec<String>> {
+    Some(Some(vec!["*".to_owned()]))
+}
+
 impl<'a, E: FnMut(Batch)> EntryWriter<'a, E> {
+    /// What a key of a file of version 1 may do that has no provider configs: everything, on every provider of the file.
+    pub(super) fn every_provider(&self) -> Vec<ProviderConfig> {
+        self.head
+            .providers
+            .iter()
+            .map(|provider| ProviderConfig {
+                id: None,
+                provider: provider.clone(),
+                rate_limit: None,
+                key_ids: None,
+                weight: None,
+                allowed_models: every_model(),
+                blacklisted_models: None,
+                allow_all_keys: Some(Some(true)),
+                rate_limit_id: None,
+                budgets: None,
+                budget: None,
+                budget_id: None,
+            })
+            .collect()
+    }
+
     pub(super) fn provider_config(
         &mut self,
         at: &str,
@@ -31,24 +58,31 @@ impl<'a, E: FnMut(Batch)> EntryWriter<'a, E> {
         };
         let named = self.reference(at, "rate_limit_id", config.rate_limit_id);
         let rate_limit_id = self.inline_rate_limit(at, named, config.rate_limit);
-        let every = config
-            .key_ids
-            .as_ref()
-            .is_some_and(|ids| ids.as_deref().is_some_and(|ids| ids == ["*"]));
-        if !every && config.key_ids.is_some() {
+        let ids = config.key_ids.as_ref().map(Option::as_deref);
+        // Of every key, by either spelling; of a file of version 1 where it names none.
+        let named = ids.flatten().unwrap_or_default();
+        let every = named == ["*"] || named.is_empty() && self.head.empty_means_all;
+        if !every && ids.is_some() {
             self.unread(
                 "$.governance.virtual_keys[].provider_configs[].key_ids".to_owned(),
                 1,
             );
         }
-        // Of every key, by either spelling.
         let allow_all_keys = if every {
             Some(Some(true))
         } else {
             config.allow_all_keys
         };
         let weight = self.weight(at, config.weight);
-        let allowed_models = self.models(at, "allowed_models", &config.allowed_models);
+        let mut models = config.allowed_models;
+        if self.head.empty_means_all
+            && models
+                .as_ref()
+                .is_none_or(|list| list.as_ref().is_none_or(Vec::is_empty))
+        {
+            models = every_model();
+        }
+        let allowed_models = self.models(at, "allowed_models", &models);
         let blacklisted_models = self.models(at, "blacklisted_models", &config.blacklisted_models);
         self.put(Entry {
             kind: Kind::ProviderConfig,

@@ -190,7 +190,13 @@ impl<E: FnMut(Batch)> Sink for EntryWriter<'_, E> {
                 budget_id: entry.budget_id,
             },
         );
-        if let Some(Some(configs)) = entry.provider_configs {
+        let mut configs = flat(entry.provider_configs);
+        if self.head.empty_means_all && configs.as_ref().is_none_or(Vec::is_empty) {
+            configs = Some(self.every_provider())
+                .filter(|every| !every.is_empty())
+                .or(configs);
+        }
+        if let Some(configs) = configs {
             self.provider_configs(at, &id, configs);
         }
     }
