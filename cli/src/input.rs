@@ -1,5 +1,6 @@
 //! What is read from files and standard input.
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::path::Path;
 
@@ -24,6 +25,26 @@ pub(crate) fn text(path: &Path) -> Result<String> {
         Some(rest) => rest.to_owned(),
         None => text,
     })
+}
+
+/// Variables of a file of `NAME=value` lines, as Docker and dotenv tools read them. A message says where a
+/// mistake stands, never what stands there: it may be a secret.
+///
+/// # Errors
+/// [`Error::File`] where it cannot be read, [`Error::Rejected`] where a line is none.
+pub(crate) fn variables(path: &Path) -> Result<HashMap<String, String>> {
+    let text = text(path)?;
+    dotenvy::from_read_iter(text.as_bytes())
+        .enumerate()
+        .map(|(before, variable)| {
+            variable.map_err(|_| Error::Rejected {
+                what: format!(
+                    "{}: what follows the {before} variables at its beginning is no NAME=value",
+                    path.display()
+                ),
+            })
+        })
+        .collect()
 }
 
 /// Standard input in a file that only this user may read, gone when dropped.

@@ -86,7 +86,11 @@ pub(crate) enum Reconcile {
         /// The config file, JSON with a governance section; `-` is standard input
         #[arg(long, value_name = "FILE")]
         file: std::path::PathBuf,
-        /// Delete virtual keys that the file lacks, and provider configs that it lacks of a key, with all that is theirs
+        /// A file of NAME=value lines, in which env.NAME of the config file is looked up before the environment
+        #[arg(long, value_name = "FILE")]
+        env_file: Option<std::path::PathBuf>,
+        /// Delete virtual keys that the file lacks, and provider configs that it lacks of a key, with all that is theirs;
+        /// says how much that may be with --max-changes, or looks with --dry-run or --check
         #[arg(long)]
         prune: bool,
         /// Let the file win over edits made elsewhere, of entries that have not changed too

@@ -98,6 +98,7 @@ async fn routine_of(
         } => resets(session, *request_retention, how, now, stop).await,
         Reconcile::Config {
             file,
+            env_file,
             prune,
             force,
             allow_unread,
@@ -121,7 +122,10 @@ async fn routine_of(
                 prune: *prune,
                 force: *force,
                 allow_unread: *allow_unread,
-                variables: Variables::default(),
+                variables: match env_file {
+                    None => Variables::default(),
+                    Some(path) => looked_up_in(path)?,
+                },
             };
             config(session, &file, how, now, stop).await
         }
@@ -132,6 +136,15 @@ async fn routine_of(
         }
         Reconcile::Billing(_) => billing(session, how, now, stop).await,
     })
+}
+
+/// The variables of a file, and behind them those of the environment.
+fn looked_up_in(path: &Path) -> Result<Variables> {
+    let known = crate::input::variables(path)?;
+    let rest = Variables::default();
+    Ok(Variables::new(move |name| {
+        known.get(name).cloned().or_else(|| rest.get(name))
+    }))
 }
 
 /// Standard input is read once, and the file may be read again.

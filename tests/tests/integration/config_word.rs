@@ -304,3 +304,134 @@ async fn prune_says_how_much_it_may_delete(
     assert_eq!(with(&["--max-changes", "1"]).code, 0);
     assert_eq!(database.count("governance_virtual_keys").await, 1);
 }
+
+/// Values come from a file that only the job can read; what is wrong in it is told without what it says.
+#[rstest]
+#[tokio::test]
+async fn references_are_looked_up_in_a_file(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = fresh(backend).await;
+    let tollgate = tollgate()
+        .on(&database.url)
+        .with("VK_A", "sk-bf-of-the-environment")
+        .with("VK_C", "sk-bf-c");
+    let key = |id: &str, value: &str| json!({ "id": id, "name": id, "value": value });
+    let file = said(&json!({ "virtual_keys": [
+        key("a", "env.VK_A"), key("b", "env.VK_B"), key("c", "env.VK_C"),
+    ] }));
+    let name = file.path().display().to_string();
+    let variables = tempfile::NamedTempFile::new().unwrap();
+    let from = variables.path().display().to_string();
+    let apply =
+        |path: &str| tollgate.run(&["reconcile", "config", "--file", &name, "--env-file", path]);
+    std::fs::write(
+        variables.path(),
+        "\u{feff}# keys\nVK_A=sk-bf-a\n\nsk-bf-secret with no name\n",
+    )
+    .unwrap();
+    let run = apply(&from);
+    assert_eq!(run.code, 1, "{run:#?}");
+    assert!(run.stderr.contains("NAME=value"), "{run:#?}");
+    assert!(!run.stderr.contains("sk-bf-"), "{run:#?}");
+    assert_eq!(apply("/nonexistent").code, 1);
+    assert_eq!(database.count("governance_virtual_keys").await, 0);
+    std::fs::write(
+        variables.path(),
+        "\u{feff}# keys\nVK_A=sk-bf-a\n\nexport VK_B='sk-bf-b'\n",
+    )
+    .unwrap();
+    assert_eq!(apply(&from).code, 0);
+    assert_eq!(
+        database
+            .column("SELECT id || ' ' || value FROM governance_virtual_keys ORDER BY 1")
+            .await,
+        ["a sk-bf-a", "b sk-bf-b", "c sk-bf-c"]
+    );
+}
+
+/// A list of keys is complete: by id, else by name, each a key of that provider.
+#[rstest]
+#[tokio::test]
+async fn key_ids_are_the_keys_that_a_config_may_use(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = fresh(backend).await;
+    database
+        .execute(
+            "INSERT INTO config_providers (id, name, created_at, updated_at) VALUES \
+             (1, 'openai', '2026-01-01', '2026-01-01'), (2, 'azure', '2026-01-01', '2026-01-01'); \
+             INSERT INTO config_keys (id, name, provider_id, provider, key_id, value, created_at, updated_at) VALUES \
+             (1, 'first', 1, 'openai', 'k-1', 'x', '2026-01-01', '2026-01-01'), \
+             (2, 'second', 1, 'openai', 'k-2', 'x', '2026-01-01', '2026-01-01'), \
+             (3, 'k-2', 1, 'openai', 'k-3', 'x', '2026-01-01', '2026-01-01'), \
+             (4, 'other', 2, 'azure', 'k-4', 'x', '2026-01-01', '2026-01-01')",
+        )
+        .await;
+    let tollgate = tollgate().on(&database.url);
+    let file = |ids: &Value| {
+        said(&json!({ "virtual_keys": [
+            { "id": "a", "name": "a", "value": "sk-bf-a", "provider_configs": [{ "provider": "openai", "key_ids": ids }] },
+            { "id": "b", "name": "b", "value": "sk-bf-b", "provider_configs": [{ "provider": "azure" }] },
+        ] }))
+    };
+    let run = |ids: &Value, more: &[&str]| {
+        let file = file(ids);
+        let name = file.path().display().to_string();
+        tollgate.run(&[&["reconcile", "config", "--file", &name], more].concat())
+    };
+    let may = async || {
+        database
+            .column(
+                "SELECT c.virtual_key_id || ' ' || CASE WHEN c.allow_all_keys THEN 'all' ELSE 'listed' END || ' ' || \
+                 COALESCE(k.key_id, '-') FROM governance_virtual_key_provider_configs c \
+                 LEFT JOIN governance_virtual_key_provider_config_keys j ON j.table_virtual_key_provider_config_id = c.id \
+                 LEFT JOIN config_keys k ON k.id = j.table_key_id ORDER BY 1",
+            )
+            .await
+    };
+    // Of another provider, and of none.
+    for unknown in ["k-4", "nobody"] {
+        let refused = run(&json!(["k-1", unknown]), &[]);
+        assert_eq!(refused.code, 1, "{refused:#?}");
+        assert!(
+            refused
+                .stderr
+                .contains("$.governance.virtual_keys[0].provider_configs[0].key_ids"),
+            "{refused:#?}"
+        );
+        assert!(refused.stderr.contains(unknown), "{refused:#?}");
+        assert_eq!(database.count("governance_virtual_keys").await, 0);
+    }
+    // By id before name, twice the same once.
+    let listed = json!(["k-2", "first", "k-1"]);
+    let planned = run(&listed, &["--dry-run"]);
+    assert_eq!(planned.code, 0, "{planned:#?}");
+    assert!(
+        planned
+            .stdout
+            .contains("governance_virtual_key_provider_config_keys: insert 2 rows"),
+        "{planned:#?}"
+    );
+    assert_eq!(run(&listed, &[]).code, 0);
+    assert_eq!(may().await, ["a listed k-1", "a listed k-2", "b listed -"]);
+    assert_eq!(run(&listed, &["--check"]).code, 0);
+    // An edit made elsewhere stays while the list is the same, and goes with the next one.
+    database
+        .execute("INSERT INTO governance_virtual_key_provider_config_keys VALUES ((SELECT min(id) FROM governance_virtual_key_provider_configs), 3)")
+        .await;
+    assert_eq!(run(&listed, &["--check"]).code, 0);
+    let fewer = run(&json!(["second"]), &[]);
+    assert_eq!(fewer.code, 0, "{fewer:#?}");
+    assert!(fewer.stdout.contains("_keys: delete 2 rows"), "{fewer:#?}");
+    assert_eq!(may().await, ["a listed k-2", "b listed -"]);
+    // What is not there is named, and the rest is done, where that is asked for.
+    let partly = run(&json!(["k-1", "nobody"]), &["--allow-unread"]);
+    assert_eq!(partly.code, 0, "{partly:#?}");
+    assert!(partly.stdout.contains("R015"), "{partly:#?}");
+    assert_eq!(may().await, ["a listed k-1", "b listed -"]);
+    assert_eq!(run(&json!(["*"]), &[]).code, 0);
+    assert_eq!(may().await, ["a all -", "b listed -"]);
+    assert_eq!(run(&json!([]), &[]).code, 0);
+    assert_eq!(may().await, ["a listed -", "b listed -"]);
+}

@@ -11,6 +11,7 @@
 //! For a gateway that embeds this crate, or one that is stopped: a Bifrost that runs keeps its keys and usage in memory.
 
 mod actions;
+mod assignments;
 mod batch;
 mod entry;
 mod entry_writer;
@@ -153,7 +154,10 @@ impl Config<'_> {
             .decide(self.file.prune, notes.virtual_keys)
             .await
             .map_err(self.db_context())?;
-        let (problems, number) = staging.validate().await.map_err(self.db_context())?;
+        let (problems, number) = staging
+            .validate(notes.allow_unread)
+            .await
+            .map_err(self.db_context())?;
         if !problems.is_empty() {
             return Err(self.rejected(&problems, number));
         }

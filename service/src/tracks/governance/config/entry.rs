@@ -14,6 +14,8 @@ pub(super) enum Kind {
     VirtualKey,
     ProviderConfig,
     Budget,
+    /// A key that a provider config may use.
+    KeyId,
     /// A list that is present, and so complete for its owner.
     List,
     /// A budget that an owner names by the legacy `budget_id`.
@@ -31,6 +33,7 @@ impl Kind {
             Self::VirtualKey => "virtual_key",
             Self::ProviderConfig => "provider_config",
             Self::Budget => "budget",
+            Self::KeyId => "key_id",
             Self::List => "list",
             Self::Claim => "claim",
             Self::Flag => "flag",

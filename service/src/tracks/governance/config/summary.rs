@@ -68,6 +68,11 @@ fn finding(code: &str, severity: Severity, table: &str, found: (u64, Vec<String>
             "it is not stored; a later version of the gateway may have it",
             "nothing to do, or migrate the gateway first",
         ),
+        "R015" => (
+            "a provider config whose list names a key that is not there",
+            "it may use the keys that are",
+            "make the key in the gateway and apply the file again",
+        ),
         "R011" => (
             "an encrypted value that is not the file's",
             "the value in the database stays: Tollgate holds no key to encrypt with",
@@ -154,6 +159,11 @@ impl<C: ConnectionTrait> Staging<'_, C> {
         arms.extend(self.below_usage());
         arms.extend(self.placeless());
         arms.extend(self.new_values());
+        arms.extend(self.reassigned());
+        arms.push(format!(
+            "SELECT 'assignment', 'unknown', z.at, 1 FROM ({}) z",
+            self.unknown_keys()
+        ));
         let sql = format!(
             "SELECT y.kind AS kind, y.action AS action, y.id AS id, y.place AS place, y.number AS number FROM (SELECT x.kind AS kind, \
              x.action AS action, x.id AS id, x.place AS place, count(*) OVER (PARTITION BY x.kind, x.action) AS number, \
@@ -382,6 +392,7 @@ fn findings(found: Vec<ActionCount>, report: &mut Report) {
             "gone" => ("R007", Severity::Warning),
             "low" => ("R008", Severity::Warning),
             "placeless" => ("R013", Severity::Warning),
+            "unknown" => ("R015", Severity::Warning),
             "encrypted" => ("R011", Severity::Warning),
             "fresh" => ("R012", Severity::Info),
             _ => continue,

@@ -30,8 +30,14 @@ struct FreshKeys {
 
 impl<C: ConnectionTrait> Staging<'_, C> {
     /// The first problems of the file, in its order, and how many there are.
-    pub(super) async fn validate(&self) -> Result<(Vec<Problem>, usize), DbErr> {
-        let arms = self.arms();
+    pub(super) async fn validate(
+        &self,
+        allow_unread: bool,
+    ) -> Result<(Vec<Problem>, usize), DbErr> {
+        let mut arms = self.arms();
+        if !allow_unread {
+            arms.push(self.unknown_keys());
+        }
         let sql = format!(
             "SELECT z.at AS at, z.field AS field, z.message AS message, count(*) OVER () AS number FROM ({}) z \
              ORDER BY 1, 2, 3 LIMIT {MOST}",

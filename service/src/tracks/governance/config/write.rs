@@ -51,6 +51,7 @@ impl<C: ConnectionTrait> Staging<'_, C> {
         self.refer().await?;
         self.align(schema).await?;
         self.delete().await?;
+        self.assign().await?;
         self.remember().await?;
         Ok(done)
     }
@@ -493,7 +494,7 @@ impl<C: ConnectionTrait> Staging<'_, C> {
         let columns = "e.kind AS kind, e.key AS key, e.hash AS hash, e.present AS present, e.known AS known, e.meant AS meant";
         format!(
             "WITH made AS MATERIALIZED ({}) SELECT {columns}, COALESCE(e.row_id, n.id) AS row_id, CAST(NULL AS text) AS owner_kind \
-             FROM {ENTRIES} e LEFT JOIN made n ON n.kind = e.kind AND n.entry = e.key WHERE e.kind NOT IN ('list', 'claim', 'flag') \
+             FROM {ENTRIES} e LEFT JOIN made n ON n.kind = e.kind AND n.entry = e.key WHERE e.kind NOT IN ('list', 'claim', 'flag', 'key_id') \
              UNION ALL SELECT {columns}, COALESCE(e.owner_id, a.row_id), e.parent_kind FROM {ENTRIES} e LEFT JOIN {} a \
              ON a.action = 'insert' AND e.parent_kind = 'provider_config' AND a.entry = e.parent WHERE e.kind = 'list'",
             made.join(" UNION ALL "),

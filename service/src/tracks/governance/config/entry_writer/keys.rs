@@ -1,8 +1,8 @@
 //! What a virtual key may do on a provider, and its value.
 
-use super::super::file::Sink;
 use crate::secret::PREFIX;
 
+use super::super::assignments::assignment_key;
 use super::super::batch::Batch;
 use super::super::entry::{Entry, Fields, Kind};
 use super::super::file::{Field, Number, ProviderConfig};
@@ -62,14 +62,17 @@ impl<'a, E: FnMut(Batch)> EntryWriter<'a, E> {
         // Of every key, by either spelling; of a file of version 1 where it names none.
         let named = ids.flatten().unwrap_or_default();
         let every = named == ["*"] || named.is_empty() && self.head.empty_means_all;
-        if !every && ids.is_some() {
-            self.unread(
-                "$.governance.virtual_keys[].provider_configs[].key_ids".to_owned(),
-                1,
-            );
-        }
+        let listed = ids.is_some().then(|| {
+            let mut listed: Vec<String> = named.iter().filter(|_| !every).cloned().collect();
+            listed.sort_unstable();
+            listed.dedup();
+            listed
+        });
         let allow_all_keys = if every {
             Some(Some(true))
+        } else if listed.is_some() && config.allow_all_keys.is_none() {
+            // Whoever lists keys means these.
+            Some(Some(false))
         } else {
             config.allow_all_keys
         };
@@ -111,6 +114,9 @@ impl<'a, E: FnMut(Batch)> EntryWriter<'a, E> {
             },
             ..Entry::default()
         });
+        if let Some(listed) = listed {
+            self.key_ids(at, &identity, listed);
+        }
         self.put_owned(
             at,
             (Kind::ProviderConfig, &identity),
@@ -121,6 +127,23 @@ impl<'a, E: FnMut(Batch)> EntryWriter<'a, E> {
             },
         );
         identity
+    }
+
+    /// The keys that a provider config may use; a list that is complete.
+    fn key_ids(&mut self, at: &str, config: &str, listed: Vec<String>) {
+        for word in &listed {
+            self.text(at, "key_ids", Some(Some(word.clone())));
+            self.put(Entry {
+                kind: Kind::KeyId,
+                at: at.to_owned(),
+                key: assignment_key(config, word),
+                id: Some(word.clone()),
+                parent_kind: Some(Kind::ProviderConfig),
+                parent: Some(config.to_owned()),
+                ..Entry::default()
+            });
+        }
+        self.list(at, (Kind::ProviderConfig, config), Kind::KeyId, listed);
     }
 
     fn weight(&mut self, at: &str, weight: Field<Number>) -> Field<String> {
