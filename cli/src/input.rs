@@ -34,6 +34,19 @@ pub(crate) fn text(path: &Path) -> Result<String> {
 /// [`Error::File`] where it cannot be read, [`Error::Rejected`] where a line is none.
 pub(crate) fn variables(path: &Path) -> Result<HashMap<String, String>> {
     let text = text(path)?;
+    // Tools differ in what these stand for, and a secret that is cut short is a weaker one.
+    let unclear = text
+        .lines()
+        .position(|line| !line.trim_start().starts_with('#') && line.contains(['$', '\\']));
+    if let Some(before) = unclear {
+        return Err(Error::Rejected {
+            what: format!(
+                "{}: line {} holds a dollar sign or a backslash, which are not taken as they stand",
+                path.display(),
+                before + 1
+            ),
+        });
+    }
     dotenvy::from_read_iter(text.as_bytes())
         .enumerate()
         .map(|(before, variable)| {

@@ -334,6 +334,11 @@ async fn references_are_looked_up_in_a_file(
     assert_eq!(run.code, 1, "{run:#?}");
     assert!(run.stderr.contains("NAME=value"), "{run:#?}");
     assert!(!run.stderr.contains("sk-bf-"), "{run:#?}");
+    std::fs::write(variables.path(), "VK_A=sk-bf-abc$def\n").unwrap();
+    let run = apply(&from);
+    assert_eq!(run.code, 1, "{run:#?}");
+    assert!(run.stderr.contains("line 1"), "{run:#?}");
+    assert!(!run.stderr.contains("sk-bf-"), "{run:#?}");
     assert_eq!(apply("/nonexistent").code, 1);
     assert_eq!(database.count("governance_virtual_keys").await, 0);
     std::fs::write(
@@ -429,6 +434,21 @@ async fn key_ids_are_the_keys_that_a_config_may_use(
     let partly = run(&json!(["k-1", "nobody"]), &["--allow-unread"]);
     assert_eq!(partly.code, 0, "{partly:#?}");
     assert!(partly.stdout.contains("R015"), "{partly:#?}");
+    assert_eq!(may().await, ["a listed k-1", "b listed -"]);
+    // A list that has not changed still speaks of a row that it never described.
+    database
+        .execute("DELETE FROM governance_virtual_keys WHERE id = 'a'")
+        .await;
+    let renamed = said(&json!({ "virtual_keys": [
+        { "id": "a", "name": "again", "value": "sk-bf-a", "provider_configs": [{ "provider": "openai", "key_ids": ["k-1"] }] },
+    ] }));
+    let name = renamed.path().display().to_string();
+    let planned = tollgate.run(&["reconcile", "config", "--file", &name, "--dry-run"]);
+    assert!(
+        planned.stdout.contains("_keys: insert 1 row"),
+        "{planned:#?}"
+    );
+    tollgate.succeed(&["reconcile", "config", "--file", &name]);
     assert_eq!(may().await, ["a listed k-1", "b listed -"]);
     assert_eq!(run(&json!(["*"]), &[]).code, 0);
     assert_eq!(may().await, ["a all -", "b listed -"]);

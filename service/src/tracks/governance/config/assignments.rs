@@ -37,7 +37,10 @@ impl<C: ConnectionTrait> Staging<'_, C> {
             .dialect()
             .text(&list_key(Kind::KeyId, Kind::ProviderConfig, ""));
         format!(
-            "{ENTRIES} p JOIN {ENTRIES} l ON l.kind = 'list' AND l.key = {key} || p.key AND l.unchanged = 0"
+            "{ENTRIES} p JOIN {ENTRIES} l ON l.kind = 'list' AND l.key = {key} || p.key \
+             AND (l.unchanged = 0 OR p.row_id IS NULL OR l.meant {} p.row_id)",
+            // What it said of another row, or of one that is gone, was never done to this one.
+            self.dialect().is_distinct_from()
         )
     }
 
@@ -46,7 +49,7 @@ impl<C: ConnectionTrait> Staging<'_, C> {
         // An id goes before a name. A key of another provider opens nothing.
         let keys = format!(
             "(SELECT c.id AS id, c.key_id AS word, c.provider AS provider FROM {KEYS} c \
-             UNION SELECT c.id, c.name, c.provider FROM {KEYS} c WHERE c.name NOT IN (SELECT o.key_id FROM {KEYS} o))"
+             UNION SELECT c.id, c.name, c.provider FROM {KEYS} c WHERE NOT EXISTS (SELECT 1 FROM {KEYS} o WHERE o.key_id = c.name))"
         );
         format!(
             "{} JOIN {ENTRIES} x ON x.kind = 'key_id' AND x.parent = p.key JOIN {keys} k ON k.word = x.id \
@@ -67,8 +70,8 @@ impl<C: ConnectionTrait> Staging<'_, C> {
         format!(
             "SELECT 1 FROM {} WHERE p.kind = 'provider_config' AND p.row_id = CAST(j.{JOIN_COLUMN} AS text) \
              AND NOT EXISTS (SELECT 1 FROM {KEYS} c CROSS JOIN {ENTRIES} x WHERE c.id = j.{KEY_COLUMN} AND x.kind = 'key_id' \
-             AND (x.key = c.key_id || ' of ' || p.key OR (x.key = c.name || ' of ' || p.key \
-             AND NOT EXISTS (SELECT 1 FROM {KEYS} o WHERE o.key_id = c.name))))",
+             AND x.key IN (c.key_id || ' of ' || p.key, CASE WHEN NOT EXISTS (SELECT 1 FROM {KEYS} o WHERE o.key_id = c.name) \
+             THEN c.name || ' of ' || p.key END))",
             self.changed_lists()
         )
     }
@@ -77,7 +80,8 @@ impl<C: ConnectionTrait> Staging<'_, C> {
     pub(super) fn unknown_keys(&self) -> String {
         let among = if self.assigns() {
             format!(
-                "NOT EXISTS (SELECT 1 FROM {KEYS} k WHERE (k.key_id = x.id OR k.name = x.id) \
+                "NOT EXISTS (SELECT 1 FROM {KEYS} k WHERE (k.key_id = x.id \
+                 OR k.name = x.id AND NOT EXISTS (SELECT 1 FROM {KEYS} o WHERE o.key_id = k.name)) \
                  AND COALESCE(k.provider, '') IN ('', p.provider))"
             )
         } else {

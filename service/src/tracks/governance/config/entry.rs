@@ -74,52 +74,52 @@ pub(super) struct Entry {
     pub fresh_hash: Option<String>,
 }
 
-/// The fields of every kind, in the order of their names: an entry's hash is made of them as they are written.
+/// The fields of every kind. Hashes that databases remember are made of them in this order.
 #[derive(Clone, Debug, Default, Serialize)]
 #[cfg_attr(test, derive(serde::Deserialize))]
 pub(super) struct Fields {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub allow_all_keys: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub allowed_models: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub blacklisted_models: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub budget_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub calendar_aligned: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub customer_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub description: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub is_active: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_limit: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub provider: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rate_limit_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub request_max_limit: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub request_reset_duration: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reset_duration: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub team_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub token_max_limit: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub token_reset_duration: Option<String>,
+    pub description: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value_hash: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub is_active: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub team_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub customer_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_limit_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calendar_aligned: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allowed_models: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blacklisted_models: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow_all_keys: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_max_limit: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_reset_duration: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_max_limit: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_reset_duration: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_limit: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reset_duration: Option<String>,
 }
 
 /// The columns of the table of entries that come from the file, but for [`PRESENT`]; in the order of [`Entry::cells`].
@@ -305,6 +305,20 @@ mod tests {
             };
             assert_eq!(cell, Some(expected), "{column}");
         }
+    }
+
+    #[test]
+    fn fields_are_hashed_in_the_order_that_databases_remember() {
+        let fields = Fields {
+            allow_all_keys: Some("1".to_owned()),
+            provider: Some("openai".to_owned()),
+            name: Some("a".to_owned()),
+            ..Fields::default()
+        };
+        assert_eq!(
+            serde_json::to_string(&fields).expect("JSON"),
+            r#"{"name":"a","provider":"openai","allow_all_keys":"1"}"#
+        );
     }
 
     #[test]

@@ -261,16 +261,6 @@ impl<C: ConnectionTrait> Staging<'_, C> {
             joins.push_str(&format!(
                 " LEFT JOIN {APPLIED} s ON s.kind = l.kind AND s.key = l.key"
             ));
-            if !force {
-                // Of the same text and in the same place: what it meant, while that is its key's.
-                joins.push_str(&format!(
-                    " LEFT JOIN {} m ON l.kind = 'provider_config' AND l.id IS NULL AND s.hash = l.hash \
-                     AND m.virtual_key_id = l.parent AND m.id = {}",
-                    self.once_each(PROVIDER_CONFIGS, "id, virtual_key_id"),
-                    number("s.row_id")
-                ));
-                ids.push("CAST(m.id AS text)".to_owned());
-            }
         }
         // Who lets the file win still takes back what it said and says no more.
         let unchanged = if applied && !force {

@@ -46,7 +46,13 @@ impl<E: FnMut(Batch)> EntryWriter<'_, E> {
     }
 
     /// The provider configs of a key. Those without a number are told apart by their provider, and of one provider by their place.
-    fn provider_configs(&mut self, at: &str, key: &str, configs: Vec<ProviderConfig>) {
+    fn provider_configs(
+        &mut self,
+        at: &str,
+        key: &str,
+        configs: Vec<ProviderConfig>,
+        is_complete: bool,
+    ) {
         let mut keys = Vec::new();
         let mut places: HashMap<String, usize> = HashMap::new();
         for (position, config) in configs.into_iter().enumerate() {
@@ -58,7 +64,9 @@ impl<E: FnMut(Batch)> EntryWriter<'_, E> {
             }
             keys.push(self.provider_config(&format!("{at}p{position}"), key, place, config));
         }
-        self.list(at, (Kind::VirtualKey, key), Kind::ProviderConfig, keys);
+        if is_complete {
+            self.list(at, (Kind::VirtualKey, key), Kind::ProviderConfig, keys);
+        }
     }
 }
 
@@ -191,13 +199,14 @@ impl<E: FnMut(Batch)> Sink for EntryWriter<'_, E> {
             },
         );
         let mut configs = flat(entry.provider_configs);
+        let is_complete = configs.is_some();
         if self.head.empty_means_all && configs.as_ref().is_none_or(Vec::is_empty) {
             configs = Some(self.every_provider())
                 .filter(|every| !every.is_empty())
                 .or(configs);
         }
         if let Some(configs) = configs {
-            self.provider_configs(at, &id, configs);
+            self.provider_configs(at, &id, configs, is_complete);
         }
     }
 
