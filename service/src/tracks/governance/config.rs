@@ -1,7 +1,7 @@
 //! `reconcile config`: the governance section of a config file and the rows agree (`docs/upstream/bifrost.md` §3.5, §5).
 //!
 //! Reads and closes customers, teams, virtual keys, provider configs, budgets and rate limits. Never touches usage and
-//! last resets of what is there, MCP grants, assignments of provider keys, `config_hash`, nor what the file does not speak
+//! last resets of what is there, MCP grants, `config_hash`, nor what the file does not speak
 //! of. The entries go into the database in bulk, and what differs is found there: one set of statements, however long the
 //! file is. Everything is one transaction.
 //!

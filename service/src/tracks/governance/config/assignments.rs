@@ -2,7 +2,6 @@
 //! (`docs/upstream/bifrost.md` §5). A list that is present is complete.
 
 use sea_orm::{ConnectionTrait, DbErr};
-use tollgate_migration::Dialect;
 
 use super::entry::Kind;
 use super::entry_writer::list_key;
@@ -18,6 +17,11 @@ const KEY_COLUMN: &str = "table_key_id";
 /// What identifies a key of a provider config's list.
 pub(super) fn assignment_key(config: &str, word: &str) -> String {
     format!("{word} of {config}")
+}
+
+/// No key has that name as its id: an id goes before a name.
+fn is_free(name: &str) -> String {
+    format!("NOT EXISTS (SELECT 1 FROM {KEYS} o WHERE o.key_id = {name})")
 }
 
 impl<C: ConnectionTrait> Staging<'_, C> {
@@ -46,10 +50,11 @@ impl<C: ConnectionTrait> Staging<'_, C> {
 
     /// What the file assigns, as `x`, with the key that each word means as `k`.
     fn assigned(&self) -> String {
-        // An id goes before a name. A key of another provider opens nothing.
+        // A key of another provider opens nothing.
         let keys = format!(
             "(SELECT c.id AS id, c.key_id AS word, c.provider AS provider FROM {KEYS} c \
-             UNION SELECT c.id, c.name, c.provider FROM {KEYS} c WHERE NOT EXISTS (SELECT 1 FROM {KEYS} o WHERE o.key_id = c.name))"
+             UNION SELECT c.id, c.name, c.provider FROM {KEYS} c WHERE {})",
+            is_free("c.name")
         );
         format!(
             "{} JOIN {ENTRIES} x ON x.kind = 'key_id' AND x.parent = p.key JOIN {keys} k ON k.word = x.id \
@@ -70,9 +75,10 @@ impl<C: ConnectionTrait> Staging<'_, C> {
         format!(
             "SELECT 1 FROM {} WHERE p.kind = 'provider_config' AND p.row_id = CAST(j.{JOIN_COLUMN} AS text) \
              AND NOT EXISTS (SELECT 1 FROM {KEYS} c CROSS JOIN {ENTRIES} x WHERE c.id = j.{KEY_COLUMN} AND x.kind = 'key_id' \
-             AND x.key IN (c.key_id || ' of ' || p.key, CASE WHEN NOT EXISTS (SELECT 1 FROM {KEYS} o WHERE o.key_id = c.name) \
+             AND x.key IN (c.key_id || ' of ' || p.key, CASE WHEN {} \
              THEN c.name || ' of ' || p.key END))",
-            self.changed_lists()
+            self.changed_lists(),
+            is_free("c.name")
         )
     }
 
@@ -81,8 +87,9 @@ impl<C: ConnectionTrait> Staging<'_, C> {
         let among = if self.assigns() {
             format!(
                 "NOT EXISTS (SELECT 1 FROM {KEYS} k WHERE (k.key_id = x.id \
-                 OR k.name = x.id AND NOT EXISTS (SELECT 1 FROM {KEYS} o WHERE o.key_id = k.name)) \
-                 AND COALESCE(k.provider, '') IN ('', p.provider))"
+                 OR k.name = x.id AND {}) \
+                 AND COALESCE(k.provider, '') IN ('', p.provider))",
+                is_free("k.name")
             )
         } else {
             "1 = 1".to_owned()
@@ -124,10 +131,7 @@ impl<C: ConnectionTrait> Staging<'_, C> {
             self.unlisted()
         ))
         .await?;
-        let row = match self.dialect() {
-            Dialect::Postgres => "CAST(COALESCE(p.row_id, a.row_id) AS bigint)",
-            Dialect::Sqlite => "CAST(COALESCE(p.row_id, a.row_id) AS integer)",
-        };
+        let row = "CAST(COALESCE(p.row_id, a.row_id) AS bigint)";
         self.run(&format!(
             "INSERT INTO {JOIN} ({JOIN_COLUMN}, {KEY_COLUMN}) SELECT DISTINCT {row}, k.id FROM {} LEFT JOIN {} a \
              ON a.action = 'insert' AND a.entry = p.key WHERE p.kind = 'provider_config' AND p.gone = 0 \

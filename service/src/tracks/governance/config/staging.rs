@@ -218,7 +218,7 @@ impl<C: ConnectionTrait> Staging<'_, C> {
     }
 
     /// A table's rows, one for each id: an entry stays one entry, whatever ids a table repeats that has no primary key.
-    fn once_each(&self, table: &str, columns: &str) -> String {
+    fn once_each(&self, table: &str) -> String {
         let is_key = self
             .catalog
             .table(table)
@@ -226,7 +226,7 @@ impl<C: ConnectionTrait> Staging<'_, C> {
         if is_key {
             table.to_owned()
         } else {
-            format!("(SELECT DISTINCT {columns} FROM {table})")
+            format!("(SELECT DISTINCT id FROM {table})")
         }
     }
 
@@ -245,7 +245,7 @@ impl<C: ConnectionTrait> Staging<'_, C> {
             .enumerate()
         {
             let row = format!("d{number}");
-            let rows = self.once_each(one.table, "id");
+            let rows = self.once_each(one.table);
             joins.push_str(&format!(
                 " LEFT JOIN {rows} {row} ON l.kind = '{kind}' AND {is}",
                 kind = one.kind.name(),
